@@ -1,0 +1,28 @@
+# Every target sets up what it needs in $(VENV); Python, pip and make are all that must be there.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: lenet mnist test lint clean
+
+lenet: $(VENV)/.examples  ## LeNet on scikit-learn's digits: no download, under a minute
+	$(RUN) examples/mnist/train.py train --data digits
+
+mnist: $(VENV)/.examples  ## LeNet on MNIST, downloaded once
+	$(RUN) examples/mnist/train.py train --data mnist
+
+test: $(VENV)/.test
+	$(RUN) -m pytest
+
+lint: $(VENV)/.lint
+	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.%: $(VENV)/bin/python pyproject.toml
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,325 @@
+"""Convolution and transposed convolution of images `(*batch, *spatial, c)` of any rank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _lowering
+from ._patches import as_array, pad_axis, pad_spatial
+from ._window import Window, axes, dilate, integer, read_modes, read_output, spread, transposed, wrong
+
+Array = jax.Array
+
+
+def _promoted(x: Any, kernel: Any) -> tuple[Array, Array]:
+    x, kernel = as_array("x", x), as_array("kernel", kernel)
+    if kernel.ndim < 2:
+        raise wrong("kernel", "have at least 2 axes (*window, c_in / groups, c_out)", kernel.shape)
+    rank = kernel.ndim - 2
+    if x.ndim < rank + 1:
+        rule = f"have at least {rank + 1} axes (*batch, *spatial, channels)"
+        raise wrong("x", rule, x.shape, f"a kernel of shape {kernel.shape}")
+    dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    return x.astype(dtype), kernel.astype(dtype)
+
+
+def _check_channels(x: Array, kernel: Array, seen: int, made: int, groups: int) -> None:
+    """That the kernel reads `seen` channels in all and writes `made`, both in `groups` groups."""
+    channels = x.shape[-1]
+    for name, number in (("input", channels), ("output", made)):
+        if number % groups:
+            raise wrong("feature_group_count", f"divide the {name} channels", groups, f"{number} {name} channels")
+    if 0 in (channels, made):
+        raise wrong("kernel", "have input and output channels", kernel.shape, f"{channels} input channels")
+    if seen != channels:
+        first = x.shape[x.ndim - kernel.ndim + 1] if x.ndim >= kernel.ndim else None
+        hint = "It looks channels first; convlab's images are channels last." if first == seen else ""
+        raise wrong("x", f"have {seen} channels on its last axis", x.shape, f"a kernel of shape {kernel.shape}", hint)
+
+
+def _with_bias(y: Array, bias: Any, features: int) -> Array:
+    if bias is None:
+        return y
+    bias = as_array("bias", bias)
+    if bias.shape != (features,):
+        raise wrong("bias", f"have shape ({features},)", bias.shape, f"{features} output channels")
+    return y + bias.astype(y.dtype)
+
+
+def _as_window(kernel: Array, strides: Any, padding: Any, kernel_dilation: Any) -> Window:
+    rank = kernel.ndim - 2
+    strides = spread("strides", strides, rank)
+    return Window(kernel.shape[:-2], strides, padding, spread("kernel_dilation", kernel_dilation, rank))
+
+
+def conv(
+    x: Array,
+    kernel: Array,
+    bias: Array | None = None,
+    *,
+    strides: Any = 1,
+    padding: Any = "SAME",
+    padding_mode: Any = "zeros",
+    padding_value: Any = 0,
+    input_dilation: Any = 1,
+    kernel_dilation: Any = 1,
+    feature_group_count: int = 1,
+    flip_kernel: bool = False,
+    mask: Array | None = None,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    out_sharding: Any = None,
+    method: str = "auto",
+) -> Array:
+    """Convolution (cross-correlation, as in every deep-learning library) over any number of spatial axes.
+
+    Args:
+        x: `(*batch, *spatial, c_in)`, any number of batch axes, none included.
+        kernel: `(*window, c_in / feature_group_count, c_out)`; its rank fixes the number of spatial axes.
+        bias: `(c_out,)`, added to every place.
+        strides: steps of the window, one or one per axis.
+        padding: "VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL", "CIRCULAR", "REFLECT", an int, or one int or
+            (before, after) pair per axis; negative numbers crop.
+        padding_mode: "zeros", "constant", "reflect", "replicate", "circular", or one per axis: what to pad with.
+        padding_value: the number that "constant" pads with.
+        input_dilation: 1 + the zeros put between neighbours of `x` before it is padded.
+        kernel_dilation: distance between neighbouring taps.
+        feature_group_count: groups of channels that do not see each other; `c_in` of them make a depthwise convolution.
+        flip_kernel: mirror the kernel, which makes it the convolution of mathematics.
+        mask: of the kernel's shape, multiplied with it.
+        precision: as in `jax.lax`; "highest" sums directly, so that an inf or NaN stays in the windows that see it.
+        preferred_element_type: dtype of the result, no narrower than the operands'.
+        out_sharding: sharding of the result in JAX's explicit mode.
+        method: the formulation: "auto", "lax", "onednn", "taps", "gemm", "band", "winograd", "fft" or "phases".
+
+    Returns:
+        `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`, or of `preferred_element_type`.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: shapes that do not fit, numbers out of range, an empty result, a method that cannot serve.
+
+    Example:
+        >>> x = jnp.arange(1.0, 7.0).reshape(1, 6, 1)
+        >>> conv(x, jnp.full((3, 1, 1), 2.0), padding="VALID").ravel().tolist()
+        [12.0, 18.0, 24.0, 30.0]
+
+    Equals `lax.conv_general_dilated` in layout NHWC / HWIO / NHWC, and `torch.nn.functional.conv2d` in PyTorch's.
+    """
+    x, kernel = _promoted(x, kernel)
+    window = _as_window(kernel, strides, padding, kernel_dilation)
+    rank, groups = window.rank, integer("feature_group_count", feature_group_count)
+    spread_input = spread("input_dilation", input_dilation, rank)
+    modes = read_modes(padding_mode, rank, window.padding)
+    if max(spread_input, default=1) > 1 and set(modes) > {"zeros"}:
+        raise wrong("padding_mode", "be 'zeros'", padding_mode, f"input_dilation {input_dilation!r}")
+    if "constant" not in modes and isinstance(padding_value, (int, float, complex)) and padding_value != 0:
+        raise wrong("padding_value", "be 0", padding_value, f"padding_mode {padding_mode!r}", 'Pass padding_mode="constant".')
+    _check_channels(x, kernel, kernel.shape[-2] * groups, kernel.shape[-1], groups)
+    if mask is not None:
+        mask = as_array("mask", mask)
+        if mask.shape != kernel.shape:
+            raise wrong("mask", f"have the kernel's shape {kernel.shape}", mask.shape)
+        kernel = kernel * mask.astype(kernel.dtype)
+    if flip_kernel:
+        kernel = jnp.flip(kernel, range(rank))
+
+    batch, spatial = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 : -1]
+    dilated = dilate(spatial, spread_input)
+    window.fit("kernel", dilated)
+    pads = window.pads(dilated)
+    outside = [(0, 0) if mode == "zeros" else pair for pair, mode in zip(pads, modes)]
+    inside = [pair if mode == "zeros" else (0, 0) for pair, mode in zip(pads, modes)]
+    x = pad_spatial(x, outside, modes, padding_value, padding)
+    y = _lowering.convolve(
+        x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x,
+        kernel,
+        strides=window.strides,
+        pads=inside,
+        input_dilation=spread_input,
+        kernel_dilation=window.dilation,
+        groups=groups,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+        method=method,
+    )
+    return _with_bias(y, bias, kernel.shape[-1]).reshape(*batch, *y.shape[1:])
+
+
+def conv_transpose(
+    x: Array,
+    kernel: Array,
+    bias: Array | None = None,
+    *,
+    strides: Any = 1,
+    padding: Any = "SAME",
+    padding_mode: Any = "zeros",
+    kernel_dilation: Any = 1,
+    feature_group_count: int = 1,
+    output_padding: Any = 0,
+    output_shape: Any = None,
+    transpose_kernel: bool = False,
+    use_consistent_padding: bool = False,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    method: str = "auto",
+) -> Array:
+    """Transposed convolution: a convolution of `x` with `strides - 1` zeros between neighbours.
+
+    With `use_consistent_padding=True, transpose_kernel=True` it is exactly the adjoint of `conv` with the same kernel, strides,
+    padding, padding mode, dilation and groups, and so exactly PyTorch's ConvTranspose.
+
+    Args:
+        x: `(*batch, *spatial, c_in)`, any number of batch axes, none included.
+        kernel: `(*window, c_in / feature_group_count, c_out)`, or with `transpose_kernel` that of the convolution of which this is
+            the transpose: `(*window, c_out / feature_group_count, c_in)`.
+        bias: `(c_out,)`.
+        strides: how many places of the result lie between neighbours of `x`, one or one per axis.
+        padding: names mean the padding of the convolution from the result back to `x` ("SAME": the result is `strides` times as
+            large; "CAUSAL" without `use_consistent_padding`: no place of the result sees a later one of `x`). Pairs and ints pad
+            the dilated input, as in `lax.conv_transpose`; with `use_consistent_padding` they too mean the convolution's.
+        padding_mode: "zeros", "reflect", "replicate", "circular", or one per axis, of that convolution: what falls into its
+            padding is added where the padding came from.
+        kernel_dilation: distance between neighbouring taps.
+        feature_group_count: groups of channels that do not see each other.
+        output_padding: places appended to the natural size, fewer than the larger of stride and dilation.
+        output_shape: the spatial sizes of the result instead, at least natural and less than that larger.
+        transpose_kernel: mirror the kernel and swap its input and output channels.
+        use_consistent_padding: give pairs and ints the meaning that names have.
+        precision, preferred_element_type, method: as in `conv`.
+
+    Returns:
+        `(*batch, *out, c_out)`; a natural size is `(n - 1) * stride + reach - before - after`.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: shapes that do not fit, numbers out of range, an empty result.
+
+    Example:
+        >>> x = jnp.array([1.0, 2.0]).reshape(1, 2, 1)
+        >>> conv_transpose(x, jnp.ones((2, 1, 1)), strides=2).ravel().tolist()
+        [1.0, 1.0, 2.0, 2.0]
+
+    Equals `lax.conv_transpose` (which has no groups) and, as said, `torch.nn.functional.conv_transpose2d`.
+    """
+    x, kernel = _promoted(x, kernel)
+    window = _as_window(kernel, strides, padding, kernel_dilation)
+    rank, groups = window.rank, integer("feature_group_count", feature_group_count)
+    modes = read_modes(padding_mode, rank, window.padding)
+    if transpose_kernel:
+        _check_channels(x, kernel, kernel.shape[-1], kernel.shape[-2] * groups, groups)
+        kernel = _transposed_kernel(kernel, groups)
+    else:
+        _check_channels(x, kernel, kernel.shape[-2] * groups, kernel.shape[-1], groups)
+
+    batch, spatial = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 : -1]
+    if 0 in spatial:
+        raise wrong("x", "have no empty spatial axis", x.shape, axes(rank))
+    inverted = transposed(window, spatial, consistent=use_consistent_padding, flipped=transpose_kernel)
+    out = read_output(output_padding, output_shape, [length for _, length in inverted], window)
+    if min(out, default=1) < 1:
+        raise wrong("padding", "leave a result", padding, f"spatial shape {spatial} and a result of shape {out}")
+    pads, folded = [], []
+    for ((before, after), _), length, reach, dilated, mode in zip(
+        inverted, out, window.reach, dilate(spatial, window.strides), modes
+    ):
+        # the convolution's padded axis is -before .. length + after; what a mode folds is computed first
+        fold = mode in ("reflect", "replicate", "circular")
+        low, high = (before, max(after, dilated + reach - 1 - before - length)) if fold else (0, 0)
+        folded.append((low, high))
+        pads.append((reach - 1 - before + low, length + high + before - dilated))
+    y = _lowering.convolve(
+        x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x,
+        kernel,
+        strides=(1,) * rank,
+        pads=pads,
+        input_dilation=window.strides,
+        kernel_dilation=window.dilation,
+        groups=groups,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=None,
+        method=method,
+    )
+    for axis, (pair, mode, length) in enumerate(zip(folded, modes, out), 1):
+        y = _fold_back(y, axis, pair, mode, length)
+    return _with_bias(y, bias, y.shape[-1]).reshape(*batch, *y.shape[1:])
+
+
+def _transposed_kernel(kernel: Array, groups: int) -> Array:
+    """(*window, o / g, i) mirrored, as (*window, i / g, o)."""
+    *size, made, seen = kernel.shape
+    grouped = jnp.flip(kernel, range(len(size))).reshape(*size, made, groups, seen // groups)
+    return jnp.moveaxis(grouped, -1, -3).swapaxes(-1, -2).reshape(*size, seen // groups, groups * made)
+
+
+def _fold_back(y: Array, axis: int, pair: tuple[int, int], mode: str, length: int) -> Array:
+    """The adjoint of padding an axis of `length` by `pair`: what lies in the pads is added where they came from."""
+    if pair == (0, 0):
+        return y
+    if mode == "circular":
+        low = -pair[0] % length
+        whole = -(-(low + y.shape[axis]) // length) * length
+        y = pad_axis(y, axis, (low, whole - low - y.shape[axis]), "zeros")
+        return y.reshape(*y.shape[:axis], -1, length, *y.shape[axis + 1 :]).sum(axis)
+    image = jax.ShapeDtypeStruct((*y.shape[:axis], length, *y.shape[axis + 1 :]), y.dtype)
+
+    def padded(z):
+        pairs = [(0, 0)] * (z.ndim - 2)
+        pairs[axis - 1] = pair
+        return pad_spatial(z, pairs, [mode] * (z.ndim - 2))
+
+    return jax.linear_transpose(padded, image)(y)[0]
+
+
+def conv_general_dilated(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Any,
+    padding: Any,
+    lhs_dilation: Any = None,
+    rhs_dilation: Any = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    out_sharding: Any = None,
+) -> Array:
+    """`jax.lax.conv_general_dilated` with convlab's speed: the same arguments, results, derivatives and errors.
+
+    Args:
+        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, batch_group_count,
+            precision, preferred_element_type, out_sharding: as in `jax.lax.conv_general_dilated`, defaults included.
+
+    Returns:
+        The convolution, laid out as `dimension_numbers` says, of the operands' dtype or `preferred_element_type`.
+
+    Raises:
+        TypeError, ValueError: as lax does.
+
+    Example:
+        >>> x, k = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
+        >>> conv_general_dilated(x, k, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")).shape
+        (1, 2, 2, 1)
+
+    Fits the `conv_general_dilated=` argument of Flax's `nnx.Conv` and `linen.Conv`. Equals the function of lax that it is named after.
+    """
+    return _lowering.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        dimension_numbers,
+        feature_group_count,
+        batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+    )

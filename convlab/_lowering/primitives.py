@@ -1,0 +1,151 @@
+"""convlab's primitives: convolution and the window reductions, each with a default lowering to lax's and one for the CPU."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+from jax import lax
+from jax.extend import core
+from jax.interpreters import ad, mlir
+
+from .._window import wrong
+from . import rules, windows
+from .table import FORMULATIONS, refusal
+from .twins import abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay
+
+# --- convolution --------------------------------------------------------------------------------------------------
+
+
+def conv_lowering(method: str, fallback: Callable) -> Callable:
+    """The rule that lowers a convolution by `rules`, and by `fallback` where there is nothing to choose by."""
+
+    def rule(ctx, lhs, rhs, **params):
+        if not rules.is_static(*ctx.avals_in):
+            return fallback(ctx, lhs, rhs, **params)
+        body = functools.partial(rules.conv, method=method, without=unsafe(ctx), **params)
+        return mlir.lower_fun(body, multiple_results=False)(ctx, lhs, rhs)
+
+    return rule
+
+
+def unsafe(ctx) -> frozenset[str]:
+    """The formulations that this lowering must do without: custom calls are opaque to the partitioner."""
+    return frozenset()
+
+
+@functools.cache
+def conv_primitive(method: str) -> core.Primitive:
+    """The convolution whose maps, and their derivatives, go by `method` wherever it can serve."""
+    original = lax.conv_general_dilated_p
+    twin = make_twin(original, "convlab_conv" if method == "auto" else f"convlab_conv_{method}")
+    ad.defbilinear(twin, transpose_by_replay(original, twin, 0), transpose_by_replay(original, twin, 1))
+    lowering = conv_lowering(method, mlir.lower_fun(original.bind, multiple_results=False))
+    if method != "lax":
+        mlir.register_lowering(twin, lowering, platform="cpu" if method in ("auto", "onednn") else None)
+    return twin
+
+
+def conv_general_dilated(lhs, rhs, *args, method: str = "auto", **kwargs) -> jax.Array:
+    """`lax.conv_general_dilated`, by convlab's own primitive."""
+    original = lax.conv_general_dilated_p
+    return replay(original, conv_primitive(method), lambda x, k: lax.conv_general_dilated(x, k, *args, **kwargs), lhs, rhs)
+
+
+def convolve(
+    x,
+    kernel,
+    *,
+    strides,
+    pads,
+    input_dilation,
+    kernel_dilation,
+    groups,
+    precision,
+    preferred_element_type,
+    out_sharding,
+    method,
+) -> jax.Array:
+    """The convolution of `x: (n, *spatial, c)` by `kernel: (*window, c / groups, features)`."""
+    last = x.ndim - 1
+    image, taps = (0, last, *range(1, last)), (last, last - 1, *range(last - 1))
+    options = dict(
+        lhs_dilation=tuple(input_dilation),
+        rhs_dilation=tuple(kernel_dilation),
+        dimension_numbers=lax.ConvDimensionNumbers(image, taps, image),
+        feature_group_count=groups,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+    )
+    strides, pads = tuple(strides), tuple(map(tuple, pads))
+    if method != "auto":
+        traced = jax.make_jaxpr(lambda x, k: lax.conv_general_dilated(x, k, strides, pads, **options))(x, kernel)
+        check_method(method, x, kernel, traced.eqns[0].params)
+    return conv_general_dilated(x, kernel, strides, pads, method=method, **options)
+
+
+def check_method(method: str, x, kernel, params: dict) -> None:
+    if method not in FORMULATIONS:
+        raise wrong("method", f"be one of {', '.join(map(repr, ('auto', *FORMULATIONS)))}", method)
+    kind, problem = rules.read(x, kernel, params)
+    why = refusal(method, "forward", problem) if rules.is_static(x, kernel) and kind == "forward" else None
+    if why:
+        raise wrong("method", "name a formulation that serves this call", method, hint=f"{why[0].upper()}{why[1:]}.")
+
+
+# --- sums ---------------------------------------------------------------------------------------------------------
+
+
+def _sum_transpose(cotangent, x, **params):
+    """Strides and base dilation trade places; the pads are those that bring every place back to where it came from."""
+    if type(cotangent) is ad.Zero:
+        return [cotangent]
+    mirrored = dict(params, window_strides=params["base_dilation"], base_dilation=params["window_strides"])
+    rows = zip(*(params[k] for k in ("padding", "window_dimensions", "window_dilation", "window_strides", "base_dilation")))
+    pads = []
+    for (n, out), ((lo, _), window, dilation, stride, base) in zip(zip(x.aval.shape, cotangent.shape), rows):
+        before = (window - 1) * dilation - lo
+        pads.append((before, (n - 1) * base + lo - (out - 1) * stride))
+    return [window_sum_p.bind(cotangent, **dict(mirrored, padding=tuple(pads)))]
+
+
+window_sum_p = make_twin(lax.reduce_window_sum_p, "convlab_window_sum")
+ad.deflinear2(window_sum_p, _sum_transpose)
+mlir.register_lowering(window_sum_p, mlir.lower_fun(windows.window_sum, multiple_results=False), platform="cpu")
+
+
+# --- maxima -------------------------------------------------------------------------------------------------------
+
+
+def _max_primitive(original: core.Primitive, reducer: str) -> core.Primitive:
+    """The windows' winners, with the derivatives that lax lacks for dilated windows and negative pads."""
+    twin = make_twin(original, f"convlab_window_{reducer}")
+
+    def of_x(x, v, **params):
+        return abstract_of(original)(x, **params).update(dtype=v.dtype, weak_type=False)
+
+    def like_x(x, v, **params):
+        return x.update(dtype=v.dtype, weak_type=False)
+
+    tangent = make_linear(f"convlab_{reducer}_tangent", of_x)
+    cotangent = make_linear(f"convlab_{reducer}_cotangent", like_x)
+    make_transposes(tangent, cotangent)
+
+    def jvp(primals, tangents, **params):
+        (x,), (dx,) = primals, tangents
+        y = twin.bind(x, **params)
+        return y, ad.Zero.from_primal_value(y) if type(dx) is ad.Zero else tangent.bind(x, dx, **params)
+
+    ad.primitive_jvps[twin] = jvp
+    for primitive, body in ((tangent, windows.max_tangent), (cotangent, windows.max_cotangent)):
+        lowered = mlir.lower_fun(functools.partial(body, reducer=reducer), multiple_results=False)
+        mlir.register_lowering(primitive, lowered)
+    body = functools.partial(windows.window_max, reducer=reducer)
+    mlir.register_lowering(twin, mlir.lower_fun(body, multiple_results=False), platform="cpu")
+    return twin
+
+
+window_max_p = _max_primitive(lax.reduce_window_max_p, "max")
+window_min_p = _max_primitive(lax.reduce_window_min_p, "min")

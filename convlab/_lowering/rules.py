@@ -1,0 +1,106 @@
+"""From one general convolution of a JAX program to the formulation that computes it on the CPU.
+
+The operands, in whatever layout, are brought to a `Problem`'s form; a convolution that JAX wrote as somebody's kernel gradient is
+recognised by its structure and computed as one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
+from .problem import Problem
+from .table import FORMULATIONS, choose
+
+Array = jnp.ndarray
+
+
+def read(lhs, rhs, params) -> tuple[str, Problem]:
+    """The map ("forward" or "kernel_gradient") and the problem of lax's convolution with these operands and parameters."""
+    spec = params["dimension_numbers"]
+    image = [lhs.shape[a] for a in spec.lhs_spec]
+    taps = [rhs.shape[a] for a in spec.rhs_spec]
+    precision = params["precision"]
+    common = dict(
+        lhs_dilation=tuple(params["lhs_dilation"]),
+        dtype=jnp.dtype(lhs.dtype),
+        out_dtype=jnp.dtype(params["preferred_element_type"] or lhs.dtype),
+        precision=precision if isinstance(precision, (tuple, type(None))) else (precision,) * 2,
+        spatial=tuple(image[2:]),
+    )
+    forward = Problem(
+        batch=image[0],
+        channels=image[1],
+        window=tuple(taps[2:]),
+        features=taps[0],
+        strides=tuple(params["window_strides"]),
+        pads=tuple(map(tuple, params["padding"])),
+        rhs_dilation=tuple(params["rhs_dilation"]),
+        groups=params["feature_group_count"],
+        **common,
+    )
+    groups = params["batch_group_count"]
+    small = math.prod(forward.out) < math.prod(forward.window)
+    if groups == 1 and not (small and forward.groups == 1):
+        return "forward", forward
+    # The batch axis of lhs holds the channels, its feature axis the batch; rhs is dy, its window the places of dy.
+    reach = [(w - 1) * d + 1 for w, d in zip(forward.out, forward.strides)]
+    ends = [
+        (o - 1) * s + r - lo - n
+        for o, s, r, (lo, _), n in zip(forward.window, forward.rhs_dilation, reach, forward.pads, forward.dilated)
+    ]
+    return "kernel_gradient", Problem(
+        batch=image[1],
+        channels=image[0],
+        window=forward.out,
+        features=taps[0],
+        strides=forward.rhs_dilation,
+        pads=tuple((lo, end) for (lo, _), end in zip(forward.pads, ends)),
+        rhs_dilation=forward.strides,
+        groups=groups,
+        **common,
+    )
+
+
+def _to(x, order):
+    return x if order == tuple(range(x.ndim)) else lax.transpose(x, order)
+
+
+def _from(x, order):
+    back = sorted(range(x.ndim), key=order.__getitem__)
+    return _to(x, tuple(back))
+
+
+def conv(lhs: Array, rhs: Array, method: str = "auto", without: frozenset[str] = frozenset(), **params) -> Array:
+    """lax's general convolution with lax's parameters, by the formulation that the table or `method` names."""
+    kind, p = read(lhs, rhs, params)
+    spec = params["dimension_numbers"]
+    batch, feature, *space = spec.lhs_spec
+    out_feature, in_feature, *window = spec.rhs_spec
+    out_batch, out_last, *out_space = spec.out_spec
+    if kind == "forward":
+        y = forward(_to(lhs, (batch, *space, feature)), _to(rhs, (*window, in_feature, out_feature)), p, method, without)
+        return _from(y, (out_batch, *out_space, out_last))
+    x, dy = _to(lhs, (feature, *space, batch)), _to(rhs, (in_feature, *window, out_feature))
+    return _from(kernel_gradient(x, dy, p, method, without), (*out_space, out_batch, out_last))
+
+
+def forward(x, kernel, p: Problem, method: str = "auto", without: frozenset[str] = frozenset()):
+    name, _ = choose("forward", p, method, without)
+    if name == "phases":
+        return FORMULATIONS[name].forward(x, kernel, p, lambda *a: forward(*a, without=without))
+    return FORMULATIONS[name].forward(x, kernel, p)
+
+
+def kernel_gradient(x, dy, p: Problem, method: str = "auto", without: frozenset[str] = frozenset()):
+    name, _ = choose("kernel_gradient", p, method, without)
+    if name == "phases":
+        return FORMULATIONS[name].kernel_gradient(x, dy, p, lambda *a: kernel_gradient(*a, without=without))
+    return FORMULATIONS[name].kernel_gradient(x, dy, p)
+
+
+def is_static(*arrays) -> bool:
+    """Whether all sizes are known: a symbolic one (`jax.export`) leaves nothing to choose by."""
+    return all(isinstance(n, int) for a in arrays for n in a.shape)

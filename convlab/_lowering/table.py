@@ -1,0 +1,66 @@
+"""Which formulation serves a convolution on the CPU: a table read from top to bottom, static facts only.
+
+A row is (formulation, reason, condition). The first row wins whose condition holds, whose formulation does not refuse the
+problem, and which is direct summation if the precision is "highest".
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+
+import jax.numpy as jnp
+from jax import lax
+
+from . import gemm, lax_direct, phases, taps
+from .problem import Problem
+
+FORMULATIONS: dict[str, ModuleType] = {"lax": lax_direct, "taps": taps, "gemm": gemm, "phases": phases}
+
+
+def _pointwise(p: Problem) -> bool:
+    return math.prod(p.window) == 1
+
+
+def _strided_gradient(p: Problem) -> bool:
+    return any(d > 1 for d in p.lhs_dilation)
+
+
+FORWARD = (
+    ("phases", "a dilated input: no tap meets a stuffed zero", _strided_gradient),
+    ("gemm", "one tap: a matrix product", lambda p: _pointwise(p) and p.groups == 1),
+    ("taps", "depthwise: one fused loop", lambda p: p.depthwise),
+    ("gemm", "grouped: products batched over the groups", lambda p: p.groups > 1),
+    ("lax", "dense: XLA's own loop nest", lambda p: True),
+)
+KERNEL_GRADIENT = (
+    ("phases", "a dilated input: the mirrored strided convolution", _strided_gradient),
+    ("taps", "depthwise: banded products", lambda p: p.depthwise),
+    ("gemm", "one product a tap, over batch and space", lambda p: True),
+)
+
+
+def is_highest(precision) -> bool:
+    return precision is not None and lax.Precision.HIGHEST in tuple(precision)
+
+
+def refusal(name: str, kind: str, p: Problem) -> str | None:
+    """Why the formulation cannot serve the problem, None if it can. `kind` is "forward" or "kernel_gradient"."""
+    formulation = FORMULATIONS[name]
+    if not hasattr(formulation, kind):
+        return f"{name} has no {kind.replace('_', ' ')}"
+    if is_highest(p.precision) and not formulation.direct(p):
+        return f"{name} is not direct summation, as precision 'highest' asks"
+    return getattr(formulation, f"refusal_{kind}")(p)
+
+
+def choose(kind: str, p: Problem, method: str = "auto", without: frozenset[str] = frozenset()) -> tuple[str, str]:
+    """The formulation's name and the reason: `method` if it can serve, otherwise the table's first row that can."""
+    if method != "auto" and method not in without and refusal(method, kind, p) is None:
+        return method, "asked for"
+    if not jnp.issubdtype(p.dtype, jnp.floating):
+        return "lax", "not a real floating dtype"
+    for name, reason, condition in FORWARD if kind == "forward" else KERNEL_GRADIENT:
+        if name not in without and condition(p) and refusal(name, kind, p) is None:
+            return name, reason
+    return "lax", "serves everything"

@@ -1,0 +1,158 @@
+"""Pads and patches: arrays around an image and arrays cut out of it, exact for every dtype."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ._window import Pair, Window, axes, is_int, is_sequence, read_modes, read_padding, wrong
+
+Array = jax.Array
+
+
+def as_array(argument: str, x: Any, kind: str = "an array") -> Array:
+    """`x` as a JAX array; lists and other objects are refused, as in `jax.numpy`."""
+    if not isinstance(x, (jax.Array, np.ndarray, np.generic)):
+        raise wrong(argument, f"be {kind}", x, kind=TypeError)
+    return jnp.asarray(x)
+
+
+def image_rank(x: Array, argument: str) -> int:
+    """The number of spatial axes that a lone int stands for: all but one batch axis and the channels."""
+    if x.ndim < 3:
+        raise wrong("x", "have one batch axis, spatial axes and channels", x.shape, f"an int `{argument}`")
+    return x.ndim - 2
+
+
+def check_image(x: Array, rank: int) -> None:
+    if x.ndim < rank + 1:
+        raise wrong("x", f"have at least {rank + 1} axes (*batch, *spatial, channels)", x.shape, axes(rank))
+
+
+# --- padding ------------------------------------------------------------------------------------------------------
+
+
+def source(n: int, pair: Pair, mode: str) -> np.ndarray:
+    """For each place along a padded axis the place of the unpadded one that it repeats."""
+    lo, hi = pair
+    places = np.arange(-lo, n + hi)
+    if mode == "replicate":
+        return places.clip(0, n - 1)
+    if mode == "reflect":
+        return (n - 1) - abs((n - 1) - abs(places))
+    first, last = max(0, -lo), n - max(0, -hi)
+    return first + (places - first) % (last - first)
+
+
+def _check_mode(n: int, pair: Pair, mode: str, padding: Any) -> None:
+    if n + sum(pair) < 0:
+        raise wrong("padding", "crop no more than there is", padding, f"an axis of size {n}")
+    kept = n + sum(min(p, 0) for p in pair)
+    if mode == "circular" and max(pair) > max(kept, 0):
+        raise wrong("padding", f"be at most {max(kept, 0)}", padding, f"a circular axis of size {kept}", "It wraps once.")
+    if mode == "reflect" and max(pair) >= max(n, 1):
+        raise wrong("padding", f"be smaller than {n}", padding, f"a reflected axis of size {n}")
+    if mode == "replicate" and n == 0 and max(pair) > 0:
+        raise wrong("x", "have no empty axis", n, "padding mode 'replicate'")
+
+
+def _runs(places: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """(first, last, step) of stretches that go up, down or stay."""
+    start = 0
+    while start < len(places):
+        stop = start + 1
+        step = int(places[stop] - places[start]) if stop < len(places) else 1
+        while abs(step) <= 1 and stop < len(places) and places[stop] - places[stop - 1] == step:
+            stop += 1
+        yield int(places[start]), int(places[stop - 1]), step if stop - start > 1 else 1
+        start = stop
+
+
+def take_runs(x: Array, axis: int, places: np.ndarray) -> Array:
+    """`jnp.take` by slices: of the few runs that a pad makes, and with derivatives that need no scatter."""
+    pieces = [lax.slice_in_dim(x, 0, 0, axis=axis)] if len(places) == 0 else []
+    runs = list(_runs(places))
+    for first, last, step in runs:
+        piece = lax.slice_in_dim(x, min(first, last), max(first, last) + 1, axis=axis)
+        pieces.append(lax.rev(piece, (axis,)) if step == -1 else piece)
+    return jnp.concatenate(pieces, axis) if len(pieces) > 1 else pieces[0]
+
+
+def pad_axis(x: Array, axis: int, pair: Pair, mode: str, value: Any = 0) -> Array:
+    if pair == (0, 0):
+        return x
+    if mode in ("zeros", "constant"):
+        config = [(0, 0, 0)] * x.ndim
+        config[axis] = (*pair, 0)
+        return lax.pad(x, jnp.asarray(value if mode == "constant" else 0).astype(x.dtype), config)
+    return take_runs(x, axis, source(x.shape[axis], pair, mode))
+
+
+def pad_spatial(x: Array, pairs: Sequence[Pair], modes: Sequence[str], value: Any = 0, shown: Any = None) -> Array:
+    """`x` padded on the axes before its last; `shown` is the padding that a message shows."""
+    first = x.ndim - 1 - len(pairs)
+    for axis, (pair, mode) in enumerate(zip(pairs, modes), first):
+        _check_mode(x.shape[axis], pair, mode, pairs if shown is None else shown)
+        x = pad_axis(x, axis, pair, mode, value)
+    return x
+
+
+def pad(x: Array, padding: Any, mode: Any = "zeros", value: Any = 0) -> Array:
+    """Pads or crops the spatial axes.
+
+    Args:
+        x: `(*batch, *spatial, c)` of any dtype.
+        padding: an int for both sides of every spatial axis (one batch axis then), or one int or (before, after) pair per
+            spatial axis. Negative numbers crop.
+        mode: "zeros", "constant", "reflect" (without repeating the border), "replicate" or "circular", or one per axis.
+        value: what "constant" pads with; a scalar, cast to the dtype of `x`.
+
+    Returns:
+        `(*batch, *padded, c)` of the dtype of `x`. A circular axis is cropped first and what is left is wrapped; the others
+        pad the original and are then cropped.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: an unknown mode, a wrong count of numbers, a circular pad wider than the axis, a reflected one as wide as it,
+            a crop of more than there is.
+
+    Example:
+        >>> x = jnp.arange(1, 4).reshape(1, 3, 1)
+        >>> pad(x, [(2, 1)], "reflect")[0, :, 0].tolist()
+        [3, 2, 1, 2, 3, 2]
+        >>> pad(x, [(-1, 1)], "circular")[0, :, 0].tolist()
+        [2, 3, 2]
+
+    Equals `torch.nn.functional.pad` on the spatial axes, with a mode for each.
+    """
+    x = as_array("x", x)
+    rank = len(padding) if is_sequence(padding) else image_rank(x, "padding") if is_int(padding) else 1
+    pairs = read_padding(padding, rank, named=())
+    check_image(x, rank)
+    return pad_spatial(x, pairs, read_modes(mode, rank, argument="mode"), value, padding)
+
+
+# --- patches ------------------------------------------------------------------------------------------------------
+
+
+def views(x: Array, window: Window, fill: Any = 0) -> list[Array]:
+    """What each tap of the window sees, last axis of the window fastest: arrays `(*batch, *out, c)`."""
+    first = x.ndim - 1 - window.rank
+    spatial = x.shape[first:-1]
+    out = window.out(spatial)
+    for axis, pair in enumerate(window.pads(spatial), first):
+        x = pad_axis(x, axis, pair, "constant", fill)
+    seen = []
+    for tap in itertools.product(*map(range, window.size)):
+        starts = [t * d for t, d in zip(tap, window.dilation)]
+        limits = [start + (o - 1) * s + 1 for start, o, s in zip(starts, out, window.strides)]
+        batch = x.shape[:first]
+        low, high = (*(0,) * first, *starts, 0), (*batch, *limits, x.shape[-1])
+        seen.append(lax.slice(x, low, high, (*(1,) * first, *window.strides, 1)))
+    return seen

@@ -1,0 +1,389 @@
+"""Pooling: one engine reduces the windows of `(*batch, *spatial, c)`; every pool is a few lines around it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from . import _lowering
+from ._patches import as_array, check_image, image_rank, pad_spatial, source, views
+from ._window import Window, integer, is_int, is_sequence, read_modes, spread, wrong
+
+Array = jax.Array
+
+
+# --- the engine ---------------------------------------------------------------------------------------------------
+
+
+def read(
+    x: Any, window_shape: Any, strides: Any, padding: Any, window_dilation: Any = 1, ceil_mode: bool = False
+) -> tuple[Array, Window]:
+    """The image and the window of a pool; strides of None are 1."""
+    x = as_array("x", x)
+    rank = image_rank(x, "window_shape") if is_int(window_shape) else len(window_shape) if is_sequence(window_shape) else 1
+    size = spread("window_shape", window_shape, rank)
+    check_image(x, rank)
+    strides = spread("strides", 1 if strides is None else strides, rank)
+    window = Window(size, strides, padding, spread("window_dilation", window_dilation, rank), bool(ceil_mode))
+    spatial = spatial_of(x, rank)
+    if x.shape[-1] == 0:
+        raise wrong("x", "have channels on its last axis", x.shape)
+    window.fit("window_shape", spatial)
+    return x, window
+
+
+def spatial_of(x: Array, rank: int) -> tuple[int, ...]:
+    return x.shape[x.ndim - 1 - rank : -1]
+
+
+def settled(x: Array, window: Window) -> tuple[Array, Window]:
+    """The paddings that bring their own border, "CIRCULAR" and "REFLECT", are laid around the image."""
+    modes = set(read_modes("zeros", window.rank, window.padding))
+    if modes <= {"zeros"}:
+        return x, window
+    x = pad_spatial(x, window.declared(spatial_of(x, window.rank)), list(modes) * window.rank, shown=window.padding)
+    return x, Window(window.size, window.strides, "VALID", window.dilation, window.ceil_mode)
+
+
+def on_all_axes(x: Array, window: Window) -> dict[str, tuple]:
+    """The window as the window primitives take it, with an entry for every axis of `x`."""
+    before = (1,) * (x.ndim - 1 - window.rank)
+    pads = window.pads(spatial_of(x, window.rank))
+    return dict(
+        window_dimensions=(*before, *window.size, 1),
+        window_strides=(*before, *window.strides, 1),
+        padding=(*((0, 0) for _ in before), *pads, (0, 0)),
+        base_dilation=(1,) * x.ndim,
+        window_dilation=(*before, *window.dilation, 1),
+    )
+
+
+def reduce(primitive, x: Array, window: Window) -> Array:
+    x, window = settled(x, window)
+    return primitive.bind(x, **on_all_axes(x, window))
+
+
+def accumulator(x: Array) -> Any:
+    """The dtype in which averages are summed: float32 for 16-bit and integer input."""
+    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+    return jnp.promote_types(x.dtype, jnp.float32) if inexact else jnp.dtype(jnp.float32)
+
+
+def averaged(x: Array) -> Any:
+    """The dtype of an average: the input's, float32 for integers."""
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
+
+
+# --- maxima and minima --------------------------------------------------------------------------------------------
+
+
+def max_pool(
+    x: Array,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    window_dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Array | tuple[Array, Array]:
+    """The largest value of each window. Strides default to 1, as in Flax.
+
+    Args:
+        x: `(*batch, *spatial, c)` of a real dtype.
+        window_shape: taps along each spatial axis; an int means every axis of an `x` with one batch axis.
+        strides: steps of the window, one or one per axis; None is 1.
+        padding: as in `conv`; what is padded never wins.
+        window_dilation: distance between neighbouring taps.
+        ceil_mode: let a last window hang over the end, as PyTorch does.
+        return_indices: also return where each winner stands.
+
+    Returns:
+        `(*batch, *out, c)` of the dtype of `x`; with `return_indices` also int32 indices of that shape, flat over the unpadded
+        spatial axes. Ties go to the first element, NaN wins; the gradient goes to the winner. A window of padding only gives
+        -inf (the dtype's least value) without a gradient.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: numbers out of range, an empty result.
+
+    Example:
+        >>> x = jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1)
+        >>> max_pool(x, 2, strides=2).ravel().tolist()
+        [3.0, 2.0]
+
+    Equals `flax.nnx.max_pool` and `torch.nn.functional.max_pool2d` with their options.
+    """
+    return _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, "max")
+
+
+def min_pool(
+    x: Array,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    window_dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Array | tuple[Array, Array]:
+    """The smallest value of each window. Strides default to 1, as in Flax.
+
+    Args:
+        x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices: as in `max_pool`.
+
+    Returns:
+        As `max_pool`; a window of padding only gives +inf (the dtype's largest value).
+
+    Raises:
+        TypeError, ValueError: as `max_pool`.
+
+    Example:
+        >>> x = jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1)
+        >>> min_pool(x, 2, strides=2).ravel().tolist()
+        [1.0, 0.0]
+
+    Equals `flax.nnx.min_pool`.
+    """
+    return _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, "min")
+
+
+def _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, reducer):
+    x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer) and x.dtype != bool:
+        raise wrong("x", "have an ordered dtype", x.dtype.name, kind=TypeError)
+    y = reduce(_lowering.window_max_p if reducer == "max" else _lowering.window_min_p, x, window)
+    return (y, winners(x, window, reducer)) if return_indices else y
+
+
+def winners(x: Array, window: Window, reducer: str) -> Array:
+    """Where the winner of each window stands: int32, flat over the spatial axes of `x`."""
+    spatial = spatial_of(x, window.rank)
+    modes, borders = read_modes("zeros", window.rank, window.padding), window.declared(spatial)
+    laid, window = settled(lax.stop_gradient(x), window)
+    tap = _lowering.window_argmax(laid, reducer=reducer, **on_all_axes(laid, window))
+    first, pads = x.ndim - 1 - window.rank, window.pads(spatial_of(laid, window.rank))
+    index = jnp.zeros((), jnp.int32)
+    for axis, (n, stride, dilation, mode) in enumerate(zip(spatial, window.strides, window.dilation, modes)):
+        digit = tap // math.prod(window.size[axis + 1 :]) % window.size[axis]
+        place = lax.broadcasted_iota(jnp.int32, tap.shape, first + axis) * stride + digit * dilation - pads[axis][0]
+        if mode != "zeros":
+            place = jnp.asarray(source(n, borders[axis], mode), jnp.int32)[place]
+        index = index * n + place
+    return index
+
+
+# --- sums and averages --------------------------------------------------------------------------------------------
+
+
+def sum_pool(
+    x: Array,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    window_dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """The sum of each window. Strides default to 1, as in Flax.
+
+    Args:
+        x: `(*batch, *spatial, c)` of any number dtype.
+        window_shape, strides, padding, window_dilation, ceil_mode: as in `max_pool`; padding adds 0.
+
+    Returns:
+        `(*batch, *out, c)` of the dtype of `x`; 16-bit floats are summed in float32.
+
+    Raises:
+        TypeError, ValueError: as `max_pool`.
+
+    Example:
+        >>> sum_pool(jnp.arange(4.0).reshape(1, 4, 1), 2).ravel().tolist()
+        [1.0, 3.0, 5.0]
+
+    Equals `torch.nn.functional.avg_pool2d` with `divisor_override=1`.
+    """
+    x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    return windows_sum(x, window).astype(x.dtype)
+
+
+def windows_sum(x: Array, window: Window) -> Array:
+    """Sums of windows, those of 16-bit floats in float32."""
+    narrow = jnp.issubdtype(x.dtype, jnp.floating)
+    return reduce(_lowering.window_sum_p, x.astype(accumulator(x)) if narrow else x, window)
+
+
+def avg_pool(
+    x: Array,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    count_include_pad: bool = True,
+    *,
+    window_dilation: Any = 1,
+    ceil_mode: bool = False,
+    divisor_override: int | None = None,
+) -> Array:
+    """The average of each window. Strides default to 1, as in Flax.
+
+    Args:
+        x: `(*batch, *spatial, c)` of any number dtype.
+        window_shape, strides, padding, window_dilation, ceil_mode: as in `max_pool`; padding adds 0.
+        count_include_pad: divide by the taps inside the padded image; otherwise by those inside the image. What `ceil_mode`
+            lets hang over is never counted.
+        divisor_override: divide by this instead; any int but 0.
+
+    Returns:
+        `(*batch, *out, c)` of the dtype of `x`, float32 for integers. Sums are float32 for 16-bit and integer input. A window
+        that counts nothing gives 0.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: numbers out of range, an empty result, a divisor of 0.
+
+    Example:
+        >>> avg_pool(jnp.ones((1, 64, 64, 1), jnp.bfloat16), 64).ravel().tolist()
+        [1.0]
+        >>> avg_pool(jnp.full((1, 2, 2, 1), 200, jnp.uint8), 2).ravel().tolist()
+        [200.0]
+
+    Equals `flax.nnx.avg_pool` (whose sums are of the dtype of `x`) and `torch.nn.functional.avg_pool2d` with their options.
+    """
+    x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    if divisor_override is not None and integer("divisor_override", divisor_override, None) == 0:
+        raise wrong("divisor_override", "be an int other than 0", divisor_override)
+    total = reduce(_lowering.window_sum_p, x.astype(accumulator(x)), window)
+    divisor = divisor_override or counts(x, window, count_include_pad)
+    return (total / jnp.asarray(divisor, total.dtype)).astype(averaged(x))
+
+
+def counts(x: Array, window: Window, include_pad: bool) -> Any:
+    """How many taps of each window count, at least 1: an int, or an array to be broadcast against the result."""
+    spatial = spatial_of(x, window.rank)
+    bordered = set(read_modes("zeros", window.rank, window.padding)) != {"zeros"}
+    if not window.ceil_mode and (include_pad or bordered):
+        return math.prod(window.size)
+    along = []
+    for n, (lo, hi), out, k, s, d in zip(
+        spatial, window.declared(spatial), window.out(spatial), window.size, window.strides, window.dilation
+    ):
+        first, last = (-lo, n + hi) if include_pad or bordered else (max(0, -lo), min(n, n + hi))
+        place = np.arange(out)[:, None] * s + np.arange(k) * d - lo
+        along.append(((place >= first) & (place < last)).sum(1))
+    return np.maximum(functools.reduce(np.multiply.outer, along, np.ones((), int)), 1)[..., None]
+
+
+# --- the whole image ----------------------------------------------------------------------------------------------
+
+
+def global_avg_pool(x: Array, *, keepdims: bool = False) -> Array:
+    """The average over all spatial axes.
+
+    Args:
+        x: `(n, *spatial, c)` of any number dtype.
+        keepdims: keep the spatial axes, of size 1.
+
+    Returns:
+        `(n, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
+
+    Raises:
+        TypeError: `x` is no array.
+        ValueError: fewer than 3 axes, or an empty spatial axis.
+
+    Example:
+        >>> global_avg_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+        [[3.0, 4.0]]
+
+    Equals Keras' `GlobalAveragePooling2D` and `torch.nn.AdaptiveAvgPool2d(1)`.
+    """
+    x, axes = _whole(x)
+    return jnp.mean(x, axes, accumulator(x), keepdims=keepdims).astype(averaged(x))
+
+
+def global_max_pool(x: Array, *, keepdims: bool = False) -> Array:
+    """The largest value over all spatial axes.
+
+    Args:
+        x: `(n, *spatial, c)` of a real dtype.
+        keepdims: keep the spatial axes, of size 1.
+
+    Returns:
+        `(n, c)` of the dtype of `x`; ties, NaN and the gradient as in `max_pool`.
+
+    Raises:
+        TypeError: `x` is no array.
+        ValueError: fewer than 3 axes, or an empty spatial axis.
+
+    Example:
+        >>> global_max_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+        [[6.0, 7.0]]
+
+    Equals Keras' `GlobalMaxPooling2D` and `torch.nn.AdaptiveMaxPool2d(1)`.
+    """
+    x, axes = _whole(x)
+    y = max_pool(x, x.shape[1:-1])
+    return y if keepdims else y.reshape(x.shape[0], x.shape[-1])
+
+
+def _whole(x: Any) -> tuple[Array, tuple[int, ...]]:
+    x = as_array("x", x)
+    if x.ndim < 3:
+        raise wrong("x", "have the axes (n, *spatial, c)", x.shape)
+    if 0 in x.shape[1:]:
+        raise wrong("x", "have no empty spatial or channel axis", x.shape)
+    return x, tuple(range(1, x.ndim - 1))
+
+
+# --- any reducer --------------------------------------------------------------------------------------------------
+
+
+def pool(x: Array, init: Any, reduce_fn: Callable, window_shape: Any, strides: Any = None, padding: Any = "VALID") -> Array:
+    """Any reduction of each window. Strides default to 1, as in Flax.
+
+    Args:
+        x: `(*batch, *spatial, c)`.
+        init: what the reduction starts from and what padding counts as.
+        reduce_fn: an associative function of two arrays, such as `lax.add`, `jnp.logaddexp` or a lambda.
+        window_shape, strides, padding: as in `max_pool`.
+
+    Returns:
+        `(*batch, *out, c)`: `init` and the taps of each window, in order, reduced. Differentiable as often as `reduce_fn` is.
+
+    Raises:
+        TypeError, ValueError: as `max_pool`; TypeError if `reduce_fn` cannot be called.
+
+    Example:
+        >>> pool(jnp.arange(1.0, 5.0).reshape(1, 4, 1), 1.0, jnp.multiply, 2).ravel().tolist()
+        [2.0, 6.0, 12.0]
+
+    Equals `flax.nnx.pool`, which has a gradient for three reducers only.
+    """
+    x, window = read(x, window_shape, strides, padding)
+    if not callable(reduce_fn):
+        raise wrong("reduce_fn", "be a function of two arrays", reduce_fn, kind=TypeError)
+    primitive = _primitive_of(x, init, reduce_fn)
+    if primitive is not None:
+        return reduce(primitive, x, window)
+    x, window = settled(x, window)
+    init = jnp.asarray(init).astype(x.dtype)
+    seen = views(x, window, init)
+    return functools.reduce(reduce_fn, seen, jnp.broadcast_to(init, seen[0].shape))
+
+
+def _primitive_of(x: Array, init: Any, reduce_fn: Callable):
+    """The window primitive that `reduce_fn` with this start is, if it is one."""
+    if not isinstance(init, (int, float, np.generic)) or not jnp.issubdtype(x.dtype, jnp.floating):
+        return None
+    known: Sequence[tuple[Any, float, Any]] = (
+        ((lax.add, jnp.add), 0.0, _lowering.window_sum_p),
+        ((lax.max, jnp.maximum), -np.inf, _lowering.window_max_p),
+        ((lax.min, jnp.minimum), np.inf, _lowering.window_min_p),
+    )
+    return next((primitive for names, start, primitive in known if reduce_fn in names and init == start), None)

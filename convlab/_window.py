@@ -1,0 +1,277 @@
+"""Geometry of windows, the names of paddings, and the form of every message: integers only, no arrays.
+
+Loose input is read here, once, and becomes tuples and a frozen `Window`; nothing below asks again what an argument may be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Pair = tuple[int, int]
+
+
+def wrong(
+    argument: str, rule: str, value: Any, fact: str = "", hint: str = "", kind: type[Exception] = ValueError
+) -> Exception:
+    """The exception for a bad argument, worded as all messages are: argument, rule, fact, value, hint."""
+    text = f"`{argument}` must {rule}" + (f" for {fact}" if fact else "") + f", got {value!r}."
+    return kind(text + (f" {hint}" if hint else ""))
+
+
+# --- integers: one, or one per axis -------------------------------------------------------------------------------
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether `value` is a list, a tuple or an array with an axis, but no text or mapping."""
+    if isinstance(value, (str, bytes, dict, set)):
+        return False
+    return getattr(value, "ndim", 1) > 0 and hasattr(value, "__len__") and hasattr(value, "__iter__")
+
+
+def is_int(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool) and not is_sequence(value)
+
+
+def axes(rank: int) -> str:
+    return f"{rank} spatial {'axis' if rank == 1 else 'axes'}"
+
+
+def integer(argument: str, value: Any, minimum: int | None = 1, fact: str = "") -> int:
+    """`value` as an int of at least `minimum`."""
+    rule = "be an int" + ("" if minimum is None else f" >= {minimum}")
+    if not is_int(value):
+        raise wrong(argument, rule, value, fact, kind=TypeError)
+    if minimum is not None and value < minimum:
+        raise wrong(argument, rule, value, fact)
+    return operator.index(value)
+
+
+def spread(argument: str, value: Any, rank: int, minimum: int | None = 1, hint: str = "") -> tuple[int, ...]:
+    """One int for every axis, or one per axis, as `rank` ints of at least `minimum`."""
+    several = (value,) * rank if is_int(value) else value
+    bound = "" if minimum is None else f" >= {minimum}"
+    rule = f"be an int{bound} or one int{bound} per axis"
+    if not is_sequence(several) or not all(map(is_int, several)):
+        raise wrong(argument, rule, value, axes(rank), hint, TypeError)
+    if len(several) != rank or (minimum is not None and any(v < minimum for v in several)):
+        raise wrong(argument, rule, value, axes(rank), hint)
+    return tuple(map(operator.index, several))
+
+
+# --- paddings -----------------------------------------------------------------------------------------------------
+
+
+def _same(reach: int, stride: int, length: int) -> Pair:
+    total = max((-(-length // stride) - 1) * stride + reach - length, 0)
+    return total // 2, total - total // 2
+
+
+# How much to pad, (reach, stride, length) -> (before, after), and with what.
+NAMED: dict[str, Callable[[int, int, int], Pair]] = {
+    "VALID": lambda reach, stride, length: (0, 0),
+    "SAME": _same,
+    "SAME_LOWER": lambda reach, stride, length: _same(reach, stride, length)[::-1],
+    "CAUSAL": lambda reach, stride, length: (reach - 1, 0),
+    "FULL": lambda reach, stride, length: (reach - 1, reach - 1),
+    "CIRCULAR": lambda reach, stride, length: ((reach - 1) // 2, reach // 2),
+    "REFLECT": lambda reach, stride, length: ((reach - 1) // 2, reach // 2),
+}
+MODES = ("zeros", "constant", "reflect", "replicate", "circular")
+
+
+def read_padding(padding: Any, rank: int, argument: str = "padding", named: Sequence[str] = tuple(NAMED)):
+    """A padding as its upper-case name, or as one (before, after) pair per axis."""
+    names = f"one of {', '.join(map(repr, named))}, " if named else ""
+    rule = f"be {names}an int, or one int or (before, after) pair per axis"
+    if isinstance(padding, str):
+        if padding.upper() in named:
+            return padding.upper()
+        raise wrong(argument, rule, padding, axes(rank))
+    if is_int(padding):
+        return ((operator.index(padding),) * 2,) * rank
+    if not is_sequence(padding):
+        raise wrong(argument, rule, padding, axes(rank), kind=TypeError)
+    pairs = tuple((p, p) if is_int(p) else p for p in padding)
+    if not all(is_sequence(p) and all(map(is_int, p)) for p in pairs):
+        raise wrong(argument, rule, padding, axes(rank), kind=TypeError)
+    if len(pairs) != rank or any(len(p) != 2 for p in pairs):
+        lone = rank == 1 and len(pairs) == 2 and all(map(is_int, padding))
+        raise wrong(argument, rule, padding, axes(rank), f"Write ({tuple(padding)},) for one pair." if lone else "")
+    return tuple((operator.index(a), operator.index(b)) for a, b in pairs)
+
+
+def read_modes(
+    padding_mode: Any, rank: int, padding: Any = (), argument: str = "padding_mode", value: Any = 0
+) -> tuple[str, ...]:
+    """One padding mode per axis; the paddings "CIRCULAR" and "REFLECT" bring their own."""
+    rule = f"be one of {', '.join(map(repr, MODES))}, or one of them per axis"
+    modes = (padding_mode,) * rank if isinstance(padding_mode, str) else padding_mode
+    if not is_sequence(modes) or not all(isinstance(m, str) for m in modes):
+        raise wrong(argument, rule, padding_mode, axes(rank), kind=TypeError)
+    lower = tuple(m.lower() for m in modes)
+    if len(lower) != rank or not set(lower) <= set(MODES):
+        raise wrong(argument, rule, padding_mode, axes(rank))
+    if padding in ("CIRCULAR", "REFLECT"):
+        own = padding.lower()
+        if not set(lower) <= {"zeros", own}:
+            raise wrong(argument, f"be 'zeros' or {own!r}", padding_mode, f"padding {padding!r}")
+        return (own,) * rank
+    return lower
+
+
+# --- the window ---------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The geometry of a sliding window: how far it reaches, what it pads, how many places it takes.
+
+    Args:
+        size: taps along each spatial axis; an int is one axis.
+        strides: steps between neighbouring places, one or one per axis.
+        padding: "VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL", "CIRCULAR", "REFLECT", an int, or one int or
+            (before, after) pair per axis; negative numbers crop.
+        dilation: distance between neighbouring taps, one or one per axis.
+        ceil_mode: round the number of places up, as PyTorch does: a last window may hang over the end, but starts inside
+            the input or the padding before it.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: a number out of range, a wrong count of numbers, or an unknown name.
+
+    Two windows with the same numbers are equal and hash alike.
+
+    Example:
+        >>> w = Window((3, 3), strides=2, padding="SAME", dilation=(1, 2))
+        >>> w.reach
+        (3, 5)
+        >>> w.pads((28, 28))
+        ((0, 1), (1, 2))
+        >>> w.out((28, 28))
+        (14, 14)
+
+    Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv 1603.07285.
+    """
+
+    size: tuple[int, ...]
+    strides: Any = 1
+    padding: Any = "VALID"
+    dilation: Any = 1
+    ceil_mode: bool = False
+
+    def __post_init__(self):
+        size = (self.size,) if is_int(self.size) else self.size
+        size = spread("size", size, len(size) if is_sequence(size) else 1)
+        fix = object.__setattr__
+        fix(self, "size", size)
+        fix(self, "strides", spread("strides", self.strides, self.rank))
+        fix(self, "padding", read_padding(self.padding, self.rank))
+        fix(self, "dilation", spread("dilation", self.dilation, self.rank))
+
+    @property
+    def rank(self) -> int:
+        return len(self.size)
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """The extent of the dilated window on the input."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.size, self.dilation))
+
+    def declared(self, spatial: Sequence[int]) -> tuple[Pair, ...]:
+        """What the padding adds before and after each axis, without the overhang of `ceil_mode`."""
+        if isinstance(self.padding, str):
+            return tuple(map(NAMED[self.padding], self.reach, self.strides, spatial))
+        return self.padding
+
+    def pads(self, spatial: Sequence[int]) -> tuple[Pair, ...]:
+        """What is added before and after each axis, the overhang of `ceil_mode` included."""
+        declared, out = self.declared(spatial), self.out(spatial)
+        ends = ((o - 1) * s + r - n - lo for o, s, r, n, (lo, _) in zip(out, self.strides, self.reach, spatial, declared))
+        return tuple((lo, max(hi, end) if self.ceil_mode else hi) for (lo, hi), end in zip(declared, ends))
+
+    def out(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """The number of places along each axis, 0 where the window does not fit."""
+        return tuple(map(self._places, spatial, self.declared(spatial), self.reach, self.strides))
+
+    def _places(self, length: int, pad: Pair, reach: int, stride: int) -> int:
+        span = length + sum(pad) - reach
+        if not self.ceil_mode:
+            return max(span // stride + 1, 0)
+        places = -(-span // stride) + 1
+        return max(places - ((places - 1) * stride >= length + pad[0]), 0)
+
+    def fit(self, argument: str, spatial: Sequence[int]) -> tuple[int, ...]:
+        """`out`, after a check that it is not empty; the message names `argument`."""
+        out = self.out(spatial)
+        if 0 in out:
+            if 0 in spatial:
+                raise wrong("x", "have no empty spatial axis", tuple(spatial), axes(self.rank))
+            rule = f"fit into the padded input (a reach of at most {self._padded(spatial)} with its dilation)"
+            raise wrong(argument, rule, self.size, f"spatial shape {tuple(spatial)} and padding {self.padding!r}")
+        return out
+
+    def _padded(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        return tuple(max(n + lo + hi, 0) for n, (lo, hi) in zip(spatial, self.declared(spatial)))
+
+
+def dilate(spatial: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
+    """Sizes after `dilation - 1` zeros are put between neighbours."""
+    return tuple((n - 1) * d + 1 if n else 0 for n, d in zip(spatial, dilation))
+
+
+# --- transposed convolution ---------------------------------------------------------------------------------------
+
+
+def transposed(window: Window, spatial: Sequence[int], *, consistent: bool, flipped: bool) -> tuple[tuple[Pair, int], ...]:
+    """For each axis ((before, after), length): the convolution from `length` that a transposed convolution inverts.
+
+    `before` and `after` are that convolution's pads, `length` the natural size of the transposed result. Names mean the
+    padding of that convolution. Pairs do too if `consistent`, otherwise they pad the dilated input, as in `lax.conv_transpose`.
+    """
+    paddings = (window.padding,) * window.rank if isinstance(window.padding, str) else window.padding
+    rows = zip(spatial, window.reach, window.strides, paddings)
+    return tuple(_transposed(*row, consistent=consistent, flipped=flipped) for row in rows)
+
+
+def _transposed(n: int, reach: int, stride: int, padding: str | Pair, *, consistent: bool, flipped: bool):
+    natural = (n - 1) * stride + reach
+    if not isinstance(padding, str):
+        lo, hi = padding if consistent else (reach - 1 - padding[0], reach - 1 - padding[1])
+        return (lo, hi), natural - lo - hi
+    if padding == "VALID":
+        return (0, 0), max(natural, n * stride)
+    if padding == "CIRCULAR" and not consistent:
+        return _flax_circular(n * stride, max(natural, n * stride), flipped), n * stride
+    if padding == "CAUSAL" and not consistent:
+        return (0, reach - 1), n * stride
+    lo, hi = NAMED[padding](reach, stride, n * stride)
+    return (lo, hi), natural - lo - hi if padding == "FULL" else n * stride
+
+
+def _flax_circular(period: int, length: int, flipped: bool) -> Pair:
+    """Flax's alignment of a periodic transposed convolution; for even kernels it is not the adjoint's."""
+    missing = -(length - period) % (2 * period)
+    before = missing // 2 if flipped else (missing + 1) // 2
+    lo = -before % period
+    return lo, length - period - lo
+
+
+def read_output(output_padding: Any, output_shape: Any, natural: Sequence[int], window: Window) -> tuple[int, ...]:
+    """The sizes of a transposed result: natural, with `output_padding` more, or as `output_shape` says."""
+    spare = tuple(map(max, window.strides, window.dilation))
+    extra = spread("output_padding", output_padding, window.rank, 0)
+    if any(e >= s for e, s in zip(extra, spare)):
+        rule = "be smaller than the larger of stride and dilation"
+        raise wrong("output_padding", rule, output_padding, f"strides {window.strides} and dilation {window.dilation}")
+    if output_shape is None:
+        return tuple(map(operator.add, natural, extra))
+    if any(extra):
+        raise wrong("output_padding", "be 0", output_padding, f"output_shape {output_shape!r}", "Give one of the two.")
+    shape = spread("output_shape", output_shape, window.rank)
+    if not all(n <= size < n + s for size, n, s in zip(shape, natural, spare)):
+        most = tuple(n + s - 1 for n, s in zip(natural, spare))
+        raise wrong("output_shape", f"lie between {tuple(natural)} and {most}", output_shape, axes(window.rank))
+    return shape
