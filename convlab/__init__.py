@@ -3,6 +3,11 @@
 from ._conv import conv as conv
 from ._conv import conv_general_dilated as conv_general_dilated
 from ._conv import conv_transpose as conv_transpose
+from ._lowering import accelerate as accelerate
+from ._lowering import explain as explain
+from ._matrix import conv_matrix as conv_matrix
+from ._matrix import fold as fold
+from ._matrix import unfold as unfold
 from ._patches import pad as pad
 from ._pool import avg_pool as avg_pool
 from ._pool import global_avg_pool as global_avg_pool

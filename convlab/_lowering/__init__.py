@@ -6,3 +6,5 @@ from .primitives import window_max_p as window_max_p
 from .primitives import window_min_p as window_min_p
 from .primitives import window_sum_p as window_sum_p
 from .windows import window_argmax as window_argmax
+from .everywhere import accelerate as accelerate
+from .explanation import explain as explain

@@ -11,28 +11,33 @@ from jax.extend import core
 from jax.interpreters import ad, mlir
 
 from .._window import wrong
-from . import rules, windows
+from . import onednn, rules, windows
 from .table import FORMULATIONS, refusal
 from .twins import abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay
 
 # --- convolution --------------------------------------------------------------------------------------------------
 
 
-def conv_lowering(method: str, fallback: Callable) -> Callable:
-    """The rule that lowers a convolution by `rules`, and by `fallback` where there is nothing to choose by."""
+def lower_static(body: Callable, fallback: Callable) -> Callable:
+    """The rule that lowers by `body`, and by `fallback` where a size is symbolic and there is nothing to choose by."""
 
-    def rule(ctx, lhs, rhs, **params):
+    def rule(ctx, *args, **params):
         if not rules.is_static(*ctx.avals_in):
-            return fallback(ctx, lhs, rhs, **params)
-        body = functools.partial(rules.conv, method=method, without=unsafe(ctx), **params)
-        return mlir.lower_fun(body, multiple_results=False)(ctx, lhs, rhs)
+            return fallback(ctx, *args, **params)
+        return mlir.lower_fun(functools.partial(body, **params), multiple_results=False)(ctx, *args)
 
     return rule
 
 
-def unsafe(ctx) -> frozenset[str]:
-    """The formulations that this lowering must do without: custom calls are opaque to the partitioner."""
-    return frozenset()
+def conv_lowering(method: str, fallback: Callable) -> Callable:
+    """The rule that lowers a convolution by `rules`, without the engine where its custom call must not be."""
+
+    def rule(ctx, lhs, rhs, **params):
+        without = frozenset({"onednn"} if onednn.refusal_context(ctx) else ())
+        body = functools.partial(rules.conv, method=method, without=without)
+        return lower_static(body, fallback)(ctx, lhs, rhs, **params)
+
+    return rule
 
 
 @functools.cache

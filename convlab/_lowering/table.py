@@ -6,16 +6,19 @@ problem, and which is direct summation if the precision is "highest".
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
+from collections.abc import Iterator
 from types import ModuleType
 
 import jax.numpy as jnp
 from jax import lax
 
-from . import gemm, lax_direct, phases, taps
+from . import gemm, lax_direct, onednn, phases, taps
 from .problem import Problem
 
-FORMULATIONS: dict[str, ModuleType] = {"lax": lax_direct, "taps": taps, "gemm": gemm, "phases": phases}
+FORMULATIONS: dict[str, ModuleType] = {"lax": lax_direct, "onednn": onednn, "taps": taps, "gemm": gemm, "phases": phases}
 
 
 def _pointwise(p: Problem) -> bool:
@@ -28,6 +31,7 @@ def _strided_gradient(p: Problem) -> bool:
 
 FORWARD = (
     ("phases", "a dilated input: no tap meets a stuffed zero", _strided_gradient),
+    ("onednn", "jaxlib's own engine", lambda p: True),
     ("gemm", "one tap: a matrix product", lambda p: _pointwise(p) and p.groups == 1),
     ("taps", "depthwise: one fused loop", lambda p: p.depthwise),
     ("gemm", "grouped: products batched over the groups", lambda p: p.groups > 1),
@@ -54,8 +58,28 @@ def refusal(name: str, kind: str, p: Problem) -> str | None:
     return getattr(formulation, f"refusal_{kind}")(p)
 
 
+@contextlib.contextmanager
+def recorded() -> Iterator[list[tuple[str, str]]]:
+    """Collects what `choose` answers in this thread meanwhile."""
+    former, _choices.made = getattr(_choices, "made", None), []
+    try:
+        yield _choices.made
+    finally:
+        _choices.made = former
+
+
+_choices = threading.local()
+
+
 def choose(kind: str, p: Problem, method: str = "auto", without: frozenset[str] = frozenset()) -> tuple[str, str]:
     """The formulation's name and the reason: `method` if it can serve, otherwise the table's first row that can."""
+    choice = _choose(kind, p, method, without)
+    if getattr(_choices, "made", None) is not None:
+        _choices.made.append(choice)
+    return choice
+
+
+def _choose(kind: str, p: Problem, method: str, without: frozenset[str]) -> tuple[str, str]:
     if method != "auto" and method not in without and refusal(method, kind, p) is None:
         return method, "asked for"
     if not jnp.issubdtype(p.dtype, jnp.floating):
