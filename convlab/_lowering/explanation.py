@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend import core
 
 from . import everywhere, onednn, rules, table
 
@@ -91,6 +90,8 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:
+    from jax.extend import core  # slow to import, and only needed here
+
     for eqn in jaxpr.eqns:
         yield eqn
         for inner in core.jaxprs_in_params(eqn.params):

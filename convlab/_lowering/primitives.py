@@ -7,13 +7,12 @@ from collections.abc import Callable
 
 import jax
 from jax import lax
-from jax.extend import core
 from jax.interpreters import ad, mlir
 
 from .._window import wrong
 from . import onednn, rules, windows
 from .table import FORMULATIONS, refusal
-from .twins import abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay
+from .twins import Primitive, abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay
 
 # --- convolution --------------------------------------------------------------------------------------------------
 
@@ -41,7 +40,7 @@ def conv_lowering(method: str, fallback: Callable) -> Callable:
 
 
 @functools.cache
-def conv_primitive(method: str) -> core.Primitive:
+def conv_primitive(method: str) -> Primitive:
     """The convolution whose maps, and their derivatives, go by `method` wherever it can serve."""
     original = lax.conv_general_dilated_p
     twin = make_twin(original, "convlab_conv" if method == "auto" else f"convlab_conv_{method}")
@@ -124,7 +123,7 @@ mlir.register_lowering(window_sum_p, mlir.lower_fun(windows.window_sum, multiple
 # --- maxima -------------------------------------------------------------------------------------------------------
 
 
-def _max_primitive(original: core.Primitive, reducer: str) -> core.Primitive:
+def _max_primitive(original: Primitive, reducer: str) -> Primitive:
     """The windows' winners, with the derivatives that lax lacks for dilated windows and negative pads."""
     twin = make_twin(original, f"convlab_window_{reducer}")
 

@@ -13,17 +13,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core
+from jax import lax
 from jax.interpreters import ad, batching, mlir
 
+Primitive = type(lax.add_p)  # jax.extend.core's, whose import costs more than all of convlab
 
-def replay(original: core.Primitive, twin: core.Primitive, fun: Callable, *args: jax.Array) -> Any:
+
+def replay(original: Primitive, twin: Primitive, fun: Callable, *args: jax.Array) -> Any:
     """`fun(*args)`, for one result, with `twin` in the place of `original`."""
     closed = jax.make_jaxpr(fun)(*args)
     values = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *args]))
 
     def value(atom):
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
+        return atom.val if hasattr(atom, "val") else values[atom]
 
     for eqn in closed.jaxpr.eqns:
         primitive = twin if eqn.primitive is original else eqn.primitive
@@ -33,23 +35,23 @@ def replay(original: core.Primitive, twin: core.Primitive, fun: Callable, *args:
 
 
 @functools.lru_cache(maxsize=4096)
-def _compiled(primitive: core.Primitive, params: tuple) -> Callable:
+def _compiled(primitive: Primitive, params: tuple) -> Callable:
     return jax.jit(functools.partial(primitive.bind, **dict(params)))
 
 
-def new_primitive(name: str, abstract: Callable) -> core.Primitive:
+def new_primitive(name: str, abstract: Callable) -> Primitive:
     """A primitive with one result that compiles itself when it is called outside `jit`."""
-    primitive = core.Primitive(name)
+    primitive = Primitive(name)
     primitive.def_impl(lambda *args, **params: _compiled(primitive, tuple(sorted(params.items())))(*args))
     primitive.def_abstract_eval(abstract)
     return primitive
 
 
-def abstract_of(original: core.Primitive) -> Callable:
+def abstract_of(original: Primitive) -> Callable:
     return lambda *avals, **params: original.abstract_eval(*avals, **params)[0]
 
 
-def make_twin(original: core.Primitive, name: str) -> core.Primitive:
+def make_twin(original: Primitive, name: str) -> Primitive:
     """A primitive with one result that means what `original` means; its derivatives are the caller's to define."""
     twin = new_primitive(name, abstract_of(original))
 
@@ -62,7 +64,7 @@ def make_twin(original: core.Primitive, name: str) -> core.Primitive:
     return twin
 
 
-def transpose_by_replay(original: core.Primitive, twin: core.Primitive, at: int) -> Callable:
+def transpose_by_replay(original: Primitive, twin: Primitive, at: int) -> Callable:
     """The rule that transposes `twin` in its argument `at`."""
 
     def rule(cotangent, *args, **params):
@@ -82,7 +84,7 @@ def transpose_by_replay(original: core.Primitive, twin: core.Primitive, at: int)
     return rule
 
 
-def make_linear(name: str, abstract: Callable) -> core.Primitive:
+def make_linear(name: str, abstract: Callable) -> Primitive:
     """A primitive `f(x, v)` linear in `v` and constant almost everywhere in `x`, both with one window parameter an axis."""
     primitive = new_primitive(name, abstract)
 
@@ -101,7 +103,7 @@ def make_linear(name: str, abstract: Callable) -> core.Primitive:
     return primitive
 
 
-def make_transposes(f: core.Primitive, g: core.Primitive) -> None:
+def make_transposes(f: Primitive, g: Primitive) -> None:
     """Declares `v -> f(x, v)` and `v -> g(x, v)` each other's transpose."""
     for primitive, other in ((f, g), (g, f)):
 
