@@ -14,7 +14,7 @@ from ._window import Window, axes, dilate, integer, read_modes, read_output, spr
 Array = jax.Array
 
 
-def _promoted(x: Any, kernel: Any) -> tuple[Array, Array]:
+def promoted(x: Any, kernel: Any) -> tuple[Array, Array]:
     x, kernel = as_array("x", x), as_array("kernel", kernel)
     if kernel.ndim < 2:
         raise wrong("kernel", "have at least 2 axes (*window, c_in / groups, c_out)", kernel.shape)
@@ -26,7 +26,7 @@ def _promoted(x: Any, kernel: Any) -> tuple[Array, Array]:
     return x.astype(dtype), kernel.astype(dtype)
 
 
-def _check_channels(x: Array, kernel: Array, seen: int, made: int, groups: int) -> None:
+def check_channels(x: Array, kernel: Array, seen: int, made: int, groups: int) -> None:
     """That the kernel reads `seen` channels in all and writes `made`, both in `groups` groups."""
     channels = x.shape[-1]
     for name, number in (("input", channels), ("output", made)):
@@ -40,7 +40,7 @@ def _check_channels(x: Array, kernel: Array, seen: int, made: int, groups: int) 
         raise wrong("x", f"have {seen} channels on its last axis", x.shape, f"a kernel of shape {kernel.shape}", hint)
 
 
-def _with_bias(y: Array, bias: Any, features: int) -> Array:
+def with_bias(y: Array, bias: Any, features: int) -> Array:
     if bias is None:
         return y
     bias = as_array("bias", bias)
@@ -49,10 +49,20 @@ def _with_bias(y: Array, bias: Any, features: int) -> Array:
     return y + bias.astype(y.dtype)
 
 
-def _as_window(kernel: Array, strides: Any, padding: Any, kernel_dilation: Any) -> Window:
+def as_window(kernel: Array, strides: Any, padding: Any, kernel_dilation: Any) -> Window:
     rank = kernel.ndim - 2
     strides = spread("strides", strides, rank)
     return Window(kernel.shape[:-2], strides, padding, spread("kernel_dilation", kernel_dilation, rank))
+
+
+def read_border(window: Window, padding: Any, padding_mode: Any, input_dilation: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The input dilation and the padding mode of each axis; only zeros go around an image with holes."""
+    holes, modes = spread("input_dilation", input_dilation, window.rank), read_modes(padding_mode, window.rank, window.padding)
+    if max(holes, default=1) > 1 and set(modes) != {"zeros"}:
+        named = window.padding in ("CIRCULAR", "REFLECT")
+        argument, value = ("padding", padding) if named else ("padding_mode", padding_mode)
+        raise wrong(argument, "pad with zeros", value, f"input_dilation {input_dilation!r}")
+    return holes, modes
 
 
 def conv(
@@ -109,16 +119,13 @@ def conv(
 
     Equals `lax.conv_general_dilated` in layout NHWC / HWIO / NHWC, and `torch.nn.functional.conv2d` in PyTorch's.
     """
-    x, kernel = _promoted(x, kernel)
-    window = _as_window(kernel, strides, padding, kernel_dilation)
+    x, kernel = promoted(x, kernel)
+    window = as_window(kernel, strides, padding, kernel_dilation)
     rank, groups = window.rank, integer("feature_group_count", feature_group_count)
-    spread_input = spread("input_dilation", input_dilation, rank)
-    modes = read_modes(padding_mode, rank, window.padding)
-    if max(spread_input, default=1) > 1 and set(modes) > {"zeros"}:
-        raise wrong("padding_mode", "be 'zeros'", padding_mode, f"input_dilation {input_dilation!r}")
+    spread_input, modes = read_border(window, padding, padding_mode, input_dilation)
     if "constant" not in modes and isinstance(padding_value, (int, float, complex)) and padding_value != 0:
         raise wrong("padding_value", "be 0", padding_value, f"padding_mode {padding_mode!r}", 'Pass padding_mode="constant".')
-    _check_channels(x, kernel, kernel.shape[-2] * groups, kernel.shape[-1], groups)
+    check_channels(x, kernel, kernel.shape[-2] * groups, kernel.shape[-1], groups)
     if mask is not None:
         mask = as_array("mask", mask)
         if mask.shape != kernel.shape:
@@ -147,7 +154,7 @@ def conv(
         out_sharding=out_sharding,
         method=method,
     )
-    return _with_bias(y, bias, kernel.shape[-1]).reshape(*batch, *y.shape[1:])
+    return with_bias(y, bias, kernel.shape[-1]).reshape(*batch, *y.shape[1:])
 
 
 def conv_transpose(
@@ -206,15 +213,15 @@ def conv_transpose(
 
     Equals `lax.conv_transpose` (which has no groups) and, as said, `torch.nn.functional.conv_transpose2d`.
     """
-    x, kernel = _promoted(x, kernel)
-    window = _as_window(kernel, strides, padding, kernel_dilation)
+    x, kernel = promoted(x, kernel)
+    window = as_window(kernel, strides, padding, kernel_dilation)
     rank, groups = window.rank, integer("feature_group_count", feature_group_count)
     modes = read_modes(padding_mode, rank, window.padding)
     if transpose_kernel:
-        _check_channels(x, kernel, kernel.shape[-1], kernel.shape[-2] * groups, groups)
+        check_channels(x, kernel, kernel.shape[-1], kernel.shape[-2] * groups, groups)
         kernel = _transposed_kernel(kernel, groups)
     else:
-        _check_channels(x, kernel, kernel.shape[-2] * groups, kernel.shape[-1], groups)
+        check_channels(x, kernel, kernel.shape[-2] * groups, kernel.shape[-1], groups)
 
     batch, spatial = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 : -1]
     if 0 in spatial:
@@ -247,7 +254,7 @@ def conv_transpose(
     )
     for axis, (pair, mode, length) in enumerate(zip(folded, modes, out), 1):
         y = _fold_back(y, axis, pair, mode, length)
-    return _with_bias(y, bias, y.shape[-1]).reshape(*batch, *y.shape[1:])
+    return with_bias(y, bias, y.shape[-1]).reshape(*batch, *y.shape[1:])
 
 
 def _transposed_kernel(kernel: Array, groups: int) -> Array:

@@ -50,7 +50,7 @@ def source(n: int, pair: Pair, mode: str) -> np.ndarray:
     return first + (places - first) % (last - first)
 
 
-def _check_mode(n: int, pair: Pair, mode: str, padding: Any) -> None:
+def check_mode(n: int, pair: Pair, mode: str, padding: Any) -> None:
     if n + sum(pair) < 0:
         raise wrong("padding", "crop no more than there is", padding, f"an axis of size {n}")
     kept = n + sum(min(p, 0) for p in pair)
@@ -63,24 +63,24 @@ def _check_mode(n: int, pair: Pair, mode: str, padding: Any) -> None:
 
 
 def _runs(places: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """(first, last, step) of stretches that go up, down or stay."""
+    """(first, last, count) of stretches that go up, down or stay."""
     start = 0
     while start < len(places):
         stop = start + 1
         step = int(places[stop] - places[start]) if stop < len(places) else 1
         while abs(step) <= 1 and stop < len(places) and places[stop] - places[stop - 1] == step:
             stop += 1
-        yield int(places[start]), int(places[stop - 1]), step if stop - start > 1 else 1
+        yield int(places[start]), int(places[stop - 1]), stop - start
         start = stop
 
 
 def take_runs(x: Array, axis: int, places: np.ndarray) -> Array:
     """`jnp.take` by slices: of the few runs that a pad makes, and with derivatives that need no scatter."""
     pieces = [lax.slice_in_dim(x, 0, 0, axis=axis)] if len(places) == 0 else []
-    runs = list(_runs(places))
-    for first, last, step in runs:
+    for first, last, count in _runs(places):
         piece = lax.slice_in_dim(x, min(first, last), max(first, last) + 1, axis=axis)
-        pieces.append(lax.rev(piece, (axis,)) if step == -1 else piece)
+        piece = lax.rev(piece, (axis,)) if last < first else piece
+        pieces.append(jnp.broadcast_to(piece, (*x.shape[:axis], count, *x.shape[axis + 1 :])))
     return jnp.concatenate(pieces, axis) if len(pieces) > 1 else pieces[0]
 
 
@@ -98,7 +98,7 @@ def pad_spatial(x: Array, pairs: Sequence[Pair], modes: Sequence[str], value: An
     """`x` padded on the axes before its last; `shown` is the padding that a message shows."""
     first = x.ndim - 1 - len(pairs)
     for axis, (pair, mode) in enumerate(zip(pairs, modes), first):
-        _check_mode(x.shape[axis], pair, mode, pairs if shown is None else shown)
+        check_mode(x.shape[axis], pair, mode, pairs if shown is None else shown)
         x = pad_axis(x, axis, pair, mode, value)
     return x
 
@@ -156,3 +156,16 @@ def views(x: Array, window: Window, fill: Any = 0) -> list[Array]:
         low, high = (*(0,) * first, *starts, 0), (*batch, *limits, x.shape[-1])
         seen.append(lax.slice(x, low, high, (*(1,) * first, *window.strides, 1)))
     return seen
+
+
+def patches(x: Array, window: Window, fill: Any = 0) -> Array:
+    """What the windows see, `(*batch, *out, *size, c)`: slices, one axis after another."""
+    first = x.ndim - 1 - window.rank
+    spatial = x.shape[first:-1]
+    rows = zip(window.size, window.strides, window.dilation, window.pads(spatial), window.out(spatial))
+    for axis, (size, stride, dilation, pair, out) in reversed(list(enumerate(rows, first))):
+        x = pad_axis(x, axis, pair, "constant", fill)
+        last = (out - 1) * stride + 1
+        seen = [lax.slice_in_dim(x, t * dilation, t * dilation + last, stride, axis) for t in range(size)]
+        x = jnp.stack(seen, first + window.rank)
+    return x

@@ -27,7 +27,7 @@ def read(
 ) -> tuple[Array, Window]:
     """The image and the window of a pool; strides of None are 1."""
     x = as_array("x", x)
-    rank = image_rank(x, "window_shape") if is_int(window_shape) else len(window_shape) if is_sequence(window_shape) else 1
+    rank = len(window_shape) if is_sequence(window_shape) else image_rank(x, "window_shape")
     size = spread("window_shape", window_shape, rank)
     check_image(x, rank)
     strides = spread("strides", 1 if strides is None else strides, rank)
@@ -157,10 +157,14 @@ def min_pool(
 
 def _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, reducer):
     x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
-    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer) and x.dtype != bool:
-        raise wrong("x", "have an ordered dtype", x.dtype.name, kind=TypeError)
+    check_ordered(x)
     y = reduce(_lowering.window_max_p if reducer == "max" else _lowering.window_min_p, x, window)
     return (y, winners(x, window, reducer)) if return_indices else y
+
+
+def check_ordered(x: Array) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer) and x.dtype != bool:
+        raise wrong("x", "have an ordered dtype", x.dtype.name, kind=TypeError)
 
 
 def winners(x: Array, window: Window, reducer: str) -> Array:

@@ -163,8 +163,7 @@ class Window:
     ceil_mode: bool = False
 
     def __post_init__(self):
-        size = (self.size,) if is_int(self.size) else self.size
-        size = spread("size", size, len(size) if is_sequence(size) else 1)
+        size = spread("size", self.size, len(self.size) if is_sequence(self.size) else 1)
         fix = object.__setattr__
         fix(self, "size", size)
         fix(self, "strides", spread("strides", self.strides, self.rank))
@@ -198,17 +197,16 @@ class Window:
 
     def _places(self, length: int, pad: Pair, reach: int, stride: int) -> int:
         span = length + sum(pad) - reach
-        if not self.ceil_mode:
-            return max(span // stride + 1, 0)
-        places = -(-span // stride) + 1
-        return max(places - ((places - 1) * stride >= length + pad[0]), 0)
+        places = max(span // stride + 1, 0)
+        overhang = self.ceil_mode and span % stride > 0 and places * stride < length + pad[0]
+        return places + overhang
 
     def fit(self, argument: str, spatial: Sequence[int]) -> tuple[int, ...]:
         """`out`, after a check that it is not empty; the message names `argument`."""
+        if 0 in spatial:
+            raise wrong("x", "have no empty spatial axis", tuple(spatial), axes(self.rank))
         out = self.out(spatial)
         if 0 in out:
-            if 0 in spatial:
-                raise wrong("x", "have no empty spatial axis", tuple(spatial), axes(self.rank))
             rule = f"fit into the padded input (a reach of at most {self._padded(spatial)} with its dilation)"
             raise wrong(argument, rule, self.size, f"spatial shape {tuple(spatial)} and padding {self.padding!r}")
         return out

@@ -81,6 +81,8 @@ def _install() -> None:
 
 
 def _restore() -> None:
+    if not _former:
+        return
     registered = mlir._platform_specific_lowerings["cpu"]
     for primitive, entry in _former.items():
         if entry is None:

@@ -12,7 +12,7 @@ from jax.interpreters import ad, mlir
 from .._window import wrong
 from . import onednn, rules, windows
 from .table import FORMULATIONS, refusal
-from .twins import Primitive, abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay
+from .twins import Primitive, abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay, zero_like
 
 # --- convolution --------------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ def _max_primitive(original: Primitive, reducer: str) -> Primitive:
     def jvp(primals, tangents, **params):
         (x,), (dx,) = primals, tangents
         y = twin.bind(x, **params)
-        return y, ad.Zero.from_primal_value(y) if type(dx) is ad.Zero else tangent.bind(x, dx, **params)
+        return y, zero_like(y) if type(dx) is ad.Zero else tangent.bind(x, dx, **params)
 
     ad.primitive_jvps[twin] = jvp
     for primitive, body in ((tangent, windows.max_tangent), (cotangent, windows.max_cotangent)):

@@ -84,6 +84,11 @@ def transpose_by_replay(original: Primitive, twin: Primitive, at: int) -> Callab
     return rule
 
 
+def zero_like(out: jax.Array) -> ad.Zero:
+    """The symbolic zero that is the tangent of a result on which nothing depends."""
+    return ad.Zero(jax.typeof(out).to_tangent_aval())
+
+
 def make_linear(name: str, abstract: Callable) -> Primitive:
     """A primitive `f(x, v)` linear in `v` and constant almost everywhere in `x`, both with one window parameter an axis."""
     primitive = new_primitive(name, abstract)
@@ -91,7 +96,7 @@ def make_linear(name: str, abstract: Callable) -> Primitive:
     def jvp(primals, tangents, **params):
         (x, v), (_, dv) = primals, tangents
         out = primitive.bind(x, v, **params)
-        return out, ad.Zero.from_primal_value(out) if type(dv) is ad.Zero else primitive.bind(x, dv, **params)
+        return out, zero_like(out) if type(dv) is ad.Zero else primitive.bind(x, dv, **params)
 
     def batch(args, dims, **params):
         size = next(a.shape[d] for a, d in zip(args, dims) if d is not None)

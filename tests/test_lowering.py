@@ -1,0 +1,300 @@
+"""Every formulation against the oracle in all maps, and what the seam promises: the choice, `accelerate`, `explain`."""
+
+import itertools
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from jax import lax
+
+import convlab
+from convlab._lowering import everywhere, onednn, rules, table
+from convlab._lowering.problem import Problem
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+LOOSE = {"winograd": 2e-5, "fft": 2e-5}
+
+
+def problem(rng, **fixed) -> Problem:
+    """Any convolution of small arrays: odd and even windows, size 1, strides beyond the window, crops, groups."""
+    rank = fixed.pop("rank", int(rng.integers(1, 4)))
+    each = lambda low, high: tuple(int(v) for v in rng.integers(low, high, rank))
+    groups = int(rng.choice([1, 1, 2, 3]))
+    shape = dict(
+        batch=int(rng.integers(1, 4)),
+        spatial=each(4, 9),
+        channels=groups * int(rng.integers(1, 4)),
+        window=each(1, 4),
+        features=groups * int(rng.integers(1, 4)),
+        strides=each(1, 4),
+        pads=tuple((int(a), int(b)) for a, b in rng.integers(-1, 4, (rank, 2))),
+        lhs_dilation=(1,) * rank,
+        rhs_dilation=each(1, 3),
+        groups=groups,
+        dtype=jnp.dtype(np.float32),
+        out_dtype=jnp.dtype(np.float32),
+    )
+    return Problem(**{**shape, **fixed})
+
+
+def typical(name) -> dict:
+    """What a formulation is for."""
+    depthwise = dict(channels=6, groups=6, features=12)
+    plain = dict(strides=(1, 1), rhs_dilation=(1, 1), rank=2)
+    return {
+        "phases": dict(lhs_dilation=(2, 3), rank=2),
+        "winograd": dict(window=(3, 3), spatial=(13, 9), channels=5, groups=1, features=7, pads=((1, 1), (0, 2)), **plain),
+        "band": dict(window=(5, 3), spatial=(12, 11), channels=2, groups=1, features=4, pads=((2, 2), (1, 0)), **plain),
+        "taps": depthwise,
+        "fft": dict(window=(9, 7), spatial=(20, 17), pads=((4, 4), (3, 3)), **depthwise, **plain),
+    }.get(name, {})
+
+
+def problems(name):
+    for seed in range(6):
+        yield problem(np.random.default_rng(seed))
+        yield problem(np.random.default_rng(seed), **typical(name))
+
+
+def operands(p: Problem, seed=0):
+    rng = np.random.default_rng(seed)
+    kernel = (*p.window, p.channels // p.groups, p.features)
+    shapes = (p.batch, *p.spatial, p.channels), kernel, (p.batch, *p.out, p.features)
+    return [jnp.asarray(rng.normal(size=s), p.dtype) for s in shapes]
+
+
+def oracle(p: Problem, x, kernel):
+    options = dict(padding=p.pads, input_dilation=p.lhs_dilation, kernel_dilation=p.rhs_dilation, feature_group_count=p.groups)
+    return reference.conv(x, kernel, strides=p.strides, **options)
+
+
+def oracle_gradient(p: Problem, x, dy):
+    """Tap by tap: the forward map of each tap alone, against dy."""
+    image = reference.pad(reference.dilate(reference.wide(x), p.lhs_dilation), p.pads)
+    seen = reference.windows(image, p.window, p.strides, p.rhs_dilation, p.out)  # (n, *out, *window, c)
+    seen = seen.reshape(-1, *p.window, p.groups, p.channels // p.groups)
+    cotangents = reference.wide(dy).reshape(len(seen), p.groups, p.features // p.groups)
+    return np.einsum("m...gc,mgo->...cgo", seen, cotangents).reshape(*p.window, p.channels // p.groups, p.features)
+
+
+def assert_near(name, actual, expected, dtype=np.float32):
+    assert actual.shape == expected.shape
+    bound = LOOSE.get(name, 2e-6) if dtype == np.float32 else float(4 * jnp.finfo(dtype).eps)
+    assert np.linalg.norm(reference.wide(actual) - expected) <= bound * np.linalg.norm(expected) + 1e-30
+
+
+def forced(name, kind, p):
+    return lambda a, b: (rules.forward if kind == "forward" else rules.kernel_gradient)(a, b, p, name)
+
+
+@pytest.mark.parametrize("name, kind", list(itertools.product(table.FORMULATIONS, ("forward", "kernel_gradient"))))
+def test_formulations_sum_as_the_oracle_does(name, kind):
+    served = 0
+    for p in problems(name):
+        if table.refusal(name, kind, p) or 0 in p.out:
+            continue
+        x, kernel, dy = operands(p)
+        actual = jax.jit(forced(name, kind, p))(x, kernel if kind == "forward" else dy)
+        assert actual.dtype == p.out_dtype
+        assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
+        served += 1
+    why = onednn.available() if name == "onednn" else None
+    has = hasattr(table.FORMULATIONS[name], kind)
+    assert served >= 2 or not has or why or name in ("band", "fft", "winograd") and kind == "kernel_gradient"
+
+
+@pytest.mark.parametrize("name", table.FORMULATIONS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_formulations_in_other_dtypes(name, dtype, x64):
+    dtypes = dict(dtype=jnp.dtype(dtype), out_dtype=jnp.dtype(dtype))
+    p = problem(np.random.default_rng(3), **{**dict(rank=2), **typical(name), **dtypes})
+    for kind in ("forward", "kernel_gradient"):
+        if table.refusal(name, kind, p):
+            continue
+        x, kernel, dy = operands(p)
+        actual = jax.jit(forced(name, kind, p))(x, kernel if kind == "forward" else dy)
+        assert actual.dtype == p.out_dtype
+        assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy), p.dtype)
+
+
+@pytest.mark.parametrize("name", table.FORMULATIONS)
+def test_an_empty_batch_computes(name):
+    p = problem(np.random.default_rng(0), **{**typical(name), "batch": 0})
+    for kind in ("forward", "kernel_gradient"):
+        if not table.refusal(name, kind, p):
+            x, kernel, dy = operands(p)
+            y = forced(name, kind, p)(x, kernel if kind == "forward" else dy)
+            assert y.shape == (dy if kind == "forward" else kernel).shape
+            assert not y.any()
+
+
+@pytest.mark.parametrize("name", table.FORMULATIONS)
+def test_direct_formulations_keep_an_inf_in_its_windows(name):
+    for p in problems(name):
+        if table.refusal(name, "forward", p) or 0 in p.out or not table.FORMULATIONS[name].direct(p):
+            continue
+        x, kernel, _ = operands(p)
+        x = x.at[(0, *(n // 2 for n in p.spatial), 0)].set(np.inf)
+        with np.errstate(invalid="ignore"):
+            touched = ~np.isfinite(oracle(p, x, kernel))
+        np.testing.assert_array_equal(~np.isfinite(jax.jit(forced(name, "forward", p))(x, kernel)), touched)
+
+
+def test_highest_precision_is_direct():
+    highest = (lax.Precision.HIGHEST,) * 2
+    for name, kind in itertools.product(table.FORMULATIONS, ("forward", "kernel_gradient")):
+        for p in problems(name):
+            chosen, _ = table.choose(kind, p.__class__(**{**vars(p), "precision": highest}))
+            assert table.FORMULATIONS[chosen].direct(p)
+
+
+# --- the choice ---------------------------------------------------------------------------------------------------
+
+
+def test_a_method_that_cannot_serve_says_why():
+    x, k = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
+    with pytest.raises(ValueError, match="^`method` must name a formulation that serves this call, got 'phases'. Phases"):
+        convlab.conv(x, k, method="phases")
+    with pytest.raises(ValueError, match=r"^`method` must be one of 'auto', 'lax', .*, got 'fast'\.$"):
+        convlab.conv(x, k, method="fast")
+    with pytest.raises(ValueError, match="`method` must name a formulation that serves this call, got 'winograd'"):
+        convlab.conv(x, k, method="winograd", precision="highest")
+
+
+@pytest.mark.parametrize("method", table.FORMULATIONS)
+def test_a_method_has_every_derivative(method):
+    transposed = method == "phases"
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 8, 4)), "float32")
+    k = jnp.ones((3, 3, 1 if method == "fft" else 4, 4)) * jnp.arange(36.0).reshape(3, 3, 1, 4) / 36
+    groups = dict(feature_group_count=4) if method == "fft" else {}
+
+    def f(x, k, method):
+        if transposed:
+            return (convlab.conv_transpose(x, k, strides=2, method=method) ** 2).sum()
+        return (convlab.conv(x, k, method=method, **groups) ** 2).sum()
+
+    if method == "onednn" and onednn.available():
+        return
+    for derivative in (
+        lambda g: jax.grad(g, (0, 1))(x, k),
+        lambda g: jax.jvp(jax.grad(g, (0, 1)), (x, k), (x, k))[1],
+        lambda g: jax.vmap(jax.grad(g, 1), (0, None))(x[:, None], k),
+        lambda g: jax.grad(lambda x, k: jax.jvp(g, (x, k), (x, k))[1], (0, 1))(x, k),
+    ):
+        got = jax.jit(lambda: derivative(lambda *a: f(*a, method)))()
+        expected = jax.jit(lambda: derivative(lambda *a: f(*a, "lax")))()
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
+            assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b)
+
+
+def test_the_engine_can_be_switched_off():
+    former = onednn.switch(False)
+    try:
+        assert onednn.available() == "the engine is switched off"
+        x, k = jnp.ones((2, 14, 14, 16)), jnp.ones((3, 3, 16, 16))
+        (step,) = convlab.explain(convlab.conv, x, k, platform="cpu")
+        assert step.formulation != "onednn"
+        np.testing.assert_allclose(convlab.conv(x, k, padding="VALID"), 144.0)
+    finally:
+        onednn.switch(former)
+
+
+def test_symbolic_sizes_and_other_platforms_export():
+    (n,) = jax.export.symbolic_shape("n")
+    gradient = jax.jit(jax.grad(lambda k, x: (convlab.max_pool(convlab.conv(x, k), 2) ** 2).sum()))
+    k, x = jnp.ones((3, 3, 2, 4)), jax.ShapeDtypeStruct((n, 6, 6, 2), jnp.float32)
+    exported = jax.export.export(gradient, platforms=("cpu", "cuda", "tpu"))(k, x)
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(3, 6, 6, 2)), jnp.float32)
+    np.testing.assert_allclose(exported.call(k, image), gradient(k, image), rtol=1e-4)
+
+
+# --- accelerate ---------------------------------------------------------------------------------------------------
+
+
+def plain(x, k):
+    y = lax.conv_general_dilated(x, k, (2, 1), "SAME", dimension_numbers=NHWC, feature_group_count=4)
+    y = lax.reduce_window(y, -jnp.inf, lax.max, (1, 3, 2, 1), (1, 2, 1, 1), "SAME")
+    return (lax.reduce_window(y, 0.0, lax.add, (1, 2, 2, 1), (1, 1, 2, 1), "VALID") ** 2).sum()
+
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 11, 9, 4)), "float32")
+K = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3, 1, 8)), "float32")
+DERIVATIVES = {
+    "value": plain,
+    "gradient": jax.grad(plain, (0, 1)),
+    "second": lambda x, k: jax.jvp(jax.grad(plain, (0, 1)), (x, k), (x, k)),
+    "vmap": lambda x, k: jax.vmap(jax.grad(plain, (0, 1)), (0, None))(jnp.stack([x, x + 1]), k),
+    "scan": lambda x, k: lax.scan(lambda k, _: (k - 1e-3 * jax.grad(plain, 1)(x, k), plain(x, k)), k, None, 3),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_accelerate_changes_no_result(name):
+    f = jax.jit(DERIVATIVES[name])
+    before = f(X, K)
+    with convlab.accelerate():
+        during = f(X, K)
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(during)):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4 * np.abs(b).max())
+
+
+def test_accelerate_is_undone():
+    f = jax.jit(jax.grad(plain, (0, 1)))
+    lowered = lambda: f.lower(X, K).as_text()
+    before, formulations = lowered(), convlab.explain(f, X, K, platform="cpu")
+    assert {step.formulation for step in formulations} == {"lax"}
+    with convlab.accelerate():
+        assert lowered() != before
+        assert {step.formulation for step in convlab.explain(f, X, K, platform="cpu")}.isdisjoint({"lax"})
+        with convlab.accelerate():
+            pass
+        assert everywhere.is_active()
+        assert lowered() != before
+    assert not everywhere.is_active()
+    assert lowered() == before
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_accelerate_leaves_other_platforms_alone(platform):
+    text = lambda: jax.jit(jax.grad(plain, (0, 1))).trace(X, K).lower(lowering_platforms=(platform,)).as_text()
+    before = text()
+    with convlab.accelerate():
+        assert text() == before
+
+
+def test_accelerate_survives_another_jax(monkeypatch):
+    monkeypatch.setattr(everywhere, "mlir", object())
+    everywhere._say_once.cache_clear()
+    with pytest.warns(UserWarning, match=r"convlab.accelerate\(\) has no effect with this version"), convlab.accelerate():
+        assert not everywhere.is_active()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convlab.accelerate().__exit__()
+
+
+# --- explain ------------------------------------------------------------------------------------------------------
+
+
+def test_explain_names_each_step():
+    def net(k, x):
+        return convlab.max_pool(convlab.conv(x, k, strides=2), 2, strides=2).sum()
+
+    steps = convlab.explain(jax.grad(net, (0, 1)), jnp.ones((3, 3, 16, 16)), jnp.ones((2, 16, 16, 16)), platform="cpu")
+    assert [s.operation for s in steps] == ["forward", "max", "max gradient", "kernel gradient", "forward"]
+    assert steps[-1].formulation == "phases"
+    assert steps[-1].parts
+    assert all(s.reason and s.formulation in str(s) for s in steps)
+    assert repr(steps).count("\n") >= 4
+    elsewhere = convlab.explain(net, jnp.ones((3, 3, 16, 16)), jnp.ones((2, 16, 16, 16)), platform="tpu")
+    assert {step.formulation for step in elsewhere} == {"lax"}
+
+
+def test_explain_looks_into_loops():
+    def loop(x, k):
+        return lax.scan(lambda c, _: (convlab.conv(c, k), None), x, None, 2)
+
+    assert len(convlab.explain(jax.jit(loop), X, jnp.ones((3, 3, 4, 4)))) == 1
+    assert repr(convlab.explain(jnp.sin, 1.0)) == "no convolution and no pool"
