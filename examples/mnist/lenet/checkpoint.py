@@ -1,0 +1,133 @@
+"""One orbax checkpoint per epoch, each with the run's history and a checksum over all of it.
+
+Orbax writes beside the final place and renames, so that a kill leaves a whole checkpoint or none; the checksum finds
+what a disk did later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from .errors import UserError, explained
+
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax narrates each save there, and a failed one twice
+
+
+def _ignore_late_writers(hook: Callable) -> Callable:
+    """A `sys.unraisablehook` that leaves out what tensorstore's threads still say after a failure was reported."""
+
+    def quiet(found: Any) -> None:
+        if str(found.exc_value) != "Event loop is closed":
+            hook(found)
+
+    return quiet
+
+
+sys.unraisablehook = _ignore_late_writers(sys.unraisablehook)
+
+
+def checksum(state: Any, history: list[dict]) -> str:
+    """SHA-256 over every leaf's bytes, in the tree's order, and the history."""
+    digest = hashlib.sha256(json.dumps(history).encode())
+    for leaf in jax.tree.leaves(state):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+class Checkpoints:
+    """The checkpoints in one folder, by epoch."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder.resolve()
+
+    def epochs(self) -> list[int]:
+        """The epochs that have a checkpoint, the oldest first, whole or not."""
+        if not self.folder.is_dir():
+            return []
+        with explained(f"cannot read {self.folder}"):
+            return sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdecimal())
+
+    def save(self, epoch: int, state: Any, history: list[dict]) -> None:
+        """Raises:
+        UserError: the disk is full, read-only or gone; earlier checkpoints are untouched.
+        """
+        record = {"epoch": epoch, "history": history, "sha256": checksum(state, history)}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
+        try:
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+                checkpointer.save(self.folder / str(epoch), args)
+        except Exception as error:  # orbax and tensorstore share no base class
+            self.clean()
+            raise UserError(f"cannot write checkpoint {self.folder / str(epoch)}: {_reason(error)}") from error
+
+    def restore(self, epoch: int, like: Any) -> tuple[Any, list[dict]]:
+        """The state, in the form of `like`, and the history that were saved after `epoch`.
+
+        Raises:
+            UserError: the checkpoint is missing, cut off, altered, or of another network.
+        """
+        place = self.folder / str(epoch)
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes), record=ocp.args.JsonRestore())
+        try:
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+                found = checkpointer.restore(place, args)
+            state, record = found["state"], found["record"]
+            intact = record["sha256"] == checksum(state, record["history"]) and record["epoch"] == epoch
+        except Exception as error:
+            raise UserError(f"cannot read checkpoint {place}: {_reason(error)}") from error
+        if not intact:
+            raise UserError(f"checkpoint {place} is damaged: its checksum differs")
+        return state, record["history"]
+
+    def newest(self, like: Any, say: Callable[[str], None]) -> tuple[int, Any, list[dict]] | None:
+        """The newest readable checkpoint as `(epoch, state, history)`, None if there is none at all.
+
+        Each one passed over is told to `say`.
+
+        Raises:
+            UserError: there are checkpoints, and none is readable.
+        """
+        epochs = self.epochs()
+        for epoch in reversed(epochs):
+            try:
+                return epoch, *self.restore(epoch, like)
+            except UserError as error:
+                say(f"{error}; falling back to the one before")
+        if epochs:
+            raise UserError(f"none of the {len(epochs)} checkpoints in {self.folder} is readable")
+        return None
+
+    def clean(self) -> None:
+        """Removes what saves that did not come to their end have left."""
+        for remains in self.folder.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(remains, ignore_errors=True)
+
+    def set_aside_after(self, epoch: int) -> None:
+        """Moves what is newer than `epoch`, and so unreadable, out of the way of the epochs to come."""
+        for later in (later for later in self.epochs() if later > epoch):
+            with explained(f"cannot move {self.folder / str(later)} aside"):
+                shelter = pathlib.Path(tempfile.mkdtemp(prefix=f"unreadable-{later}-", dir=self.folder))
+                (self.folder / str(later)).rename(shelter / str(later))
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a few words: tensorstore's errors are paragraphs that end in the system's error number."""
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(number[1]))
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__

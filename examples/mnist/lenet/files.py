@@ -1,0 +1,32 @@
+"""Writing so that a reader, or a restart after a kill, sees the old file or the new one and nothing between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import tempfile
+
+TEMPORARY = ".lenet-"
+
+
+def write_atomically(path: pathlib.Path, content: bytes) -> None:
+    """Puts `content` at `path`, through a link if `path` is one.
+
+    Raises:
+        OSError: the disk is full or read-only; what stood at `path` is untouched.
+    """
+    path = path.resolve()
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner may read; results are meant to be shared.
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
