@@ -1,19 +1,53 @@
 """convlab: convolution and pooling for JAX."""
 
-from ._conv import conv as conv
-from ._conv import conv_general_dilated as conv_general_dilated
-from ._conv import conv_transpose as conv_transpose
-from ._lowering import accelerate as accelerate
-from ._lowering import explain as explain
-from ._matrix import conv_matrix as conv_matrix
-from ._matrix import fold as fold
-from ._matrix import unfold as unfold
-from ._patches import pad as pad
-from ._pool import avg_pool as avg_pool
-from ._pool import global_avg_pool as global_avg_pool
-from ._pool import global_max_pool as global_max_pool
-from ._pool import max_pool as max_pool
-from ._pool import min_pool as min_pool
-from ._pool import pool as pool
-from ._pool import sum_pool as sum_pool
-from ._window import Window as Window
+from ._conv import conv, conv_general_dilated, conv_transpose
+from ._conv_local import conv_local, deform_conv
+from ._lowering import accelerate, explain
+from ._matrix import conv_matrix, fold, unfold
+from ._patches import pad
+from ._pool import avg_pool, max_pool, min_pool, pool, sum_pool
+from ._pool_adaptive import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    fractional_max_pool,
+    global_avg_pool,
+    global_max_pool,
+    spatial_pyramid_pool,
+)
+from ._pool_smooth import blur_pool, gem_pool, lp_pool, mixed_pool, softmax_pool, stochastic_pool, top_k_pool
+from ._unpool import max_unpool
+from ._window import Window
+
+__all__ = [
+    "Window",
+    "accelerate",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "avg_pool",
+    "blur_pool",
+    "conv",
+    "conv_general_dilated",
+    "conv_local",
+    "conv_matrix",
+    "conv_transpose",
+    "deform_conv",
+    "explain",
+    "fold",
+    "fractional_max_pool",
+    "gem_pool",
+    "global_avg_pool",
+    "global_max_pool",
+    "lp_pool",
+    "max_pool",
+    "max_unpool",
+    "min_pool",
+    "mixed_pool",
+    "pad",
+    "pool",
+    "softmax_pool",
+    "spatial_pyramid_pool",
+    "stochastic_pool",
+    "sum_pool",
+    "top_k_pool",
+    "unfold",
+]

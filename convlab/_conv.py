@@ -55,9 +55,10 @@ def as_window(kernel: Array, strides: Any, padding: Any, kernel_dilation: Any) -
     return Window(kernel.shape[:-2], strides, padding, spread("kernel_dilation", kernel_dilation, rank))
 
 
-def read_border(window: Window, padding: Any, padding_mode: Any, input_dilation: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def read_border(window: Window, padding: Any, padding_mode: Any, input_dilation: Any) -> tuple[tuple, tuple]:
     """The input dilation and the padding mode of each axis; only zeros go around an image with holes."""
-    holes, modes = spread("input_dilation", input_dilation, window.rank), read_modes(padding_mode, window.rank, window.padding)
+    holes = spread("input_dilation", input_dilation, window.rank)
+    modes = read_modes(padding_mode, window.rank, window.padding)
     if max(holes, default=1) > 1 and set(modes) != {"zeros"}:
         named = window.padding in ("CIRCULAR", "REFLECT")
         argument, value = ("padding", padding) if named else ("padding_mode", padding_mode)

@@ -159,13 +159,6 @@ def views(x: Array, window: Window, fill: Any = 0) -> list[Array]:
 
 
 def patches(x: Array, window: Window, fill: Any = 0) -> Array:
-    """What the windows see, `(*batch, *out, *size, c)`: slices, one axis after another."""
-    first = x.ndim - 1 - window.rank
-    spatial = x.shape[first:-1]
-    rows = zip(window.size, window.strides, window.dilation, window.pads(spatial), window.out(spatial))
-    for axis, (size, stride, dilation, pair, out) in reversed(list(enumerate(rows, first))):
-        x = pad_axis(x, axis, pair, "constant", fill)
-        last = (out - 1) * stride + 1
-        seen = [lax.slice_in_dim(x, t * dilation, t * dilation + last, stride, axis) for t in range(size)]
-        x = jnp.stack(seen, first + window.rank)
-    return x
+    """What the windows see, `(*batch, *out, *size, c)`."""
+    seen = jnp.stack(views(x, window, fill), -2)
+    return seen.reshape(*seen.shape[:-2], *window.size, x.shape[-1])

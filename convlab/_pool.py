@@ -14,7 +14,7 @@ from jax import lax
 
 from . import _lowering
 from ._patches import as_array, check_image, image_rank, pad_spatial, source, views
-from ._window import Window, integer, is_int, is_sequence, read_modes, spread, wrong
+from ._window import Window, integer, is_sequence, read_modes, spread, wrong
 
 Array = jax.Array
 
@@ -282,67 +282,6 @@ def counts(x: Array, window: Window, include_pad: bool) -> Any:
         place = np.arange(out)[:, None] * s + np.arange(k) * d - lo
         along.append(((place >= first) & (place < last)).sum(1))
     return np.maximum(functools.reduce(np.multiply.outer, along, np.ones((), int)), 1)[..., None]
-
-
-# --- the whole image ----------------------------------------------------------------------------------------------
-
-
-def global_avg_pool(x: Array, *, keepdims: bool = False) -> Array:
-    """The average over all spatial axes.
-
-    Args:
-        x: `(n, *spatial, c)` of any number dtype.
-        keepdims: keep the spatial axes, of size 1.
-
-    Returns:
-        `(n, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
-
-    Raises:
-        TypeError: `x` is no array.
-        ValueError: fewer than 3 axes, or an empty spatial axis.
-
-    Example:
-        >>> global_avg_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
-        [[3.0, 4.0]]
-
-    Equals Keras' `GlobalAveragePooling2D` and `torch.nn.AdaptiveAvgPool2d(1)`.
-    """
-    x, axes = _whole(x)
-    return jnp.mean(x, axes, accumulator(x), keepdims=keepdims).astype(averaged(x))
-
-
-def global_max_pool(x: Array, *, keepdims: bool = False) -> Array:
-    """The largest value over all spatial axes.
-
-    Args:
-        x: `(n, *spatial, c)` of a real dtype.
-        keepdims: keep the spatial axes, of size 1.
-
-    Returns:
-        `(n, c)` of the dtype of `x`; ties, NaN and the gradient as in `max_pool`.
-
-    Raises:
-        TypeError: `x` is no array.
-        ValueError: fewer than 3 axes, or an empty spatial axis.
-
-    Example:
-        >>> global_max_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
-        [[6.0, 7.0]]
-
-    Equals Keras' `GlobalMaxPooling2D` and `torch.nn.AdaptiveMaxPool2d(1)`.
-    """
-    x, axes = _whole(x)
-    y = max_pool(x, x.shape[1:-1])
-    return y if keepdims else y.reshape(x.shape[0], x.shape[-1])
-
-
-def _whole(x: Any) -> tuple[Array, tuple[int, ...]]:
-    x = as_array("x", x)
-    if x.ndim < 3:
-        raise wrong("x", "have the axes (n, *spatial, c)", x.shape)
-    if 0 in x.shape[1:]:
-        raise wrong("x", "have no empty spatial or channel axis", x.shape)
-    return x, tuple(range(1, x.ndim - 1))
 
 
 # --- any reducer --------------------------------------------------------------------------------------------------

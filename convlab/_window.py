@@ -198,7 +198,7 @@ class Window:
     def _places(self, length: int, pad: Pair, reach: int, stride: int) -> int:
         span = length + sum(pad) - reach
         places = max(span // stride + 1, 0)
-        overhang = self.ceil_mode and span % stride > 0 and places * stride < length + pad[0]
+        overhang = self.ceil_mode and span % stride > 0 and places * stride < length + pad[0] + min(pad[1], 0)
         return places + overhang
 
     def fit(self, argument: str, spatial: Sequence[int]) -> tuple[int, ...]:

@@ -71,7 +71,7 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
         them; inside `accelerate()` they are what convlab makes of them.
 
     Raises:
-        Whatever `fn` raises when it is traced.
+        TypeError, ValueError: what `fn` raises when it is traced.
 
     Example:
         >>> from convlab import conv

@@ -13,6 +13,7 @@ import itertools
 import math
 import operator
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -70,89 +71,85 @@ def refusal_kernel_gradient(p: Problem) -> str | None:
     return refusal_forward(p)
 
 
-def _row(term, size: int):
-    """The sum of term(i) over i < size."""
-
-    def some(first, count):
-        return functools.reduce(operator.add, (term(first + i) for i in range(count)))
-
-    blocks, rest = divmod(size, _UNROLLED)
-    if blocks < 2:
-        return some(0, size)
-    total = lax.fori_loop(1, blocks, lambda b, total: total + some(b * _UNROLLED, _UNROLLED), some(0, _UNROLLED))
-    return total + some(size - rest, rest) if rest else total
-
-
-def _sum(term, grid: tuple[int, ...]):
+def _sum(term, grid: tuple[int, ...], unrolled: int):
     """The sum of term(index) over a grid, row by row: short chains of additions, little code."""
-    if not grid:
-        return term(())
-    *lead, size = grid
-    rows = math.prod(lead)
-    if rows * size <= 2 * _UNROLLED:
+    if math.prod(grid) <= unrolled:
         return functools.reduce(operator.add, map(term, itertools.product(*map(range, grid))))
+    *lead, size = grid
+    blocks, rest = divmod(size, _UNROLLED)
 
-    def row(r):
+    def some(at, first, count):
+        return functools.reduce(operator.add, (term((*at, first + i)) for i in range(count)))
+
+    def row(r, total):
         at = jnp.unravel_index(r, lead) if lead else ()
-        return _row(lambda i: term((*at, i)), size)
+        if blocks == 1:
+            total = total + some(at, 0, _UNROLLED)
+        elif blocks:
+            total = lax.fori_loop(0, blocks, lambda b, t: t + some(at, b * _UNROLLED, _UNROLLED), total)
+        return total + some(at, size - rest, rest) if rest else total
 
-    return lax.fori_loop(1, rows, lambda r, total: total + row(r), row(0))
+    start = jax.eval_shape(lambda: term((0,) * len(grid)))
+    return lax.fori_loop(0, math.prod(lead), row, jnp.zeros(start.shape, start.dtype))
 
 
-def _view(image, start, sizes, strides):
+def _at(image, start, sizes, strides):
     """A strided slice of the spatial axes, at a position that a loop may compute."""
-    n, tail = image.shape[0], image.shape[1 + len(sizes) :]
+    tail = image.shape[1 + len(sizes) :]
     spans = [(size - 1) * s + 1 for size, s in zip(sizes, strides)]
-    view = lax.dynamic_slice(image, (0, *start, *(0 for _ in tail)), (n, *spans, *tail))
+    view = lax.dynamic_slice(image, (0, *start, *(0 for _ in tail)), (image.shape[0], *spans, *tail))
     return lax.slice(view, (0,) * view.ndim, view.shape, (1, *strides, *(1 for _ in tail)))
 
 
-def _transposed(p: Problem) -> bool:
-    """Whether the groups, rather than a group's features, lie along the vector."""
-    return p.groups >= p.features // p.groups
-
-
-def _by_group(a, axis_size: int, p: Problem):
-    """(..., g * i) -> (..., i, g) or (..., g, i)."""
-    a = a.reshape(*a.shape[:-1], p.groups, axis_size // p.groups)
-    return jnp.swapaxes(a, -1, -2) if _transposed(p) else a
+def _vectors(a, p: Problem):
+    """(..., g * i) -> i arrays (..., g): the groups lie along the vector."""
+    per_group = a.shape[-1] // p.groups
+    return [a[..., i::per_group] for i in range(per_group)] if per_group > 1 else [a]
 
 
 def forward(x, kernel, p: Problem):
     if empty(p):
         return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
-    acc, per_group, side = accumulator(p), p.channels // p.groups, -1 if _transposed(p) else -2
-    image = _by_group(padded(x, p), p.channels, p)
-    weights = _by_group(kernel, p.features, p)
+    acc, per_group = accumulator(p), p.channels // p.groups
+    image = padded(x, p)
+    if p.groups == 1:
+        images, kernels = [image[..., i, None] for i in range(per_group)], [kernel]
+    else:
+        images, kernels = _vectors(image, p), _vectors(kernel, p)
 
-    def term(index):
-        *tap, i = index
-        seen = _view(image, [t * d for t, d in zip(tap, p.rhs_dilation)], p.out, p.strides)
-        seen = lax.dynamic_slice_in_dim(seen, i, 1, seen.ndim - (2 if side == -1 else 1))
-        weight = lax.dynamic_slice(weights, (*tap, i, 0, 0), (*(1,) * p.rank, 1, *weights.shape[-2:]))
-        return seen.astype(acc) * weight.reshape(weights.shape[-2:]).astype(acc)
+    def output(weights):
+        def term(tap):
+            start = [t * d for t, d in zip(tap, p.rhs_dilation)]
+            weight = lax.dynamic_slice(weights, (*tap, 0, 0), (*(1,) * p.rank, *weights.shape[-2:]))
+            weight = weight.reshape(weights.shape[-2:]).astype(acc)
+            return sum(_at(image, start, p.out, p.strides).astype(acc) * w for image, w in zip(images, weight))
 
-    y = _sum(term, (*p.window, per_group))
-    y = jnp.swapaxes(y, -1, -2) if _transposed(p) else y
-    return y.reshape(p.batch, *p.out, p.features).astype(p.out_dtype)
+        return _sum(term, p.window, 64 // per_group)
+
+    return _interleaved([output(weights) for weights in kernels]).astype(p.out_dtype)
+
+
+def _interleaved(parts):
+    """The inverse of `_vectors`."""
+    return parts[0] if len(parts) == 1 else jnp.stack(parts, -1).reshape(*parts[0].shape[:-1], -1)
 
 
 def kernel_gradient(x, dy, p: Problem):
-    per_group = p.channels // p.groups
     if empty(p):
-        return jnp.zeros((*p.window, per_group, p.features), p.out_dtype)
-    acc = accumulator(p)
-    image = _by_group(padded(x, p), p.channels, p)
-    cotangent = _by_group(dy, p.features, p)
-    # (..., i, 1, g) times (..., 1, o, g), or (..., g, i, 1) times (..., g, 1, o)
-    image = image[..., None, :] if _transposed(p) else image[..., None]
-    cotangent = jnp.expand_dims(cotangent, -3 if _transposed(p) else -2)
+        return jnp.zeros((*p.window, p.channels // p.groups, p.features), p.out_dtype)
+    acc, one = accumulator(p), (1,) * p.rank
+    images, cotangents = _vectors(padded(x, p), p), jnp.stack(_vectors(dy, p))
+    single = cotangents.shape[0] == 1
 
-    def term(at):
-        seen = _view(image, [o * s for o, s in zip(at, p.strides)], p.window, p.rhs_dilation)
-        return seen.astype(acc) * _view(cotangent, at, (1,) * p.rank, (1,) * p.rank).astype(acc)
+    def row(image):
+        def term(at):
+            seen = _at(image, [o * s for o, s in zip(at, p.strides)], p.window, p.rhs_dilation).astype(acc)
+            if single:
+                return seen * _at(cotangents[0], at, one, one).astype(acc)
+            return seen * jax.vmap(lambda c: _at(c, at, one, one))(cotangents).astype(acc)
 
-    dkernel = _sum(term, p.out).sum(0)
-    order = (-3, -1, -2) if _transposed(p) else (-2, -3, -1)
-    dkernel = dkernel.transpose(*range(p.rank), *(dkernel.ndim + o for o in order))
-    return dkernel.reshape(*p.window, per_group, p.features).astype(p.out_dtype)
+        entries = _sum(term, p.out, _UNROLLED).sum(-p.rank - 2)
+        return entries if single else jnp.moveaxis(entries, 0, -1).reshape(*p.window, -1)
+
+    rows = row(images[0])[None] if len(images) == 1 else lax.map(row, jnp.stack(images))
+    return jnp.moveaxis(rows, 0, -2).astype(p.out_dtype)

@@ -1,0 +1,194 @@
+"""Convolutions that differ from place to place: in their kernel (`conv_local`) or in where it looks (`deform_conv`)."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ._conv import as_window, check_channels, promoted, read_border, with_bias
+from ._patches import as_array, pad_spatial, patches
+from ._pool import accumulator, settled, spatial_of
+from ._window import Window, dilate, integer, spread, wrong
+
+Array = jax.Array
+
+
+def conv_local(
+    x: Array,
+    kernel: Array,
+    bias: Array | None = None,
+    *,
+    kernel_size: Any,
+    strides: Any = 1,
+    padding: Any = "VALID",
+    padding_mode: Any = "zeros",
+    input_dilation: Any = 1,
+    kernel_dilation: Any = 1,
+    precision: Any = None,
+) -> Array:
+    """A convolution with a kernel of its own at every place (a locally connected layer).
+
+    Args:
+        x: `(*batch, *spatial, c_in)`, any number of batch axes, none included.
+        kernel: `(*out, c_in * taps, c_out)`, as Flax's ConvLocal has it: channel by channel, the taps of each in
+            row-major order.
+        bias: `(*out, c_out)`.
+        kernel_size: taps along each spatial axis, one or one per axis.
+        strides, padding, padding_mode, input_dilation, kernel_dilation, precision: as in `conv`.
+
+    Returns:
+        `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`; 16-bit floats are summed in float32.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: shapes that do not fit, numbers out of range, an empty result.
+
+    Example:
+        >>> x = jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1)
+        >>> conv_local(x, jnp.array([[[1.0], [0.0]], [[0.0], [1.0]]]), kernel_size=2).ravel().tolist()
+        [1.0, 3.0]
+
+    Equals `lax.conv_general_dilated_local` in channels-last layout and Flax's `ConvLocal`.
+    """
+    x, kernel = promoted(x, kernel)
+    rank, channels = kernel.ndim - 2, x.shape[-1]
+    size = spread("kernel_size", kernel_size, rank)
+    window = Window(size, spread("strides", strides, rank), padding, spread("kernel_dilation", kernel_dilation, rank))
+    holes, modes = read_border(window, padding, padding_mode, input_dilation)
+    batch, dilated = x.shape[: x.ndim - 1 - rank], dilate(spatial_of(x, rank), holes)
+    out, taps, features = window.fit("kernel_size", dilated), math.prod(size), kernel.shape[-1]
+    if kernel.shape[:-1] != (*out, channels * taps) or 0 in kernel.shape:
+        rule = f"have shape {(*out, channels * taps)} and output channels"
+        fact = f"spatial shape {dilated}, {channels} channels and kernel_size {size}"
+        raise wrong("kernel", rule, kernel.shape, fact)
+
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, hole - 1) for hole in (*(1,) * len(batch), *holes, 1)])
+    x = pad_spatial(x, window.pads(dilated), modes, shown=padding)
+    seen = patches(x, Window(size, window.strides, "VALID", window.dilation))
+    seen = seen.reshape(math.prod(batch), math.prod(out), taps, channels)
+    kernel = kernel.reshape(math.prod(out), channels, taps, features)
+    y = _sum_of_products("bptc,pctf->bpf", seen, kernel, precision).reshape(*batch, *out, features)
+    if bias is None:
+        return y
+    bias = as_array("bias", bias)
+    if bias.shape != (*out, features):
+        raise wrong("bias", f"have shape {(*out, features)}", bias.shape, f"{features} output channels at {out} places")
+    return y + bias.astype(y.dtype)
+
+
+def _sum_of_products(subscripts: str, a: Array, b: Array, precision: Any) -> Array:
+    """`jnp.einsum`, with 16-bit floats summed in float32."""
+    wide = accumulator(a) if jnp.issubdtype(a.dtype, jnp.floating) else None
+    return jnp.einsum(subscripts, a, b, precision=precision, preferred_element_type=wide).astype(a.dtype)
+
+
+def deform_conv(
+    x: Array,
+    offset: Array,
+    kernel: Array,
+    bias: Array | None = None,
+    *,
+    mask: Array | None = None,
+    strides: Any = 1,
+    padding: Any = "SAME",
+    kernel_dilation: Any = 1,
+    feature_group_count: int = 1,
+    precision: Any = None,
+) -> Array:
+    """Deformable convolution: each tap looks where an offset moves it, between places by linear interpolation.
+
+    Args:
+        x: `(*batch, *spatial, c_in)`, any number of batch axes, none included; outside of it everything is 0.
+        offset: `(*batch, *out, groups * taps * n_spatial)`: for each offset group and tap (in row-major order) how far
+            it is moved along each axis (y before x), in steps of the input. The number of groups follows from the
+            shape; each of them moves `c_in / groups` neighbouring channels.
+        kernel: `(*window, c_in / feature_group_count, c_out)`.
+        bias: `(c_out,)`.
+        mask: `(*batch, *out, groups * taps)`: modulation, a factor for each tap.
+        strides, padding, kernel_dilation, feature_group_count, precision: as in `conv`.
+
+    Returns:
+        `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`, differentiable in everything; positions are
+        computed in float32 or wider and 16-bit floats summed in float32. Where an offset is an integer, its derivative
+        is that to the right.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: shapes that do not fit, numbers out of range, an empty result.
+
+    Example:
+        >>> x = jnp.array([0.0, 10.0, 20.0]).reshape(1, 3, 1)
+        >>> deform_conv(x, jnp.full((1, 3, 1), 0.5), jnp.ones((1, 1, 1))).ravel().tolist()
+        [5.0, 15.0, 10.0]
+
+    Equals `torchvision.ops.deform_conv2d`, in any rank.
+    Source: Dai et al., "Deformable convolutional networks", arXiv 1703.06211; with `mask`, Zhu et al., arXiv
+    1811.11168.
+    """
+    x, kernel = promoted(x, kernel)
+    window = as_window(kernel, strides, padding, kernel_dilation)
+    groups = integer("feature_group_count", feature_group_count)
+    rank, channels, features = window.rank, x.shape[-1], kernel.shape[-1]
+    if rank == 0:
+        raise wrong("kernel", "have at least 3 axes (*window, c_in / groups, c_out)", kernel.shape)
+    check_channels(x, kernel, kernel.shape[-2] * groups, features, groups)
+    batch, taps = x.shape[: x.ndim - 1 - rank], math.prod(window.size)
+    out = window.fit("kernel", spatial_of(x, rank))
+    places = (*batch, *out)
+    offset = as_array("offset", offset)
+    parts, rest = divmod(offset.shape[-1] if offset.ndim else 0, taps * rank)
+    if offset.shape[:-1] != places or rest or parts < 1 or channels % parts:
+        rule = f"have shape ({', '.join(map(str, places))}, groups * {taps * rank}), with groups that divide {channels}"
+        raise wrong("offset", rule, offset.shape, f"{channels} channels and a kernel of shape {kernel.shape}")
+    x, window = settled(x, window)
+    n = math.prod(batch)
+    position = _positions(x, window, offset.reshape(n, math.prod(out), parts, taps, rank))
+    seen = _sample(x.reshape(n, *x.shape[len(batch) :]), position)
+    if mask is not None:
+        mask = as_array("mask", mask)
+        if mask.shape != (*places, parts * taps):
+            raise wrong("mask", f"have shape {(*places, parts * taps)}", mask.shape, f"offset of shape {offset.shape}")
+        seen = seen * mask.reshape(n, math.prod(out), parts, taps, 1).astype(seen.dtype)
+    seen = seen.astype(x.dtype).swapaxes(2, 3).reshape(n, math.prod(out), taps, groups, channels // groups)
+    kernel = kernel.reshape(taps, channels // groups, groups, features // groups)
+    y = _sum_of_products("bptgi,tigo->bpgo", seen, kernel, precision)
+    return with_bias(y.reshape(*places, features), bias, features)
+
+
+def _positions(x: Array, window: Window, offset: Array) -> Array:
+    """Where on the image each tap looks: the places of its window, `(places, 1, taps, rank)`, moved by `offset`."""
+    spatial = spatial_of(x, window.rank)
+    starts = [np.arange(o) * s - lo for o, s, (lo, _) in zip(window.out(spatial), window.strides, window.pads(spatial))]
+    steps = [np.arange(k) * d for k, d in zip(window.size, window.dilation)]
+    start, step = (np.stack(np.meshgrid(*a, indexing="ij"), -1).reshape(-1, window.rank) for a in (starts, steps))
+    return (start[:, None, None] + step) + offset.astype(accumulator(offset))
+
+
+def _sample(x: Array, position: Array) -> Array:
+    """`x: (n, *spatial, c)` at `position: (n, places, parts, taps, rank)`, as `(n, places, parts, taps, c / parts)`."""
+    n, places, parts, taps, rank = position.shape
+    spatial, channels = x.shape[1:-1], x.shape[-1] // parts
+    values = x.reshape(n, math.prod(spatial), parts, channels).swapaxes(1, 2)
+    rows = jax.vmap(jax.vmap(lambda rows, at: rows.at[at].get(mode="fill", fill_value=0), (0, 1), 1))
+    along = [position[..., axis] for axis in range(rank)]
+    low = [lax.stop_gradient(jnp.floor(a)) for a in along]
+    total = jnp.zeros((n, places, parts, taps, channels), jnp.promote_types(x.dtype, position.dtype))
+    for corner in itertools.product((0, 1), repeat=rank):
+        at = [place + more for place, more in zip(low, corner)]
+        inside = functools.reduce(operator.and_, [(a >= 0) & (a < size) for a, size in zip(at, spatial)], True)
+        index = functools.reduce(lambda index, axis: index * spatial[axis] + at[axis].astype(jnp.int32), range(rank), 0)
+        weights = [a - place if more else 1 - (a - place) for a, place, more in zip(along, low, corner)]
+        weight = functools.reduce(operator.mul, weights, jnp.ones((n, places, parts, taps), position.dtype))
+        seen = rows(values, jnp.where(inside, index, math.prod(spatial)))
+        # what is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight
+        seen = jnp.where((weight == 0)[..., None] & ~jnp.isfinite(seen), 0, seen)
+        total += weight[..., None] * seen
+    return total

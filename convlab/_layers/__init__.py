@@ -1,0 +1,33 @@
+"""Layers without their parameters; `nnx` and `linen` make and keep those."""
+
+from .convolutions import CausalConv as CausalConv
+from .convolutions import Constant as Constant
+from .convolutions import Conv as Conv
+from .convolutions import ConvLocal as ConvLocal
+from .convolutions import ConvTranspose as ConvTranspose
+from .convolutions import DeformConv as DeformConv
+from .convolutions import DepthwiseConv as DepthwiseConv
+from .convolutions import WSConv as WSConv
+from .operations import AdaptiveAvgPool as AdaptiveAvgPool
+from .operations import AdaptiveMaxPool as AdaptiveMaxPool
+from .operations import AvgPool as AvgPool
+from .operations import BlurPool as BlurPool
+from .operations import Flatten as Flatten
+from .operations import Fold as Fold
+from .operations import FractionalMaxPool as FractionalMaxPool
+from .operations import GeMPool as GeMPool
+from .operations import GlobalAvgPool as GlobalAvgPool
+from .operations import GlobalMaxPool as GlobalMaxPool
+from .operations import LPPool as LPPool
+from .operations import MaxPool as MaxPool
+from .operations import MaxUnpool as MaxUnpool
+from .operations import MinPool as MinPool
+from .operations import MixedPool as MixedPool
+from .operations import Pad as Pad
+from .operations import SoftmaxPool as SoftmaxPool
+from .operations import SpatialPyramidPool as SpatialPyramidPool
+from .operations import StochasticPool as StochasticPool
+from .operations import SumPool as SumPool
+from .operations import TopKPool as TopKPool
+from .operations import Unfold as Unfold
+from .rehearsal import frozen as frozen

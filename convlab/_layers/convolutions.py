@@ -1,0 +1,282 @@
+"""Layers with a kernel, without their parameters: options, shapes, checks and calls."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .._conv import conv, conv_transpose
+from .._conv_local import conv_local, deform_conv
+from .._patches import as_array, pad_axis, pad_spatial
+from .._pool import accumulator
+from .._window import Window, axes, dilate, integer, is_int, is_sequence, read_modes, spread, wrong
+from .rehearsal import Rehearsal, Shape, rehearse, room
+
+Array = jax.Array
+
+
+class Constant:
+    """An array that counts as a static attribute: it is no part of a layer's state and has no gradient."""
+
+    def __init__(self, array: Any):
+        self.array = np.asarray(array)
+        self.shape, self.dtype, self.ndim = self.array.shape, self.array.dtype, self.array.ndim
+        self._hash = hash((self.shape, self.dtype, self.array.tobytes()))
+
+    def __hash__(self):
+        return self._hash
+
+    def __eq__(self, other):
+        return isinstance(other, Constant) and self.dtype == other.dtype and np.array_equal(self.array, other.array)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.array, dtype)
+
+    def __jax_array__(self):
+        return jnp.asarray(self.array)
+
+    def __repr__(self):
+        return f"Constant({self.dtype}{list(self.shape)})"
+
+
+def options_of(function: Callable, *called: str) -> tuple[str, ...]:
+    """The names of the options that a layer keeps: all but those of the call and, since they may follow from it, the groups."""
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in (*called, "feature_group_count"))
+
+
+class Kernel:
+    """What layers with a kernel share. The adapters have the attributes that Flax's layers have."""
+
+    kernel_size: Any
+    feature_group_count: Any
+    mask: Any
+    _made: Callable[[int], int]  # of input channels, how many the layer makes: `out_features` in NNX, `features` in Linen
+    _lone: Callable[[], bool]  # whether the kernel's size was given as an int
+    _function: Callable
+    _names: tuple[str, ...]
+
+    @property
+    def _size(self) -> Shape:
+        size = (self.kernel_size,) if is_int(self.kernel_size) else self.kernel_size
+        return spread("kernel_size", size, len(size) if is_sequence(size) else 1)
+
+    def _groups(self, channels: int) -> int:
+        return integer("feature_group_count", self.feature_group_count)
+
+    def _options(self, channels: int) -> dict[str, Any]:
+        return {name: self._option(name) for name in self._names} | {"feature_group_count": self._groups(channels)}
+
+    def _option(self, name: str) -> Any:
+        option = getattr(self, name)
+        return 1 if option is None and name in ("strides", "input_dilation", "kernel_dilation") else option
+
+    def _spread(self, name: str) -> Shape:
+        return spread(name, self._option(name), len(self._size))
+
+    def _image(self, shape: Shape) -> Shape:
+        """The part of the shape of an input on which the shapes of the parameters depend."""
+        return shape[-1:]
+
+    def _shapes(self, image: Shape) -> tuple[Shape, Shape]:
+        """The shapes of kernel and bias."""
+        made = self._made(image[-1])
+        return (*self._size, image[-1] // self._groups(image[-1]), made), (made,)
+
+    def _checked_shapes(self, image: Shape) -> tuple[Shape, Shape]:
+        kernel, bias = self._shapes(image)
+        if self.mask is not None and as_array("mask", self.mask).shape != kernel:
+            raise wrong("mask", f"have the kernel's shape {kernel}", self.mask.shape)
+        return kernel, bias
+
+    def _between(self, image: Shape) -> tuple[Shape, ...]:
+        """The shapes of what stands between image and kernel in the arguments of the function."""
+        return ()
+
+    def _check_inputs(self, x: Array) -> None:
+        if self._lone() and x.ndim > 3:
+            hint = f"Write {self._size * (x.ndim - 2)}."
+            raise wrong("kernel_size", "be one int per axis", self._size[0], axes(x.ndim - 2), hint)
+
+    def _check_options(self, channels: int | None = None) -> None:
+        """Rehearses the layer. While the number of channels is not known, it is taken to be that of the groups."""
+        known = self._groups(1) if channels is None else channels
+        options = self._options(known)
+        image = (*(room({**options, "kernel_size": self._size}),) * len(self._size), known)
+        kernel, bias = self._shapes(image)
+        rehearse(Rehearsal(self._function, ((1, *image), *self._between(image), kernel, bias), options))
+
+    def _effective(self, kernel: Array) -> Array:
+        return kernel if self.mask is None else kernel * jnp.asarray(self.mask)
+
+
+class Conv(Kernel):
+    """The options of a convolution, by name as `conv` takes them."""
+
+    _function = staticmethod(conv)
+    _names = options_of(conv, "mask", "out_sharding")
+
+    def _convolve(self, hook: Callable | None, x: Array, kernel: Array, bias: Any, more: dict, **changed: Any) -> Array:
+        """`conv`, or somebody's function in place of `lax.conv_general_dilated`; `more` are arguments of either."""
+        options = self._options(x.shape[-1]) | changed
+        if hook is None:
+            return conv(x, kernel, bias, **options, **more)
+        return by_hook(hook, x, kernel, bias, options, more)
+
+
+def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, more: dict) -> Array:
+    """`conv` as Flax's layers compute it: with one batch axis, and borders that lax does not know laid around the image."""
+    if options["method"] != "auto":
+        raise wrong("method", "be 'auto'", options["method"], "a `conv_general_dilated` hook")
+    rank, padding = kernel.ndim - 2, options["padding"]
+    strides, holes, dilation = (spread(n, options[n], rank) for n in ("strides", "input_dilation", "kernel_dilation"))
+    window = Window(kernel.shape[:rank], strides, padding, dilation)
+    batch, modes = x.shape[: -1 - rank], read_modes(options["padding_mode"], rank, window.padding)
+    x = x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x
+    pads = window.pads(dilate(x.shape[1:-1], holes))
+    given: Any = window.padding if window.padding in ("SAME", "VALID", "SAME_LOWER") else list(pads)
+    if set(modes) > {"zeros"} or (window.padding == "CAUSAL" and set(holes) == {1}):
+        x, given = pad_spatial(x, pads, modes, options["padding_value"], padding), "VALID"
+    if options["preferred_element_type"] is not None:
+        more = more | {"preferred_element_type": options["preferred_element_type"]}
+    y = hook(
+        x,
+        jnp.flip(kernel, range(rank)) if options["flip_kernel"] else kernel,
+        strides,
+        given,
+        lhs_dilation=holes,
+        rhs_dilation=dilation,
+        dimension_numbers=channels_last(x.ndim),
+        feature_group_count=options["feature_group_count"],
+        precision=options["precision"],
+        **more,
+    )
+    y = y if bias is None else y + bias
+    return y.reshape(*batch, *y.shape[1:]) if len(batch) != 1 else y
+
+
+def channels_last(ndim: int) -> lax.ConvDimensionNumbers:
+    image, kernel = (0, ndim - 1, *range(1, ndim - 1)), (ndim - 1, ndim - 2, *range(ndim - 2))
+    return lax.ConvDimensionNumbers(image, kernel, image)
+
+
+class DepthwiseConv(Conv):
+    """A convolution with a group for every channel of its input."""
+
+    multiplier: Any
+
+    def _groups(self, channels: int) -> int:
+        return channels
+
+    def _made(self, channels: int) -> int:
+        return channels * integer("multiplier", self.multiplier)
+
+
+class WSConv(Conv):
+    """A convolution whose kernel is standardised, for each output channel, before it is used."""
+
+    epsilon: float
+
+    def _effective(self, kernel: Array) -> Array:
+        over, wide = range(kernel.ndim - 1), kernel.astype(accumulator(kernel))
+        mean, variance = wide.mean(over, keepdims=True), wide.var(over, keepdims=True)
+        return super()._effective(((wide - mean) * lax.rsqrt(variance + self.epsilon)).astype(kernel.dtype))
+
+
+class CausalConv(Conv):
+    """A convolution that pads before only, so that it can be computed while its input arrives along its first spatial axis.
+
+    A step convolves what it kept with the new chunk. It keeps the `reach - 1` places that the next window may see, and as many
+    more as the input has gone beyond a multiple of the stride: the phase is told by a shape, and so it is static.
+    """
+
+    padding: Any
+    input_dilation: Any
+
+    def _check_options(self, channels: int | None = None) -> None:
+        if not isinstance(self.padding, str) or self.padding.upper() != "CAUSAL":
+            raise wrong("padding", "be 'CAUSAL'", self.padding, "a causal convolution")
+        if set(self._spread("input_dilation")) > {1}:
+            raise wrong("input_dilation", "be 1", self.input_dilation, "a causal convolution")
+        super()._check_options(channels)
+
+    @property
+    def _seen(self) -> int:
+        """How many places before it a place of the result sees."""
+        return (self._size[0] - 1) * self._spread("kernel_dilation")[0]
+
+    def _fresh(self, input_shape: Shape, dtype: Any) -> Array:
+        """What is kept before anything has arrived, for chunks of shape `(*batch, *spatial, c)` of any length."""
+        time = len(input_shape) - 1 - len(self._size)
+        return jnp.zeros((*input_shape[:time], self._seen, *input_shape[time + 1 :]), dtype)
+
+    def _step(self, hook: Callable | None, kept: Array, x: Array, kernel: Array, bias: Any) -> tuple[Array, Array]:
+        """The places of the result that the chunk `x` completes, and what to keep."""
+        time, seen, stride = x.ndim - 1 - len(self._size), self._seen, self._spread("strides")[0]
+        phase, length = kept.shape[time] - seen, kept.shape[time] + x.shape[time]
+        data = jnp.concatenate([kept.astype(x.dtype), x], time)
+        keep = lax.slice_in_dim(data, length - seen - (phase + x.shape[time]) % stride, length, axis=time)
+        first = stride if phase else 0
+        window = Window(self._size, self._spread("strides"), "CAUSAL", self._spread("kernel_dilation"))
+        pads = ((0, 0), *window.pads(x.shape[time:-1])[1:])
+        # A chunk that completes nothing is made long enough for one place, which is then left out.
+        short = max(first + seen + 1 - length, 0)
+        data = pad_axis(lax.slice_in_dim(data, min(first, length), length, axis=time), time, (0, short), "zeros")
+        y = self._convolve(hook, data, kernel, bias, {}, padding=pads)
+        return lax.slice_in_dim(y, 0, 0 if short else None, axis=time), keep.astype(kept.dtype)
+
+
+class ConvTranspose(Kernel):
+    """The options of a transposed convolution, by name as `conv_transpose` takes them."""
+
+    _function = staticmethod(conv_transpose)
+    _names = options_of(conv_transpose, "output_shape")
+    transpose_kernel: Any
+
+    def _shapes(self, image: Shape) -> tuple[Shape, Shape]:
+        groups, made = self._groups(image[-1]), self._made(image[-1])
+        if self.transpose_kernel:
+            return (*self._size, made // groups, image[-1]), (made,)
+        return (*self._size, image[-1] // groups, made), (made,)
+
+
+class ConvLocal(Kernel):
+    """The options of a convolution with a kernel for every place, by name as `conv_local` takes them."""
+
+    _function = staticmethod(conv_local)
+    _names = options_of(conv_local, "kernel_size")
+    padding: Any
+
+    def _options(self, channels: int) -> dict[str, Any]:
+        if self._groups(channels) != 1:
+            raise wrong("feature_group_count", "be 1", self.feature_group_count, "a kernel for every place")
+        return {name: self._option(name) for name in self._names} | {"kernel_size": self._size}
+
+    def _image(self, shape: Shape) -> Shape:
+        return shape[-1 - len(self._size) :]
+
+    def _shapes(self, image: Shape) -> tuple[Shape, Shape]:
+        window = Window(self._size, self._spread("strides"), self.padding, self._spread("kernel_dilation"))
+        out = window.fit("kernel_size", dilate(image[:-1], self._spread("input_dilation")))
+        made = self._made(image[-1])
+        return (*out, math.prod(self._size) * image[-1], made), (*out, made)
+
+
+class DeformConv(Kernel):
+    """The options of a deformable convolution, by name as `deform_conv` takes them."""
+
+    _function = staticmethod(deform_conv)
+    _names = options_of(deform_conv, "mask")
+    mask = None
+    padding: Any
+
+    def _between(self, image: Shape) -> tuple[Shape, ...]:
+        window = Window(self._size, self._spread("strides"), self.padding, self._spread("kernel_dilation"))
+        return ((1, *window.out(image[:-1]), math.prod(self._size) * window.rank),)

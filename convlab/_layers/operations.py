@@ -1,0 +1,127 @@
+"""Layers that are a function of an image with its options fixed."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._matrix import fold, unfold
+from .._patches import as_array, pad
+from .._pool import avg_pool, max_pool, min_pool, sum_pool
+from .._pool_adaptive import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    fractional_max_pool,
+    global_avg_pool,
+    global_max_pool,
+    spatial_pyramid_pool,
+)
+from .._pool_smooth import blur_pool, gem_pool, lp_pool, mixed_pool, softmax_pool, stochastic_pool, top_k_pool
+from .._unpool import max_unpool
+from .._window import is_sequence, wrong
+from .rehearsal import Rehearsal, frozen, rehearse, room
+
+Array = jax.Array
+
+
+class Operation:
+    """A function of an image with its options fixed; `layer` makes its dataclasses."""
+
+    def __post_init__(self):
+        self._rehearse()
+        for name in self._options():
+            object.__setattr__(self, name, frozen(getattr(self, name)))
+        getattr(super(), "__post_init__", lambda: None)()
+
+    def _options(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _rehearse(self) -> None:
+        raise NotImplementedError
+
+
+def layer(function: Callable, title: str = "", called: Sequence[str] = (), tried: Callable | None = None) -> Any:
+    """The dataclass whose fields are the options of `function` and whose call applies it to an image.
+
+    What stands in `called` is an argument of the call and no field; `tried` takes the place of `function` where it is rehearsed
+    with an image alone.
+    """
+    image, *parameters = inspect.signature(function).parameters.values()
+    parameters = [parameter for parameter in parameters if parameter.name not in called]
+    names = [parameter.name for parameter in parameters]
+
+    def options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
+
+    def rehearse(self) -> None:
+        _rehearse_on_images(tried or function, options(self))
+
+    def call(self, x: Array) -> Any:
+        return function(x, **options(self))
+
+    def call_with(self, x: Array, *arrays: Any, **named: Any) -> Any:
+        return function(x, *arrays, **named, **options(self))
+
+    body: dict[str, Any] = {"_options": options, "_rehearse": rehearse, "__call__": call_with if called else call}
+    body["__doc__"] = f"`convlab.{function.__name__}` as a layer: called with {', '.join((image.name, *called))}."
+    fields = [(parameter.name, Any, _field(parameter)) for parameter in parameters]
+    title = title or "".join(word.capitalize() for word in function.__name__.split("_"))
+    return dataclasses.make_dataclass(title, fields, bases=(Operation,), namespace=body, eq=False, repr=False)
+
+
+def _field(parameter: inspect.Parameter) -> Any:
+    default = dataclasses.MISSING if parameter.default is parameter.empty else parameter.default
+    return dataclasses.field(default=default, kw_only=parameter.kind is parameter.KEYWORD_ONLY)
+
+
+def _rehearse_on_images(function: Callable, options: dict[str, Any]) -> None:
+    """An error that does not depend on the number of spatial axes, where the options leave it open, is one of the options."""
+    told = [options[name] for name in ("window_shape", "output_shape", "padding") if is_sequence(options.get(name))]
+    errors = []
+    for rank in (len(told[0]),) if told else (1, 2):
+        try:
+            rehearse(Rehearsal(function, ((1, *(room(options),) * rank, 1),), options))
+            return
+        except (TypeError, ValueError) as error:
+            errors.append(error)
+    if len(set(map(str, errors))) == 1:
+        raise errors[0]
+
+
+def flatten(x: Array) -> Array:
+    """`(n, *axes)` as `(n, features)`, last axis fastest."""
+    x = as_array("x", x)
+    if x.ndim < 2:
+        raise wrong("x", "have one batch axis and axes to flatten", x.shape)
+    return x.reshape(x.shape[0], -1)
+
+
+def _try_fractional(x: Array, **options: Any) -> None:
+    """Which ratios leave a result depends on the image."""
+    if options["output_ratio"] is None:
+        fractional_max_pool(x, samples=jnp.zeros((1, 1, x.ndim - 2)), **options)
+
+
+def _try_unpool(x: Array, output_shape: Any) -> None:
+    max_unpool(x, jnp.zeros(x.shape, jnp.int32), output_shape)
+
+
+def _try_fold(x: Array, output_shape: Any, **options: Any) -> None:
+    unfold(x, (1,) * (x.ndim - 2), **options)
+
+
+MaxPool, MinPool, AvgPool, SumPool = layer(max_pool), layer(min_pool), layer(avg_pool), layer(sum_pool)
+GlobalAvgPool, GlobalMaxPool = layer(global_avg_pool), layer(global_max_pool)
+AdaptiveAvgPool, AdaptiveMaxPool = layer(adaptive_avg_pool), layer(adaptive_max_pool)
+LPPool, GeMPool = layer(lp_pool, "LPPool"), layer(gem_pool, "GeMPool")
+SoftmaxPool, TopKPool, MixedPool = layer(softmax_pool), layer(top_k_pool), layer(mixed_pool)
+BlurPool, SpatialPyramidPool = layer(blur_pool), layer(spatial_pyramid_pool)
+StochasticPool = layer(stochastic_pool, called=("key",))
+FractionalMaxPool = layer(fractional_max_pool, called=("key", "samples"), tried=_try_fractional)
+MaxUnpool = layer(max_unpool, called=("indices",), tried=_try_unpool)
+Pad, Flatten, Unfold, Fold = layer(pad), layer(flatten), layer(unfold), layer(fold, tried=_try_fold)

@@ -1,0 +1,180 @@
+"""Convolution as linear algebra: the patches it reads, their adjoint, and its explicit matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._conv import as_window, read_border
+from ._patches import as_array, check_mode, patches, source
+from ._pool import accumulator, read, settled
+from ._window import Window, dilate, integer, is_int, is_sequence, spread, wrong
+
+Array = jax.Array
+
+
+def unfold(
+    x: Array, window_shape: Any, strides: Any = 1, padding: Any = "VALID", *, window_dilation: Any = 1
+) -> Array:
+    """The patches that a window sees (im2col), cut out by slices: nothing is computed.
+
+    Args:
+        x: `(*batch, *spatial, c)` of any dtype.
+        window_shape, strides, padding, window_dilation: as in `max_pool`; padding is 0.
+
+    Returns:
+        `(*batch, *out, *window, c)` of the dtype of `x`. An inf stays in the patches that hold it.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: numbers out of range, an empty result.
+
+    Example:
+        >>> unfold(jnp.arange(4).reshape(1, 4, 1), 2)[0, :, :, 0].tolist()
+        [[0, 1], [1, 2], [2, 3]]
+
+    Equals `torch.nn.functional.unfold`, whose result is `(n, c * taps, places)`, in any rank; its adjoint is `fold`.
+    """
+    return patches(*settled(*read(x, window_shape, strides, padding, window_dilation)))
+
+
+def fold(
+    patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VALID", *, window_dilation: Any = 1
+) -> Array:
+    """Adds patches up where `unfold` would have cut them out (col2im): the adjoint of `unfold`.
+
+    Args:
+        patches: `(*batch, *out, *window, c)` of any number dtype.
+        output_shape: the spatial sizes of the result; an int means every axis of `patches` with one batch axis.
+        strides, padding, window_dilation: those of the `unfold` whose adjoint this is.
+
+    Returns:
+        `(*batch, *output_shape, c)` of the dtype of `patches`; 16-bit floats are summed in float32. What falls into the
+        padding is dropped, or with "CIRCULAR" and "REFLECT" added where the padding came from.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: numbers out of range, patches that such an `unfold` does not make.
+
+    Example:
+        >>> fold(jnp.ones((1, 3, 2, 1)), 4).ravel().tolist()
+        [1.0, 2.0, 2.0, 1.0]
+
+    Equals `torch.nn.functional.fold`, which takes `(n, c * taps, places)`, in any rank.
+    """
+    patches = as_array("patches", patches)
+    rank = len(output_shape) if is_sequence(output_shape) else max(patches.ndim - 2, 0) // 2
+    shape = spread("output_shape", output_shape, rank)
+    if patches.ndim < 2 * rank + 1:
+        rule = "have the axes (*batch, *out, *window, c)"
+        raise wrong("patches", rule, patches.shape, f"output_shape {output_shape!r}")
+    first = patches.ndim - 1 - 2 * rank
+    size = patches.shape[first + rank : -1]
+    strides = spread("strides", strides, rank)
+    window = Window(size, strides, padding, spread("window_dilation", window_dilation, rank))
+    out = window.out(shape)
+    if patches.shape[first : first + rank] != out:
+        axes = ", ".join(map(str, ("*batch", *out, *size, "c")))
+        raise wrong("patches", f"have the axes ({axes})", patches.shape, f"output_shape {output_shape!r}")
+    image = jax.ShapeDtypeStruct((*patches.shape[:first], *shape, patches.shape[-1]), _summed(patches))
+    adjoint = jax.linear_transpose(lambda x: unfold(x, size, strides, padding, window_dilation=window.dilation), image)
+    return adjoint(patches.astype(image.dtype))[0].astype(patches.dtype)
+
+
+def _summed(x: Array) -> Any:
+    """The dtype in which 16-bit floats are summed up, and all others."""
+    return accumulator(x) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
+
+
+def conv_matrix(
+    kernel: Array,
+    input_shape: Sequence[int],
+    *,
+    strides: Any = 1,
+    padding: Any = "SAME",
+    padding_mode: Any = "zeros",
+    input_dilation: Any = 1,
+    kernel_dilation: Any = 1,
+    feature_group_count: int = 1,
+    flip_kernel: bool = False,
+    sparse: bool = False,
+) -> Any:
+    """The (blocked Toeplitz) matrix of a convolution: `M @ x.ravel()` is `conv(x, kernel, ...).ravel()`.
+
+    Args:
+        kernel: `(*window, c_in / feature_group_count, c_out)` of any number dtype.
+        input_shape: `(*spatial, c_in)`, the shape of one image.
+        strides, padding, padding_mode, input_dilation, kernel_dilation, feature_group_count, flip_kernel: as in `conv`.
+        sparse: return a `jax.experimental.sparse.BCOO` instead.
+
+    Returns:
+        `(prod(out) * c_out, prod(spatial) * c_in)` of the dtype of `kernel`, differentiable with respect to it. Where
+        padding repeats a place of the image, its entries are added (in the sparse matrix: listed more than once).
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: shapes that do not fit, numbers out of range, an empty result.
+
+    Example:
+        >>> conv_matrix(jnp.array([1.0, 2.0]).reshape(2, 1, 1), (3, 1), padding="VALID").tolist()
+        [[1.0, 2.0, 0.0], [0.0, 1.0, 2.0]]
+
+    Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv 1603.07285, section 4.1.
+    """
+    kernel = as_array("kernel", kernel)
+    if kernel.ndim < 2:
+        raise wrong("kernel", "have at least 2 axes (*window, c_in / groups, c_out)", kernel.shape)
+    window = as_window(kernel, strides, padding, kernel_dilation)
+    rank, groups = window.rank, integer("feature_group_count", feature_group_count)
+    *size, seen, features = kernel.shape
+    *spatial, channels = _read_shape(input_shape, kernel, seen * groups)
+    if features % groups:
+        raise wrong("feature_group_count", "divide the output channels", groups, f"{features} output channels")
+    holes, modes = read_border(window, padding, padding_mode, input_dilation)
+
+    place = _places(window, spatial, holes, modes, padding).reshape(-1, math.prod(size))
+    out, tap = np.nonzero(place >= 0)
+    feature, channel = np.arange(features), np.arange(seen)[:, None]
+    row = out[:, None, None] * features + feature
+    column = place[out, tap][:, None, None] * channels + feature // (features // groups) * seen + channel
+    taps = jnp.flip(kernel, range(rank)) if flip_kernel else kernel
+    entries = taps.reshape(-1, seen, features)[tap]
+    shape = (place.shape[0] * features, math.prod(spatial) * channels)
+    row, column = np.broadcast_arrays(row, column)
+    if not sparse:
+        return jnp.zeros(shape, kernel.dtype).at[row, column].add(entries)
+    from jax.experimental.sparse import BCOO  # experimental: only for those who ask for it
+
+    indices = np.stack([row.ravel(), column.ravel()], -1).astype(np.int32)
+    return BCOO((entries.ravel(), indices), shape=shape)
+
+
+def _read_shape(input_shape: Any, kernel: Array, channels: int) -> tuple[int, ...]:
+    rule = f"be {kernel.ndim - 1} ints >= 1, (*spatial, {channels})"
+    fact = f"a kernel of shape {kernel.shape}"
+    if not is_sequence(input_shape) or not all(map(is_int, input_shape)):
+        raise wrong("input_shape", rule, input_shape, fact, kind=TypeError)
+    if len(input_shape) != kernel.ndim - 1 or min(input_shape) < 1 or input_shape[-1] != channels:
+        raise wrong("input_shape", rule, input_shape, fact)
+    return tuple(map(int, input_shape))
+
+
+def _places(window: Window, spatial, holes, modes, padding) -> np.ndarray:
+    """The flat place of the image that each tap of each window reads, `(*out, *size)`; -1 where it reads a 0."""
+    dilated, rank = dilate(spatial, holes), window.rank
+    out = window.fit("kernel", dilated)
+    flat = np.zeros((1,) * 2 * rank, int)
+    for axis, (n, hole, pair, mode) in enumerate(zip(dilated, holes, window.pads(dilated), modes)):
+        check_mode(n, pair, mode, padding)
+        places = np.arange(-pair[0], n + pair[1]) if mode in ("zeros", "constant") else source(n, pair, mode)
+        places = np.where((places >= 0) & (places < n) & (places % hole == 0), places // hole, -1)
+        start, tap = np.arange(out[axis]) * window.strides[axis], np.arange(window.size[axis]) * window.dilation[axis]
+        others = [a for a in range(2 * rank) if a not in (axis, rank + axis)]
+        seen = np.expand_dims(places[start[:, None] + tap], others)
+        flat = np.where((flat < 0) | (seen < 0), -1, flat * spatial[axis] + seen)
+    return np.broadcast_to(flat, (*out, *window.size))

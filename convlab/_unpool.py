@@ -1,0 +1,74 @@
+"""Max unpooling: values put back where a max pool found them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._patches import as_array, check_image, image_rank
+from ._window import is_sequence, spread, wrong
+
+Array = jax.Array
+
+
+def max_unpool(x: Array, indices: Array, output_shape: Any) -> Array:
+    """Puts every value of `x` to its place in an image of zeros: undoes a max pool.
+
+    Args:
+        x: `(*batch, *spatial, c)` of any dtype.
+        indices: integers of the shape of `x`, flat over `output_shape`, as `max_pool` returns them with
+            `return_indices`.
+        output_shape: the spatial sizes of the result, those of the image that was pooled; an int means every axis of an
+            `x` with one batch axis.
+
+    Returns:
+        `(*batch, *output_shape, c)` of the dtype of `x`. Indices are known only when it runs: one outside of the result
+        is dropped. Where one is repeated, one of its values stands there and the gradient goes to all of them.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: `indices` of another shape than `x`, sizes out of range or of the wrong number.
+
+    Example:
+        >>> y, at = max_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), 2, 2, return_indices=True)
+        >>> max_unpool(y, at, 4).ravel().tolist()
+        [0.0, 3.0, 2.0, 0.0]
+
+    Equals `torch.nn.functional.max_unpool2d` with its `output_size`, in any rank.
+    Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks", arXiv 1311.2901.
+    """
+    x, indices = as_array("x", x), as_array("indices", indices)
+    rank = len(output_shape) if is_sequence(output_shape) else image_rank(x, "output_shape")
+    shape = spread("output_shape", output_shape, rank)
+    check_image(x, rank)
+    if not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise wrong("indices", "be integers", indices.dtype.name, kind=TypeError)
+    if indices.shape != x.shape:
+        raise wrong("indices", f"have the shape of `x`, {x.shape}", indices.shape)
+    batch, channels = x.shape[: x.ndim - 1 - rank], x.shape[-1]
+    flat = (math.prod(batch), math.prod(x.shape[len(batch) : -1]), channels)
+    y = _put(x.reshape(flat), indices.reshape(flat), math.prod(shape))
+    return y.reshape(*batch, *shape, channels)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _put(x: Array, indices: Array, places: int) -> Array:
+    """`(n, m, c)` values at their indices among `(n, places, c)` zeros."""
+    return _home(x, indices, places).set(x, mode="drop", wrap_negative_indices=False)
+
+
+@_put.defjvp
+def _put_jvp(places: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    # adds, so that its transpose brings the cotangent of a place to every value that was put there
+    (x, indices), (dx, _) = primals, tangents
+    added = _home(dx, indices, places).add(dx, mode="drop", wrap_negative_indices=False)
+    return _put(x, indices, places), added
+
+
+def _home(x: Array, indices: Array, places: int):
+    example, channel = jnp.arange(x.shape[0])[:, None, None], jnp.arange(x.shape[2])
+    return jnp.zeros((x.shape[0], places, x.shape[2]), x.dtype).at[example, indices, channel]

@@ -1,0 +1,314 @@
+"""Convolutions as Linen modules."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+from flax.linen.dtypes import promote_dtype
+
+from .. import _layers
+from .._window import integer, is_int
+
+Array = jax.Array
+lecun_normal, zeros = linen.initializers.lecun_normal(), linen.initializers.zeros_init()
+
+
+class Layer(linen.Module):
+    """A module with `kernel` and `bias`."""
+
+    def __post_init__(self):
+        self._check_options()
+        super().__post_init__()
+
+    @linen.nowrap
+    def _made(self, channels: int) -> int:
+        return integer("features", self.features)
+
+    @linen.nowrap
+    def _lone(self) -> bool:
+        return is_int(self.kernel_size)
+
+    @linen.nowrap
+    def _promoted(self, inputs: Any) -> tuple[Array, Array, Array | None]:
+        """The operands of the operation; for compact methods, where parameters are made."""
+        self._check_inputs(inputs)
+        image = self._image(inputs.shape)
+        self._check_options(image[-1])
+        kernel_shape, bias_shape = self._checked_shapes(image)
+        kernel = self.param("kernel", self.kernel_init, kernel_shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, bias_shape, self.param_dtype) if self.use_bias else None
+        return self.promote_dtype(inputs, self._effective(kernel), bias, dtype=self.dtype)
+
+
+class Conv(_layers.Conv, Layer):
+    """Convolution. A superset of `flax.linen.Conv`: the same arguments, defaults, parameters and initial values.
+
+    Args:
+        features: channels of the result.
+        kernel_size: taps along each spatial axis; an int is one axis.
+        strides, padding, input_dilation, kernel_dilation, feature_group_count, precision, preferred_element_type: as in
+            `convlab.conv`; strides and dilations of None are 1.
+        use_bias: whether to add a bias.
+        mask: of the kernel's shape, multiplied with it.
+        dtype: of the computation; None infers it from input and parameters.
+        param_dtype: of the parameters.
+        kernel_init, bias_init: initializers.
+        promote_dtype: a function of `(inputs, kernel, bias, dtype=dtype)` that brings them to one dtype.
+        conv_general_dilated: a function with the signature of `lax.conv_general_dilated` to compute with.
+        conv_general_dilated_cls: a class or function without arguments that makes such a function.
+        padding_mode, padding_value, flip_kernel, method: as in `convlab.conv`.
+
+    Parameters are `kernel`, `(*kernel_size, c_in / feature_group_count, features)`, and `bias`, `(features,)`. Called with
+    `inputs`, `(*batch, *spatial, c_in)`, it returns `(*batch, *out, features)`.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+
+    Example:
+        >>> layer = Conv(8, (3, 3), strides=2)
+        >>> y, variables = layer.init_with_output(jax.random.key(0), jnp.ones((1, 28, 28, 3)))
+        >>> y.shape
+        (1, 14, 14, 8)
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: Any = 1
+    padding: Any = "SAME"
+    input_dilation: Any = 1
+    kernel_dilation: Any = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    mask: Any = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    precision: Any = None
+    kernel_init: Callable = lecun_normal
+    bias_init: Callable = zeros
+    promote_dtype: Callable = promote_dtype
+    conv_general_dilated: Callable | None = None
+    conv_general_dilated_cls: Any = None
+    _: KW_ONLY
+    preferred_element_type: Any = None
+    padding_mode: Any = "zeros"
+    padding_value: Any = 0
+    flip_kernel: bool = False
+    method: str = "auto"
+
+    @linen.compact
+    def __call__(self, inputs: Array) -> Array:
+        return self._convolve(self._hook(), *self._promoted(inputs), {})
+
+    @linen.nowrap
+    def _hook(self) -> Callable | None:
+        return self.conv_general_dilated if self.conv_general_dilated_cls is None else self.conv_general_dilated_cls()
+
+
+class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]  # it counts fields that are no arguments
+    """`Conv` with a group for every channel: each makes `multiplier` channels of its own."""
+
+    features: Any = dataclasses.field(init=False, default=None)
+    feature_group_count: Any = dataclasses.field(init=False, default=None)
+    _: KW_ONLY
+    multiplier: int = 1
+
+
+class WSConv(_layers.WSConv, Conv):
+    """`Conv` whose kernel has mean 0 and variance 1 for each output channel (plus `epsilon`) when it is used.
+
+    Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv 1903.10520.
+    """
+
+    _: KW_ONLY
+    epsilon: float = 1e-5
+
+
+class CausalConv(_layers.CausalConv, Conv):
+    """`Conv` that pads before only, on a whole sequence or, chunk by chunk along the first spatial axis, on a stream.
+
+    The results of `step` on chunks of any lengths, put together, are the result on the whole sequence. What must be remembered
+    is in the collection "cache", as `init_cache` makes it. With strides its length, and so the program, depends on the phase.
+
+    Example:
+        >>> layer, x = CausalConv(1, 3), jnp.arange(5.0).reshape(1, 5, 1)
+        >>> variables = layer.init(jax.random.key(0), x) | {"cache": layer.init_cache(x.shape)}
+        >>> first, cache = layer.apply(variables, x[:, :2], method="step", mutable=["cache"])
+        >>> second, cache = layer.apply(variables | cache, x[:, 2:], method="step", mutable=["cache"])
+        >>> bool(jnp.allclose(jnp.concatenate([first, second], 1), layer.apply(variables, x), atol=1e-6))
+        True
+    """
+
+    padding: Any = "CAUSAL"
+
+    def __call__(self, inputs: Array) -> Array:
+        return self._streamed(inputs, False)
+
+    def step(self, inputs: Array) -> Array:
+        """The places of the result that the chunk `inputs` completes, perhaps none."""
+        return self._streamed(inputs, True)
+
+    @linen.nowrap
+    def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> dict[str, Array]:
+        """The collection "cache" for chunks of shape `(*batch, *spatial, c)` with any length of the first spatial axis."""
+        return {"inputs": self._fresh(tuple(input_shape), dtype)}
+
+    @linen.compact
+    def _streamed(self, inputs: Array, chunked: bool) -> Array:
+        operands = self._promoted(inputs)
+        if not chunked:
+            return self._convolve(self._hook(), *operands, {})
+        kept = self.variable("cache", "inputs", self._fresh, inputs.shape, inputs.dtype)
+        y, keep = self._step(self._hook(), kept.value, *operands)
+        if not self.is_initializing():
+            kept.value = keep
+        return y
+
+
+class ConvTranspose(_layers.ConvTranspose, Layer):
+    """Transposed convolution. A superset of `flax.linen.ConvTranspose`: equal arguments, defaults, parameters, initial values.
+
+    Args:
+        features, kernel_size: as in `Conv`.
+        strides, padding, kernel_dilation, transpose_kernel, precision, preferred_element_type: as in
+            `convlab.conv_transpose`; strides and dilations of None are 1.
+        use_bias, mask, dtype, param_dtype, kernel_init, bias_init, promote_dtype: as in `Conv`.
+        padding_mode, feature_group_count, output_padding, use_consistent_padding, method: as in `convlab.conv_transpose`.
+
+    Parameters are `kernel`, `(*kernel_size, c_in / feature_group_count, features)`, or with `transpose_kernel`
+    `(*kernel_size, features / feature_group_count, c_in)`, and `bias`, `(features,)`. Called with `inputs`,
+    `(*batch, *spatial, c_in)`, and perhaps the `output_shape` of the spatial axes, it returns `(*batch, *out, features)`.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv_transpose`, at construction where the options tell.
+
+    Example:
+        >>> layer = ConvTranspose(8, (2, 2), strides=(2, 2))
+        >>> y, variables = layer.init_with_output(jax.random.key(0), jnp.ones((1, 7, 7, 3)))
+        >>> y.shape
+        (1, 14, 14, 8)
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: Any = None
+    padding: Any = "SAME"
+    kernel_dilation: Any = None
+    use_bias: bool = True
+    mask: Any = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    precision: Any = None
+    kernel_init: Callable = lecun_normal
+    bias_init: Callable = zeros
+    transpose_kernel: bool = False
+    promote_dtype: Callable = promote_dtype
+    preferred_element_type: Any = None
+    _: KW_ONLY
+    padding_mode: Any = "zeros"
+    feature_group_count: int = 1
+    output_padding: Any = 0
+    use_consistent_padding: bool = False
+    method: str = "auto"
+
+    @linen.compact
+    def __call__(self, inputs: Array, output_shape: Any = None) -> Array:
+        return self._function(*self._promoted(inputs), output_shape=output_shape, **self._options(inputs.shape[-1]))
+
+
+class ConvLocal(_layers.ConvLocal, Layer):
+    """A convolution with a kernel and a bias of its own at every place. A superset of `flax.linen.ConvLocal`."""
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: Any = 1
+    padding: Any = "SAME"
+    input_dilation: Any = 1
+    kernel_dilation: Any = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    mask: Any = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    precision: Any = None
+    kernel_init: Callable = lecun_normal
+    bias_init: Callable = zeros
+    promote_dtype: Callable = promote_dtype
+    conv_general_dilated: Callable | None = None
+    conv_general_dilated_cls: Any = None
+    _: KW_ONLY
+    padding_mode: Any = "zeros"
+
+    @linen.compact
+    def __call__(self, inputs: Array) -> Array:
+        return self._function(*self._promoted(inputs), **self._options(inputs.shape[-1]))
+
+
+class DeformConv(_layers.DeformConv, Layer):
+    """`convlab.deform_conv` with its kernel and bias: called with `inputs`, `offset` and perhaps the modulation `mask`."""
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: Any = 1
+    _: KW_ONLY
+    padding: Any = "SAME"
+    kernel_dilation: Any = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    precision: Any = None
+    kernel_init: Callable = lecun_normal
+    bias_init: Callable = zeros
+    promote_dtype: Callable = promote_dtype
+
+    @linen.compact
+    def __call__(self, inputs: Array, offset: Array, mask: Array | None = None) -> Array:
+        x, kernel, bias = self._promoted(inputs)
+        return self._function(x, offset, kernel, bias, mask=mask, **self._options(inputs.shape[-1]))
+
+
+class SeparableConv(linen.Module):
+    """A `DepthwiseConv` without bias, `depthwise`, and a `Conv` of one tap, `pointwise`, that mixes its channels."""
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: Any = 1
+    _: KW_ONLY
+    multiplier: int = 1
+    padding: Any = "SAME"
+    kernel_dilation: Any = 1
+    use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    precision: Any = None
+    kernel_init: Callable = lecun_normal
+    bias_init: Callable = zeros
+    promote_dtype: Callable = promote_dtype
+    padding_mode: Any = "zeros"
+    padding_value: Any = 0
+
+    def __post_init__(self):
+        self._parts(parent=None)
+        super().__post_init__()
+
+    def setup(self):
+        self.depthwise, self.pointwise = self._parts()
+
+    def __call__(self, inputs: Array) -> Array:
+        return self.pointwise(self.depthwise(inputs))
+
+    @linen.nowrap
+    def _parts(self, **parent: Any) -> tuple[DepthwiseConv, Conv]:
+        alike = ("dtype", "param_dtype", "precision", "kernel_init", "promote_dtype")
+        both = {name: getattr(self, name) for name in alike} | parent
+        own = ("padding", "padding_mode", "padding_value", "kernel_dilation", "multiplier")
+        window = {name: getattr(self, name) for name in own}
+        depthwise = DepthwiseConv(self.kernel_size, self.strides, use_bias=False, **window, **both)
+        one = 1 if is_int(self.kernel_size) else (1,) * len(depthwise._size)
+        return depthwise, Conv(self.features, one, use_bias=self.use_bias, bias_init=self.bias_init, **both)

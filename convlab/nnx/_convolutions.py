@@ -1,0 +1,267 @@
+"""Convolutions as NNX modules."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from .. import _layers
+from .._conv import conv_general_dilated
+from .._window import is_int, spread, wrong
+from ._parameters import Layer, Recipe, lecun_normal, promote_dtype, zeros
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Conv(_layers.Conv, Layer):
+    """Convolution. A superset of `flax.nnx.Conv`: the same arguments, defaults, parameters and initial values.
+
+    Args:
+        in_features: channels of the input; None waits for the first call, or for `initialize(inputs)`.
+        out_features: channels of the result.
+        kernel_size: taps along each spatial axis; an int is one axis.
+        strides, padding, input_dilation, kernel_dilation, feature_group_count, precision, preferred_element_type: as in
+            `convlab.conv`; strides and dilations of None are 1.
+        use_bias: whether to add a bias.
+        mask: of the kernel's shape, multiplied with it. It is no part of the state and has no gradient.
+        dtype: of the computation; None infers it from input and parameters.
+        param_dtype: of the parameters.
+        kernel_init, bias_init: initializers.
+        conv_general_dilated: a function with the signature of `lax.conv_general_dilated` to compute with.
+        promote_dtype: a function of `((inputs, kernel, bias), dtype=dtype)` that brings them to one dtype.
+        rngs: where the keys of the initializers come from.
+        kernel_metadata, bias_metadata: keyword arguments of the `nnx.Param`s.
+        padding_mode, padding_value, flip_kernel, method: as in `convlab.conv`.
+
+    Attributes:
+        kernel: `nnx.Param` of shape `(*kernel_size, in_features / feature_group_count, out_features)`.
+        bias: `nnx.Param` of shape `(out_features,)`, or None.
+
+    Called with `inputs`, `(*batch, *spatial, in_features)`, and in JAX's explicit mode `out_sharding`, it returns
+    `(*batch, *out, out_features)`.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+
+    Example:
+        >>> layer = Conv(3, 8, (3, 3), strides=2, rngs=nnx.Rngs(0))
+        >>> layer(jnp.ones((1, 28, 28, 3))).shape
+        (1, 14, 14, 8)
+    """
+
+    strides: Any = 1
+    _: KW_ONLY
+    padding: Any = "SAME"
+    input_dilation: Any = 1
+    kernel_dilation: Any = 1
+    feature_group_count: int = 1
+    conv_general_dilated: Callable | None = conv_general_dilated
+    preferred_element_type: Any = None
+    padding_mode: Any = "zeros"
+    padding_value: Any = 0
+    flip_kernel: bool = False
+    method: str = "auto"
+
+    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
+        x, kernel, bias = self._promoted(inputs)
+        return self._convolve(self._hook(), x, kernel, bias, self._sharding(out_sharding))
+
+    def _hook(self) -> Callable | None:
+        return None if self.conv_general_dilated is conv_general_dilated else self.conv_general_dilated
+
+    def _sharding(self, out_sharding: Any) -> dict[str, Any]:
+        """Hooks older than explicit sharding do not know the argument."""
+        hook = self._hook()
+        parameters = inspect.signature(hook).parameters.values() if hook else ()
+        known = not hook or any(p.name == "out_sharding" or p.kind is p.VAR_KEYWORD for p in parameters)
+        return {"out_sharding": out_sharding} if known or out_sharding is not None else {}
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class DepthwiseConv(_layers.DepthwiseConv, Conv):
+    """`Conv` with a group for every channel: each makes `multiplier` channels of its own."""
+
+    out_features: Any = dataclasses.field(init=False, default=None)
+    feature_group_count: Any = dataclasses.field(init=False, default=None)
+    _: KW_ONLY
+    multiplier: int = 1
+
+    def _make(self, recipe: Recipe, keys: Any, image: tuple[int, ...]) -> None:
+        self.feature_group_count, self.out_features = image[-1], self._made(image[-1])
+        super()._make(recipe, keys, image)
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class WSConv(_layers.WSConv, Conv):
+    """`Conv` whose kernel has mean 0 and variance 1 for each output channel (plus `epsilon`) when it is used.
+
+    Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv 1903.10520.
+    """
+
+    _: KW_ONLY
+    epsilon: float = 1e-5
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class CausalConv(_layers.CausalConv, Conv):
+    """`Conv` that pads before only, on a whole sequence or, chunk by chunk along the first spatial axis, on a stream.
+
+    The results of `step` on chunks of any lengths, put together, are the result on the whole sequence. What must be remembered
+    is in `cache`, an `nnx.Cache`, which `init_cache` makes. With strides its length, and so the program, depends on the phase.
+
+    Example:
+        >>> layer = CausalConv(1, 1, 3, rngs=nnx.Rngs(0))
+        >>> x = jnp.arange(5.0).reshape(1, 5, 1)
+        >>> layer.init_cache(x.shape)
+        >>> chunks = [layer.step(x[:, :2]), layer.step(x[:, 2:])]
+        >>> bool(jnp.allclose(jnp.concatenate(chunks, 1), layer(x), atol=1e-6))
+        True
+    """
+
+    _: KW_ONLY
+    padding: Any = "CAUSAL"
+
+    def __post_init__(self, *recipe):
+        super().__post_init__(*recipe)
+        self.cache = nnx.data(None)
+
+    def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
+        """Forgets. What comes are chunks of shape `(*batch, *spatial, in_features)`, the first spatial axis of any length."""
+        self.cache = nnx.Cache(self._fresh(tuple(input_shape), dtype))
+
+    def step(self, inputs: Array) -> Array:
+        """The places of the result that the chunk `inputs` completes, perhaps none."""
+        if self.cache is None:
+            raise wrong("cache", "be made by `init_cache`", None)
+        y, kept = self._step(self._hook(), self.cache[...], *self._promoted(inputs))
+        self.cache.set_value(kept)
+        return y
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class ConvTranspose(_layers.ConvTranspose, Layer):
+    """Transposed convolution. A superset of `flax.nnx.ConvTranspose`: equal arguments, defaults, parameters, initial values.
+
+    Args:
+        in_features, out_features, kernel_size: as in `Conv`.
+        strides, padding, kernel_dilation, transpose_kernel, precision, preferred_element_type: as in
+            `convlab.conv_transpose`; strides and dilations of None are 1.
+        use_bias, mask, dtype, param_dtype, kernel_init, bias_init, promote_dtype, rngs, kernel_metadata, bias_metadata: as in
+            `Conv`.
+        padding_mode, feature_group_count, output_padding, use_consistent_padding, method: as in `convlab.conv_transpose`.
+
+    Attributes:
+        kernel: `nnx.Param` of shape `(*kernel_size, in_features / feature_group_count, out_features)`, or with
+            `transpose_kernel` `(*kernel_size, out_features / feature_group_count, in_features)`.
+        bias: `nnx.Param` of shape `(out_features,)`, or None.
+
+    Called with `inputs`, `(*batch, *spatial, in_features)`, and perhaps the `output_shape` of the spatial axes, it returns
+    `(*batch, *out, out_features)`.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv_transpose`, at construction where the options tell.
+
+    Example:
+        >>> layer = ConvTranspose(3, 8, (2, 2), strides=(2, 2), rngs=nnx.Rngs(0))
+        >>> layer(jnp.ones((1, 7, 7, 3))).shape
+        (1, 14, 14, 8)
+    """
+
+    strides: Any = None
+    _: KW_ONLY
+    padding: Any = "SAME"
+    kernel_dilation: Any = None
+    transpose_kernel: bool = False
+    preferred_element_type: Any = None
+    padding_mode: Any = "zeros"
+    feature_group_count: int = 1
+    output_padding: Any = 0
+    use_consistent_padding: bool = False
+    method: str = "auto"
+
+    def __call__(self, inputs: Array, output_shape: Any = None) -> Array:
+        return self._function(*self._promoted(inputs), output_shape=output_shape, **self._options(inputs.shape[-1]))
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class ConvLocal(_layers.ConvLocal, Layer):
+    """A convolution with a kernel and a bias of its own at every place, `flax.linen.ConvLocal` for NNX.
+
+    Its parameters depend on the size of the image: without `in_features` or `spatial_shape` they are made at the first call.
+    """
+
+    strides: Any = 1
+    _: KW_ONLY
+    spatial_shape: Sequence[int] | None = None
+    padding: Any = "SAME"
+    input_dilation: Any = 1
+    kernel_dilation: Any = 1
+    feature_group_count: int = 1
+    padding_mode: Any = "zeros"
+
+    def _known(self) -> tuple[int, ...] | None:
+        if self.in_features is None or self.spatial_shape is None:
+            return None
+        return *spread("spatial_shape", self.spatial_shape, len(self._size)), self.in_features
+
+    def __call__(self, inputs: Array) -> Array:
+        return self._function(*self._promoted(inputs), **self._options(inputs.shape[-1]))
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class DeformConv(_layers.DeformConv, Layer):
+    """`convlab.deform_conv` with its kernel and bias: called with `inputs`, `offset` and perhaps the modulation `mask`."""
+
+    strides: Any = 1
+    _: KW_ONLY
+    padding: Any = "SAME"
+    kernel_dilation: Any = 1
+    feature_group_count: int = 1
+
+    def __call__(self, inputs: Array, offset: Array, mask: Array | None = None) -> Array:
+        x, kernel, bias = self._promoted(inputs)
+        return self._function(x, offset, kernel, bias, mask=mask, **self._options(inputs.shape[-1]))
+
+
+class SeparableConv(nnx.Module):
+    """A `DepthwiseConv` without bias, `depthwise`, and a `Conv` of one tap, `pointwise`, that mixes its channels."""
+
+    def __init__(
+        self,
+        in_features: int | None,
+        out_features: int,
+        kernel_size: int | Sequence[int],
+        strides: Any = 1,
+        *,
+        multiplier: int = 1,
+        padding: Any = "SAME",
+        kernel_dilation: Any = 1,
+        use_bias: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        kernel_init: Callable = lecun_normal,
+        bias_init: Callable = zeros,
+        promote_dtype: Callable = promote_dtype,
+        rngs: nnx.Rngs,
+        padding_mode: Any = "zeros",
+        padding_value: Any = 0,
+    ):
+        both: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, precision=precision, promote_dtype=promote_dtype)
+        both |= dict(kernel_init=kernel_init, rngs=rngs)
+        window: dict[str, Any] = dict(padding=padding, padding_mode=padding_mode, padding_value=padding_value)
+        window |= dict(kernel_dilation=kernel_dilation, multiplier=multiplier)
+        self.depthwise = DepthwiseConv(in_features, kernel_size, strides, use_bias=False, **window, **both)
+        one = 1 if is_int(kernel_size) else (1,) * len(self.depthwise.kernel_size)
+        self.pointwise = Conv(self.depthwise.out_features, out_features, one, use_bias=use_bias, bias_init=bias_init, **both)
+
+    def __call__(self, inputs: Array) -> Array:
+        return self.pointwise(self.depthwise(inputs))

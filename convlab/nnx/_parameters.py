@@ -1,0 +1,123 @@
+"""How NNX modules make and keep the parameters of a convolution, at construction or at the first call."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, InitVar
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.core import FrozenDict
+from flax.nnx.nn.dtypes import promote_dtype
+
+from .. import _layers
+from .._window import integer, is_int, wrong
+
+Array = jax.Array
+lecun_normal, zeros = nnx.initializers.lecun_normal(), nnx.initializers.zeros_init()
+
+
+class Pending(nnx.Param):
+    """In place of the parameters of a layer that has not seen its input: the random keys from which it will make them."""
+
+
+class Recipe(NamedTuple):
+    """How a layer makes its parameters."""
+
+    kernel_init: Callable
+    bias_init: Callable
+    kernel_metadata: tuple[tuple[str, Any], ...]
+    bias_metadata: tuple[tuple[str, Any], ...]
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Layer(nnx.Module):
+    """A module with `kernel` and `bias`.
+
+    Without `in_features` it makes them at its first call, eager or under `nnx.jit` in graph mode, or in `initialize(inputs)`.
+    Until then it has one `Pending` variable; gradients, optimizers and the transformations of plain JAX want them made before.
+    """
+
+    in_features: int | None
+    out_features: int
+    kernel_size: int | Sequence[int]
+    _: KW_ONLY
+    use_bias: bool = True
+    mask: Any = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    precision: Any = None
+    promote_dtype: Callable = promote_dtype
+    kernel_init: InitVar[Callable] = lecun_normal
+    bias_init: InitVar[Callable] = zeros
+    rngs: InitVar[nnx.Rngs]
+    kernel_metadata: InitVar[Mapping[str, Any]] = FrozenDict()
+    bias_metadata: InitVar[Mapping[str, Any]] = FrozenDict()
+
+    def __post_init__(self, kernel_init, bias_init, rngs, kernel_metadata, bias_metadata):
+        if self.in_features is not None:
+            integer("in_features", self.in_features)
+        self._check_options(self.in_features)
+        for field in dataclasses.fields(self):
+            if field.init and field.name != "mask":
+                setattr(self, field.name, _layers.frozen(getattr(self, field.name)))
+        if self.mask is not None and not isinstance(self.mask, jax.core.Tracer):
+            self.mask = nnx.static(_layers.Constant(self.mask))
+        self._int, self.kernel_size = is_int(self.kernel_size), self._size
+        recipe = Recipe(kernel_init, bias_init, tuple(kernel_metadata.items()), tuple(bias_metadata.items()))
+        keys = [rngs.params() for _ in range(1 + self.use_bias)]
+        image = self._known()
+        if image is None:
+            self._recipe, self.pending = recipe, Pending(jnp.stack(keys))
+        else:
+            self._make(recipe, keys, image)
+
+    def _known(self) -> tuple[int, ...] | None:
+        """What is known of the shape of the image before the first call, as far as the parameters depend on it."""
+        return None if self.in_features is None else (self.in_features,)
+
+    def _make(self, recipe: Recipe, keys: Any, image: tuple[int, ...]) -> None:
+        self.kernel_shape, bias_shape = self._checked_shapes(image)
+        kernel = recipe.kernel_init(keys[0], self.kernel_shape, self.param_dtype)
+        self.kernel = nnx.Param(kernel, **dict(recipe.kernel_metadata))
+        self.bias: Any = nnx.data(None)
+        if self.use_bias:
+            self.bias = nnx.Param(recipe.bias_init(keys[1], bias_shape, self.param_dtype), **dict(recipe.bias_metadata))
+
+    def initialize(self, inputs: Any) -> Any:
+        """Makes the parameters for images like `inputs`, an array or its abstract shape, if they are still missing.
+
+        Returns:
+            The layer itself.
+        """
+        self._initialize(inputs)
+        return self
+
+    def _initialize(self, inputs: Any) -> None:
+        if hasattr(self, "pending"):
+            image = self._image(inputs.shape)
+            self._check_options(image[-1])
+            self.in_features = image[-1]
+            self._make(self._recipe, self.pending[...], image)
+            del self._recipe, self.pending
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("kernel", "bias", "kernel_shape"):
+            hint = "Call the layer, or its `initialize(inputs)`, first."
+            raise wrong("in_features", "be known", None, f"`{name}`", hint, AttributeError)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _made(self, channels: int) -> int:
+        return integer("out_features", self.out_features)
+
+    def _lone(self) -> bool:
+        return self._int
+
+    def _promoted(self, inputs: Any) -> tuple[Array, Array, Array | None]:
+        self._check_inputs(inputs)
+        self._initialize(inputs)
+        bias = None if self.bias is None else self.bias[...]
+        return self.promote_dtype((inputs, self._effective(self.kernel[...]), bias), dtype=self.dtype)

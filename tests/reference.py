@@ -1,0 +1,299 @@
+"""An independent oracle for every public function: NumPy, any rank, wide types, clarity before speed.
+
+Floats are computed in float64, complex numbers in complex128, integers in int64, whatever comes in. Names, arguments
+and layout are convlab's own: `x` is `(*batch, *spatial, c)`, kernels `(*window, c // groups, features)`.
+
+Two ideas carry everything. *Padding is a gather*: `source` says where each position of a padded axis comes from, -1 for
+nowhere, so padding, its adjoint and the indices of a pool are one table. *Windows are a gather too*: `windows` shows
+`(*batch, *out, *size, c)`, and an operation is what it does along the taps.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+
+def wide(x):
+    """`x` in the widest type of its kind."""
+    x = np.asarray(x)
+    if x.dtype.kind in "bui":
+        return x.astype(np.int64)
+    return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+
+
+def spread(value, rank):
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
+
+
+def rank_of(x, window_shape):
+    """An int window means every spatial axis of an array with one batch axis."""
+    return len(window_shape) if isinstance(window_shape, (tuple, list)) else x.ndim - 2
+
+
+def spatial_of(x, rank):
+    return x.shape[x.ndim - 1 - rank : x.ndim - 1]
+
+
+# Geometry
+
+
+def reaches(size, dilation):
+    return tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
+
+
+def pad_pairs(padding, spatial, size, strides, dilation):
+    """`padding` in any of its forms as one (before, after) per axis."""
+    rank = len(spatial)
+    if not isinstance(padding, str):
+        return tuple(p if isinstance(p, (tuple, list)) else (p, p) for p in spread(padding, rank))
+    pairs = []
+    for n, reach, s in zip(spatial, reaches(size, dilation), strides):
+        total = max((-(-n // s) - 1) * s + reach - n, 0)
+        pairs.append(
+            {
+                "VALID": (0, 0),
+                "SAME": (total // 2, total - total // 2),
+                "SAME_LOWER": (total - total // 2, total // 2),
+                "CAUSAL": (reach - 1, 0),
+                "FULL": (reach - 1, reach - 1),
+                "CIRCULAR": ((reach - 1) // 2, reach // 2),
+                "REFLECT": ((reach - 1) // 2, reach // 2),
+            }[padding.upper()]
+        )
+    return tuple(pairs)
+
+
+def pad_modes(padding, padding_mode, rank):
+    """CIRCULAR and REFLECT say both how much and with what."""
+    if isinstance(padding, str) and padding.upper() in ("CIRCULAR", "REFLECT"):
+        padding_mode = padding.lower()
+    return spread(padding_mode, rank)
+
+
+def out_shape(spatial, size, strides, pads, dilation, ceil_mode=False):
+    """The number of windows per axis; in `ceil_mode` also one that hangs over the end, if it starts before it."""
+    out = []
+    for n, reach, s, (lo, hi) in zip(spatial, reaches(size, dilation), strides, pads):
+        span = n + lo + hi - reach
+        count = max(span // s + 1, 0)
+        out.append(count + (ceil_mode and span % s > 0 and count * s < n + lo + min(hi, 0)))
+    return tuple(out)
+
+
+def source(n, lo, hi, mode):
+    """Where each position of an axis of `n`, padded by `lo` and `hi`, comes from; -1: from nowhere."""
+    at = np.arange(-lo, n + hi)
+    if mode == "reflect":
+        return (n - 1) - np.abs((n - 1) - np.abs(at))
+    if mode == "replicate":
+        return np.clip(at, 0, n - 1)
+    if mode == "circular":
+        first, last = max(0, -lo), n - max(0, -hi)
+        return first + (at - first) % (last - first)
+    return np.where((at >= 0) & (at < n), at, -1)
+
+
+def take(x, at, axis, value):
+    """`x` at the positions `at` of an axis, `value` where they are -1."""
+    if x.shape[axis] == 0:
+        x = np.full(x.shape[:axis] + (1,) + x.shape[axis + 1 :], value)
+    taken = np.take(x, at, axis)
+    nowhere = (at < 0).reshape(at.shape + (1,) * (x.ndim - 1 - axis))
+    return np.where(nowhere, np.asarray(value, taken.dtype), taken)
+
+
+def windows(x, size, strides, dilation, out):
+    """`(*batch, *spatial, c)` -> `(*batch, *out, *size, c)`."""
+    rank = len(size)
+    first = x.ndim - 1 - rank
+    for axis, (k, s, d, count) in enumerate(zip(size, strides, dilation, out)):
+        x = np.take(x, np.arange(count)[:, None] * s + np.arange(k) * d, first + 2 * axis)
+    spatial, taps = range(first, first + 2 * rank, 2), range(first + 1, first + 2 * rank, 2)
+    return x.transpose(*range(first), *spatial, *taps, x.ndim - 1)
+
+
+# Padding and convolution
+
+
+def pad(x, padding, mode="zeros", value=0):
+    x = np.asarray(x)
+    rank = len(padding) if isinstance(padding, (tuple, list)) else x.ndim - 2
+    pads, first = pad_pairs(padding, spatial_of(x, rank), None, None, None), x.ndim - 1 - rank
+    for axis, ((lo, hi), how) in enumerate(zip(pads, spread(mode, rank)), start=first):
+        x = take(x, source(x.shape[axis], lo, hi, how), axis, value if how == "constant" else 0)
+    return x
+
+
+def dilate(x, dilation):
+    """Zeros between the elements of the spatial axes."""
+    first = x.ndim - 1 - len(dilation)
+    for axis, d in enumerate(dilation, start=first):
+        at = np.arange(max(0, (x.shape[axis] - 1) * d + 1))
+        x = take(x, np.where(at % d, -1, at // d), axis, 0)
+    return x
+
+
+def conv(
+    x, kernel, bias=None, *, strides=1, padding="SAME", padding_mode="zeros", padding_value=0, input_dilation=1,
+    kernel_dilation=1, feature_group_count=1, flip_kernel=False, mask=None,
+):  # fmt: skip
+    x, kernel = wide(x), wide(kernel) if mask is None else wide(kernel) * wide(mask)
+    rank, groups = kernel.ndim - 2, feature_group_count
+    size, strides, dilation = kernel.shape[:rank], spread(strides, rank), spread(kernel_dilation, rank)
+    x = dilate(x, spread(input_dilation, rank))
+    pads = pad_pairs(padding, spatial_of(x, rank), size, strides, dilation)
+    out = out_shape(spatial_of(x, rank), size, strides, pads, dilation)
+    view = windows(pad(x, pads, pad_modes(padding, padding_mode, rank), padding_value), size, strides, dilation, out)
+    if flip_kernel:
+        kernel = np.flip(kernel, range(rank))
+    taps, (c, features) = math.prod(size), kernel.shape[rank:]
+    view = view.reshape(view.shape[: view.ndim - 1 - rank] + (taps, groups, c))
+    y = np.einsum("...tgi,tigo->...go", view, kernel.reshape(taps, c, groups, features // groups))
+    y = y.reshape(y.shape[:-2] + (features,))
+    return y if bias is None else y + wide(bias)
+
+
+def conv_transpose(
+    x, kernel, bias=None, *, strides=1, padding="SAME", padding_mode="zeros", kernel_dilation=1, feature_group_count=1,
+    output_padding=0, output_shape=None, transpose_kernel=False, use_consistent_padding=False,
+):  # fmt: skip
+    x, kernel = wide(x), wide(kernel)
+    rank, groups = kernel.ndim - 2, feature_group_count
+    size, strides, dilation = kernel.shape[:rank], spread(strides, rank), spread(kernel_dilation, rank)
+    spatial, reach = spatial_of(x, rank), reaches(size, dilation)
+    if transpose_kernel:  # (*k, out / groups, in): the kernel of the convolution that this one is the adjoint of
+        kernel = kernel.reshape(size + (-1, groups, kernel.shape[-1] // groups)).transpose(
+            *range(rank), rank + 1, rank + 2, rank
+        )
+    else:  # (*k, in / groups, out), not flipped: lax's
+        kernel = np.flip(kernel, range(rank))
+        kernel = kernel.reshape(size + (-1, groups, kernel.shape[-1] // groups)).swapaxes(rank, rank + 1)
+    # kernel: (*k, groups, in / groups, out / groups). Every input element adds its multiple of it to the result.
+    whole = tuple((n - 1) * s + r for n, s, r in zip(spatial, strides, reach))
+    batch, features = x.shape[: x.ndim - 1 - rank], groups * kernel.shape[-1]
+    x = x.reshape(x.shape[:-1] + (groups, x.shape[-1] // groups))
+    y = np.zeros(batch + whole + (groups, kernel.shape[-1]), np.result_type(x, kernel))
+    for tap in np.ndindex(*size):
+        at = tuple(slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip(tap, dilation, spatial, strides))
+        y[(..., *at, slice(None), slice(None))] += np.einsum("...gi,gio->...go", x, kernel[tap])
+    y = y.reshape(batch + whole + (features,))
+
+    pads, natural = transposed_geometry(padding, spatial, reach, strides, use_consistent_padding)
+    sizes = tuple(n + more for n, more in zip(natural, spread(output_padding, rank)))
+    sizes = sizes if output_shape is None else spread(output_shape, rank)
+    modes = pad_modes(padding, padding_mode, rank)
+    for axis, (n, (lo, hi), mode) in enumerate(zip(sizes, pads, modes), start=len(batch)):
+        if mode == "zeros":
+            y = take(y, source(y.shape[axis], -lo, n + lo - y.shape[axis], "zeros"), axis, 0)
+        else:
+            y = take(y, source(y.shape[axis], 0, n + lo + hi - y.shape[axis], "zeros"), axis, 0)
+            y = pad_adjoint(y, axis, n, lo, hi, mode)
+    return y if bias is None else y + wide(bias)
+
+
+def transposed_geometry(padding, spatial, reach, strides, consistent):
+    """The pads of the convolution whose adjoint this is, and the size of its input; for a name, whole strides of it."""
+    whole = tuple((n - 1) * s + r for n, s, r in zip(spatial, strides, reach))
+    if not isinstance(padding, str) or padding.upper() == "FULL":
+        pads = pad_pairs(padding, spatial, reach, strides, (1,) * len(reach))
+        if not consistent and not isinstance(padding, str):  # lax: pads of the dilated input
+            pads = tuple((r - 1 - lo, r - 1 - hi) for r, (lo, hi) in zip(reach, pads))
+        return pads, tuple(w - lo - hi for w, (lo, hi) in zip(whole, pads))
+    sizes = tuple(n * s for n, s in zip(spatial, strides))
+    pads = pad_pairs(padding, sizes, reach, strides, (1,) * len(reach))
+    if padding.upper() == "VALID":
+        sizes = tuple(max(n, w) for n, w in zip(sizes, whole))
+    if padding.upper() == "CAUSAL" and not consistent:  # causal itself, not the adjoint of something causal
+        pads = tuple((0, r - 1) for r in reach)
+    return pads, sizes
+
+
+def pad_adjoint(y, axis, n, lo, hi, mode):
+    """What stands at a padded position goes back to where it came from."""
+    at, moved = source(n, lo, hi, mode), np.moveaxis(y, axis, 0)
+    x = np.zeros((n,) + moved.shape[1:], y.dtype)
+    np.add.at(x, at[at >= 0], moved[at >= 0])
+    return np.moveaxis(x, 0, axis)
+
+
+def conv_local(
+    x, kernel, bias=None, *, kernel_size, strides=1, padding="VALID", input_dilation=1, kernel_dilation=1
+):  # fmt: skip
+    """`kernel`: `(*out, c * taps, features)`, channels before taps as in Flax's ConvLocal."""
+    x, kernel = wide(x), wide(kernel)
+    rank = kernel.ndim - 2
+    size, strides, dilation = spread(kernel_size, rank), spread(strides, rank), spread(kernel_dilation, rank)
+    x = dilate(x, spread(input_dilation, rank))
+    pads = pad_pairs(padding, spatial_of(x, rank), size, strides, dilation)
+    out = out_shape(spatial_of(x, rank), size, strides, pads, dilation)
+    view = windows(pad(x, pads), size, strides, dilation, out)
+    view = np.moveaxis(view, -1, view.ndim - 1 - rank)  # (*batch, *out, c, *size)
+    view = view.reshape(view.shape[: view.ndim - 1 - rank] + (-1,))
+    y = np.einsum("...p,...po->...o", view, kernel)
+    return y if bias is None else y + wide(bias)
+
+
+def deform_conv(
+    x, offset, kernel, bias=None, *, mask=None, strides=1, padding="SAME", kernel_dilation=1, feature_group_count=1
+):  # fmt: skip
+    x, offset, kernel = wide(x), wide(offset), wide(kernel)
+    rank, c = kernel.ndim - 2, x.shape[-1]
+    size, strides, dilation = kernel.shape[:rank], spread(strides, rank), spread(kernel_dilation, rank)
+    spatial, taps = spatial_of(x, rank), math.prod(kernel.shape[:rank])
+    pads = pad_pairs(padding, spatial, size, strides, dilation)
+    batch, out = offset.shape[: x.ndim - 1 - rank], offset.shape[x.ndim - 1 - rank : -1]
+    offset = offset.reshape((math.prod(batch),) + out + (offset.shape[-1] // (taps * rank), taps, rank))
+    groups = offset.shape[-3]
+    weight = np.ones(offset.shape[:-1]) if mask is None else wide(mask).reshape(offset.shape[:-1])
+    images = x.reshape((math.prod(batch),) + spatial + (groups, c // groups))
+    view = np.zeros((len(images),) + out + (taps, groups, c // groups))
+    for n, o, g, t in itertools.product(range(len(images)), np.ndindex(*out), range(groups), range(taps)):
+        tap = np.unravel_index(t, size)
+        corner = [i * s + k * d - lo for i, s, k, d, (lo, _) in zip(o, strides, tap, dilation, pads)]
+        sample = multilinear(images[n][..., g, :], corner + offset[(n, *o, g, t)])
+        view[(n, *o, t, g)] = weight[(n, *o, g, t)] * sample
+    view = view.reshape((len(images),) + out + (taps, feature_group_count, c // feature_group_count))
+    features = kernel.shape[-1]
+    kernel = kernel.reshape(taps, kernel.shape[-2], feature_group_count, -1)
+    y = np.einsum("...tgi,tigo->...go", view, kernel).reshape(batch + out + (features,))
+    return y if bias is None else y + wide(bias)
+
+
+def multilinear(image, position):
+    """`image`, `(*spatial, c)`, between its elements, zero around it."""
+    base, total = np.floor(position).astype(int), 0.0
+    for corner in itertools.product((0, 1), repeat=len(base)):
+        at = base + corner
+        if all(0 <= i < n for i, n in zip(at, image.shape)):
+            total = total + np.prod(1 - np.abs(position - at)) * image[tuple(at)]
+    return total
+
+
+def conv_matrix(kernel, input_shape, **options):
+    basis = np.eye(math.prod(input_shape)).reshape((-1, *input_shape))
+    return conv(basis, kernel, **options).reshape(len(basis), -1).T
+
+
+# Patches
+
+
+def unfold(x, window_shape, strides=1, padding="VALID", *, window_dilation=1):
+    x = np.asarray(x)
+    rank = rank_of(x, window_shape)
+    size, strides, dilation = (spread(v, rank) for v in (window_shape, strides, window_dilation))
+    pads = pad_pairs(padding, spatial_of(x, rank), size, strides, dilation)
+    out = out_shape(spatial_of(x, rank), size, strides, pads, dilation)
+    return windows(pad(x, pads), size, strides, dilation, out)
+
+
+def fold(patches, output_shape, strides=1, padding="VALID", *, window_dilation=1):
+    patches, output_shape = wide(patches), tuple(output_shape)
+    rank = len(output_shape)
+    batch, size = patches.shape[: -1 - 2 * rank], patches.shape[-1 - rank : -1]
+    strides, dilation, n = spread(strides, rank), spread(window_dilation, rank), math.prod(output_shape)
+    home = np.arange(n).reshape(*output_shape, 1) + 1  # so that padding, 0, is nobody's home
+    at = unfold(home, size, strides, padding, window_dilation=dilation).ravel()
+    y = np.zeros((n + 1, *batch, patches.shape[-1]), patches.dtype)
+    np.add.at(y, at, np.moveaxis(patches.reshape(*batch, at.size, -1), -2, 0))
+    return np.moveaxis(y[1:], 0, -2).reshape(*batch, *output_shape, -1)

@@ -1,0 +1,233 @@
+"""The oracle of the pools. An operation is what it does along the taps of `view`."""
+
+import itertools
+import math
+
+import numpy as np
+from reference import conv, out_shape, pad_pairs, rank_of, source, spatial_of, spread, take, wide, windows
+
+
+def geometry(x, window_shape, strides, padding, window_dilation, ceil_mode):
+    rank = rank_of(x, window_shape)
+    size, dilation = spread(window_shape, rank), spread(window_dilation, rank)
+    strides = spread(1 if strides is None else strides, rank)
+    pads = pad_pairs(padding, spatial_of(x, rank), size, strides, dilation)
+    return size, strides, dilation, pads, out_shape(spatial_of(x, rank), size, strides, pads, dilation, ceil_mode)
+
+
+def view(x, window_shape, strides=None, padding="VALID", window_dilation=1, ceil_mode=False, fill=(0, 0)):
+    """`(*batch, *out, taps, c)`; outside `x`: `fill[0]` in the padding, `fill[1]` in what hangs over."""
+    size, strides, dilation, pads, out = geometry(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    first = x.ndim - 1 - len(size)
+    for axis, (lo, hi) in enumerate(pads, start=first):
+        x = take(x, source(x.shape[axis], lo, hi, "zeros"), axis, fill[0])
+    for axis, (k, s, d, count) in enumerate(zip(size, strides, dilation, out), start=first):
+        over = max(0, (count - 1) * s + (k - 1) * d + 1 - x.shape[axis])
+        x = take(x, source(x.shape[axis], 0, over, "zeros"), axis, fill[1])
+    w = windows(x, size, strides, dilation, out)
+    return w.reshape(w.shape[: first + len(size)] + (math.prod(size), w.shape[-1]))
+
+
+def positions(x, rank):
+    """The flat index of every element over the spatial axes, in the shape of one channel of one example."""
+    spatial = spatial_of(x, rank)
+    return np.arange(math.prod(spatial)).reshape(*spatial, 1)
+
+
+def lowest(dtype, sign=1):
+    """What never wins a maximum (`sign=1`) or a minimum (`sign=-1`), times `sign`."""
+    if dtype.kind in "iu":
+        return sign * (np.iinfo(dtype).min if sign > 0 else np.iinfo(dtype).max)
+    return (0 if sign > 0 else -1) if dtype.kind == "b" else -np.inf
+
+
+def extreme(sign, x, geometry, return_indices):
+    """The largest of `sign * x`: the first of equals, a NaN before everything."""
+    x = np.asarray(x)
+    low = lowest(x.dtype, sign)
+    w = view(sign * wide(x), *geometry, fill=(low, low))
+    y = sign * w.max(-2)
+    if not return_indices:
+        return y
+    home = view(positions(x, rank_of(x, geometry[0])), *geometry, fill=(-1, -1))
+    wins = (home >= 0) & ((w == w.max(-2, keepdims=True)) | (w != w))
+    tap = wins.argmax(-2)[..., None, :]
+    return y, np.take_along_axis(np.broadcast_to(home, w.shape), tap, -2)[..., 0, :]
+
+
+def max_pool(
+    x, window_shape, strides=None, padding="VALID", *, window_dilation=1, ceil_mode=False, return_indices=False
+):  # fmt: skip
+    return extreme(1, x, (window_shape, strides, padding, window_dilation, ceil_mode), return_indices)
+
+
+def min_pool(
+    x, window_shape, strides=None, padding="VALID", *, window_dilation=1, ceil_mode=False, return_indices=False
+):  # fmt: skip
+    return extreme(-1, x, (window_shape, strides, padding, window_dilation, ceil_mode), return_indices)
+
+
+def counts(x, geometry, count_include_pad):
+    """How many elements of each window count: those of `x`, with or without those of the padding."""
+    ones = np.ones(spatial_of(x, rank_of(x, geometry[0])) + (1,), np.int64)
+    return view(ones, *explicit(x, geometry), fill=(int(count_include_pad), 0)).sum(-2)
+
+
+def explicit(x, geometry):
+    """The same with tuples: an array without batch axes may not be given an int window."""
+    window_shape, *rest = geometry
+    return (spread(window_shape, rank_of(x, window_shape)), *rest)
+
+
+def divide(total, count):
+    """A window of nothing has the average 0."""
+    return np.where(count == 0, 0, total / np.where(count == 0, 1, count))
+
+
+def sum_pool(x, window_shape, strides=None, padding="VALID", *, window_dilation=1, ceil_mode=False):
+    return view(wide(x), window_shape, strides, padding, window_dilation, ceil_mode).sum(-2)
+
+
+def avg_pool(
+    x, window_shape, strides=None, padding="VALID", count_include_pad=True, *, window_dilation=1, ceil_mode=False,
+    divisor_override=None,
+):  # fmt: skip
+    geometry = (window_shape, strides, padding, window_dilation, ceil_mode)
+    total = view(wide(x), *geometry).sum(-2)
+    return divide(total, counts(x, geometry, count_include_pad) if divisor_override is None else divisor_override)
+
+
+def lp_pool(x, window_shape, strides=None, padding="VALID", *, norm_type=2.0, window_dilation=1, ceil_mode=False):
+    geometry = (window_shape, strides, padding, window_dilation, ceil_mode)
+    w = np.abs(view(wide(x), *geometry))
+    if norm_type == math.inf:
+        return w.max(-2)
+    return (divide((w**norm_type).sum(-2), counts(x, geometry, True)) * w.shape[-2]) ** (1 / norm_type)
+
+
+def gem_pool(x, window_shape, strides=None, padding="VALID", *, p=3.0):
+    return avg_pool(np.abs(wide(x)) ** p, window_shape, strides, padding) ** (1 / p)
+
+
+def softmax_pool(x, window_shape, strides=None, padding="VALID", *, temperature=1.0):
+    w = view(wide(x) * 1.0, window_shape, strides, padding, fill=(-np.inf, -np.inf))
+    weight = np.exp((w - w.max(-2, keepdims=True)) / temperature)
+    return (weight * np.where(np.isinf(w), 0, w)).sum(-2) / weight.sum(-2)
+
+
+def top_k_pool(x, window_shape, strides=None, padding="VALID", *, k=2):
+    w = view(wide(x) * 1.0, window_shape, strides, padding, fill=(-np.inf, -np.inf))
+    return np.sort(w, -2)[..., -k:, :].mean(-2)
+
+
+def mixed_pool(x, window_shape, strides=None, padding="VALID", *, alpha=0.5):
+    geometry = (window_shape, strides, padding)
+    return alpha * max_pool(x, *geometry) + (1 - alpha) * avg_pool(x, *geometry)
+
+
+def stochastic_pool(x, window_shape, strides=None, padding="VALID"):
+    """The expectation: each activation, which is not negative, is drawn in proportion to itself."""
+    w = view(wide(x), window_shape, strides, padding)
+    return divide((w * w).sum(-2), w.sum(-2))
+
+
+def pool(x, init, reduce_fn, window_shape, strides=None, padding="VALID"):
+    """`reduce_fn`: a function of two NumPy arrays."""
+    w, y = view(wide(x), window_shape, strides, padding, fill=(init, init)), init
+    for tap in range(w.shape[-2]):
+        y = reduce_fn(y, w[..., tap, :])
+    return y
+
+
+def blur_pool(x, window_shape=3, strides=2, padding="SAME", *, padding_mode="reflect"):
+    x = np.asarray(x)
+    rank = rank_of(x, window_shape)
+    kernel = np.ones(1)
+    for k in spread(window_shape, rank):
+        kernel = np.multiply.outer(kernel, [math.comb(k - 1, i) / 2 ** (k - 1) for i in range(k)])
+    kernel = np.repeat(kernel[0][..., None, None], x.shape[-1], -1)
+    return conv(
+        x, kernel, strides=strides, padding=padding, padding_mode=padding_mode, feature_group_count=x.shape[-1]
+    )  # fmt: skip
+
+
+# Windows that depend on the size of the input
+
+
+def adaptive_windows(x, output_shape):
+    """The output's sizes, and for every place of it the elements of its window, `(*batch, taps, c)`, and their flat indices."""
+    rank = rank_of(x, output_shape)
+    spatial = spatial_of(x, rank)
+    out = tuple(n if o is None else o for n, o in zip(spatial, spread(output_shape, rank)))
+    home, first = positions(x, rank)[..., 0], x.ndim - 1 - rank
+    flat = x.reshape(x.shape[:first] + (home.size, x.shape[-1]))
+    boxes = (tuple(slice(i * n // o, -(-(i + 1) * n // o)) for i, n, o in zip(at, spatial, out)) for at in np.ndindex(*out))
+    return out, [(flat[..., home[box].ravel(), :], home[box].ravel()) for box in boxes]
+
+
+def adaptive(x, output_shape, reduce):
+    out, seen = adaptive_windows(wide(x), output_shape)
+    y = np.stack([reduce(elements, inside) for elements, inside in seen], -2)
+    return y.reshape(y.shape[:-2] + out + y.shape[-1:])
+
+
+def adaptive_avg_pool(x, output_shape):
+    return adaptive(x, output_shape, lambda elements, inside: elements.mean(-2))
+
+
+def first_max(elements, inside):
+    wins = (elements == elements.max(-2, keepdims=True)) | (elements != elements)
+    return inside[wins.argmax(-2)]
+
+
+def adaptive_max_pool(x, output_shape, *, return_indices=False):
+    y = adaptive(x, output_shape, lambda elements, inside: elements.max(-2))
+    return (y, adaptive(x, output_shape, first_max)) if return_indices else y
+
+
+def spatial_pyramid_pool(x, levels=(1, 2, 4), *, reduce="max"):
+    x = np.asarray(x)
+    one = {"max": adaptive_max_pool, "avg": adaptive_avg_pool}[reduce]
+    return np.concatenate([one(x, level).reshape(len(x), -1) for level in levels], -1)
+
+
+def global_avg_pool(x, *, keepdims=False):
+    return wide(x).mean(tuple(range(1, np.ndim(x) - 1)), keepdims=keepdims)
+
+
+def global_max_pool(x, *, keepdims=False):
+    return wide(x).max(tuple(range(1, np.ndim(x) - 1)), keepdims=keepdims)
+
+
+def fractional_starts(n, k, count, u):
+    """Graham's sequence as PyTorch draws it: `count` windows of `k` in `n` from one sample `u`, the last at the end."""
+    step = (n - k) / (count - 1) if count > 1 else 0
+    return [int((i + u) * step) - int(u * step) for i in range(count - 1)] + [n - k]
+
+
+def fractional_max_pool(x, window_shape, *, output_shape=None, output_ratio=None, samples, return_indices=False):
+    x, samples = wide(x), wide(samples)
+    rank = rank_of(x, window_shape)
+    spatial, size = spatial_of(x, rank), spread(window_shape, rank)
+    if output_shape is None:
+        output_shape = tuple(int(n * r) for n, r in zip(spatial, spread(output_ratio, rank)))
+    out = spread(output_shape, rank)
+    first = x.ndim - 1 - rank
+    y, at = np.zeros(x.shape[:first] + out + x.shape[-1:]), np.zeros(x.shape[:first] + out + x.shape[-1:], int)
+    home = positions(x, rank)[..., 0]
+    for b, c in itertools.product(np.ndindex(*x.shape[:first]), range(x.shape[-1])):
+        starts = [fractional_starts(*axis) for axis in zip(spatial, size, out, samples[(*b, c)])]
+        for o in np.ndindex(*out):
+            box = tuple(slice(s[i], s[i] + k) for s, i, k in zip(starts, o, size))
+            elements, inside = x[b][(*box, c)].ravel()[:, None], home[box].ravel()
+            y[(*b, *o, c)], at[(*b, *o, c)] = elements.max(), first_max(elements, inside)[0]
+    return (y, at) if return_indices else y
+
+
+def max_unpool(x, indices, output_shape):
+    x, indices, rank = wide(x), np.asarray(indices), len(output_shape)
+    batch = x.shape[: x.ndim - 1 - rank]
+    y = np.zeros((*batch, math.prod(output_shape), x.shape[-1]), x.dtype)
+    flat = (*batch, -1, x.shape[-1])
+    np.put_along_axis(y, indices.reshape(flat), x.reshape(flat), -2)
+    return y.reshape(*batch, *output_shape, -1)

@@ -1,0 +1,145 @@
+"""The rules of the house: who imports whom, what is public, what every docstring has."""
+
+import ast
+import doctest
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import convlab
+
+PACKAGE = pathlib.Path(convlab.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+# Who may import whom; "public" is `import convlab` itself.
+PUBLIC = {"public", "nnx", "linen", "analysis", "viz", "weights", "sharding"}
+OPERATIONS = {room(p) for p in SOURCES if room(p).startswith("_")} - {"__init__", "_window", "_lowering", "_layers"}
+ARROWS = dict.fromkeys(OPERATIONS, {"_window", "_lowering", *OPERATIONS}) | {
+    "_window": set(),
+    "_lowering": {"_window"},
+    "_layers": {"_window", *OPERATIONS},
+    "nnx": {"_layers", "_window", *OPERATIONS},
+    "linen": {"_layers", "_window", *OPERATIONS},
+    "analysis": PUBLIC,
+    "viz": PUBLIC,
+    "weights": PUBLIC,
+    "sharding": PUBLIC,
+}
+
+
+def imported(path):
+    """The absolute names of the modules that a source imports, at any depth."""
+    package = ("convlab", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            yield from (f"{module}.{a.name}" for a in node.names) if module == "convlab" else (module,)
+
+
+def rooms_imported(path):
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        if top == "convlab":
+            first = rest.split(".")[0]
+            yield first if first in ARROWS else "public"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if room(p) != "__init__"], ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_arrows(path):
+    assert room(path) in ARROWS, "a new room of the house needs its arrows"
+    assert set(rooms_imported(path)) - {room(path)} <= ARROWS[room(path)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_module_systems_import_flax(path):
+    systems = {"nnx", "linen", "weights", "analysis"}
+    assert room(path) in systems or not any(name.split(".")[0] == "flax" for name in imported(path))
+
+
+def test_import_convlab_imports_no_flax():
+    program = "import sys, convlab; print([m for m in sys.modules if m.split('.')[0] in ('flax', 'torch', 'matplotlib')])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) < 400
+
+
+DESIGNED = {
+    "conv", "conv_transpose", "conv_local", "deform_conv", "conv_general_dilated", "max_pool", "min_pool", "avg_pool",
+    "sum_pool", "lp_pool", "pool", "max_unpool", "adaptive_avg_pool", "adaptive_max_pool", "fractional_max_pool",
+    "global_avg_pool", "global_max_pool", "gem_pool", "softmax_pool", "top_k_pool", "mixed_pool", "stochastic_pool",
+    "blur_pool", "spatial_pyramid_pool", "unfold", "fold", "pad", "conv_matrix", "Window", "accelerate", "explain",
+}  # fmt: skip
+
+
+def test_exports_are_complete_and_sorted():
+    public = {n for n, v in vars(convlab).items() if not n.startswith("_") and not inspect.ismodule(v)}
+    assert public >= DESIGNED
+    assert list(convlab.__all__) == sorted(convlab.__all__)
+    assert set(convlab.__all__) == public
+
+
+def public_functions():
+    return [getattr(convlab, name) for name in sorted(DESIGNED) if hasattr(convlab, name)]
+
+
+@pytest.mark.parametrize("function", public_functions(), ids=lambda f: f.__name__)
+def test_docstrings_say_shapes_errors_an_example_and_the_source(function):
+    text = inspect.cleandoc(function.__doc__)
+    arguments = [n for n in inspect.signature(function).parameters if n not in ("args", "kwargs")]
+    for title in ("Args:", "Raises:", "Example:") if arguments else ("Example:",):
+        assert f"\n{title}\n" in text, title
+    missing = [name for name in arguments if name not in text.split("Args:")[1]]
+    assert not missing
+    assert "Error" in text.split("Raises:")[1] if arguments else True
+    assert ">>>" in text
+    assert function.__name__ in ("accelerate", "explain") or any(word in text for word in ("Equals", "Source:", "arXiv"))
+
+
+@pytest.mark.parametrize("function", public_functions(), ids=lambda f: f.__name__)
+def test_examples_run(function):
+    names = vars(convlab) | {"convlab": convlab, "jax": jax, "jnp": jnp, "np": np}
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    tests = doctest.DocTestFinder(recurse=False).find(function, function.__name__, globs=names)
+    output = []
+    for test in tests:
+        runner.run(test, out=output.append)
+    assert runner.summarize(verbose=False).attempted > 0
+    assert not output, "".join(output)
+
+
+def test_options_are_keyword_only():
+    """Flax's positional options stay positional; everything else has a name at the call."""
+    flax = {"window_shape", "strides", "padding", "count_include_pad", "levels", "mode", "value", "bias"}
+    for function in public_functions():
+        if function.__name__ in ("conv_general_dilated", "Window", "explain", "accelerate"):
+            continue
+        for name, parameter in inspect.signature(function).parameters.items():
+            positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            assert not positional or parameter.default is parameter.empty or name in flax, (function.__name__, name)
+
+
+def test_padding_means_pads_in_every_function():
+    """One default strides, one default padding, wherever the name occurs."""
+    for function in public_functions():
+        parameters = inspect.signature(function).parameters
+        if function.__name__.endswith("_pool") and "padding" in parameters and function.__name__ != "blur_pool":
+            assert parameters["padding"].default == "VALID"
+            assert parameters["strides"].default is None

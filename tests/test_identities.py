@@ -1,0 +1,215 @@
+"""Laws that hold for every size, over geometries drawn by hypothesis."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from quick import quick
+from reference import pad_pairs
+
+import convlab
+
+NAMES = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL", "CIRCULAR", "REFLECT")
+
+
+def laws(examples):
+    """So many draws, the same ones every time; nothing is stored."""
+    return settings(
+        max_examples=examples, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+
+
+@st.composite
+def geometries(draw, ranks=(1, 2), names=NAMES, largest_stride=3):
+    """`(spatial, size, strides, padding, dilation)` with at least one window."""
+    rank = draw(st.sampled_from(ranks))
+
+    def several(low, high):
+        return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+    size, strides, dilation = several(1, 3), several(1, largest_stride), several(1, 2)
+    pairs = st.tuples(*[st.tuples(st.integers(-1, 2), st.integers(-1, 2))] * rank)
+    padding = draw(st.one_of(st.sampled_from(names), st.integers(0, 2), pairs) if names else pairs)
+    reach = tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
+    spatial = tuple(r + 2 + draw(st.integers(0, 2)) for r in reach)
+    return spatial, size, strides, padding, dilation
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed + sum(shape)).normal(size=shape)
+
+
+def inner(a, b):
+    return float((a * b).sum())
+
+
+@laws(200)
+@given(geometries(ranks=(1, 2, 3, 4)), st.booleans())
+def test_window_tells_the_pads_and_the_output(geometry, ceil_mode):
+    spatial, size, strides, padding, dilation = geometry
+    window = convlab.Window(size, strides, padding, dilation, ceil_mode=ceil_mode)
+    declared = pad_pairs(padding, spatial, size, strides, dilation)
+    starts = [
+        [s for s in range(-lo, n + hi, stride) if s + reach <= n + hi or (ceil_mode and s < n and s - stride + reach < n + hi)]
+        for n, (lo, hi), stride, reach in zip(spatial, declared, strides, window.reach)
+    ]
+    assert window.reach == tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
+    assert window.out(spatial) == tuple(map(len, starts))
+    for (lo, hi), (lo_, hi_), n, s, reach in zip(window.pads(spatial), declared, spatial, starts, window.reach):
+        assert (lo, hi) == (lo_, max(hi_, s[-1] + reach - n) if ceil_mode else hi_)
+
+
+def test_windows_with_the_same_numbers_are_one():
+    loose = convlab.Window([3, 3], np.int64(2), [[1, 1], 1], (1, 1))
+    assert loose == convlab.Window((3, 3), (2, 2), 1)
+    assert hash(loose) == hash(convlab.Window((3, 3), (2, 2), 1))
+
+
+@laws(12)
+@given(geometries(), st.integers(1, 2))
+def test_conv_transpose_is_the_adjoint_of_conv(geometry, groups):
+    spatial, size, strides, padding, dilation = geometry
+    with jax.enable_x64(True):
+        x, kernel = numbers(2, *spatial, 2 * groups), numbers(*size, 2, 3 * groups)
+        options = dict(strides=strides, padding=padding, kernel_dilation=dilation, feature_group_count=groups)
+        pairs = pad_pairs(padding, spatial, size, strides, dilation)
+        mode = {"CIRCULAR": "circular", "REFLECT": "reflect"}.get(padding, "zeros")
+
+        @quick
+        def both(x, kernel):
+            y = convlab.conv(x, kernel, **options)
+            dy = jnp.cos(jnp.arange(y.size)).reshape(y.shape)
+            dx = convlab.conv_transpose(
+                dy, kernel, **options | dict(padding=pairs, padding_mode=mode), output_shape=spatial,
+                transpose_kernel=True, use_consistent_padding=True,
+            )  # fmt: skip
+            return y, dy, dx
+
+        y, dy, dx = both(x, kernel)
+        assert dx.shape == x.shape
+        np.testing.assert_allclose(inner(y, dy), inner(x, dx), rtol=1e-10)
+
+
+@laws(10)
+@given(geometries(names=("VALID", "SAME", "FULL", "REFLECT", "CIRCULAR")), st.booleans())
+def test_conv_is_a_matrix_and_linear_in_both(geometry, flip):
+    spatial, size, strides, padding, dilation = geometry
+    with jax.enable_x64(True):
+        x, z, kernel, other = (
+            numbers(*spatial, 2), numbers(*spatial, 2, seed=1), numbers(*size, 2, 3), numbers(*size, 2, 3, seed=1)
+        )  # fmt: skip
+        options = dict(strides=strides, padding=padding, kernel_dilation=dilation, flip_kernel=flip)
+        matrix = quick(lambda kernel: convlab.conv_matrix(kernel, (*spatial, 2), **options))(kernel)
+        conv = quick(lambda x, kernel: convlab.conv(x, kernel, **options))
+        y = conv(x, kernel)
+        assert matrix.shape == (y.size, x.size)
+        np.testing.assert_allclose(matrix @ x.ravel(), y.ravel(), atol=1e-10)
+        combined = conv(2 * x - z, kernel + 3 * other)
+        parts = [conv(a, b) for a in (x, z) for b in (kernel, other)]
+        np.testing.assert_allclose(combined, 2 * parts[0] + 6 * parts[1] - parts[2] - 3 * parts[3], atol=1e-10)
+
+
+@laws(12)
+@given(geometries(ranks=(1, 2, 3), names=("VALID", "SAME", "SAME_LOWER", "FULL")))
+def test_fold_is_the_adjoint_of_unfold(geometry):
+    spatial, size, strides, padding, dilation = geometry
+    with jax.enable_x64(True):
+        x = numbers(2, *spatial, 2)
+        options = dict(strides=strides, padding=padding, window_dilation=dilation)
+        patches = quick(lambda x: convlab.unfold(x, size, **options))(x)
+        other = numbers(*patches.shape, seed=1)
+        folded = quick(lambda patches: convlab.fold(patches, spatial, **options))(other)
+        assert folded.shape == x.shape
+        np.testing.assert_allclose(inner(patches, other), inner(x, folded), rtol=1e-10)
+
+
+@laws(10)
+@given(geometries(), st.sampled_from(["max", "min", "sum"]))
+def test_pools_reduce_the_patches(geometry, name):
+    spatial, size, strides, _, dilation = geometry
+    x = numbers(2, *spatial, 2)
+    patches = quick(lambda x: convlab.unfold(x, size, strides, window_dilation=dilation))(x)
+    taps = tuple(range(patches.ndim - 1 - len(size), patches.ndim - 1))
+    expected = getattr(np, name)(np.asarray(patches), taps)
+    actual = quick(lambda x: getattr(convlab, f"{name}_pool")(x, size, strides, window_dilation=dilation))(x)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@laws(10)
+@given(geometries(names=None, largest_stride=1), st.integers(1, 3))
+def test_a_circular_convolution_commutes_with_rolling(geometry, step):
+    spatial, size, _, _, dilation = geometry
+    x, kernel = numbers(2, *spatial, 2), numbers(*size, 2, 3)
+    axes = tuple(range(1, x.ndim - 1))
+
+    conv = quick(lambda x: convlab.conv(x, kernel, padding="CIRCULAR", kernel_dilation=dilation))
+    rolled = conv(np.roll(x, (step,) * len(axes), axes))
+    np.testing.assert_allclose(rolled, np.roll(conv(x), (step,) * len(axes), axes), rtol=1e-5, atol=1e-5)
+
+
+@laws(10)
+@given(geometries(names=None), st.integers(0, 2))
+def test_padding_the_input_is_padding(geometry, which):
+    spatial, size, strides, padding, dilation = geometry
+    mode = ("zeros", "replicate", "constant")[which]
+    value = 0.5 if mode == "constant" else 0
+    x, kernel = numbers(2, *spatial, 2), numbers(*size, 2, 3)
+    options = dict(strides=strides, kernel_dilation=dilation)
+
+    @quick
+    def both(x):
+        inside = convlab.conv(x, kernel, padding=padding, padding_mode=mode, padding_value=value, **options)
+        return inside, convlab.conv(convlab.pad(x, padding, mode, value), kernel, padding="VALID", **options)
+
+    inside, before = both(x)
+    np.testing.assert_allclose(inside, before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spatial, size", [((6,), (2,)), ((4, 6), (2, 3)), ((2, 4, 3), (2, 2, 1))])
+def test_unpooling_puts_maxima_back(spatial, size):
+    x = numbers(2, *spatial, 3).astype(np.float32)
+    y, indices = quick(lambda x: convlab.max_pool(x, size, size, return_indices=True))(x)
+    back = np.asarray(quick(lambda y, indices: convlab.max_unpool(y, indices, spatial))(y, indices))
+    again = quick(lambda x: convlab.max_pool(x, size, size))(np.where(back == 0, -np.inf, back))
+    np.testing.assert_array_equal(again, y)
+    assert ((back == x) | (back == 0)).all()
+    assert (back != 0).sum() == y.size
+
+
+@pytest.mark.parametrize("spatial, out", [((6,), (3,)), ((4, 6), (2, 2)), ((7, 5), (7, None))])
+def test_adaptive_pools_that_divide_are_plain_pools(spatial, out):
+    x = numbers(2, *spatial, 3)
+    size = tuple(n // (o or n) for n, o in zip(spatial, out))
+    np.testing.assert_allclose(convlab.adaptive_avg_pool(x, out), convlab.avg_pool(x, size, size), rtol=1e-6)
+    np.testing.assert_array_equal(convlab.adaptive_max_pool(x, out), convlab.max_pool(x, size, size))
+
+
+def test_special_pools_meet_the_plain_ones():
+    x, window = jnp.abs(numbers(2, 6, 5, 3)) + 0.1, ((2, 3), (2, 1))
+    average, largest = convlab.avg_pool(x, *window), convlab.max_pool(x, *window)
+    for name, options, expected in [
+        ("gem_pool", {"p": 1.0}, average), ("lp_pool", {"norm_type": 1.0}, 6 * average), ("top_k_pool", {"k": 6}, average),
+        ("mixed_pool", {"alpha": 0.0}, average), ("softmax_pool", {"temperature": 1e7}, average),
+        ("lp_pool", {"norm_type": jnp.inf}, largest), ("top_k_pool", {"k": 1}, largest),
+        ("mixed_pool", {"alpha": 1.0}, largest),
+        ("softmax_pool", {"temperature": 1e-4}, largest),
+    ]:  # fmt: skip
+        np.testing.assert_allclose(getattr(convlab, name)(x, *window, **options), expected, rtol=2e-5, err_msg=name)
+
+
+def test_a_deformed_convolution_without_offsets_is_a_convolution():
+    x, kernel = numbers(2, 5, 6, 4), numbers(3, 2, 4, 3)
+    options = dict(strides=(2, 1), padding=((1, 0), (0, 1)))
+    y = convlab.conv(x, kernel, **options)
+    offset = jnp.zeros((*y.shape[:-1], 2 * 6 * 2))
+    np.testing.assert_allclose(convlab.deform_conv(x, offset, kernel, **options), y, rtol=1e-5, atol=1e-5)
+
+
+def test_a_local_convolution_of_one_kernel_is_a_convolution():
+    x, kernel = numbers(2, 5, 6, 4), numbers(3, 2, 4, 3)
+    y = convlab.conv(x, kernel, padding="VALID")
+    local = jnp.broadcast_to(jnp.moveaxis(kernel, 2, 0).reshape(24, 3), (*y.shape[1:-1], 24, 3))
+    np.testing.assert_allclose(convlab.conv_local(x, local, kernel_size=(3, 2)), y, rtol=1e-5, atol=1e-5)
