@@ -141,8 +141,9 @@ def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, m
     batch, modes = x.shape[: -1 - rank], read_modes(options["padding_mode"], rank, window.padding)
     x = x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x
     pads = window.pads(dilate(x.shape[1:-1], holes))
-    given: Any = window.padding if window.padding in ("SAME", "VALID", "SAME_LOWER") else list(pads)
-    if set(modes) > {"zeros"} or (window.padding == "CAUSAL" and set(holes) == {1}):
+    whole = not set(holes) - {1}  # lax takes names of paddings, and Flax pads before it, for images without holes only
+    given: Any = window.padding if whole and window.padding in ("SAME", "VALID", "SAME_LOWER") else list(pads)
+    if set(modes) - {"zeros"} or (window.padding == "CAUSAL" and whole):
         x, given = pad_spatial(x, pads, modes, options["padding_value"], padding), "VALID"
     if options["preferred_element_type"] is not None:
         more = more | {"preferred_element_type": options["preferred_element_type"]}
@@ -203,7 +204,7 @@ class CausalConv(Conv):
     def _check_options(self, channels: int | None = None) -> None:
         if not isinstance(self.padding, str) or self.padding.upper() != "CAUSAL":
             raise wrong("padding", "be 'CAUSAL'", self.padding, "a causal convolution")
-        if set(self._spread("input_dilation")) > {1}:
+        if set(self._spread("input_dilation")) - {1}:
             raise wrong("input_dilation", "be 1", self.input_dilation, "a causal convolution")
         super()._check_options(channels)
 

@@ -80,16 +80,16 @@ def _field(parameter: inspect.Parameter) -> Any:
 
 
 def _rehearse_on_images(function: Callable, options: dict[str, Any]) -> None:
-    """An error that does not depend on the number of spatial axes, where the options leave it open, is one of the options."""
+    """An error that is the same for images of other sizes, and of another rank where the options leave it open, is the options'."""
     told = [options[name] for name in ("window_shape", "output_shape", "padding") if is_sequence(options.get(name))]
-    errors = []
-    for rank in (len(told[0]),) if told else (1, 2):
+    errors, size = [], room(options)
+    for more, rank in enumerate((len(told[0]),) * 2 if told else (1, 2)):
         try:
-            rehearse(Rehearsal(function, ((1, *(room(options),) * rank, 1),), options))
+            rehearse(Rehearsal(function, ((1, *(size + more,) * rank, 1 + more),), options))
             return
         except (TypeError, ValueError) as error:
             errors.append(error)
-    if len(set(map(str, errors))) == 1:
+    if str(errors[0]) == str(errors[1]):
         raise errors[0]
 
 
@@ -104,7 +104,7 @@ def flatten(x: Array) -> Array:
 def _try_fractional(x: Array, **options: Any) -> None:
     """Which ratios leave a result depends on the image."""
     if options["output_ratio"] is None:
-        fractional_max_pool(x, samples=jnp.zeros((1, 1, x.ndim - 2)), **options)
+        fractional_max_pool(x, samples=jnp.zeros((1, x.shape[-1], x.ndim - 2)), **options)
 
 
 def _try_unpool(x: Array, output_shape: Any) -> None:

@@ -3,14 +3,21 @@
 A custom call with the configuration that XLA's rewriter would write reaches it, without any flag. Neither is documented, so
 `available` tries it once in a process, and everything here serves only where that holds. A program that contains the call
 cannot be exported, nor split over devices by the partitioner: `refusal_context`.
+
+The custom call has forward convolutions only. A kernel gradient is one too: x is the image with the batch as its features, dy the
+kernel, and the window's taps come out as the space.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import json
+import math
 import os
 import platform
+import re
 import sys
 import threading
 import time
@@ -40,9 +47,7 @@ def available() -> str | None:
     wish = os.environ.get("CONVLAB_ENGINE", "auto").lower()
     if wish == "off" or not _switched_on:
         return "the engine is switched off"
-    if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
-        return "only jaxlib's wheels for Linux on x86-64 carry the engine"
-    version = tuple(map(int, jax.lib.__version__.split(".")[:2]))
+    version = tuple(int(n) for n in re.findall(r"\d+", jax.lib.__version__)[:2])
     if wish != "on" and not TESTED[0] <= version <= TESTED[1]:
         return f"jaxlib {jax.lib.__version__} is not among the tested ones; CONVLAB_ENGINE=on tries it"
     return _trial()
@@ -54,41 +59,17 @@ def refusal_context(ctx: mlir.LoweringRuleContext) -> str | None:
     if module.lowering_parameters.for_export:
         return "an exported program may not depend on the engine"
     axes = module.axis_context
-    if getattr(axes, "num_devices", 1) > 1:
+    if getattr(axes, "num_devices", None) not in (None, 1):
         return "the partitioner cannot split the engine's call over devices"
     if isinstance(axes, mlir.SPMDAxisContext) and axes.mesh.size > 1 and axes.manual_axes != set(axes.mesh.axis_names):
         return "the partitioner cannot split the engine's call over the mesh axes that shard_map leaves to it"
     return None
 
 
-def _trial_run() -> str | None:
-    """Try the engine on a depthwise convolution, which XLA's own loops compute some fifty times slower."""
-    p = Problem(1, (28, 28), 64, (3, 3), 64, (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 64, jnp.float32, jnp.float32)
-    rng = np.random.default_rng(0)
-    x, kernel = (rng.integers(-9, 9, shape).astype(np.float32) for shape in ((1, 28, 28, 64), (3, 3, 1, 64)))
-    device = jax.local_devices(backend="cpu")[0]
-    with jax.default_device(device):
-        engine = jax.jit(functools.partial(forward, p=p)).lower(x, kernel).compile()
-        got, took = _timed(engine, x, kernel)
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    want = sum(padded[:, i : i + 28, j : j + 28] * kernel[i, j, 0] for i in range(3) for j in range(3))
-    if not np.array_equal(got, want):
-        return "the engine gave wrong numbers in its trial"
-    return f"the engine took {took * 1e3:.0f} ms for its trial" if took > 5e-3 else None
-
-
-def _timed(call, *args):
-    """The result, and the least of a few times in seconds."""
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        y = np.asarray(call(*args))
-        times.append(time.perf_counter() - began)
-    return y, min(times)
-
-
 @functools.cache
 def _trial() -> str | None:
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return "only jaxlib's wheels for Linux on x86-64 carry the engine"
     answer = ["the engine did not answer in time"]
 
     def work():
@@ -104,19 +85,39 @@ def _trial() -> str | None:
     return answer[0]
 
 
+@functools.cache
+def _instructions() -> frozenset[str]:
+    """The names of the processor's instruction sets."""
+    with open("/proc/cpuinfo") as file:
+        return frozenset(next((line for line in file if line.startswith("flags")), "").split())
+
+
+def _trial_run() -> str | None:
+    """Try the engine on a depthwise convolution, where XLA's own is tens of times slower."""
+    if "avx2" not in _instructions():
+        return "the engine's safe convolutions need AVX2"
+    p = Problem(1, (28, 28), 64, (3, 3), 64, (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 64, jnp.float32, jnp.float32)
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.integers(-9, 9, shape).astype(np.float32) for shape in ((1, 28, 28, 64), (3, 3, 1, 64)))
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        engine = jax.jit(functools.partial(forward, p=p)).lower(x, kernel).compile()
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        got = np.asarray(engine(x, kernel))
+        times.append(time.perf_counter() - began)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    want = sum(padded[:, i : i + 28, j : j + 28] * kernel[i, j, 0] for i in range(3) for j in range(3))
+    if not np.array_equal(got, want):
+        return "the engine gave wrong numbers in its trial"
+    return f"the engine took {min(times) * 1e3:.0f} ms for its trial" if min(times) > 5e-3 else None
+
+
 def direct(p: Problem) -> bool:
     return True
 
 
-def _too_big(p: Problem) -> bool:
-    images = max(np.prod(p.spatial) * p.channels, np.prod(p.out) * p.features)
-    return max(p.batch * images, np.prod(p.window) * p.channels // p.groups * p.features) >= 2**29
-
-
-def refusal_forward(p: Problem) -> str | None:
-    reason = available()
-    if reason:
-        return reason
+def _refusal(p: Problem) -> str | None:
     if not 1 <= p.rank <= 3:
         return "oneDNN convolves 1 to 3 spatial axes"
     if p.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16) or p.out_dtype not in (jnp.float32, p.dtype):
@@ -125,22 +126,201 @@ def refusal_forward(p: Problem) -> str | None:
         return "oneDNN has no dilated input"
     if 0 in (p.batch, p.channels, p.features, *p.spatial, *p.window, *p.out):
         return "oneDNN refuses empty arrays"
-    return "arrays of 2 GiB and more stay with XLA" if _too_big(p) else None
+    images = p.batch * max(math.prod(p.spatial) * p.channels, math.prod(p.out) * p.features)
+    if max(images, math.prod(p.window) * p.channels // p.groups * p.features) >= 2**29:
+        return "arrays of 2 GiB and more stay with XLA"
+    return available()
+
+
+def refusal_forward(p: Problem) -> str | None:
+    if _plain(p) and any(d > 1 and (s > 1 or p.rank == 3) for d, s in zip(_gaps(p), p.strides)):
+        # For these oneDNN falls back on products inside parallel loops, which wait for each other for ever in XLA's pool.
+        return "oneDNN's depthwise convolution has no dilated window, and this one does not reshape into one without"
+    return _refusal(p)
+
+
+def refusal_kernel_gradient(p: Problem) -> str | None:
+    if _pointwise(p) and "avx512bw" not in _instructions():
+        return "oneDNN's matrix product is used with AVX-512 only"
+    return _refusal(p)
+
+
+def _plain(p: Problem) -> bool:
+    """Depthwise with one feature a channel."""
+    return p.depthwise and p.features == p.channels
+
+
+def _pointwise(p: Problem) -> bool:
+    return p.groups == 1 and math.prod(p.window) == 1 and not any(map(any, p.pads))
+
+
+def _gaps(p: Problem) -> tuple[int, ...]:
+    """`rhs_dilation` without what means nothing."""
+    return tuple(d if w > 1 else 1 for w, d in zip(p.window, p.rhs_dilation))
+
+
+def _pad(x, pads):
+    """x with its spatial axes padded, or cropped where negative."""
+    config = [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), (0, 0, 0)]
+    return lax.pad(x, jnp.zeros((), x.dtype), config) if any(map(any, pads)) else x
 
 
 def forward(x, kernel, p: Problem):
-    crops = [(min(lo, 0), min(hi, 0), 0) for lo, hi in p.pads]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *crops, (0, 0, 0)]) if any(map(any, crops)) else x
-    pads = [(max(lo, 0), max(hi, 0)) for lo, hi in p.pads]
-    return _convolution(x, kernel, p.out, p.strides, pads, p.rhs_dilation, p.groups).astype(p.out_dtype)
+    x, kernel, gaps = x.astype(jnp.float32), kernel.astype(jnp.float32), _gaps(p)
+    if _plain(p) and max(gaps) > 1:
+        y = _without_gaps(x, kernel, p)
+    elif _plain(p) and p.rank == 1:  # oneDNN's fast depthwise convolutions have two axes or three
+        pads, strides = ((0, 0), *p.pads), (1, *p.strides)
+        y = _convolution(x[:, None], kernel[None], (1, *p.out), strides, pads, (1, 1), p.groups)[:, 0]
+    else:
+        y = _convolution(x, kernel, p.out, p.strides, p.pads, gaps, p.groups)
+    return y.astype(p.out_dtype)
 
 
-def _convolution(x, kernel, out, strides, pads, dilation, groups):
-    """The custom call; computes in float32, the one dtype that oneDNN has on every processor."""
-    x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+def _without_gaps(x, kernel, p: Problem):
+    """A depthwise convolution of one or two axes and a dilated window, by one whose window has no gaps.
+
+    Along an axis with gaps of d the image splits into one axis of every d-th place, on which the window has none, and one
+    of d places; the last axis gives its d places to the channels, all of them with the same taps.
+    """
+    gaps = _gaps(p)
+    counts = [-(-out // d) for out, d in zip(p.out, gaps)]
+    rows = [count + w - 1 if d > 1 else (count - 1) * s + w for count, w, d, s in zip(counts, p.window, gaps, p.strides)]
+    x = _pad(x, [(lo, row * d - n - lo) for (lo, _), row, d, n in zip(p.pads, rows, gaps, p.spatial)])
+    channels, split = gaps[-1] * p.channels, p.rank == 2 and gaps[0] > 1
+    problem = dataclasses.replace(
+        p,
+        spatial=(rows[0], gaps[0], rows[1]) if split else tuple(rows),
+        window=(p.window[0], 1, p.window[1]) if split else p.window,
+        strides=(1, 1, p.strides[1]) if split else p.strides,
+        pads=((0, 0),) * (p.rank + split),
+        lhs_dilation=(1,) * (p.rank + split),
+        rhs_dilation=(1,) * (p.rank + split),
+        **dict.fromkeys(("channels", "features", "groups"), channels),
+        out_dtype=x.dtype,
+    )
+    image = x.reshape(p.batch, *problem.spatial, channels)
+    y = forward(image, jnp.tile(kernel, gaps[-1]).reshape(*problem.window, 1, channels), problem)
+    y = y.reshape(p.batch, *(count * d for count, d in zip(counts, gaps)), p.features)
+    return y[(slice(None), *map(slice, p.out))]
+
+
+def kernel_gradient(x, dy, p: Problem):
+    x, dy, multiplier = x.astype(jnp.float32), dy.astype(jnp.float32), p.features // p.groups
+    if p.depthwise and multiplier <= 8:
+        plain = dataclasses.replace(p, features=p.channels)
+        parts = [_depthwise_gradient(x, dy[..., i::multiplier], plain) for i in range(multiplier)]
+        dkernel = jnp.stack(parts, -1)
+    elif _pointwise(p):
+        seen = x[(slice(None), *(slice(None, None, s) for s in p.strides))]
+        dkernel = _gram(seen.reshape(-1, p.channels), dy.reshape(-1, p.features))
+    else:
+        dkernel = _grouped_gradient(x, dy, p)
+    return dkernel.reshape(*p.window, p.channels // p.groups, p.features).astype(p.out_dtype)
+
+
+def _ends(p: Problem):
+    """The pads that let the window reach exactly what the outputs see."""
+    facts = zip(p.pads, p.out, p.strides, p.reach, p.spatial)
+    return [(lo, (out - 1) * s + reach - n - lo) for (lo, _), out, s, reach, n in facts]
+
+
+def _depthwise_gradient(x, dy, p: Problem):
+    """(*window, c): the batch is one more axis of space, which dy covers as a window."""
+    if any(s > 1 for s in p.strides):
+        return _strided_gradient(x, dy, p)
+    ends, gaps = _ends(p), _gaps(p)
+    if p.rank < 3:
+        image, taps, ends = x[None], dy, [(0, 0), *ends]
+        out, strides = (1, *p.window), (1, *gaps)
+    else:  # no axis is left: the images stand in a row along the first, with zeros in dy where a window would see two of them
+        rest = p.reach[0] - 1
+        image = _pad(x, [ends[0], (0, 0), (0, 0)]).reshape(1, -1, *p.spatial[1:], p.channels)
+        taps = _pad(dy, [(0, rest), (0, 0), (0, 0)]).reshape(-1, *p.out[1:], p.channels)
+        ends, out, strides = [(0, rest), *ends[1:]], p.window, gaps
+    y = _convolution(image, taps[..., None, :], out, strides, ends, (1,) * len(out), p.channels)
+    return y.reshape(*p.window, p.channels)
+
+
+def _strided_gradient(x, dy, p: Problem):
+    """A sum over the residues of the input's places; each is seen by some of the taps, at stride 1."""
+    x, total = _pad(x, _ends(p)), 0
+    for residues in itertools.product(*map(range, p.strides)):
+        axes = list(zip(residues, p.window, p.rhs_dilation, p.strides))
+        seen = [[t for t in range(w) if t * d % s == r] for r, w, d, s in axes]
+        if not all(seen):
+            continue
+        places = x[(slice(None), *(slice(r, None, s) for r, s in zip(residues, p.strides)))]
+        steps = [s // math.gcd(d, s) for _, _, d, s in axes]
+        part = dataclasses.replace(
+            p,
+            spatial=places.shape[1:-1],
+            window=tuple(map(len, seen)),
+            strides=(1,) * p.rank,
+            rhs_dilation=tuple(step * d // s for step, (_, _, d, s) in zip(steps, axes)),
+            pads=tuple(((r - taps[0] * d) // s, 0) for taps, (r, _, d, s) in zip(seen, axes)),
+        )
+        part = dataclasses.replace(part, pads=_exact(part, p.out))
+        spread = [(taps[0], w - 1 - taps[-1], step - 1) for taps, (_, w, _, _), step in zip(seen, axes, steps)]
+        total += lax.pad(_depthwise_gradient(places, dy, part), jnp.zeros((), x.dtype), [*spread, (0, 0, 0)])
+    return total
+
+
+def _exact(p: Problem, out: tuple[int, ...]):
+    """Pads from which `out` places follow, at stride 1."""
+    return tuple((lo, o - 1 + reach - n - lo) for (lo, _), o, reach, n in zip(p.pads, out, p.reach, p.spatial))
+
+
+def _grouped_gradient(x, dy, p: Problem):
+    """(*window, c / groups, features), with some groups computed as one where a group is too thin for the vector units."""
+    per_group, multiplier = p.channels // p.groups, p.features // p.groups
+    merged = math.gcd(p.groups, max(1, 8 // max(per_group, multiplier)))
+    dkernel = _dense_gradient(x, dy, dataclasses.replace(p, groups=p.groups // merged))
+    dkernel = dkernel.reshape(*p.window, merged, per_group, p.groups // merged, merged, multiplier)
+    return jnp.stack([dkernel[..., i, :, :, i, :] for i in range(merged)], -2)
+
+
+def _dense_gradient(x, dy, p: Problem):
+    """(*window, c / groups, features): the batch becomes the image's features, and its channels a part of its last axis.
+
+    So the taps of that axis and the channels are one long row of outputs, which is what keeps the vector units busy.
+    """
+    per_group = p.channels // p.groups
+    if p.rank == 3 and _gaps(p)[-1] > 1:  # the channels cannot share the last axis, and there is no fourth
+        return jnp.stack([_dense_gradient(x, dy, _one_tap(p, t)) for t in range(p.window[-1])], 2).squeeze(3)
+    pads, strides, gaps = _ends(p), p.strides, _gaps(p)
+    x = x.reshape(*x.shape[:-1], p.groups, per_group)
+    x = jnp.moveaxis(x, (0, -2), (-1, -2))  # (*spatial, c / groups, groups, n)
+    if gaps[-1] == 1:
+        pads = [*pads[:-1], tuple(per_group * end for end in pads[-1])]
+        strides, out = (*strides[:-1], per_group * strides[-1]), (*p.window[:-1], per_group * p.window[-1])
+        spatial = (*p.spatial[:-1], per_group * p.spatial[-1])
+    else:
+        pads, strides, out, gaps = [*pads, (0, 0)], (*strides, 1), (*p.window, per_group), (*gaps, 1)
+        spatial, dy = (*p.spatial, per_group), dy[..., None, :]
+    order = (*range(1, dy.ndim - 1), 0, dy.ndim - 1)
+    y = _convolution(x.reshape(1, *spatial, -1), dy, out, gaps, pads, strides, p.groups, order)
+    return y.reshape(*p.window, per_group, p.features)
+
+
+def _one_tap(p: Problem, t: int) -> Problem:
+    """The same outputs from the t-th tap of the last axis alone."""
+    (lo, hi), d, w = p.pads[-1], p.rhs_dilation[-1], p.window[-1]
+    return dataclasses.replace(p, window=(*p.window[:-1], 1), pads=(*p.pads[:-1], (lo - t * d, hi - (w - 1 - t) * d)))
+
+
+def _convolution(x, kernel, out, strides, pads, dilation, groups, order=None):
+    """The convolution's custom call. `order`: the kernel's axes in the order (*window, in, out)."""
     rank = x.ndim - 2
+    order = order or tuple(range(rank + 2))
+    # oneDNN reads beyond the image where a single place is strided
+    reach = [(kernel.shape[axis] - 1) * d + 1 for axis, d in zip(order, dilation)]
+    pads = [(lo, r - n - lo) if m == 1 else (lo, hi) for (lo, hi), m, r, n in zip(pads, out, reach, x.shape[1:])]
+    strides = [1 if m == 1 else s for m, s in zip(out, strides)]
+    if min(map(min, pads)) < 0:
+        x, pads = _pad(x, pads), [(0, 0)] * rank
     image = {"batch_dim": 0, "feature_dim": rank + 1, "spatial_dims": list(range(1, rank + 1))}
-    taps = {"spatial_dims": list(range(rank)), "input_feature_dim": rank, "output_feature_dim": rank + 1}
+    taps = {"spatial_dims": order[:-2], "input_feature_dim": order[-2], "output_feature_dim": order[-1]}
     lows, highs = zip(*pads)
     config = {
         "dims": rank + 2,
@@ -150,10 +330,15 @@ def _convolution(x, kernel, out, strides, pads, dilation, groups):
         "output": {"data": image},
         "window": {"pad_left": lows, "pad_right": highs, "strides": strides, "window_dilations": dilation},
     }
-    shape = jax.ShapeDtypeStruct((x.shape[0], *out, kernel.shape[-1]), jnp.float32)
-    return _call("__onednn$convolution", shape, {"onednn_conv_config": config}, x, kernel)
+    return _call("convolution", (x.shape[0], *out, kernel.shape[order[-1]]), {"onednn_conv_config": config}, x, kernel)
 
 
-def _call(target, shape, config, *operands):
-    config = json.dumps(config)
-    return jax.ffi.ffi_call(target, shape, custom_call_api_version=2, legacy_backend_config=config)(*operands)
+def _gram(a, b):
+    """The product of a's transpose with b, by the matrix product's custom call."""
+    return _call("matmul", (a.shape[1], b.shape[1]), {"onednn_matmul_config": {"transpose_a": True}}, a, b)
+
+
+def _call(name, shape, config, *operands):
+    result = jax.ShapeDtypeStruct(shape, jnp.float32)
+    call = jax.ffi.ffi_call(f"__onednn${name}", result, custom_call_api_version=2, legacy_backend_config=json.dumps(config))
+    return call(*operands)

@@ -1,0 +1,91 @@
+"""Few channels: a row of the image, all its columns and channels, times a banded Toeplitz matrix gives a row of the output.
+
+One matrix product of useful width where a patch would hold a handful of numbers; the matrix multiplies the zeros outside
+its band too (Golub and Van Loan, Matrix Computations, section 1.3, on band and Toeplitz matrices).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import operator
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .problem import Problem
+from .taps import accumulator, empty, indices, padded, shifted
+
+
+def direct(p: Problem) -> bool:
+    """A pixel meets the zeros of the band, where an inf becomes a NaN in windows that do not see it."""
+    return False
+
+
+def refusal_forward(p: Problem) -> str | None:
+    if p.rank == 0 or p.groups > 1 or any(d > 1 for d in p.lhs_dilation):
+        return "band takes an undilated image, ungrouped"
+    if not jnp.issubdtype(p.dtype, jnp.inexact):
+        return "band takes floats"
+    if p.spatial[-1] * p.channels * p.out[-1] * p.features > 1 << 20:
+        return "band would need a matrix of more than a million entries for each row of the window"
+    return None
+
+
+refusal_kernel_gradient = refusal_forward
+
+
+def _rows(p: Problem) -> Problem:
+    """The problem without its last axis: rows of the image for pixels."""
+    axes = ("spatial", "window", "strides", "pads", "lhs_dilation", "rhs_dilation")
+    return dataclasses.replace(p, **{name: getattr(p, name)[:-1] for name in axes})
+
+
+def _band(p: Problem) -> np.ndarray:
+    """(tap, input column, output column): 1 where that tap carries the one to the other."""
+    seen = np.arange(p.out[-1]) * p.strides[-1] - p.pads[-1][0] + np.arange(p.window[-1])[:, None] * p.rhs_dilation[-1]
+    return seen[:, None] == np.arange(p.spatial[-1])[:, None]
+
+
+def _seen(x, p: Problem):
+    """(n, *out[:-1], window[:-1] * columns * c): the rows that each row of the output sees, side by side."""
+    rows = _rows(p)
+    image = padded(x.reshape(p.batch, *rows.spatial, -1), rows)
+    return jnp.concatenate([shifted(image, tap, rows) for tap in indices(rows)], -1)
+
+
+def forward(x, kernel, p: Problem):
+    if empty(p) or 0 in p.spatial:
+        return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
+    rows, acc = _rows(p), accumulator(p)
+    taps = kernel.reshape(-1, p.window[-1], p.channels, p.features)
+    product = functools.partial(lax.dot_general, precision=p.precision, preferred_element_type=acc)
+    # (window[:-1], columns in, c, columns out, features)
+    band = jnp.einsum("jab,ljcf->lacbf", _band(p).astype(kernel.dtype), taps, precision="highest")
+    if p.spatial[-1] * p.channels <= p.out[-1] * p.features:
+        band = band.reshape(-1, p.out[-1] * p.features)
+        y = product(_seen(x, p), band, (((rows.rank + 1,), (0,)), ((), ())))
+    else:  # gather the outputs of each row of the window rather than its inputs
+        image = padded(x.reshape(p.batch, *rows.spatial, -1), rows)
+        band = band.reshape(len(taps), -1, p.out[-1] * p.features)
+        parts = product(image, band, (((rows.rank + 1,), (1,)), ((), ())))
+        y = functools.reduce(
+            operator.add, (shifted(parts[..., i, :], tap, rows) for i, tap in enumerate(indices(rows)))
+        )
+    return y.reshape(p.batch, *p.out, p.features).astype(p.out_dtype)
+
+
+def kernel_gradient(x, dy, p: Problem):
+    shape = (*p.window, p.channels, p.features)
+    if empty(p) or 0 in p.spatial:
+        return jnp.zeros(shape, p.out_dtype)
+    acc, count = accumulator(p), math.prod(p.window[:-1])
+    seen = _seen(x, p).reshape(-1, count * p.spatial[-1] * p.channels)
+    cotangent = dy.reshape(-1, p.out[-1] * p.features)
+    gram = lax.dot_general(
+        seen, cotangent, (((0,), (0,)), ((), ())), precision=p.precision, preferred_element_type=acc
+    )
+    gram = gram.reshape(count, p.spatial[-1], p.channels, p.out[-1], p.features)
+    return jnp.einsum("jab,lacbf->ljcf", _band(p).astype(acc), gram, precision="highest").reshape(shape).astype(p.out_dtype)

@@ -1,0 +1,323 @@
+"""Every layer is in both module systems, has the options of its function, computes it and says what it says."""
+
+import dataclasses
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import flax.linen
+import flax.nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import convlab
+import convlab.linen
+import convlab.nnx
+from bad_calls import BAD_CALLS
+
+SYSTEMS = {"nnx": convlab.nnx, "linen": convlab.linen}
+X = np.random.default_rng(0).normal(size=(2, 7, 6, 4)).astype(np.float32)
+KEY = jax.random.key(3)
+PATCHES = np.random.default_rng(1).normal(size=(2, 6, 5, 2, 2, 3)).astype(np.float32)
+POOLED, PLACES = convlab.max_pool(X, (2, 2), strides=2, return_indices=True)
+SAMPLES = np.random.default_rng(2).uniform(size=(2, 4, 2)).astype(np.float32)
+
+# layer, function, what the layer is made with, what it is called with.
+OPERATIONS = [
+    ("MaxPool", "max_pool", ((3, 2),), dict(strides=2, ceil_mode=True, return_indices=True), (X,), {}),
+    ("MinPool", "min_pool", (2,), dict(window_dilation=2), (X,), {}),
+    ("AvgPool", "avg_pool", ((2, 3), (2, 1), "SAME", False), {}, (X,), {}),
+    ("SumPool", "sum_pool", (2,), dict(padding=[(1, 0), (0, 1)]), (X,), {}),
+    ("LPPool", "lp_pool", (2,), dict(norm_type=3.0), (X,), {}),
+    ("GeMPool", "gem_pool", (2,), dict(p=2.5), (X,), {}),
+    ("SoftmaxPool", "softmax_pool", (2,), dict(temperature=0.5), (X,), {}),
+    ("TopKPool", "top_k_pool", (2,), dict(k=3), (X,), {}),
+    ("MixedPool", "mixed_pool", (2,), dict(alpha=0.3), (X,), {}),
+    ("StochasticPool", "stochastic_pool", (2,), {}, (X,), dict(key=KEY)),
+    ("BlurPool", "blur_pool", (), dict(padding_mode="replicate"), (X,), {}),
+    ("FractionalMaxPool", "fractional_max_pool", (2,), dict(output_shape=(4, 3)), (X,), dict(samples=SAMPLES)),
+    ("FractionalMaxPool", "fractional_max_pool", (2,), dict(output_ratio=0.7), (X,), dict(key=KEY)),
+    ("GlobalAvgPool", "global_avg_pool", (), {}, (X,), {}),
+    ("GlobalMaxPool", "global_max_pool", (), dict(keepdims=True), (X,), {}),
+    ("AdaptiveAvgPool", "adaptive_avg_pool", (3,), {}, (X,), {}),
+    ("AdaptiveMaxPool", "adaptive_max_pool", ((3, None),), dict(return_indices=True), (X,), {}),
+    ("SpatialPyramidPool", "spatial_pyramid_pool", ([1, 2],), dict(reduce="avg"), (X,), {}),
+    ("MaxUnpool", "max_unpool", ((7, 6),), {}, (POOLED, PLACES), {}),
+    ("Unfold", "unfold", ((2, 2),), dict(strides=2), (X,), {}),
+    ("Fold", "fold", ([7, 6],), {}, (PATCHES,), {}),
+    ("Pad", "pad", (((1, 2), -1), "reflect"), {}, (X,), {}),
+]
+CONVOLUTIONS = {
+    "Conv", "ConvTranspose", "ConvLocal", "DepthwiseConv", "SeparableConv", "DeformConv", "WSConv", "CausalConv",
+}  # fmt: skip
+
+
+def names(system):
+    classes = {n for n, v in vars(system).items() if inspect.isclass(v) and v.__module__.startswith(system.__name__)}
+    return {n for n in classes if n[0].isupper()} - {"Drawing"}
+
+
+def test_both_systems_have_the_same_layers():
+    assert names(convlab.nnx) == names(convlab.linen)
+    assert {row[0] for row in OPERATIONS} | CONVOLUTIONS | {"Flatten"} == names(convlab.nnx)
+
+
+def test_pool_functions_stand_under_flaxs_names():
+    for name in ("pool", "max_pool", "min_pool", "avg_pool"):
+        assert getattr(convlab.nnx, name) is getattr(convlab.linen, name) is getattr(convlab, name)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row[0])
+def test_an_operation_is_its_function(row, system):
+    name, function, made, options, arrays, called = row
+    layer = getattr(SYSTEMS[system], name)(*made, **options)
+    expected = getattr(convlab, function)(*arrays, *made, **options, **called)
+    random = {{"nnx": "rngs", "linen": "rng"}[system] if n == "key" else n: v for n, v in called.items()}
+    actual = layer(*arrays, **random) if system == "nnx" else layer.apply({}, *arrays, **random)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+@pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row[0])
+def test_an_operation_has_the_options_of_its_function(row):
+    name, function, *_ = row
+    own = {"deterministic", "rng_collection", "rngs", "parent", "name"}
+    for system in SYSTEMS.values():
+        fields = {f.name: f for f in dataclasses.fields(getattr(system, name)) if f.name not in own}
+        options = inspect.signature(getattr(convlab, function)).parameters
+        assert fields.keys() == options.keys() - {"x", "patches", "indices", "key", "samples"}
+        for option, field in fields.items():
+            default = options[option].default
+            assert field.default is (dataclasses.MISSING if default is inspect.Parameter.empty else default)
+            assert field.kw_only == (options[option].kind is inspect.Parameter.KEYWORD_ONLY)
+
+
+def test_flatten():
+    assert convlab.nnx.Flatten()(X).shape == (2, 168)
+    np.testing.assert_array_equal(convlab.linen.Flatten().apply({}, X), X.reshape(2, -1))
+    with pytest.raises(ValueError, match="`x` must have one batch axis"):
+        convlab.nnx.Flatten()(X[0, 0, 0])
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_layers_with_equal_options_hash_alike(system):
+    make = SYSTEMS[system].MaxPool
+    if system == "linen":
+        assert hash(make([2, 2], padding=[[0, 1], [1, 0]])) == hash(make((2, 2), padding=((0, 1), (1, 0))))
+    graphs = {flax.nnx.graphdef(convlab.nnx.MaxPool(size)) for size in ([2, 2], (2, 2))}
+    assert len(graphs) == 1
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+LAYERS = {row[1]: row[0] for row in OPERATIONS} | {
+    "conv": "Conv", "conv_transpose": "ConvTranspose", "conv_local": "ConvLocal", "deform_conv": "DeformConv",
+}  # fmt: skip
+KERNEL = {"conv": 1, "conv_transpose": 1, "conv_local": 1, "deform_conv": 2}
+CALLED = {"mask", "output_shape", "key", "samples", "kernel_size"}
+
+
+def told_by_options(row):
+    """Whether an option is wrong, not an array."""
+    arrays = {"kernel", "x", "bias", "offset", "mask", "patches"} & set(row.argument.split("|"))
+    one = row.function in KERNEL and row.shown == "None"  # layers take None for 1, as Flax's do
+    return row.function in LAYERS and not arrays and not one
+
+
+def message(call, *arguments):
+    try:
+        call(*arguments)
+    except (TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def by_layer(system, row):
+    make, arrays, options = getattr(SYSTEMS[system], LAYERS[row.function]), list(row.arrays), dict(row.options)
+    called = {n: options.pop(n) for n in CALLED & options.keys() if n not in ("output_shape",) or row.function == "conv_transpose"}
+    first = []
+    if row.function in KERNEL:
+        kernel = arrays.pop(KERNEL[row.function])
+        size = called.pop("kernel_size", kernel.shape[:-2])
+        first = [kernel.shape[-1], size]
+        if system == "nnx":
+            first, options = [arrays[0].shape[-1], *first], options | {"rngs": flax.nnx.Rngs(0)}
+        if row.function == "conv_local":
+            options = {"padding": "VALID"} | options
+    if "key" in called:
+        called["rngs" if system == "nnx" else "rng"] = called.pop("key")
+    if row.function == "stochastic_pool":
+        called["deterministic"] = True
+    layer = make(*first, **options)
+    return layer(*arrays, **called) if system == "nnx" else layer.init_with_output(jax.random.key(0), *arrays, **called)
+
+
+@pytest.mark.parametrize("row", [row for row in BAD_CALLS if told_by_options(row)], ids=str)
+def test_layers_say_what_the_function_says(row):
+    expected = message(lambda: getattr(convlab, row.function)(*row.arrays, **row.options))
+    if row.function == "fractional_max_pool" and not {"key", "samples"} & row.options.keys():
+        pytest.skip("the layer draws its own key")
+    for system in SYSTEMS:
+        assert message(by_layer, system, row) == expected
+
+
+RNGS = flax.nnx.Rngs(0)
+AT_CONSTRUCTION = [
+    (lambda s: s["Conv"](4, (3, 3), padding="SMAE"), "`padding` must be one of"),
+    (lambda s: s["Conv"](4, (3, 3), padding=[1]), "`padding` must be one of"),
+    (lambda s: s["Conv"](4, (3, 0)), "`kernel_size` must be an int >= 1 or one int >= 1 per axis for 2 spatial axes, got (3, 0)"),
+    (lambda s: s["Conv"](4, (3, 3), strides=1.0), "`strides` must be an int >= 1 or one int"),
+    (lambda s: s["Conv"](4, (3, 3), padding_mode="mirror"), "`padding_mode` must be one of"),
+    (lambda s: s["Conv"](5, (3, 3), feature_group_count=3), "`feature_group_count` must divide the output channels for 5 output"),
+    (lambda s: s["Conv"](4, (3, 3), feature_group_count=0), "`feature_group_count` must be an int >= 1, got 0."),
+    (lambda s: s["Conv"](4, (3, 3), method="quick"), "`method` must be"),
+    (lambda s: s["Conv"](0, (3, 3)), "features` must be an int >= 1, got 0."),
+    (lambda s: s["ConvTranspose"](4, (3, 3), output_padding=1), "`output_padding` must be smaller than the larger of"),
+    (lambda s: s["ConvLocal"](4, (3, 3), feature_group_count=2), "`feature_group_count` must be 1 for a kernel for every place, got 2."),
+    (lambda s: s["CausalConv"](4, 3, padding="SAME"), "`padding` must be 'CAUSAL' for a causal convolution, got 'SAME'."),
+    (lambda s: s["CausalConv"](4, 3, input_dilation=2), "`input_dilation` must be 1 for a causal convolution, got 2."),
+    (lambda s: s["SeparableConv"](4, (3, 3), multiplier=0), "`multiplier` must be an int >= 1, got 0."),
+    (lambda s: s["MaxPool"]((2, 2), padding="SMAE"), "`padding` must be one of"),
+    (lambda s: s["TopKPool"]((2, 2), k=5), "`k` must be"),
+    (lambda s: s["AvgPool"](2, divisor_override=0), "`divisor_override` must be an int other than 0, got 0."),
+    (lambda s: s["Fold"]((4, 4), padding="SMAE"), "`padding` must be one of"),
+    (lambda s: s["MaxUnpool"]((4, 0)), "`output_shape` must be"),
+]
+
+
+class Lazy:
+    """The layers of NNX, made as those of Linen are."""
+
+    def __getitem__(self, name):
+        layer = getattr(convlab.nnx, name)
+        return (lambda *made, **options: layer(None, *made, rngs=RNGS, **options)) if name in CONVOLUTIONS else layer
+
+
+@pytest.mark.parametrize("make, text", AT_CONSTRUCTION, ids=[text for _, text in AT_CONSTRUCTION])
+def test_bad_options_are_refused_at_construction(make, text):
+    messages = [message(make, system) for system in (Lazy(), vars(convlab.linen))]
+    assert all(text in m for m in messages), messages
+    assert messages[0].replace("out_features", "features") == messages[1]
+
+
+def test_what_a_lone_int_leaves_open_is_refused_with_the_image():
+    layer = convlab.nnx.MaxPool(2, padding="SMAE")
+    with pytest.raises(ValueError, match="for 2 spatial axes, got 'SMAE'"):
+        layer(X)
+
+
+def test_an_int_is_one_spatial_axis():
+    text = r"`kernel_size` must be one int per axis for 2 spatial axes, got 3\. Write \(3, 3\)\."
+    with pytest.raises(ValueError, match=text):
+        convlab.nnx.Conv(4, 5, 3, rngs=RNGS)(X)
+    with pytest.raises(ValueError, match=text):
+        convlab.linen.Conv(5, 3).init(KEY, X)
+    assert convlab.nnx.Conv(4, 5, 3, rngs=RNGS)(X[0]).shape == (7, 6, 5)
+    assert convlab.nnx.Conv(4, 5, (3,), rngs=RNGS)(X).shape == (2, 7, 6, 5)
+
+
+# --- layers with parameters ---------------------------------------------------------------------------------------
+
+OFFSET = np.random.default_rng(3).normal(size=(2, 7, 6, 18)).astype(np.float32)
+PARAMETRISED = [
+    ("Conv", (3, (3, 2)), dict(padding_mode="reflect", flip_kernel=True, feature_group_count=1), (X,)),
+    ("Conv", (6, (3, 2)), dict(strides=2, padding="FULL", feature_group_count=2, method="lax"), (X,)),
+    ("ConvTranspose", (6, (3, 2)), dict(strides=2, output_padding=1, feature_group_count=2, padding_mode="circular"), (X,)),
+    ("ConvTranspose", (6, (3, 2)), dict(transpose_kernel=True, use_consistent_padding=True, feature_group_count=2), (X,)),
+    ("ConvLocal", (3, (3, 2)), dict(strides=2), (X,)),
+    ("DepthwiseConv", ((3, 2),), dict(multiplier=2), (X,)),
+    ("DepthwiseConv", (3,), {}, (X[0],)),
+    ("SeparableConv", (5, (3, 2)), dict(multiplier=2, strides=2), (X,)),
+    ("SeparableConv", (5, 3), {}, (X[0],)),
+    ("SeparableConv", (5, (2, 2, 1)), {}, (X[None],)),
+    ("DeformConv", (5, (3, 3)), dict(feature_group_count=1), (X, OFFSET)),
+    ("WSConv", (5, (3, 2)), dict(epsilon=1e-3), (X,)),
+    ("CausalConv", (5, (3, 2)), dict(strides=(2, 1)), (X,)),
+]
+
+
+@pytest.mark.parametrize("name, made, options, arrays", PARAMETRISED, ids=lambda value: value if isinstance(value, str) else "")
+def test_nnx_and_linen_agree(name, made, options, arrays):
+    """A Linen layer gives the parameters, NNX ones take them, lazily shaped or not."""
+    layer = getattr(convlab.linen, name)(*made, **options)
+    expected, variables = layer.init_with_output(KEY, *arrays)
+    for channels in (arrays[0].shape[-1], None):
+        other = getattr(convlab.nnx, name)(channels, *made, **options, rngs=flax.nnx.Rngs(0))
+        other(*arrays)
+        state = flax.nnx.state(other, flax.nnx.Param).to_pure_dict()
+        assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, variables["params"])
+        flax.nnx.update(other, variables["params"])
+        np.testing.assert_allclose(other(*arrays), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weight_standardisation():
+    """Qiao et al., equation 6: the kernel of each output channel less its mean, over its standard deviation."""
+    layer = convlab.nnx.WSConv(4, 6, (3, 2), feature_group_count=2, rngs=flax.nnx.Rngs(0))
+    kernel = np.asarray(layer.kernel[...], np.float64)
+    standard = (kernel - kernel.mean((0, 1, 2))) / np.sqrt(kernel.var((0, 1, 2)) + 1e-5)
+    expected = convlab.conv(X, standard.astype(np.float32), feature_group_count=2)
+    np.testing.assert_allclose(layer(X), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_depthwise_convolution_keeps_channels_apart():
+    layer = convlab.nnx.DepthwiseConv(4, (3, 2), multiplier=2, rngs=flax.nnx.Rngs(0))
+    alone = [convlab.conv(X[..., c : c + 1], layer.kernel[..., 2 * c : 2 * c + 2]) for c in range(4)]
+    np.testing.assert_allclose(layer(X), np.concatenate(alone, -1), rtol=1e-5, atol=1e-5)
+    assert layer.out_features == 8 and layer.feature_group_count == 4
+
+
+STREAMS = [
+    (rank, strides, dilation, groups, chunks)
+    for rank, strides, dilation, groups in ((1, 1, 1, 1), (1, 2, 2, 1), (1, 3, 1, 2), (1, 5, 1, 1), (2, 2, 1, 2), (2, 1, 2, 1))
+    for chunks in ((1,) * 8, (3, 1, 4), (8,), (0, 2, 6))
+]
+
+
+@pytest.mark.parametrize("rank, strides, dilation, groups, chunks", STREAMS)
+def test_steps_over_any_chunks_are_the_whole_sequence(rank, strides, dilation, groups, chunks):
+    x = np.random.default_rng(4).normal(size=(2, 8, *(5,) * (rank - 1), 4)).astype(np.float32)
+    made, options = ((3, 2)[:rank], strides), dict(kernel_dilation=dilation, feature_group_count=groups)
+    parts = np.split(x, np.cumsum(chunks)[:-1], 1)
+    layer = convlab.nnx.CausalConv(4, 6, *made, **options, rngs=flax.nnx.Rngs(0))
+    whole = layer(x)
+    layer.init_cache(x.shape)
+    np.testing.assert_allclose(np.concatenate([layer.step(part) for part in parts], 1), whole, atol=1e-5)
+
+    other = convlab.linen.CausalConv(6, *made, **options)
+    variables = {"params": flax.nnx.state(layer, flax.nnx.Param).to_pure_dict(), "cache": other.init_cache(x.shape)}
+    steps = []
+    for part in parts:
+        y, cache = other.apply(variables, part, method="step", mutable=["cache"])
+        variables, steps = variables | cache, [*steps, y]
+    np.testing.assert_allclose(np.concatenate(steps, 1), whole, atol=1e-5)
+
+
+# --- examples -----------------------------------------------------------------------------------------------------
+
+
+def modules():
+    for system in SYSTEMS.values():
+        yield system
+        yield from (importlib.import_module(f"{system.__name__}.{m.name}") for m in pkgutil.iter_modules(system.__path__))
+
+
+def examples():
+    for module in modules():
+        names = vars(module) | {"jax": jax, "jnp": jnp, "nnx": flax.nnx, "linen": flax.linen}
+        for test in doctest.DocTestFinder(exclude_empty=True).find(module, globs=names):
+            if test.examples:
+                yield pytest.param(test, id=f"{module.__name__}.{test.name}")
+
+
+@pytest.mark.parametrize("test", list(examples()))
+def test_examples_run(test):
+    output = []
+    doctest.DocTestRunner().run(test, out=output.append)
+    assert not output, "".join(output)
+
+
+def test_there_are_examples():
+    assert len(list(examples())) >= 6
