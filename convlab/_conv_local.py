@@ -184,7 +184,9 @@ def _sample(x: Array, position: Array) -> Array:
     for corner in itertools.product((0, 1), repeat=rank):
         at = [place + more for place, more in zip(low, corner)]
         inside = functools.reduce(operator.and_, [(a >= 0) & (a < size) for a, size in zip(at, spatial)], True)
-        index = functools.reduce(lambda index, axis: index * spatial[axis] + at[axis].astype(jnp.int32), range(rank), 0)
+        index = jnp.zeros((), jnp.int32)
+        for size, place in zip(spatial, at):
+            index = index * size + place.astype(jnp.int32)
         weights = [a - place if more else 1 - (a - place) for a, place, more in zip(along, low, corner)]
         weight = functools.reduce(operator.mul, weights, jnp.ones((n, places, parts, taps), position.dtype))
         seen = rows(values, jnp.where(inside, index, math.prod(spatial)))

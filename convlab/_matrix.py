@@ -18,9 +18,7 @@ from ._window import Window, dilate, integer, is_int, is_sequence, spread, wrong
 Array = jax.Array
 
 
-def unfold(
-    x: Array, window_shape: Any, strides: Any = 1, padding: Any = "VALID", *, window_dilation: Any = 1
-) -> Array:
+def unfold(x: Array, window_shape: Any, strides: Any = 1, padding: Any = "VALID", *, window_dilation: Any = 1) -> Array:
     """The patches that a window sees (im2col), cut out by slices: nothing is computed.
 
     Args:
@@ -43,9 +41,7 @@ def unfold(
     return patches(*settled(*read(x, window_shape, strides, padding, window_dilation)))
 
 
-def fold(
-    patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VALID", *, window_dilation: Any = 1
-) -> Array:
+def fold(patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VALID", *, window_dilation: Any = 1) -> Array:
     """Adds patches up where `unfold` would have cut them out (col2im): the adjoint of `unfold`.
 
     Args:
@@ -150,7 +146,7 @@ def conv_matrix(
         return jnp.zeros(shape, kernel.dtype).at[row, column].add(entries)
     from jax.experimental.sparse import BCOO  # experimental: only for those who ask for it
 
-    indices = np.stack([row.ravel(), column.ravel()], -1).astype(np.int32)
+    indices = jnp.asarray(np.stack([row.ravel(), column.ravel()], -1), jnp.int32)
     return BCOO((entries.ravel(), indices), shape=shape)
 
 

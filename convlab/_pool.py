@@ -167,7 +167,7 @@ def check_ordered(x: Array) -> None:
         raise wrong("x", "have an ordered dtype", x.dtype.name, kind=TypeError)
 
 
-def winners(x: Array, window: Window, reducer: str) -> Array:
+def winners(x: Array, window: Window, reducer: Any) -> Array:
     """Where the winner of each window stands: int32, flat over the spatial axes of `x`."""
     spatial = spatial_of(x, window.rank)
     modes, borders = read_modes("zeros", window.rank, window.padding), window.declared(spatial)

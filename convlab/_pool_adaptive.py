@@ -250,7 +250,7 @@ def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce:
         raise wrong("levels", "be a sequence of ints >= 1", levels, kind=TypeError)
     if len(levels) == 0 or min(levels) < 1:
         raise wrong("levels", "be a sequence of at least one int >= 1", levels)
-    pools = {"max": adaptive_max_pool, "avg": adaptive_avg_pool}
+    pools: dict[str, Any] = {"max": adaptive_max_pool, "avg": adaptive_avg_pool}
     if reduce not in pools:
         raise wrong("reduce", "be 'max' or 'avg'", reduce)
     image_rank(x, "levels")

@@ -131,9 +131,7 @@ def gem_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "V
 # --- weighted means -----------------------------------------------------------------------------------------------
 
 
-def softmax_pool(
-    x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, temperature: Any = 1.0
-) -> Array:
+def softmax_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, temperature: Any = 1.0) -> Array:
     """The mean of each window, weighted by the softmax of `x / temperature`. Strides default to 1, as in Flax.
 
     Args:
@@ -248,9 +246,7 @@ def mixed_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = 
     return (alpha * largest + (1 - alpha) * average).astype(averaged(x))
 
 
-def stochastic_pool(
-    x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, key: Any = None
-) -> Array:
+def stochastic_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, key: Any = None) -> Array:
     """An element of each window, drawn in proportion to itself, or the expectation. Strides default to 1, as in Flax.
 
     Args:

@@ -228,14 +228,14 @@ def _checked(image: Sequence[int], weight: np.ndarray) -> Sequence[int]:
 def _mirror(weight: np.ndarray, groups: int) -> np.ndarray:
     """`(in, out / g, *window)` as `(*window, in / g, out)`, its taps in reverse."""
     window = weight.shape[2:]
-    grouped = np.flip(weight, range(2, weight.ndim)).reshape(groups, -1, *weight.shape[1:])
+    grouped = np.flip(weight, tuple(range(2, weight.ndim))).reshape(groups, -1, *weight.shape[1:])
     return np.moveaxis(grouped, (1, 0, 2), (-3, -2, -1)).reshape(*window, weight.shape[0] // groups, -1)
 
 
 def _unmirror(kernel: np.ndarray, groups: int) -> np.ndarray:
     *window, seen, made = kernel.shape
     grouped = np.moveaxis(kernel.reshape(*window, seen, groups, made // groups), (-3, -2, -1), (1, 0, 2))
-    return np.flip(grouped.reshape(groups * seen, made // groups, *window), range(2, kernel.ndim))
+    return np.flip(grouped.reshape(groups * seen, made // groups, *window), tuple(range(2, kernel.ndim)))
 
 
 def _as_numpy(tensor: Any) -> np.ndarray:

@@ -19,7 +19,9 @@ class BadCall:
     shown: str
 
     def __str__(self):
-        given = ", ".join(f"{k}={getattr(v, '__name__', v)!r}" for k, v in self.options.items() if not isinstance(v, np.ndarray))
+        given = ", ".join(
+            f"{k}={getattr(v, '__name__', v)!r}" for k, v in self.options.items() if not isinstance(v, np.ndarray)
+        )
         shapes = ", ".join(str(getattr(a, "shape", a)) for a in self.arrays)
         return f"{self.function}({shapes}, {given})".replace("\n", "")
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from quick import quick
 
 import convlab.linen
 import convlab.nnx
-from quick import quick
 
 X = np.random.default_rng(0).normal(size=(2, 6, 5, 4)).astype(np.float32)
 KEY = jax.random.key(7)
@@ -62,12 +62,16 @@ def product(**options):
     return [dict(zip(options, values)) for values in itertools.product(*options.values())]
 
 
-CONV = product(strides=[1, (2, 1)], padding=["SAME", "VALID", "CIRCULAR", "REFLECT", 1, ((2, 0), (1, 1))], kernel_dilation=[1, (1, 2)])
+CONV = product(
+    strides=[1, (2, 1)], padding=["SAME", "VALID", "CIRCULAR", "REFLECT", 1, ((2, 0), (1, 1))], kernel_dilation=[1, (1, 2)]
+)
 CONV += product(strides=[None, 2], padding=["SAME_LOWER", (1, 2)], kernel_dilation=[None], feature_group_count=[2])
 CONV += product(padding=[0, ((2, 0), (1, 1))], input_dilation=[(2, 1)], use_bias=[False])
 CONV += product(mask=[np.tril(np.ones((3, 2, 4, 6), np.float32))], param_dtype=[jnp.float32, jnp.bfloat16])
 CONV += product(dtype=[jnp.bfloat16], precision=["highest", lax.Precision.HIGH])
-TRANSPOSED = product(strides=[None, (2, 1), 3], padding=["SAME", "VALID", "CIRCULAR", 1, ((2, 0), (1, 1))], transpose_kernel=[False, True])
+TRANSPOSED = product(
+    strides=[None, (2, 1), 3], padding=["SAME", "VALID", "CIRCULAR", 1, ((2, 0), (1, 1))], transpose_kernel=[False, True]
+)
 TRANSPOSED += product(kernel_dilation=[(2, 1)], padding=["SAME", "VALID"], preferred_element_type=[None, jnp.float32])
 TRANSPOSED += product(mask=[np.tril(np.ones((3, 2, 4, 6), np.float32))], use_bias=[True, False])
 LOCAL = product(strides=[1, 2], padding=["SAME", "VALID", "CIRCULAR", ((2, 0), (1, 1))], kernel_dilation=[1, (1, 2)])
@@ -126,7 +130,9 @@ def assert_alike_in_linen(name, options):
     ours, theirs = (getattr(m, name)(6, (3, 2), **options) for m in (convlab.linen, flax.linen))
     variables, expected = ours.init(KEY, X), theirs.init(KEY, X)
     jax.tree.map(np.testing.assert_array_equal, variables, expected)
-    assert_close(value_and_gradients(ours.apply, expected, X), value_and_gradients(theirs.apply, variables, X), tolerance(options))
+    assert_close(
+        value_and_gradients(ours.apply, expected, X), value_and_gradients(theirs.apply, variables, X), tolerance(options)
+    )
 
 
 @pytest.mark.parametrize("options", mostly_slow(CONV, 3), ids=shown)
@@ -154,7 +160,9 @@ def test_conv_local(options):
     assert_alike_in_linen("ConvLocal", options)
 
 
-@pytest.mark.parametrize("kernel_size, shape", [(3, (2, 7, 4)), (3, (7, 4)), ((3, 3), (2, 3, 6, 5, 4)), ((2, 2, 2), (4, 4, 4, 4))])
+@pytest.mark.parametrize(
+    "kernel_size, shape", [(3, (2, 7, 4)), (3, (7, 4)), ((3, 3), (2, 3, 6, 5, 4)), ((2, 2, 2), (4, 4, 4, 4))]
+)
 def test_any_number_of_batch_axes(kernel_size, shape):
     x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     for name in ("Conv", "ConvTranspose"):
@@ -184,7 +192,15 @@ def recorder(calls, **more):
         padding = padding if isinstance(padding, str) else [tuple(pair) for pair in padding]
         calls.append((shapes, window_strides, padding, lhs_dilation, rhs_dilation, numbers, feature_group_count, precision))
         return lax.conv_general_dilated(
-            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, precision=precision
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            feature_group_count,
+            precision=precision,
         )
 
     if not more:

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bad_calls import BAD_CALLS
 
 import convlab
 import convlab.linen
 import convlab.nnx
-from bad_calls import BAD_CALLS
 
 SYSTEMS = {"nnx": convlab.nnx, "linen": convlab.linen}
 X = np.random.default_rng(0).normal(size=(2, 7, 6, 4)).astype(np.float32)
@@ -137,7 +137,9 @@ def message(call, *arguments):
 
 def by_layer(system, row):
     make, arrays, options = getattr(SYSTEMS[system], LAYERS[row.function]), list(row.arrays), dict(row.options)
-    called = {n: options.pop(n) for n in CALLED & options.keys() if n not in ("output_shape",) or row.function == "conv_transpose"}
+    called = {
+        n: options.pop(n) for n in CALLED & options.keys() if n not in ("output_shape",) or row.function == "conv_transpose"
+    }
     first = []
     if row.function in KERNEL:
         kernel = arrays.pop(KERNEL[row.function])
@@ -168,15 +170,24 @@ RNGS = flax.nnx.Rngs(0)
 AT_CONSTRUCTION = [
     (lambda s: s["Conv"](4, (3, 3), padding="SMAE"), "`padding` must be one of"),
     (lambda s: s["Conv"](4, (3, 3), padding=[1]), "`padding` must be one of"),
-    (lambda s: s["Conv"](4, (3, 0)), "`kernel_size` must be an int >= 1 or one int >= 1 per axis for 2 spatial axes, got (3, 0)"),
+    (
+        lambda s: s["Conv"](4, (3, 0)),
+        "`kernel_size` must be an int >= 1 or one int >= 1 per axis for 2 spatial axes, got (3, 0)",
+    ),
     (lambda s: s["Conv"](4, (3, 3), strides=1.0), "`strides` must be an int >= 1 or one int"),
     (lambda s: s["Conv"](4, (3, 3), padding_mode="mirror"), "`padding_mode` must be one of"),
-    (lambda s: s["Conv"](5, (3, 3), feature_group_count=3), "`feature_group_count` must divide the output channels for 5 output"),
+    (
+        lambda s: s["Conv"](5, (3, 3), feature_group_count=3),
+        "`feature_group_count` must divide the output channels for 5 output",
+    ),
     (lambda s: s["Conv"](4, (3, 3), feature_group_count=0), "`feature_group_count` must be an int >= 1, got 0."),
     (lambda s: s["Conv"](4, (3, 3), method="quick"), "`method` must be"),
     (lambda s: s["Conv"](0, (3, 3)), "features` must be an int >= 1, got 0."),
     (lambda s: s["ConvTranspose"](4, (3, 3), output_padding=1), "`output_padding` must be smaller than the larger of"),
-    (lambda s: s["ConvLocal"](4, (3, 3), feature_group_count=2), "`feature_group_count` must be 1 for a kernel for every place, got 2."),
+    (
+        lambda s: s["ConvLocal"](4, (3, 3), feature_group_count=2),
+        "`feature_group_count` must be 1 for a kernel for every place, got 2.",
+    ),
     (lambda s: s["CausalConv"](4, 3, padding="SAME"), "`padding` must be 'CAUSAL' for a causal convolution, got 'SAME'."),
     (lambda s: s["CausalConv"](4, 3, input_dilation=2), "`input_dilation` must be 1 for a causal convolution, got 2."),
     (lambda s: s["SeparableConv"](4, (3, 3), multiplier=0), "`multiplier` must be an int >= 1, got 0."),

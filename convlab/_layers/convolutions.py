@@ -92,7 +92,7 @@ class Kernel:
 
     def _checked_shapes(self, image: Shape) -> tuple[Shape, Shape]:
         kernel, bias = self._shapes(image)
-        if self.mask is not None and as_array("mask", self.mask).shape != kernel:
+        if self.mask is not None and self.mask.shape != kernel:
             raise wrong("mask", f"have the kernel's shape {kernel}", self.mask.shape)
         return kernel, bias
 
@@ -107,6 +107,8 @@ class Kernel:
 
     def _check_options(self, channels: int | None = None) -> None:
         """Rehearses the layer. While the number of channels is not known, it is taken to be that of the groups."""
+        if self.mask is not None and not isinstance(self.mask, Constant):
+            as_array("mask", self.mask)
         known = self._groups(1) if channels is None else channels
         options = self._options(known)
         image = (*(room({**options, "kernel_size": self._size}),) * len(self._size), known)

@@ -71,9 +71,7 @@ def forward(x, kernel, p: Problem):
         image = padded(x.reshape(p.batch, *rows.spatial, -1), rows)
         band = band.reshape(len(taps), -1, p.out[-1] * p.features)
         parts = product(image, band, (((rows.rank + 1,), (1,)), ((), ())))
-        y = functools.reduce(
-            operator.add, (shifted(parts[..., i, :], tap, rows) for i, tap in enumerate(indices(rows)))
-        )
+        y = functools.reduce(operator.add, (shifted(parts[..., i, :], tap, rows) for i, tap in enumerate(indices(rows))))
     return y.reshape(p.batch, *p.out, p.features).astype(p.out_dtype)
 
 
@@ -84,8 +82,6 @@ def kernel_gradient(x, dy, p: Problem):
     acc, count = accumulator(p), math.prod(p.window[:-1])
     seen = _seen(x, p).reshape(-1, count * p.spatial[-1] * p.channels)
     cotangent = dy.reshape(-1, p.out[-1] * p.features)
-    gram = lax.dot_general(
-        seen, cotangent, (((0,), (0,)), ((), ())), precision=p.precision, preferred_element_type=acc
-    )
+    gram = lax.dot_general(seen, cotangent, (((0,), (0,)), ((), ())), precision=p.precision, preferred_element_type=acc)
     gram = gram.reshape(count, p.spatial[-1], p.channels, p.out[-1], p.features)
     return jnp.einsum("jab,lacbf->ljcf", _band(p).astype(acc), gram, precision="highest").reshape(shape).astype(p.out_dtype)

@@ -47,7 +47,7 @@ def _gather(tangents, operand, *, select_prim, **params):
     return windows.max_tangent(operand, tangents, reducer=_reducer(select_prim), **_undilated(operand, params))
 
 
-def _reducer(select_prim) -> str:
+def _reducer(select_prim) -> windows.Reducer:
     return "max" if select_prim is lax.ge_p else "min"
 
 
@@ -58,7 +58,7 @@ def _undilated(x, params: dict) -> dict:
 
 def _rules() -> dict[Any, Callable]:
     """For each of lax's primitives the function from JAX's rule to ours."""
-    bodies = {
+    bodies: dict[Any, Callable] = {
         lax.reduce_window_sum_p: windows.window_sum,
         lax.reduce_window_max_p: functools.partial(windows.window_max, reducer="max"),
         lax.reduce_window_min_p: functools.partial(windows.window_max, reducer="min"),
@@ -75,7 +75,7 @@ def _install() -> None:
     for primitive, make in _rules().items():
         entry = registered.get(primitive)
         former = entry if entry is not None else mlir._lowerings[primitive]
-        rule = _once(getattr(former, "rule", former), make)
+        rule = _once(getattr(former, "rule", former), make)  # type: ignore[arg-type]
         mlir.register_lowering(primitive, rule, platform="cpu")
         _former[primitive] = entry
 

@@ -84,7 +84,11 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
     platform = platform or jax.default_backend()
     closed = jax.make_jaxpr(lambda *a, **k: fn(*a, **k))(*args, **kwargs)
     found = Explanation(step for eqn in _equations(closed.jaxpr) for step in _steps(eqn, platform))
-    why = onednn.available() if platform == "cpu" and any(step.operation in ("forward", "kernel gradient") for step in found) else None
+    why = (
+        onednn.available()
+        if platform == "cpu" and any(step.operation in ("forward", "kernel gradient") for step in found)
+        else None
+    )
     found.notes = (f"onednn is not used: {why}.",) if why else ()
     return found
 

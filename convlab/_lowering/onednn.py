@@ -21,6 +21,7 @@ import re
 import sys
 import threading
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ def refusal_context(ctx: mlir.LoweringRuleContext) -> str | None:
 def _trial() -> str | None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "only jaxlib's wheels for Linux on x86-64 carry the engine"
-    answer = ["the engine did not answer in time"]
+    answer: list[str | None] = ["the engine did not answer in time"]
 
     def work():
         try:
@@ -244,7 +245,8 @@ def _depthwise_gradient(x, dy, p: Problem):
 
 def _strided_gradient(x, dy, p: Problem):
     """A sum over the residues of the input's places; each is seen by some of the taps, at stride 1."""
-    x, total = _pad(x, _ends(p)), 0
+    x = _pad(x, _ends(p))
+    total: Any = 0
     for residues in itertools.product(*map(range, p.strides)):
         axes = list(zip(residues, p.window, p.rhs_dilation, p.strides))
         seen = [[t for t in range(w) if t * d % s == r] for r, w, d, s in axes]

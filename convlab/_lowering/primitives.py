@@ -123,7 +123,7 @@ mlir.register_lowering(window_sum_p, mlir.lower_fun(windows.window_sum, multiple
 # --- maxima -------------------------------------------------------------------------------------------------------
 
 
-def _max_primitive(original: Primitive, reducer: str) -> Primitive:
+def _max_primitive(original: Primitive, reducer: windows.Reducer) -> Primitive:
     """The windows' winners, with the derivatives that lax lacks for dilated windows and negative pads."""
     twin = make_twin(original, f"convlab_window_{reducer}")
 

@@ -90,14 +90,14 @@ def conv(lhs: Array, rhs: Array, method: str = "auto", without: frozenset[str] =
 def forward(x, kernel, p: Problem, method: str = "auto", without: frozenset[str] = frozenset()):
     name, _ = choose("forward", p, method, without)
     if name == "phases":
-        return FORMULATIONS[name].forward(x, kernel, p, lambda *a: forward(*a, without=without))
+        return FORMULATIONS[name].forward(x, kernel, p, lambda x, k, part: forward(x, k, part, without=without))
     return FORMULATIONS[name].forward(x, kernel, p)
 
 
 def kernel_gradient(x, dy, p: Problem, method: str = "auto", without: frozenset[str] = frozenset()):
     name, _ = choose("kernel_gradient", p, method, without)
     if name == "phases":
-        return FORMULATIONS[name].kernel_gradient(x, dy, p, lambda *a: kernel_gradient(*a, without=without))
+        return FORMULATIONS[name].kernel_gradient(x, dy, p, lambda x, dy, part: kernel_gradient(x, dy, part, without=without))
     return FORMULATIONS[name].kernel_gradient(x, dy, p)
 
 

@@ -18,7 +18,14 @@ from jax import lax
 from . import band, gemm, lax_direct, onednn, phases, taps
 from .problem import Problem
 
-FORMULATIONS: dict[str, ModuleType] = {"lax": lax_direct, "onednn": onednn, "taps": taps, "gemm": gemm, "band": band, "phases": phases}
+FORMULATIONS: dict[str, ModuleType] = {
+    "lax": lax_direct,
+    "onednn": onednn,
+    "taps": taps,
+    "gemm": gemm,
+    "band": band,
+    "phases": phases,
+}
 
 
 def _pointwise(p: Problem) -> bool:
@@ -29,14 +36,14 @@ def _strided_gradient(p: Problem) -> bool:
     return any(d > 1 for d in p.lhs_dilation)
 
 
-def _few(p: Problem, most: int) -> bool:
-    """So few channels that a vector unit has nothing to hold."""
-    return p.groups == 1 and p.channels * p.features <= most
+def _lone(p: Problem) -> bool:
+    """One channel in, one out: nothing for a vector unit to hold."""
+    return p.channels == p.features == 1
 
 
 FORWARD = (
     ("phases", "a dilated input: no tap meets a stuffed zero", _strided_gradient),
-    ("taps", "a handful of channels: one fused loop", lambda p: _few(p, 9)),
+    ("taps", "one channel in and out: one fused loop", _lone),
     ("onednn", "jaxlib's own engine", lambda p: True),
     ("gemm", "one tap: a matrix product", lambda p: _pointwise(p) and p.groups == 1),
     ("taps", "depthwise: one fused loop", lambda p: p.depthwise),
@@ -46,7 +53,7 @@ FORWARD = (
 KERNEL_GRADIENT = (
     ("phases", "a dilated input: the mirrored strided convolution", _strided_gradient),
     ("taps", "depthwise and strided: banded products", lambda p: p.depthwise and max(p.strides) > 1),
-    ("lax", "one channel in and out: XLA's own loop nest", lambda p: _few(p, 1)),
+    ("lax", "one channel in and out: XLA's own loop nest", _lone),
     ("onednn", "jaxlib's own engine, the batch in the place of the channels", lambda p: True),
     ("taps", "depthwise: banded products", lambda p: p.depthwise),
     ("gemm", "one tap: a matrix product", lambda p: _pointwise(p) and p.groups == 1),

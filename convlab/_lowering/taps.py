@@ -72,11 +72,13 @@ def refusal_kernel_gradient(p: Problem) -> str | None:
 
 
 def _sum(term, grid: tuple[int, ...], unrolled: int):
-    """The sum of term(index) over a grid, row by row: short chains of additions, little code."""
+    """The sum of term(index) over a grid: blocks into rows, rows into the whole, so that no chain of additions is long."""
     if math.prod(grid) <= unrolled:
         return functools.reduce(operator.add, map(term, itertools.product(*map(range, grid))))
     *lead, size = grid
     blocks, rest = divmod(size, _UNROLLED)
+    shape = jax.eval_shape(lambda: term((0,) * len(grid)))
+    zero = jnp.zeros(shape.shape, shape.dtype)
 
     def some(at, first, count):
         return functools.reduce(operator.add, (term((*at, first + i)) for i in range(count)))
@@ -84,13 +86,12 @@ def _sum(term, grid: tuple[int, ...], unrolled: int):
     def row(r, total):
         at = jnp.unravel_index(r, lead) if lead else ()
         if blocks == 1:
-            total = total + some(at, 0, _UNROLLED)
+            total += some(at, 0, _UNROLLED)
         elif blocks:
-            total = lax.fori_loop(0, blocks, lambda b, t: t + some(at, b * _UNROLLED, _UNROLLED), total)
+            total += lax.fori_loop(0, blocks, lambda b, part: part + some(at, b * _UNROLLED, _UNROLLED), zero)
         return total + some(at, size - rest, rest) if rest else total
 
-    start = jax.eval_shape(lambda: term((0,) * len(grid)))
-    return lax.fori_loop(0, math.prod(lead), row, jnp.zeros(start.shape, start.dtype))
+    return lax.fori_loop(0, math.prod(lead), row, zero) if lead else row(0, zero)
 
 
 def _at(image, start, sizes, strides):

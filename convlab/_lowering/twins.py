@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad, batching, mlir
 
-Primitive = type(lax.add_p)  # jax.extend.core's, whose import costs more than all of convlab
+if TYPE_CHECKING:
+    from jax.extend.core import Primitive
+else:
+    Primitive = type(lax.add_p)  # that import costs more than all of convlab's
 
 
 def replay(original: Primitive, twin: Primitive, fun: Callable, *args: jax.Array) -> Any:

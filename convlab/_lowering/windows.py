@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import operator
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -76,10 +75,7 @@ def _taps(x: jax.Array, axis: _Axis, value) -> list[jax.Array]:
     """One array per tap of the window, each of the output's size along the axis."""
     x = _pad(x, axis, axis.low, axis.high, value, axis.base - 1)
     last = (axis.out - 1) * axis.stride + 1
-    return [
-        lax.slice_in_dim(x, start, start + last, axis.stride, axis.index)
-        for start in range(0, axis.reach, axis.dilation)
-    ]
+    return [lax.slice_in_dim(x, start, start + last, axis.stride, axis.index) for start in range(0, axis.reach, axis.dilation)]
 
 
 def _along(values: np.ndarray, axis: _Axis, ndim: int) -> np.ndarray:
@@ -151,12 +147,9 @@ def max_tangent(x, dx, *, reducer: Reducer, window_dimensions, window_strides, p
     return dx
 
 
-def max_cotangent(
-    x, dy, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation
-):
+def max_cotangent(x, dy, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
     stages = []
     for axis in reversed(_axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
-        offsets = [jnp.int32(t * axis.dilation)] * 1 if False else None
         offsets = [jnp.full((), t * axis.dilation, jnp.int32) for t in range(axis.window)]
         x, winner = _winners(x, axis, reducer, offsets)
         stages.append((axis, jnp.broadcast_to(winner, x.shape)))
@@ -171,7 +164,7 @@ def _cotangent_along(winner, dy, axis: _Axis):
     blocks = -(-axis.dilated // s)
     # input place p = s * block + phase is `p + low - s * o` from the start of window o = block - back
     backs = range(-(axis.low // s) - 1, (axis.reach - axis.low) // s + 2)
-    total = 0
+    total: Any = 0
     for back in backs:
         offset = back * s + axis.low + np.arange(s)
         if not ((offset >= 0) & (offset < axis.reach) & (offset % axis.dilation == 0)).any():

@@ -1,0 +1,111 @@
+"""A layer's calls in JAX: convlab's or Flax's, forward, with gradients, in a loop, mapped over images and over an ensemble."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+STEPS = 3  # of the loop
+RATE = 1e-6
+MEMBERS = 2  # of the ensemble
+
+Layer = Callable[[Any, jax.Array], jax.Array]
+
+
+def linen_of(contestant: str) -> Any:
+    """The module with the contestant's Linen layers and pools."""
+    return importlib.import_module("convlab.linen" if contestant == "convlab" else "flax.linen")
+
+
+def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
+    """The layer as a function of parameters and input, and its parameters' shapes."""
+    linen = linen_of(contestant)
+    window, strides, pads = tuple(case["window"]), tuple(case["strides"]), [tuple(pair) for pair in case["padding"]]
+    if case["op"].endswith("pool"):
+        pool = getattr(linen, case["op"])
+        return lambda _, x: pool(x, window, strides=strides, padding=pads), {}
+    dilation = tuple(case["dilation"])
+    kwargs: dict[str, Any] = {"strides": strides, "kernel_dilation": dilation, "use_bias": False}
+    if case["op"] == "conv":
+        module = linen.Conv(case["features"], window, padding=pads, feature_group_count=case["groups"], **kwargs)
+    else:  # PyTorch counts the pads that its output loses, lax those that the dilated input gains
+        reach = [(size - 1) * step for size, step in zip(window, dilation)]
+        gained = [(r - before, r - after) for r, (before, after) in zip(reach, pads)]
+        groups = {} if case["groups"] == 1 else {"feature_group_count": case["groups"]}  # Flax's has none
+        module = linen.ConvTranspose(case["features"], window, padding=gained, transpose_kernel=True, **groups, **kwargs)
+    parameters = jax.eval_shape(module.init, jax.random.key(0), images(case))
+    return module.apply, parameters
+
+
+def images(case: dict[str, Any]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((case["batch"], *case["spatial"], case["channels"]), jnp.float32)
+
+
+def draw(shapes: Any, scale: float = 0.1) -> Any:
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda s: jnp.asarray(scale * rng.standard_normal(s.shape, np.float32)), shapes)
+
+
+def members(shapes: Any) -> Any:
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct((MEMBERS, *s.shape), s.dtype), shapes)
+
+
+def with_gradients(f: Layer) -> Callable:
+    return lambda parameters, x, dy: jax.vjp(f, parameters, x)[1](dy)
+
+
+def loop(f: Layer) -> Callable:
+    """`STEPS` steps of gradient descent on all operands in one `lax.scan`."""
+
+    def descend(parameters, x, dy):
+        def step(operands, _):
+            return jax.tree.map(lambda a, da: a - RATE * da, operands, with_gradients(f)(*operands, dy)), None
+
+        return jax.lax.scan(step, (parameters, x), None, STEPS)[0]
+
+    return descend
+
+
+def image_by_image(f: Layer) -> Layer:
+    return lambda parameters, x: jax.vmap(lambda image: f(parameters, image[None])[0])(x)
+
+
+def programs(f: Layer, operands: tuple[Any, Any]) -> dict[str, tuple[Callable, tuple, int]]:
+    """For each mode the function, its arguments' shapes and how many layers' work it does."""
+    out = jax.eval_shape(f, *operands)
+    both = (*operands, out)
+    return {
+        "forward": (f, operands, 1),
+        "gradients": (with_gradients(f), both, 1),
+        "scan": (loop(f), both, STEPS),
+        "vmap": (with_gradients(image_by_image(f)), both, 1),
+        "ensemble": (with_gradients(jax.vmap(f)), members(both), MEMBERS),
+    }
+
+
+class Call:
+    """A compiled program on its arguments; both are made at the first call."""
+
+    def __init__(self, function: Callable, make: Callable[[], tuple], **options: Any):
+        self.compiled, self.make = jax.jit(function, **options), make
+
+    @functools.cached_property
+    def arguments(self) -> tuple:
+        return self.make()
+
+    def __call__(self) -> None:
+        jax.block_until_ready(self.compiled(*self.arguments))
+
+
+def calls(contestant: str, case: dict[str, Any]) -> dict[str, tuple[list[Call], int]]:
+    f, parameters = layer(contestant, case)
+    return {
+        mode: ([Call(function, functools.partial(draw, shapes))], work)
+        for mode, (function, shapes, work) in programs(f, (parameters, images(case))).items()
+    }

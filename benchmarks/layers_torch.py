@@ -1,0 +1,67 @@
+"""A layer's calls in PyTorch, one for each memory format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+RATE = 1e-6
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+def formats(rank: int) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """The ways to lay out tensors that have `rank` spatial axes: contiguous, and channels last where PyTorch has it."""
+    yield lambda tensor: tensor.contiguous()
+    if rank in CHANNELS_LAST:
+        yield lambda tensor: tensor.contiguous(memory_format=CHANNELS_LAST[rank]) if tensor.ndim == rank + 2 else tensor
+
+
+def layer(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]:
+    """The layer as a function of its operands, and their shapes: the images, and the kernel if there is one."""
+    op, rank, groups = case["op"], len(case["spatial"]), case["groups"]
+    x = (case["batch"], case["channels"], *case["spatial"])
+    even = all(before == after for before, after in case["padding"])
+    pads = [before for before, _ in case["padding"]] if even else [0] * rank
+    border = [n for pair in reversed(case["padding"]) for n in pair]
+    function = getattr(F, f"{op}{rank}d")
+    if op.endswith("pool"):
+        return lambda x: function(x, case["window"], case["strides"], pads), [x]
+    kwargs = dict(stride=case["strides"], padding=pads, dilation=case["dilation"], groups=groups)
+    ends = (case["features"], case["channels"]) if op == "conv" else (case["channels"], case["features"])
+    kernel = (ends[0], ends[1] // groups, *case["window"])
+    return lambda x, k: function(x if even else F.pad(x, border), k, **kwargs), [x, kernel]
+
+
+def timed(f: Callable[..., torch.Tensor], operands: list[torch.Tensor]) -> dict[str, Callable[[], Any]]:
+    def forward():
+        with torch.no_grad():
+            f(*operands)
+
+    dy = torch.randn_like(f(*operands))
+
+    def gradients():
+        for operand in operands:
+            operand.grad = None
+        f(*operands).backward(dy)
+
+    def descend():
+        gradients()
+        with torch.no_grad():
+            for operand in operands:
+                operand.sub_(operand.grad, alpha=RATE)
+
+    # PyTorch has no loop of its own to be in, and the work of a map is the batch's and of an ensemble its members' in turn.
+    return {"forward": forward, "gradients": gradients, "scan": descend, "vmap": gradients, "ensemble": gradients}
+
+
+def calls(_: str, case: dict[str, Any]) -> dict[str, tuple[list[Callable[[], Any]], int]]:
+    f, shapes = layer(case)
+    variants = [
+        timed(f, [lay(torch.randn(shape) * 0.1).requires_grad_() for shape in shapes]) for lay in formats(len(case["spatial"]))
+    ]
+    return {mode: ([variant[mode] for variant in variants], 1) for mode in variants[0]}

@@ -1,0 +1,122 @@
+"""The networks, described once for every contestant.
+
+A network is a tuple of layers, a layer a tuple of its name and its numbers; the interpreters in `networks_jax` and
+`networks_torch` have one method for each name. Windows, strides and pads count for every spatial axis.
+
+    conv(features, window, stride, groups, dilation)     padded so that stride 1 keeps the size; with a bias
+    valid(features, window)                              the same without padding
+    causal(features, window, dilation)                   a convolution that sees no later place
+    up(features)                                         transposed convolution, window and stride 2
+    norm()  relu()  flatten()  dense(features)           batch normalisation by the batch's own statistics
+    max_pool(window, stride, pad)  global_avg()
+    residual(branch, shortcut)                           the sum of two tuples of layers
+    skip(inner)                                          the input beside what the inner layers make of it, on the channel axis
+    gated(features, dilations)                           WaveNet's stack (arXiv:1609.03499): the sum of the blocks' skip outputs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+Layers = tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """`x` is the shape of a batch, channels last; `classes` those of the softmax, at every place that the layers leave."""
+
+    x: tuple[int, ...]
+    classes: int
+    layers: Layers
+
+    @property
+    def rank(self) -> int:
+        return len(self.x) - 2
+
+
+def conv(features: int, window: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> Layers:
+    return (("conv", features, window, stride, groups, dilation),)
+
+
+def conv_norm_relu(*numbers: int) -> Layers:
+    return (*conv(*numbers), ("norm",), ("relu",))
+
+
+def separable(channels: int, features: int, stride: int) -> Layers:
+    """MobileNet's block (arXiv:1704.04861)."""
+    return (*conv_norm_relu(channels, 3, stride, channels), *conv_norm_relu(features, 1))
+
+
+def basic(channels: int, features: int, stride: int) -> Layers:
+    """ResNet's block (arXiv:1512.03385)."""
+    branch = (*conv_norm_relu(features, 3, stride), *conv(features, 3), ("norm",))
+    plain = stride == 1 and channels == features
+    shortcut = () if plain else (*conv(features, 1, stride), ("norm",))
+    return (("residual", branch, shortcut), ("relu",))
+
+
+def classifier(classes: int) -> Layers:
+    return (("global_avg",), ("dense", classes))
+
+
+def mobilenet(size: int = 96, batch: int = 8, width: int = 32) -> Network:
+    rows = [(1, 2, 1), (2, 4, 2), (4, 4, 1), (4, 8, 2), (8, 8, 1), (8, 16, 2), (16, 16, 1), (16, 16, 1), (16, 32, 2)]
+    blocks = [layer for seen, made, stride in rows for layer in separable(seen * width // 2, made * width // 2, stride)]
+    return Network((batch, size, size, 3), 100, (*conv_norm_relu(width // 2, 3, 2), *blocks, *classifier(100)))
+
+
+def resnet(size: int = 96, batch: int = 8, width: int = 64) -> Network:
+    rows = [(1, 1, 1), (1, 2, 2), (2, 4, 2), (4, 8, 2)]
+    blocks = [layer for seen, made, stride in rows for layer in basic(seen * width, made * width, stride)]
+    stem = (*conv_norm_relu(width, 7, 2), ("max_pool", 3, 2, 1))
+    return Network((batch, size, size, 3), 100, (*stem, *blocks, *classifier(100)))
+
+
+def unet3d(size: int = 32, batch: int = 1, width: int = 16) -> Network:
+    """arXiv:1606.06650, with three levels."""
+
+    def twice(features: int) -> Layers:
+        return conv_norm_relu(features, 3) * 2
+
+    def level(features: int, inner: Layers) -> Layers:
+        down = (("max_pool", 2, 2, 0), *inner, ("up", features))
+        return (*twice(features), ("skip", down), *twice(features))
+
+    layers = level(width, level(2 * width, twice(4 * width)))
+    return Network((batch, size, size, size, 1), 4, (*layers, *conv(4, 1)))
+
+
+def wavenet(size: int = 8000, batch: int = 2, width: int = 32, depth: int = 10) -> Network:
+    stack = (("causal", width, 2, 1), ("gated", width, tuple(2**i for i in range(depth))))
+    return Network((batch, size, 1), 256, (*stack, ("relu",), *conv(width, 1), ("relu",), *conv(256, 1)))
+
+
+def lenet(size: int = 28, batch: int = 256) -> Network:
+    """LeNet-5 as in the MNIST example: 61,706 parameters at size 28."""
+    convolutions = (*conv(6, 5), ("relu",), ("max_pool", 2, 2, 0), ("valid", 16, 5), ("relu",), ("max_pool", 2, 2, 0))
+    dense = (("flatten",), ("dense", 120), ("relu",), ("dense", 84), ("relu",), ("dense", 10))
+    return Network((batch, size, size, 1), 10, (*convolutions, *dense))
+
+
+NETWORKS = {"mobilenet": mobilenet, "resnet": resnet, "unet3d": unet3d, "wavenet": wavenet, "lenet": lenet}
+TINY = {
+    "mobilenet": dict(size=32, batch=2, width=8),
+    "resnet": dict(size=32, batch=2, width=8),
+    "unet3d": dict(size=8, width=4),
+    "wavenet": dict(size=64, width=4, depth=3),
+    "lenet": dict(batch=8),
+}
+
+
+def network(name: str, tiny: bool) -> Network:
+    """`NAME` or `NAME without norm`."""
+    base, _, without = name.partition(" ")
+    made = NETWORKS[base](**(TINY[base] if tiny else {}))
+    return dataclasses.replace(made, layers=without_norm(made.layers)) if without else made
+
+
+def without_norm(layers: Layers) -> Layers:
+    """Without batch normalisation: what remains is the convolutions' and the pools' time."""
+    inner = [(name, *(without_norm(n) if name in ("residual", "skip") else n for n in numbers)) for name, *numbers in layers]
+    return tuple(layer for layer in inner if layer != ("norm",))

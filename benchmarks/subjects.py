@@ -1,0 +1,92 @@
+"""What there is to measure; a subject is a generator of rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import suite
+from contestants import ROUNDS, Failed, Group, compete, prepared
+
+Row = dict[str, Any]
+LAYER_MODES = ("forward", "gradients", "scan", "vmap", "ensemble")
+NETWORKS = ("mobilenet", "mobilenet without norm", "resnet", "resnet without norm", "unet3d", "wavenet")
+STEPS = {"lenet": 8}
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """`only` and `modes` are comma separated, empty for all; `budget` is in seconds; `tiny` shrinks the networks."""
+
+    only: str
+    modes: str
+    budget: float
+    tiny: bool
+
+    def takes(self, name: str) -> bool:
+        return any(text in name for text in self.only.split(","))
+
+    def modes_among(self, modes: tuple[str, ...]) -> list[str]:
+        return [mode for mode in modes if not self.modes or mode in self.modes.split(",")]
+
+
+def layers(contestants: Group, choice: Choice) -> Iterator[Row]:
+    for case in suite.cases():
+        if choice.takes(f"{case['family']} {case['name']}"):
+            names = {"subject": "layers", "family": case["family"], "case": case["name"], "unit": "ms"}
+            yield from timed(contestants, "layer", case, choice.modes_among(LAYER_MODES), choice.budget, names)
+
+
+def networks(contestants: Group, choice: Choice) -> Iterator[Row]:
+    for name in NETWORKS:
+        if choice.takes(name):
+            yield from training(contestants, choice, name, "networks", ("step",))
+
+
+def lenet(contestants: Group, choice: Choice) -> Iterator[Row]:
+    yield from training(contestants, choice, "lenet", "lenet", ("step", "scan"))
+
+
+def training(contestants: Group, choice: Choice, name: str, subject: str, modes: tuple[str, ...]) -> Iterator[Row]:
+    payload = {"network": name, "tiny": choice.tiny, "steps": STEPS.get(name, 2)}
+    names = {"subject": subject, "family": "training", "case": name, "unit": "ms"}
+    yield from timed(contestants, "network", payload, choice.modes_among(modes), choice.budget, names)
+
+
+def timed(contestants: Group, job: str, payload: Any, modes: list[str], budget: float, names: Row) -> Iterator[Row]:
+    takers, notes = prepared(contestants, job, payload)
+    for row in compete(takers, modes, budget):
+        yield {**names, **row, "notes": notes | row["notes"]}
+
+
+def costs(contestants: Group, choice: Choice) -> Iterator[Row]:
+    """Compile time takes turns like every other; memory is told, and so is the import of convlab."""
+    jax = {name: contestant for name, contestant in contestants.items() if contestant.kind != "torch"}
+    for case in suite.cases():
+        if choice.takes(f"{case['family']} {case['name']}"):
+            names = {"subject": "compile", "family": case["family"], "case": case["name"]}
+            yield from timed(jax, "cost", case, ["compile"], choice.budget, {**names, "unit": "ms"})
+            yield told(jax, case, "memory", {**names, "unit": "MiB"})
+    own = {name: contestant for name, contestant in jax.items() if contestant.kind == "convlab"}
+    yield told(own, None, "import", {"subject": "compile", "family": "import", "case": "convlab", "unit": "ms"}, 2 * ROUNDS)
+
+
+def told(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1) -> Row:
+    """What the contestants themselves have measured, the least of several answers."""
+    takers, notes = prepared(contestants, "cost", payload)
+    values = {}
+    for name, contestant in takers.items():
+        try:
+            values[name] = min(contestant.ask("tell", mode) for _ in range(times))
+        except Failed as why:
+            notes[name] = str(why)
+    return {**names, "mode": mode, "values": values, "notes": notes}
+
+
+SUBJECTS: dict[str, Callable[[Group, Choice], Iterator[Row]]] = {
+    "layers": layers,
+    "networks": networks,
+    "lenet": lenet,
+    "compile": costs,
+}

@@ -1,0 +1,45 @@
+"""The suite of layers: families that share a structure, each with the shapes that networks give it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+SUITE = pathlib.Path(__file__).with_name("suite.json")
+PLAIN = {"strides": 1, "padding": 0, "dilation": 1, "groups": 1}
+
+
+def cases(path: pathlib.Path = SUITE) -> list[dict[str, Any]]:
+    """Every layer of the suite with all its numbers, one per spatial axis, and a name that says them."""
+    return [case(family, shape) for family in json.loads(path.read_text()) for shape in family["shapes"]]
+
+
+def case(family: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
+    merged = PLAIN | {key: value for key, value in family.items() if key != "shapes"} | shape
+    rank, channels = len(merged["spatial"]), merged["channels"]
+    merged["features"] = merged.get("features", channels)
+    merged["groups"] = channels if merged["groups"] == "channels" else merged["groups"]
+    for key in ("window", "strides", "dilation"):
+        merged[key] = per_axis(merged[key], rank)
+    merged["padding"] = [pair if isinstance(pair, list) else [pair, pair] for pair in per_axis(merged["padding"], rank)]
+    return merged | {"name": name(merged)}
+
+
+def per_axis(value: Any, rank: int) -> list[Any]:
+    return value if isinstance(value, list) else [value] * rank
+
+
+def name(case: dict[str, Any]) -> str:
+    """`w3 s2 d4 g8 64-128 @56 b8`: window, stride, dilation, groups (dw: depthwise), channels, size and batch."""
+    words = ["w" + short(case["window"])]
+    words += [letter + short(case[key]) for letter, key in (("s", "strides"), ("d", "dilation")) if max(case[key]) > 1]
+    depthwise = case["groups"] == case["channels"]
+    words += [] if case["groups"] == 1 else ["dw"] if depthwise else [f"g{case['groups']}"]
+    changed = case["op"].startswith("conv") and case["features"] != case["channels"]
+    words += [f"{case['channels']}-{case['features']}" if changed else f"{case['channels']}"]
+    return " ".join([*words, "@" + short(case["spatial"]), f"b{case['batch']}"])
+
+
+def short(numbers: list[int]) -> str:
+    return str(numbers[0]) if len(set(numbers)) == 1 else "x".join(map(str, numbers))

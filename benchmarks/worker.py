@@ -1,0 +1,84 @@
+"""A contestant's process: prepares jobs and times them, an order and an answer each a line of JSON."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+# job -> the modules that make its calls for JAX and for PyTorch; `calls(contestant, payload)` of a maker returns for each mode
+# the calls of which the fastest counts (PyTorch's memory formats), and by how many units of work a call's time is divided.
+MAKERS = {"layer": ("layers_jax", "layers_torch"), "network": ("networks_jax", "networks_torch"), "cost": ("costs_jax", None)}
+
+Calls = dict[str, tuple[list[Callable[[], Any]], int]]
+
+
+def turn(call: Callable[[], Any], seconds: float) -> float:
+    """The least seconds that a call took in a turn of about `seconds`: what else runs on the machine only ever adds."""
+    least, now = math.inf, time.perf_counter()
+    end = now + seconds
+    while now < end or least == math.inf:
+        began = time.perf_counter()
+        call()
+        now = time.perf_counter()
+        least = min(least, now - began)
+    return least
+
+
+def versions(contestant: str) -> dict[str, str]:
+    import importlib.metadata as metadata
+
+    names = ["torch"] if contestant == "torch" else ["jax", "flax"]
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+
+
+class Worker:
+    def __init__(self, contestant: str):
+        self.contestant = contestant
+        self.calls: Calls = {}
+
+    def hello(self) -> dict[str, str]:
+        if self.contestant == "accelerate":
+            import convlab
+
+            convlab.accelerate()
+        return versions(self.contestant)
+
+    def prepare(self, job: str, payload: dict[str, Any]) -> list[str]:
+        self.calls = {}
+        maker = MAKERS[job][self.contestant == "torch"]
+        self.calls = importlib.import_module(maker).calls(self.contestant, payload)
+        return list(self.calls)
+
+    def first(self, mode: str) -> None:
+        for call in self.calls[mode][0]:
+            call()
+
+    def turn(self, mode: str, seconds: float) -> float:
+        calls, work = self.calls[mode]
+        return min(turn(call, seconds) for call in calls) / work
+
+    def tell(self, mode: str) -> Any:
+        """What a call answers, for jobs that measure by themselves."""
+        return self.calls[mode][0][0]()
+
+
+def main(contestant: str) -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr
+    worker = Worker(contestant)
+    for line in sys.stdin:
+        order, *arguments = json.loads(line)
+        try:
+            answer = {"ok": getattr(worker, order)(*arguments)}
+        except Exception as error:  # what a contestant cannot do is a result of the benchmark
+            answer = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:160]}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
