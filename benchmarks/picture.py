@@ -56,7 +56,7 @@ def draw(result: Result, path: pathlib.Path) -> bool:
     handles, labels = frames[0].axes[0].get_legend_handles_labels()
     against = "PyTorch" if "torch" in result.contestants else "plain JAX"
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=8, frameon=False)
-    figure.supxlabel(f"time / {against}'s time: left of 1 is faster   ({result.machine}; {result.date})", fontsize=8)
+    figure.supxlabel(f"time / {against}'s time: left of 1 is faster   ({result.where()}; {result.date})", fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return True

@@ -30,6 +30,12 @@ class Result:
     rows: list[Row] = dataclasses.field(default_factory=list)
     machine: str = ""
     date: str = ""
+    loads: list[float] = dataclasses.field(default_factory=list)
+
+    def where(self) -> str:
+        """The machine and how busy it was at the start of each run that is in here."""
+        runs = "one run" if len(self.loads) == 1 else f"{len(self.loads)} runs"
+        return f"{self.machine}, load {min(self.loads):.1f} to {max(self.loads):.1f} at the start of {runs}"
 
     def reference(self, row: Row, name: str) -> str:
         """Whom a contestant is measured against: PyTorch; for costs, and where there is none, plain JAX of the same Python."""
@@ -58,8 +64,10 @@ class Result:
 
 def started(contestants: dict[str, dict[str, str]]) -> Result:
     cpu = next(iter(re.findall(r"model name\s*: (.*)", _read("/proc/cpuinfo"))), platform.processor() or platform.machine())
-    machine = f"{cpu}, {os.cpu_count()} cores, {platform.system()}, load {os.getloadavg()[0]:.1f} at the start"
-    return Result(contestants, [], machine, datetime.date.today().isoformat())
+    machine = f"{cpu}, {os.cpu_count()} cores, {platform.system()}"
+    policy = os.environ.get("OMP_WAIT_POLICY")
+    machine += f", OMP_WAIT_POLICY={policy}" if policy else ""
+    return Result(contestants, [], machine, datetime.date.today().isoformat(), [os.getloadavg()[0]])
 
 
 def _read(path: str) -> str:
@@ -80,7 +88,11 @@ def load(paths: list[pathlib.Path]) -> Result:
     contestants = {name: versions for part in parts for name, versions in part.contestants.items()}
     order = {(case["family"], case["name"]): place for place, case in enumerate(suite.cases())}
     ordered = sorted(rows.values(), key=lambda row: order.get((row["family"], row["case"]), len(order)))
-    return Result(contestants, ordered, parts[-1].machine, parts[-1].date)
+    machine = "; ".join(dict.fromkeys(part.machine for part in parts))
+    dates = sorted({part.date for part in parts})
+    return Result(
+        contestants, ordered, machine, " to ".join(dict.fromkeys((dates[0], dates[-1]))), sum((p.loads for p in parts), [])
+    )
 
 
 def case_name(row: Row) -> str:

@@ -64,7 +64,7 @@ def measure(args: argparse.Namespace) -> report.Result:
 def main() -> None:
     args = parse()
     result = report.load(args.results) if args.subject == "report" else measure(args)
-    print(f"{result.machine}; {result.date}")
+    print(f"{result.where()}; {result.date}")
     print(tables.summary(result))
     if args.json:
         report.save(result, args.json)

@@ -80,7 +80,7 @@ def slower(result: Result) -> list[str]:
 
 
 def markdown(result: Result) -> str:
-    parts = [f"Measured on {result.date}: {result.machine}.", contestants(result)]
+    parts = [f"Measured on {result.date}: {result.where()}.", contestants(result)]
     for subject, rows in result.subjects().items():
         against = "PyTorch" if result.reference(rows[0], "convlab") == "torch" else "plain JAX"
         parts.append(f"### {subject.capitalize()}: geometric mean of the ratios to {against} (worst)")

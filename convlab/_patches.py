@@ -54,7 +54,8 @@ def check_mode(n: int, pair: Pair, mode: str, padding: Any) -> None:
     if n + sum(pair) < 0:
         raise wrong("padding", "crop no more than there is", padding, f"an axis of size {n}")
     kept = n + sum(min(p, 0) for p in pair)
-    if mode == "circular" and max(pair) > max(kept, 0):
+    named = isinstance(padding, str)  # Flax's "CIRCULAR" wraps as often as it takes
+    if mode == "circular" and max(pair) > (0 if kept < 1 else sum(map(abs, pair)) if named else kept):
         raise wrong("padding", f"be at most {max(kept, 0)}", padding, f"a circular axis of size {kept}", "It wraps once.")
     if mode == "reflect" and max(pair) >= max(n, 1):
         raise wrong("padding", f"be smaller than {n}", padding, f"a reflected axis of size {n}")

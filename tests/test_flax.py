@@ -135,27 +135,27 @@ def assert_alike_in_linen(name, options):
     )
 
 
-@pytest.mark.parametrize("options", mostly_slow(CONV, 3), ids=shown)
+@pytest.mark.parametrize("options", mostly_slow(CONV, 5), ids=shown)
 def test_conv(options):
     assert_alike_in_nnx("Conv", options)
 
 
-@pytest.mark.parametrize("options", mostly_slow(CONV, 5), ids=shown)
+@pytest.mark.parametrize("options", mostly_slow(CONV, 9), ids=shown)
 def test_conv_in_linen(options):
     assert_alike_in_linen("Conv", options)
 
 
-@pytest.mark.parametrize("options", mostly_slow(TRANSPOSED, 3), ids=shown)
+@pytest.mark.parametrize("options", mostly_slow(TRANSPOSED, 5), ids=shown)
 def test_conv_transpose(options):
     assert_alike_in_nnx("ConvTranspose", options)
 
 
-@pytest.mark.parametrize("options", mostly_slow(TRANSPOSED, 5), ids=shown)
+@pytest.mark.parametrize("options", mostly_slow(TRANSPOSED, 9), ids=shown)
 def test_conv_transpose_in_linen(options):
     assert_alike_in_linen("ConvTranspose", options)
 
 
-@pytest.mark.parametrize("options", mostly_slow(LOCAL, 5), ids=shown)
+@pytest.mark.parametrize("options", mostly_slow(LOCAL, 8), ids=shown)
 def test_conv_local(options):
     assert_alike_in_linen("ConvLocal", options)
 

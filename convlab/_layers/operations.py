@@ -67,7 +67,9 @@ def layer(function: Callable, title: str = "", called: Sequence[str] = (), tried
     def call_with(self, x: Array, *arrays: Any, **named: Any) -> Any:
         return function(x, *arrays, **named, **options(self))
 
-    body: dict[str, Any] = {"_options": options, "_rehearse": rehearse, "__call__": call_with if called else call}
+    called_as: Callable = call_with if called else call
+    called_as.__name__ = "__call__"  # Flax's tables list the methods of this name
+    body: dict[str, Any] = {"_options": options, "_rehearse": rehearse, "__call__": called_as}
     body["__doc__"] = f"`convlab.{function.__name__}` as a layer: called with {', '.join((image.name, *called))}."
     fields = [(parameter.name, Any, _field(parameter)) for parameter in parameters]
     title = title or "".join(word.capitalize() for word in function.__name__.split("_"))

@@ -152,5 +152,4 @@ def kernel_gradient(x, dy, p: Problem):
         entries = _sum(term, p.out, _UNROLLED).sum(-p.rank - 2)
         return entries if single else jnp.moveaxis(entries, 0, -1).reshape(*p.window, -1)
 
-    rows = row(images[0])[None] if len(images) == 1 else lax.map(row, jnp.stack(images))
-    return jnp.moveaxis(rows, 0, -2).astype(p.out_dtype)
+    return jnp.stack([row(image) for image in images], -2).astype(p.out_dtype)

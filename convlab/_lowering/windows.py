@@ -83,6 +83,14 @@ def _along(values: np.ndarray, axis: _Axis, ndim: int) -> np.ndarray:
     return values.reshape([-1 if i == axis.index else 1 for i in range(ndim)])
 
 
+def stored(x: jax.Array) -> jax.Array:
+    """`x`, kept in memory: XLA writes in place what is updated, and would otherwise compute it anew for every tap that reads it."""
+    if 0 in x.shape:
+        return x
+    origin = (0,) * x.ndim
+    return lax.dynamic_update_slice(x, lax.slice(x, origin, (1,) * x.ndim), origin)
+
+
 def window_sum(x, *, window_dimensions, window_strides, padding, base_dilation, window_dilation):
     wide = jnp.float32 if x.dtype in (jnp.bfloat16, jnp.float16) else x.dtype
     y = x.astype(wide)
@@ -104,6 +112,7 @@ def _lowest(dtype, reducer: Reducer):
 def window_max(x, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
     for axis in _axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
         x = _max_along(x, axis, reducer)
+        x = stored(x) if axis.reach > axis.stride > 1 else x
     return x
 
 
@@ -143,7 +152,7 @@ def window_argmax(x, *, reducer: Reducer, window_dimensions, window_strides, pad
 
 def max_tangent(x, dx, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
     for axis in reversed(_axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
-        x, dx = _winners(x, axis, reducer, _taps(dx, axis, 0))
+        x, dx = map(stored, _winners(x, axis, reducer, _taps(dx, axis, 0)))
     return dx
 
 
@@ -152,9 +161,11 @@ def max_cotangent(x, dy, *, reducer: Reducer, window_dimensions, window_strides,
     for axis in reversed(_axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
         offsets = [jnp.full((), t * axis.dilation, jnp.int32) for t in range(axis.window)]
         x, winner = _winners(x, axis, reducer, offsets)
-        stages.append((axis, jnp.broadcast_to(winner, x.shape)))
+        winner = stored(jnp.broadcast_to(winner, x.shape))
+        x = stored(x)
+        stages.append((axis, winner))
     for axis, winner in reversed(stages):
-        dy = _cotangent_along(winner, dy, axis)
+        dy = stored(_cotangent_along(winner, dy, axis))
     return dy
 
 
