@@ -21,7 +21,6 @@ import re
 import sys
 import threading
 import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +70,7 @@ def refusal_context(ctx: mlir.LoweringRuleContext) -> str | None:
 def _trial() -> str | None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "only jaxlib's wheels for Linux on x86-64 carry the engine"
-    answer: list[str | None] = ["the engine did not answer in time"]
+    answer = ["the engine did not answer in time"]
 
     def work():
         try:
@@ -244,33 +243,32 @@ def _depthwise_gradient(x, dy, p: Problem):
 
 
 def _strided_gradient(x, dy, p: Problem):
-    """A sum over the residues of the input's places; each is seen by some of the taps, at stride 1."""
-    x = _pad(x, _ends(p))
-    total: Any = 0
-    for residues in itertools.product(*map(range, p.strides)):
-        axes = list(zip(residues, p.window, p.rhs_dilation, p.strides))
-        seen = [[t for t in range(w) if t * d % s == r] for r, w, d, s in axes]
-        if not all(seen):
-            continue
-        places = x[(slice(None), *(slice(r, None, s) for r, s in zip(residues, p.strides)))]
-        steps = [s // math.gcd(d, s) for _, _, d, s in axes]
-        part = dataclasses.replace(
-            p,
-            spatial=places.shape[1:-1],
-            window=tuple(map(len, seen)),
-            strides=(1,) * p.rank,
-            rhs_dilation=tuple(step * d // s for step, (_, _, d, s) in zip(steps, axes)),
-            pads=tuple(((r - taps[0] * d) // s, 0) for taps, (r, _, d, s) in zip(seen, axes)),
-        )
-        part = dataclasses.replace(part, pads=_exact(part, p.out))
-        spread = [(taps[0], w - 1 - taps[-1], step - 1) for taps, (_, w, _, _), step in zip(seen, axes, steps)]
-        total += lax.pad(_depthwise_gradient(places, dy, part), jnp.zeros((), x.dtype), [*spread, (0, 0, 0)])
-    return total
+    """Places of the input in classes of their residue by the stride, within which the taps are at stride 1.
 
+    The classes of the last axis become channels, those of the others are taken one by one.
+    """
+    offsets = [np.arange(w) * d - lo for w, d, (lo, _) in zip(p.window, p.rhs_dilation, p.pads)]
+    residues = [o % s for o, s in zip(offsets, p.strides)]
+    places = [o // s for o, s in zip(offsets, p.strides)]
+    firsts, counts = [int(q.min()) for q in places], tuple(int(np.ptp(q)) + 1 for q in places)
+    last, ones = p.strides[-1], (1,) * p.rank
+    whole = [(0, max(0, s - n)) for s, n in zip(p.strides[:-1], p.spatial)]  # no class is empty
+    x = _pad(x, [*whole, (0, -p.spatial[-1] % last)])
+    x, dy = x.reshape(*x.shape[:-2], -1, last * p.channels), jnp.tile(dy, last)
+    merged = dataclasses.replace(p, window=counts, strides=ones, rhs_dilation=ones)
+    merged = dataclasses.replace(merged, **dict.fromkeys(("channels", "features", "groups"), last * p.channels))
 
-def _exact(p: Problem, out: tuple[int, ...]):
-    """Pads from which `out` places follow, at stride 1."""
-    return tuple((lo, o - 1 + reach - n - lo) for (lo, _), o, reach, n in zip(p.pads, out, p.reach, p.spatial))
+    def of_class(residue):
+        seen = x[(slice(None), *(slice(r, None, s) for r, s in zip(residue, p.strides)))]
+        sizes = zip(firsts, counts, seen.shape[1:], p.out)
+        pads = tuple((-first, out - 1 + count - n + first) for first, count, n, out in sizes)
+        return _depthwise_gradient(seen, dy, dataclasses.replace(merged, spatial=seen.shape[1:-1], pads=pads))
+
+    classes = [of_class(residue) for residue in itertools.product(*map(range, p.strides[:-1]))]
+    taps = jnp.stack(classes).reshape(*p.strides[:-1], *counts, last, p.channels)
+    index = [*residues[:-1], *(q - first for q, first in zip(places, firsts)), residues[-1]]
+    axes = [*range(p.rank - 1), *range(p.rank), p.rank - 1]
+    return taps[tuple(i.reshape([-1 if a == axis else 1 for a in range(p.rank)]) for i, axis in zip(index, axes))]
 
 
 def _grouped_gradient(x, dy, p: Problem):

@@ -52,7 +52,6 @@ FORWARD = (
 )
 KERNEL_GRADIENT = (
     ("phases", "a dilated input: the mirrored strided convolution", _strided_gradient),
-    ("taps", "depthwise and strided: banded products", lambda p: p.depthwise and max(p.strides) > 1),
     ("lax", "one channel in and out: XLA's own loop nest", _lone),
     ("onednn", "jaxlib's own engine, the batch in the place of the channels", lambda p: True),
     ("taps", "depthwise: banded products", lambda p: p.depthwise),
