@@ -15,7 +15,7 @@ from types import ModuleType
 import jax.numpy as jnp
 from jax import lax
 
-from . import band, gemm, lax_direct, onednn, phases, taps
+from . import band, fft, gemm, lax_direct, onednn, phases, taps, winograd
 from .problem import Problem
 
 FORMULATIONS: dict[str, ModuleType] = {
@@ -24,6 +24,8 @@ FORMULATIONS: dict[str, ModuleType] = {
     "taps": taps,
     "gemm": gemm,
     "band": band,
+    "winograd": winograd,
+    "fft": fft,
     "phases": phases,
 }
 
