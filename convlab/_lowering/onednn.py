@@ -70,7 +70,7 @@ def refusal_context(ctx: mlir.LoweringRuleContext) -> str | None:
 def _trial() -> str | None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "only jaxlib's wheels for Linux on x86-64 carry the engine"
-    answer = ["the engine did not answer in time"]
+    answer: list[str | None] = ["the engine did not answer in time"]
 
     def work():
         try:
@@ -255,8 +255,8 @@ def _strided_gradient(x, dy, p: Problem):
     whole = [(0, max(0, s - n)) for s, n in zip(p.strides[:-1], p.spatial)]  # no class is empty
     x = _pad(x, [*whole, (0, -p.spatial[-1] % last)])
     x, dy = x.reshape(*x.shape[:-2], -1, last * p.channels), jnp.tile(dy, last)
-    merged = dataclasses.replace(p, window=counts, strides=ones, rhs_dilation=ones)
-    merged = dataclasses.replace(merged, **dict.fromkeys(("channels", "features", "groups"), last * p.channels))
+    wide = last * p.channels
+    merged = dataclasses.replace(p, window=counts, strides=ones, rhs_dilation=ones, channels=wide, features=wide, groups=wide)
 
     def of_class(residue):
         seen = x[(slice(None), *(slice(r, None, s) for r, s in zip(residue, p.strides)))]
