@@ -14,7 +14,7 @@ mnist: $(VENV)/.examples  ## LeNet on MNIST, downloaded once
 test: $(VENV)/.test
 	$(RUN) -m pytest
 
-lint: $(VENV)/.lint
+lint: $(VENV)/.test $(VENV)/.lint
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
 
 $(VENV)/bin/python:
