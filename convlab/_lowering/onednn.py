@@ -1,11 +1,11 @@
 """jaxlib's own oneDNN: the engine that its Linux x86-64 wheels carry and that XLA does not call by itself.
 
-A custom call with the configuration that XLA's rewriter would write reaches it, without any flag. Neither is documented, so
-`available` tries it once in a process, and everything here serves only where that holds. A program that contains the call
-cannot be exported, nor split over devices by the partitioner: `refusal_context`.
+A custom call with the configuration that XLA's rewriter would write reaches it, without any flag. Neither is documented,
+so `available` tries it once in a process, and everything here serves only where that holds. A program that contains the
+call cannot be exported, nor split over devices by the partitioner (`refusal_context`), nor kept in JAX's persistent cache.
 
-The custom call has forward convolutions only. A kernel gradient is one too: x is the image with the batch as its features, dy the
-kernel, and the window's taps come out as the space.
+The custom call has forward convolutions only. A kernel gradient is one too: x is the image with the batch as its features,
+dy the kernel, and the window's taps come out as the space.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import functools
 import itertools
 import json
 import math
+import operator
 import os
 import platform
 import re
@@ -30,8 +31,9 @@ from jax.interpreters import mlir
 
 from .problem import Problem
 
-# The configuration's numbers have meant other things before; a wrong one ends the process, so no guess about later ones.
+# The configuration's numbers have had other meanings; a wrong one ends the process, so no guess about later versions.
 TESTED = ((0, 10), (0, 12))
+LONGEST_SUM = 8192  # terms in float32 that keep the relative error below 2e-6
 _switched_on = True
 
 
@@ -134,7 +136,7 @@ def _refusal(p: Problem) -> str | None:
 
 def refusal_forward(p: Problem) -> str | None:
     if _plain(p) and any(d > 1 and (s > 1 or p.rank == 3) for d, s in zip(_gaps(p), p.strides)):
-        # For these oneDNN falls back on products inside parallel loops, which wait for each other for ever in XLA's pool.
+        # For these oneDNN falls back on products in parallel loops, which wait for each other for ever in XLA's pool.
         return "oneDNN's depthwise convolution has no dilated window, and this one does not reshape into one without"
     return _refusal(p)
 
@@ -180,12 +182,13 @@ def forward(x, kernel, p: Problem):
 def _without_gaps(x, kernel, p: Problem):
     """A depthwise convolution of one or two axes and a dilated window, by one whose window has no gaps.
 
-    Along an axis with gaps of d the image splits into one axis of every d-th place, on which the window has none, and one
-    of d places; the last axis gives its d places to the channels, all of them with the same taps.
+    Along an axis with gaps of d the image splits into one axis of every d-th place, on which the window has none, and
+    one of d places; the last axis gives its d places to the channels, all of them with the same taps.
     """
     gaps = _gaps(p)
     counts = [-(-out // d) for out, d in zip(p.out, gaps)]
-    rows = [count + w - 1 if d > 1 else (count - 1) * s + w for count, w, d, s in zip(counts, p.window, gaps, p.strides)]
+    # Without gaps the axis keeps its stride; with them its stride is 1.
+    rows = [(count - 1) * s + w for count, w, s in zip(counts, p.window, p.strides)]
     x = _pad(x, [(lo, row * d - n - lo) for (lo, _), row, d, n in zip(p.pads, rows, gaps, p.spatial)])
     channels, split = gaps[-1] * p.channels, p.rank == 2 and gaps[0] > 1
     problem = dataclasses.replace(
@@ -206,17 +209,42 @@ def _without_gaps(x, kernel, p: Problem):
 
 
 def kernel_gradient(x, dy, p: Problem):
-    x, dy, multiplier = x.astype(jnp.float32), dy.astype(jnp.float32), p.features // p.groups
-    if p.depthwise and multiplier <= 8:
-        plain = dataclasses.replace(p, features=p.channels)
-        parts = [_depthwise_gradient(x, dy[..., i::multiplier], plain) for i in range(multiplier)]
-        dkernel = jnp.stack(parts, -1)
-    elif _pointwise(p):
+    x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
+    if _pointwise(p):
         seen = x[(slice(None), *(slice(None, None, s) for s in p.strides))]
         dkernel = _gram(seen.reshape(-1, p.channels), dy.reshape(-1, p.features))
     else:
-        dkernel = _grouped_gradient(x, dy, p)
+        rows = np.linspace(0, p.out[0], _pieces(p) + 1).astype(int).tolist()
+        parts = [_from_rows(x, dy, first, last, p) for first, last in itertools.pairwise(rows)]
+        dkernel = functools.reduce(operator.add, parts)
     return dkernel.reshape(*p.window, p.channels // p.groups, p.features).astype(p.out_dtype)
+
+
+def _few_features(p: Problem) -> bool:
+    """Depthwise, with so few features a channel that each of them is a depthwise convolution of its own."""
+    return p.depthwise and p.features // p.groups <= 8
+
+
+def _pieces(p: Problem) -> int:
+    """Into how many to split the sum over batch and space: the longer one in float32, the less accurate it is."""
+    if _few_features(p):
+        together = p.batch * math.prod(p.out)
+    elif p.rank == 1:
+        together = p.batch * p.out[0]
+    else:  # oneDNN begins another sum with every row
+        return 1
+    return min(p.out[0], -(-together // LONGEST_SUM))
+
+
+def _from_rows(x, dy, first: int, last: int, p: Problem):
+    """The gradient from the outputs `first` to `last` of the first axis."""
+    lo, stride = p.pads[0][0] - first * p.strides[0], p.strides[0]
+    hi = (last - 1 - first) * stride + p.reach[0] - p.spatial[0] - lo
+    p, dy = dataclasses.replace(p, pads=((lo, hi), *p.pads[1:])), dy[:, first:last]
+    if not _few_features(p):
+        return _grouped_gradient(x, dy, p)
+    multiplier, plain = p.features // p.groups, dataclasses.replace(p, features=p.channels)
+    return jnp.stack([_depthwise_gradient(x, dy[..., i::multiplier], plain) for i in range(multiplier)], -1)
 
 
 def _ends(p: Problem):
@@ -233,7 +261,7 @@ def _depthwise_gradient(x, dy, p: Problem):
     if p.rank < 3:
         image, taps, ends = x[None], dy, [(0, 0), *ends]
         out, strides = (1, *p.window), (1, *gaps)
-    else:  # no axis is left: the images stand in a row along the first, with zeros in dy where a window would see two of them
+    else:  # no axis is left: the images stand in a row along the first, with zeros in dy where a window would see two
         rest = p.reach[0] - 1
         image = _pad(x, [ends[0], (0, 0), (0, 0)]).reshape(1, -1, *p.spatial[1:], p.channels)
         taps = _pad(dy, [(0, rest), (0, 0), (0, 0)]).reshape(-1, *p.out[1:], p.channels)
@@ -272,7 +300,7 @@ def _strided_gradient(x, dy, p: Problem):
 
 
 def _grouped_gradient(x, dy, p: Problem):
-    """(*window, c / groups, features), with some groups computed as one where a group is too thin for the vector units."""
+    """(*window, c / groups, features); groups too thin for the vector units are computed a few as one."""
     per_group, multiplier = p.channels // p.groups, p.features // p.groups
     merged = math.gcd(p.groups, max(1, 8 // max(per_group, multiplier)))
     dkernel = _dense_gradient(x, dy, dataclasses.replace(p, groups=p.groups // merged))
@@ -281,7 +309,7 @@ def _grouped_gradient(x, dy, p: Problem):
 
 
 def _dense_gradient(x, dy, p: Problem):
-    """(*window, c / groups, features): the batch becomes the image's features, and its channels a part of its last axis.
+    """(*window, c / groups, features): the batch becomes the image's features, its channels a part of its last axis.
 
     So the taps of that axis and the channels are one long row of outputs, which is what keeps the vector units busy.
     """
@@ -339,6 +367,6 @@ def _gram(a, b):
 
 
 def _call(name, shape, config, *operands):
-    result = jax.ShapeDtypeStruct(shape, jnp.float32)
-    call = jax.ffi.ffi_call(f"__onednn${name}", result, custom_call_api_version=2, legacy_backend_config=json.dumps(config))
+    result, config = jax.ShapeDtypeStruct(shape, jnp.float32), json.dumps(config)
+    call = jax.ffi.ffi_call(f"__onednn${name}", result, custom_call_api_version=2, legacy_backend_config=config)
     return call(*operands)

@@ -94,7 +94,7 @@ def check_method(method: str, x, kernel, params: dict) -> None:
     if method not in FORMULATIONS:
         raise wrong("method", f"be one of {', '.join(map(repr, ('auto', *FORMULATIONS)))}", method)
     kind, problem = rules.read(x, kernel, params)
-    why = refusal(method, "forward", problem) if rules.is_static(x, kernel) and kind == "forward" else None
+    why = refusal(method, kind, problem) if rules.is_static(x, kernel) else None
     if why:
         raise wrong("method", "name a formulation that serves this call", method, hint=f"{why[0].upper()}{why[1:]}.")
 
