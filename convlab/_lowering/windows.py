@@ -1,15 +1,15 @@
 """Window reductions in slices, reshapes and elementwise operations: sum, max, and what max needs to be differentiated.
 
 Arguments are those of `jax.lax.reduce_window` with one entry per array axis; batch and channel axes have a window of 1. Every
-reduction here is separable, so a window of several axes is taken one axis after another where that is less work than all of its
-taps at once. Nothing leaves its window: an infinity or a NaN reaches only the outputs whose windows hold it.
+reduction here is separable, so a window of several axes is taken one axis after another. Outputs whose windows are cut by an edge
+are computed apart, of the taps that are there: XLA's loops then have no padding to ask about. Nothing leaves its window: an infinity
+or a NaN reaches only the outputs whose windows hold it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import operator
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -17,68 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .axis import Axis, axes
+
 Reducer = Literal["max", "min"]
+Taps = list[tuple[int, jax.Array]]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Axis:
-    """A window along one axis. Output `o` sees the dilated, padded input at `o * stride + tap * dilation`."""
-
-    index: int
-    size: int
-    window: int
-    stride: int
-    low: int
-    high: int
-    base: int
-    dilation: int
-
-    @property
-    def dilated(self) -> int:
-        """Size after base dilation, before padding."""
-        return (self.size - 1) * self.base + 1 if self.size else 0
-
-    @property
-    def reach(self) -> int:
-        return (self.window - 1) * self.dilation + 1
-
-    @property
-    def out(self) -> int:
-        span = self.dilated + self.low + self.high - self.reach
-        return span // self.stride + 1 if span >= 0 else 0
-
-    @property
-    def trivial(self) -> bool:
-        return self.reach == self.stride == self.base == 1 and self.low == self.high == 0
-
-    @property
-    def first_real(self) -> np.ndarray:
-        """Per output the first tap that is no padding; 0 where all are."""
-        place = np.arange(self.out)[:, None] * self.stride + np.arange(self.window) * self.dilation - self.low
-        return np.argmax((place >= 0) & (place < self.dilated) & (place % self.base == 0), axis=1)
-
-
-def _axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation) -> list[_Axis]:
-    """The axes on which anything happens, first to last."""
-    spec = zip(x.shape, window_dimensions, window_strides, padding, base_dilation, window_dilation)
-    axes = (_Axis(i, n, k, s, lo, hi, b, d) for i, (n, k, s, (lo, hi), b, d) in enumerate(spec))
-    return [axis for axis in axes if not axis.trivial]
-
-
-def _pad(x: jax.Array, axis: _Axis, low: int, high: int, value, interior: int = 0) -> jax.Array:
+def _pad(x: jax.Array, axis: Axis, low: int, high: int, value, interior: int = 0) -> jax.Array:
     config = [(0, 0, 0)] * x.ndim
     config[axis.index] = (low, high, interior)
     return lax.pad(x, jnp.asarray(value, x.dtype), config)
 
 
-def _taps(x: jax.Array, axis: _Axis, value) -> list[jax.Array]:
-    """One array per tap of the window, each of the output's size along the axis."""
-    x = _pad(x, axis, axis.low, axis.high, value, axis.base - 1)
-    last = (axis.out - 1) * axis.stride + 1
-    return [lax.slice_in_dim(x, start, start + last, axis.stride, axis.index) for start in range(0, axis.reach, axis.dilation)]
-
-
-def _along(values: np.ndarray, axis: _Axis, ndim: int) -> np.ndarray:
+def _along(values: np.ndarray, axis: Axis, ndim: int) -> np.ndarray:
     """A vector laid along the axis, to be broadcast over the others."""
     return values.reshape([-1 if i == axis.index else 1 for i in range(ndim)])
 
@@ -91,11 +42,62 @@ def stored(x: jax.Array) -> jax.Array:
     return lax.dynamic_update_slice(x, lax.slice(x, origin, (1,) * x.ndim), origin)
 
 
+def _over_windows(x: jax.Array, axis: Axis, fill, body: Callable[[Taps, slice], Any]) -> Any:
+    """`body(taps, outputs)` for the outputs of each run, put together along the axis; a tap is its number and its values."""
+    i, stride = axis.index, axis.stride
+    if axis.runs is None:
+        x = stored(_pad(x, axis, axis.low, axis.high, fill, axis.base - 1))
+        last = (axis.out - 1) * stride + 1
+        starts = [(tap, tap * axis.dilation) for tap in range(axis.window)]
+        return body([(tap, lax.slice_in_dim(x, at, at + last, stride, i)) for tap, at in starts], slice(0, axis.out))
+    parts = []
+    for first, count, real in axis.runs:
+        starts = [(tap, axis.start(first, tap)) for tap in real]
+        taps = [(tap, lax.slice_in_dim(x, at, at + (count - 1) * stride + 1, stride, i)) for tap, at in starts]
+        nothing = jnp.full((*x.shape[:i], count, *x.shape[i + 1 :]), fill, x.dtype)
+        parts.append(body(taps or [(0, nothing)], slice(first, first + count)))
+    return jax.tree.map(lambda *runs: lax.concatenate(runs, i) if len(runs) > 1 else runs[0], *parts)
+
+
+def _fold(x: jax.Array, axis: Axis, combine: Callable, fill) -> jax.Array:
+    return _over_windows(x, axis, fill, lambda taps, _: functools.reduce(combine, [values for _, values in taps]))
+
+
+def _back(values: Sequence[jax.Array], axis: Axis, contribution: Callable[..., jax.Array]) -> jax.Array:
+    """What each place of the input, before padding, gets from the outputs that see it.
+
+    `values` are the outputs'. `contribution(*values, taps)` is what some of them send, each through one tap for every phase of the
+    stride, -1 for none: the phases are an axis behind the window's, and `taps` lies along it.
+    """
+    i, ndim, runs = axis.index, values[0].ndim, axis.reached_runs
+    shift = 0
+    if runs is None:
+        backs = [back for back, _ in axis.reached]
+        shift = max(0, -min(backs))
+        high = max(0, axis.blocks + max(backs) - axis.out)
+        values, runs = [stored(_pad(v, axis, shift, high, 0)) for v in values], [(0, axis.blocks, tuple(range(len(backs))))]
+    shape = (*values[0].shape[:i], -1, axis.stride, *values[0].shape[i + 1 :])
+    parts = []
+    for first, count, reached in runs:
+        total: Any = jnp.zeros((), values[0].dtype)
+        for back, taps in (axis.reached[r] for r in reached):
+            start = first + back + shift
+            seen = [jnp.expand_dims(lax.slice_in_dim(v, start, start + count, 1, i), i + 1) for v in values]
+            total += contribution(*seen, taps.reshape([-1 if j == i + 1 else 1 for j in range(ndim + 1)]))
+        parts.append(jnp.broadcast_to(total, [count if j == i else n for j, n in enumerate(shape)]))
+    whole = lax.concatenate(parts, i) if len(parts) > 1 else parts[0]
+    whole = whole.reshape(*shape[:i], axis.blocks * axis.stride, *shape[i + 2 :])
+    return lax.slice_in_dim(whole, 0, axis.dilated, axis.base, i)
+
+
 def window_sum(x, *, window_dimensions, window_strides, padding, base_dilation, window_dilation):
     wide = jnp.float32 if x.dtype in (jnp.bfloat16, jnp.float16) else x.dtype
     y = x.astype(wide)
-    for axis in _axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
-        y = functools.reduce(operator.add, _taps(y, axis, 0))
+    for axis in axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
+        if axis.base > 1 and axis.stride == 1:
+            y = _back([y], axis.mirrored, lambda y, taps: y if (taps >= 0).all() else jnp.where(taps >= 0, y, 0))
+        else:
+            y = _fold(y, axis, lax.add, 0)
     return y.astype(x.dtype)
 
 
@@ -103,21 +105,15 @@ def _lowest(dtype, reducer: Reducer):
     """What never wins: the padding of a max (min: of a min)."""
     if dtype == jnp.bool_:
         return reducer == "min"
-    info = jnp.finfo(dtype) if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype)
     if jnp.issubdtype(dtype, jnp.floating):
         return -np.inf if reducer == "max" else np.inf
-    return info.min if reducer == "max" else info.max
+    return jnp.iinfo(dtype).min if reducer == "max" else jnp.iinfo(dtype).max
 
 
 def window_max(x, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
-    for axis in _axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
-        x = _max_along(x, axis, reducer)
-        x = stored(x) if axis.reach > axis.stride > 1 else x
+    for axis in axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
+        x = _fold(x, axis, lax.max if reducer == "max" else lax.min, _lowest(x.dtype, reducer))
     return x
-
-
-def _max_along(x, axis, reducer):
-    return functools.reduce(lax.max if reducer == "max" else lax.min, _taps(x, axis, _lowest(x.dtype, reducer)))
 
 
 def _beats(x, best, reducer: Reducer):
@@ -128,61 +124,55 @@ def _beats(x, best, reducer: Reducer):
     return better
 
 
-def _winners(x, axis: _Axis, reducer: Reducer, payloads):
-    """The winning value of every window along the axis, and the winner's payload, one a tap."""
-    first = axis.first_real
-    taps = _taps(x, axis, _lowest(x.dtype, reducer))
-    best, payload = taps[0], payloads[0]
-    for t, (tap, carried) in enumerate(zip(taps[1:], payloads[1:]), 1):
-        take = _beats(tap, best, reducer)
-        if (first == t).any():
-            take |= _along(first == t, axis, x.ndim)
-        best, payload = jnp.where(take, tap, best), jnp.where(take, carried, payload)
-    return best, payload
+def _winners(x, axis: Axis, reducer: Reducer):
+    """The winning value of every window along the axis, and the tap that wins."""
+    small = jnp.int8 if axis.window <= 127 else jnp.int32
+
+    def body(taps: Taps, outputs: slice):
+        best = taps[0][1]
+        winner = jnp.broadcast_to(_along(axis.first_real[outputs], axis, best.ndim).astype(small), best.shape)
+        for tap, values in taps[1:]:
+            take = _beats(values, best, reducer)
+            best, winner = jnp.where(take, values, best), jnp.where(take, small(tap), winner)
+        return best, winner
+
+    best, winner = _over_windows(x, axis, _lowest(x.dtype, reducer), body)
+    return stored(best), stored(winner)
+
+
+def _at_winner(winner, values, axis: Axis):
+    """The values' entries at the winning taps; 0 where the window is all padding."""
+
+    def body(taps: Taps, outputs: slice):
+        chosen = lax.slice_in_dim(winner, outputs.start, outputs.stop, 1, axis.index)
+        return functools.reduce(lambda rest, tap: jnp.where(chosen == tap[0], tap[1], rest), taps[1:], taps[0][1])
+
+    return _over_windows(values, axis, 0, body)
 
 
 def window_argmax(x, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
     index, scale = jnp.zeros(x.shape, jnp.int32), 1
-    for axis in reversed(_axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
-        payloads = [tap + scale * t for t, tap in enumerate(_taps(index, axis, 0))]
-        x, index = _winners(x, axis, reducer, payloads)
+    for axis in reversed(axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
+        x, winner = _winners(x, axis, reducer)
+        index = _at_winner(winner, index, axis) + scale * winner.astype(jnp.int32)
         scale *= axis.window
     return index
 
 
 def max_tangent(x, dx, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
-    for axis in reversed(_axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
-        x, dx = map(stored, _winners(x, axis, reducer, _taps(dx, axis, 0)))
+    for axis in reversed(axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
+        x, winner = _winners(x, axis, reducer)
+        dx = stored(_at_winner(winner, dx, axis))
     return dx
 
 
 def max_cotangent(x, dy, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
     stages = []
-    for axis in reversed(_axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
-        offsets = [jnp.full((), t * axis.dilation, jnp.int32) for t in range(axis.window)]
-        x, winner = _winners(x, axis, reducer, offsets)
-        winner = stored(jnp.broadcast_to(winner, x.shape))
-        x = stored(x)
+    for axis in reversed(axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
+        x, winner = _winners(x, axis, reducer)
         stages.append((axis, winner))
+    wide = jnp.float32 if dy.dtype in (jnp.bfloat16, jnp.float16) else dy.dtype
+    dx = dy.astype(wide)
     for axis, winner in reversed(stages):
-        dy = stored(_cotangent_along(winner, dy, axis))
-    return dy
-
-
-def _cotangent_along(winner, dy, axis: _Axis):
-    """Sends `dy` to its window's `winner`, an offset from the window's start: by phases of the stride."""
-    s, ndim, i = axis.stride, dy.ndim, axis.index
-    blocks = -(-axis.dilated // s)
-    # input place p = s * block + phase is `p + low - s * o` from the start of window o = block - back
-    backs = range(-(axis.low // s) - 1, (axis.reach - axis.low) // s + 2)
-    total: Any = 0
-    for back in backs:
-        offset = back * s + axis.low + np.arange(s)
-        if not ((offset >= 0) & (offset < axis.reach) & (offset % axis.dilation == 0)).any():
-            continue
-        move = lambda a, value: jnp.expand_dims(_pad(a, axis, back, blocks - axis.out - back, value), i + 1)
-        here = move(winner, -1) == offset.astype(np.int32).reshape([-1 if j == i + 1 else 1 for j in range(ndim + 1)])
-        total += jnp.where(here, move(dy, 0), 0)
-    total = jnp.broadcast_to(total, (*dy.shape[:i], blocks, s, *dy.shape[i + 1 :]))
-    dx = total.reshape(*dy.shape[:i], blocks * s, *dy.shape[i + 1 :]).astype(dy.dtype)
-    return lax.slice_in_dim(dx, 0, axis.dilated, axis.base, i)
+        dx = stored(_back([dx, winner], axis, lambda dy, won, taps: jnp.where(won == taps.astype(won.dtype), dy, 0)))
+    return dx.astype(dy.dtype)

@@ -1,0 +1,108 @@
+"""A window along one axis, and the two ways through it without a padded copy: by runs of outputs, and by what each input reaches."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+
+MOST_RUNS = 4  # more pieces than these take longer to compile than a padded copy to compute
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """Output `o` sees the dilated, padded input at `o * stride + tap * dilation`, for each tap of the window."""
+
+    index: int
+    size: int
+    window: int
+    stride: int
+    low: int
+    high: int
+    base: int
+    dilation: int
+
+    @property
+    def dilated(self) -> int:
+        """Size after base dilation, before padding."""
+        return (self.size - 1) * self.base + 1 if self.size else 0
+
+    @property
+    def reach(self) -> int:
+        return (self.window - 1) * self.dilation + 1
+
+    @property
+    def out(self) -> int:
+        span = self.dilated + self.low + self.high - self.reach
+        return span // self.stride + 1 if span >= 0 else 0
+
+    @property
+    def trivial(self) -> bool:
+        return self.reach == self.stride == self.base == 1 and self.low == self.high == 0
+
+    @functools.cached_property
+    def real(self) -> np.ndarray:
+        """(out, window): which taps of each output fall on input."""
+        place = np.arange(self.out)[:, None] * self.stride + np.arange(self.window) * self.dilation - self.low
+        return (place >= 0) & (place < self.dilated) & (place % self.base == 0)
+
+    @property
+    def first_real(self) -> np.ndarray:
+        """Per output the first tap that is no padding; 0 where all are."""
+        return np.argmax(self.real, axis=1)
+
+    @functools.cached_property
+    def runs(self) -> list[tuple[int, int, tuple[int, ...]]] | None:
+        """(first output, number, real taps) of the runs of outputs whose windows are cut alike; None if too many."""
+        return None if self.base > 1 else _runs(self.real)
+
+    def start(self, output: int, tap: int) -> int:
+        """The place in the undilated input of an output's tap, without base dilation."""
+        return output * self.stride + tap * self.dilation - self.low
+
+    @property
+    def mirrored(self) -> Axis:
+        """The axis whose transpose this one is, if its stride is 1: places of the one are outputs of the other."""
+        low = self.reach - 1 - self.low
+        high = (self.size - 1) * self.base + self.reach - low - self.out
+        return dataclasses.replace(self, size=self.out, stride=self.base, base=1, low=low, high=high)
+
+    @property
+    def blocks(self) -> int:
+        """Strides that cover the input: the place `stride * block + phase` of the dilated input."""
+        return -(-self.dilated // self.stride)
+
+    @functools.cached_property
+    def reached(self) -> list[tuple[int, np.ndarray]]:
+        """(back, taps): through `taps[phase]`, -1 for none, the output `block + back` sees the place `stride * block + phase`."""
+        found = {}
+        for back in range((self.low - self.reach) // self.stride, (self.low + self.stride) // self.stride + 1):
+            offset = np.arange(self.stride) + self.low - back * self.stride
+            hit = (offset >= 0) & (offset < self.reach) & (offset % self.dilation == 0)
+            if hit.any():
+                found[back] = np.where(hit, offset // self.dilation, -1)
+        return list(found.items())
+
+    @functools.cached_property
+    def reached_runs(self) -> list[tuple[int, int, tuple[int, ...]]] | None:
+        """(first block, number, which of `reached` exist) of the runs of blocks that are reached alike; None if too many."""
+        output = np.arange(self.blocks)[:, None] + [back for back, _ in self.reached]
+        return _runs((output >= 0) & (output < self.out))
+
+
+def _runs(marks: np.ndarray) -> list[tuple[int, int, tuple[int, ...]]] | None:
+    """Runs of equal rows: (first, number, the marked columns)."""
+    if not marks.size:
+        return None if marks.shape[0] else []
+    edges = [0, *(np.flatnonzero((marks[1:] != marks[:-1]).any(axis=1)) + 1).tolist(), len(marks)]
+    if len(edges) > MOST_RUNS + 1:
+        return None
+    return [(a, b - a, tuple(np.flatnonzero(marks[a]).tolist())) for a, b in zip(edges, edges[1:])]
+
+
+def axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation) -> list[Axis]:
+    """The axes on which anything happens, first to last."""
+    spec = zip(x.shape, window_dimensions, window_strides, padding, base_dilation, window_dilation)
+    found = (Axis(i, n, k, s, lo, hi, b, d) for i, (n, k, s, (lo, hi), b, d) in enumerate(spec))
+    return [axis for axis in found if not axis.trivial]
