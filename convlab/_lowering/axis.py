@@ -41,6 +41,11 @@ class Axis:
     def trivial(self) -> bool:
         return self.reach == self.stride == self.base == 1 and self.low == self.high == 0
 
+    @property
+    def tiles(self) -> bool:
+        """Whether no place is seen twice and no window is cut."""
+        return self.base == 1 and self.stride >= self.reach and self.low == 0 and self.high <= 0
+
     @functools.cached_property
     def real(self) -> np.ndarray:
         """(out, window): which taps of each output fall on input."""

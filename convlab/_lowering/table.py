@@ -44,6 +44,7 @@ def _lone(p: Problem) -> bool:
 
 
 FORWARD = (
+    ("taps", "depthwise, dilated input: each place adds up what reaches it", lambda p: _strided_gradient(p) and p.depthwise),
     ("phases", "a dilated input: no tap meets a stuffed zero", _strided_gradient),
     ("taps", "one channel in and out: one fused loop", _lone),
     ("onednn", "jaxlib's own engine", lambda p: True),
@@ -55,6 +56,7 @@ FORWARD = (
 KERNEL_GRADIENT = (
     ("phases", "a dilated input: the mirrored strided convolution", _strided_gradient),
     ("lax", "one channel in and out: XLA's own loop nest", _lone),
+    ("taps", "depthwise, strided: fused sums", lambda p: p.depthwise and max(p.strides) > 1 and math.prod(p.window) <= 32),
     ("onednn", "jaxlib's own engine, the batch in the place of the channels", lambda p: True),
     ("taps", "depthwise: banded products", lambda p: p.depthwise),
     ("gemm", "one tap: a matrix product", lambda p: _pointwise(p) and p.groups == 1),

@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from . import depthwise
 from .problem import Problem
 
 # Terms of one fused loop. More would only compile longer; their own sum keeps the accumulators' chains short.
 _UNROLLED = 16
+_MANY = 2**14  # places of the output that are worth a loop for each tap
 
 
 def accumulator(p: Problem):
@@ -57,8 +59,15 @@ def direct(p: Problem) -> bool:
     return True
 
 
+def _plain(p: Problem) -> bool:
+    """Depthwise with one feature a channel."""
+    return p.depthwise and p.features == p.channels
+
+
 def refusal_forward(p: Problem) -> str | None:
     if any(d > 1 for d in p.lhs_dilation):
+        if _plain(p) and all(s == 1 for s in p.strides) and depthwise.meetings(p) <= 64:
+            return None
         return "taps would multiply the zeros of a dilated input; phases splits it first"
     if p.channels // p.groups > 16:
         return "taps unrolls the channels of a group, more than 16 here"
@@ -66,6 +75,8 @@ def refusal_forward(p: Problem) -> str | None:
 
 
 def refusal_kernel_gradient(p: Problem) -> str | None:
+    if any(d > 1 for d in p.lhs_dilation):
+        return "taps would read the zeros of a dilated input; phases mirrors it first"
     if p.channels // p.groups * (p.features // p.groups) > 64:
         return "taps keeps a sum for each pair of channels in a group, more than 64 here"
     return refusal_forward(p)
@@ -112,6 +123,8 @@ def forward(x, kernel, p: Problem):
     if empty(p):
         return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
     acc, per_group = accumulator(p), p.channels // p.groups
+    if any(d > 1 for d in p.lhs_dilation):
+        return depthwise.spread(x, kernel, p, acc)
     image = padded(x, p)
     if p.groups == 1:
         images, kernels = [image[..., i, None] for i in range(per_group)], [kernel]
@@ -139,6 +152,8 @@ def kernel_gradient(x, dy, p: Problem):
     if empty(p):
         return jnp.zeros((*p.window, p.channels // p.groups, p.features), p.out_dtype)
     acc, one = accumulator(p), (1,) * p.rank
+    if _plain(p) and math.prod(p.window) <= 9 and p.batch * math.prod(p.out) >= _MANY:
+        return depthwise.gram(x, dy, p, acc)
     images, cotangents = _vectors(padded(x, p), p), jnp.stack(_vectors(dy, p))
     single = cotangents.shape[0] == 1
 

@@ -9,6 +9,8 @@ or a NaN reaches only the outputs whose windows hold it.
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -21,17 +23,15 @@ from .axis import Axis, axes
 
 Reducer = Literal["max", "min"]
 Taps = list[tuple[int, jax.Array]]
+Stage = tuple[Axis, ...]  # axes that are reduced together
+_VECTOR = 16  # floats
+Region = tuple[Sequence[int], Sequence[int]]
 
 
 def _pad(x: jax.Array, axis: Axis, low: int, high: int, value, interior: int = 0) -> jax.Array:
     config = [(0, 0, 0)] * x.ndim
     config[axis.index] = (low, high, interior)
     return lax.pad(x, jnp.asarray(value, x.dtype), config)
-
-
-def _along(values: np.ndarray, axis: Axis, ndim: int) -> np.ndarray:
-    """A vector laid along the axis, to be broadcast over the others."""
-    return values.reshape([-1 if i == axis.index else 1 for i in range(ndim)])
 
 
 def stored(x: jax.Array) -> jax.Array:
@@ -42,52 +42,99 @@ def stored(x: jax.Array) -> jax.Array:
     return lax.dynamic_update_slice(x, lax.slice(x, origin, (1,) * x.ndim), origin)
 
 
-def _over_windows(x: jax.Array, axis: Axis, fill, body: Callable[[Taps, slice], Any]) -> Any:
-    """`body(taps, outputs)` for the outputs of each run, put together along the axis; a tap is its number and its values."""
-    i, stride = axis.index, axis.stride
-    if axis.runs is None:
-        x = stored(_pad(x, axis, axis.low, axis.high, fill, axis.base - 1))
-        last = (axis.out - 1) * stride + 1
-        starts = [(tap, tap * axis.dilation) for tap in range(axis.window)]
-        return body([(tap, lax.slice_in_dim(x, at, at + last, stride, i)) for tap, at in starts], slice(0, axis.out))
-    parts = []
-    for first, count, real in axis.runs:
-        starts = [(tap, axis.start(first, tap)) for tap in real]
-        taps = [(tap, lax.slice_in_dim(x, at, at + (count - 1) * stride + 1, stride, i)) for tap, at in starts]
-        nothing = jnp.full((*x.shape[:i], count, *x.shape[i + 1 :]), fill, x.dtype)
-        parts.append(body(taps or [(0, nothing)], slice(first, first + count)))
-    return jax.tree.map(lambda *runs: lax.concatenate(runs, i) if len(runs) > 1 else runs[0], *parts)
+def _slice(x: jax.Array, stage: Stage, starts, counts, strides) -> jax.Array:
+    """`counts` places along the axes of the stage, from `starts` on."""
+    index = [slice(None)] * x.ndim
+    for axis, start, count, stride in zip(stage, starts, counts, strides):
+        index[axis.index] = slice(start, start + (count - 1) * stride + 1, stride)
+    return x[tuple(index)]
+
+
+def _joined(parts: list, stage: Stage, counts: Sequence[int]):
+    """The regions, last axis fastest, put together along the axes; `counts` of them along each."""
+    for axis, count in zip(reversed(stage), reversed(counts)):
+        rows = [parts[i : i + count] for i in range(0, len(parts), count)]
+        parts = [jax.tree.map(lambda *a: lax.concatenate(a, axis.index), *row) if count > 1 else row[0] for row in rows]
+    return parts[0]
+
+
+def _over_windows(x: jax.Array, stage: Stage, fill, body: Callable[[Taps, Region], Any]) -> Any:
+    """`body(taps, region)` for every region of outputs whose windows are cut alike, put together.
+
+    A tap is its number, over the axes of the stage, and its values; a region is the first output and the number of them, per axis.
+    """
+    runs = []
+    for axis in stage:
+        if axis.runs is None:
+            x = stored(_pad(x, axis, axis.low, axis.high, fill, axis.base - 1))
+            runs.append([(0, axis.out, [(t, t * axis.dilation) for t in range(axis.window)])])
+        else:
+            runs.append([(o, count, [(t, axis.start(o, t)) for t in real]) for o, count, real in axis.runs])
+    strides, parts = [axis.stride for axis in stage], []
+    for region in itertools.product(*runs):
+        firsts, counts, starts = zip(*region)
+        taps = [
+            (_number(stage, [t for t, _ in tap]), _slice(x, stage, [at for _, at in tap], counts, strides))
+            for tap in itertools.product(*starts)
+        ]
+        if not taps:
+            shape = list(x.shape)
+            for axis, count in zip(stage, counts):
+                shape[axis.index] = count
+            taps = [(0, jnp.full(shape, fill, x.dtype))]
+        parts.append(body(taps, (firsts, counts)))
+    return _joined(parts, stage, [len(r) for r in runs])
+
+
+def _number(stage: Stage, taps: Sequence[Any]) -> Any:
+    """One number for the taps of all axes, the last one fastest."""
+    return functools.reduce(lambda number, pair: number * pair[0].window + pair[1], zip(stage, taps), 0)
 
 
 def _fold(x: jax.Array, axis: Axis, combine: Callable, fill) -> jax.Array:
-    return _over_windows(x, axis, fill, lambda taps, _: functools.reduce(combine, [values for _, values in taps]))
+    return _over_windows(x, (axis,), fill, lambda taps, _: functools.reduce(combine, [values for _, values in taps]))
 
 
-def _back(values: Sequence[jax.Array], axis: Axis, contribution: Callable[..., jax.Array]) -> jax.Array:
+def _back(values: Sequence[jax.Array], stage: Stage, contribution: Callable[..., jax.Array]) -> jax.Array:
     """What each place of the input, before padding, gets from the outputs that see it.
 
     `values` are the outputs'. `contribution(*values, taps)` is what some of them send, each through one tap for every phase of the
-    stride, -1 for none: the phases are an axis behind the window's, and `taps` lies along it.
+    strides, -1 for none: the phases are an axis behind each of the window's, and `taps` lies along them.
     """
-    i, ndim, runs = axis.index, values[0].ndim, axis.reached_runs
-    shift = 0
-    if runs is None:
-        backs = [back for back, _ in axis.reached]
-        shift = max(0, -min(backs))
-        high = max(0, axis.blocks + max(backs) - axis.out)
-        values, runs = [stored(_pad(v, axis, shift, high, 0)) for v in values], [(0, axis.blocks, tuple(range(len(backs))))]
-    shape = (*values[0].shape[:i], -1, axis.stride, *values[0].shape[i + 1 :])
+    runs = []
+    for axis in stage:
+        shift, found = 0, axis.reached_runs
+        if found is None:
+            backs = [back for back, _ in axis.reached]
+            shift, high = max(0, -min(backs)), max(0, axis.blocks + max(backs) - axis.out)
+            values = [stored(_pad(v, axis, shift, high, 0)) for v in values]
+            found = [(0, axis.blocks, tuple(range(len(backs))))]
+        runs.append([(n, [(b + back + shift, taps) for back, taps in map(axis.reached.__getitem__, at)]) for b, n, at in found])
+    behind = [axis.index + 1 + nth for nth, axis in enumerate(stage)]
+    strides, ones = [axis.stride for axis in stage], [1] * len(stage)
     parts = []
-    for first, count, reached in runs:
+    for region in itertools.product(*runs):
+        counts, reached = zip(*region)
         total: Any = jnp.zeros((), values[0].dtype)
-        for back, taps in (axis.reached[r] for r in reached):
-            start = first + back + shift
-            seen = [jnp.expand_dims(lax.slice_in_dim(v, start, start + count, 1, i), i + 1) for v in values]
-            total += contribution(*seen, taps.reshape([-1 if j == i + 1 else 1 for j in range(ndim + 1)]))
-        parts.append(jnp.broadcast_to(total, [count if j == i else n for j, n in enumerate(shape)]))
-    whole = lax.concatenate(parts, i) if len(parts) > 1 else parts[0]
-    whole = whole.reshape(*shape[:i], axis.blocks * axis.stride, *shape[i + 2 :])
-    return lax.slice_in_dim(whole, 0, axis.dilated, axis.base, i)
+        for combination in itertools.product(*reached):
+            starts, taps = zip(*combination)
+            number = np.asarray(_number(stage, np.ix_(*taps)))
+            number = np.where(functools.reduce(np.minimum, np.ix_(*taps)) < 0, -1, number)
+            seen = [jnp.expand_dims(_slice(v, stage, starts, counts, ones), behind) for v in values]
+            total += contribution(*seen, np.expand_dims(number, [d for d in range(seen[0].ndim) if d not in behind]))
+        shape = list(values[0].shape)
+        for axis, count in zip(stage, counts):
+            shape[axis.index] = count
+        for place, stride in zip(behind, strides):
+            shape.insert(place, stride)
+        total = jnp.broadcast_to(total, shape)
+        for axis, count in zip(stage, counts):
+            total = total.reshape(*total.shape[: axis.index], count * axis.stride, *total.shape[axis.index + 2 :])
+        parts.append(total)
+    whole = _joined(parts, stage, [len(r) for r in runs])
+    for axis in stage:
+        whole = lax.slice_in_dim(whole, 0, axis.dilated, axis.base, axis.index)
+    return whole
 
 
 def window_sum(x, *, window_dimensions, window_strides, padding, base_dilation, window_dilation):
@@ -95,7 +142,7 @@ def window_sum(x, *, window_dimensions, window_strides, padding, base_dilation, 
     y = x.astype(wide)
     for axis in axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
         if axis.base > 1 and axis.stride == 1:
-            y = _back([y], axis.mirrored, lambda y, taps: y if (taps >= 0).all() else jnp.where(taps >= 0, y, 0))
+            y = _back([y], (axis.mirrored,), lambda y, taps: y if (taps >= 0).all() else jnp.where(taps >= 0, y, 0))
         else:
             y = _fold(y, axis, lax.add, 0)
     return y.astype(x.dtype)
@@ -124,55 +171,73 @@ def _beats(x, best, reducer: Reducer):
     return better
 
 
-def _winners(x, axis: Axis, reducer: Reducer):
-    """The winning value of every window along the axis, and the tap that wins."""
-    small = jnp.int8 if axis.window <= 127 else jnp.int32
+def _stages(x, *window) -> list[Stage]:
+    """All axes at once where the windows tile the input, one after another, last first, where they overlap or are cut.
 
-    def body(taps: Taps, outputs: slice):
+    Either way the first of several winners wins, in the order of the window's places. With fewer channels than a vector holds,
+    XLA's loops over all axes at once are the slower ones.
+    """
+    found = axes(x, *window)
+    together = found and all(axis.tiles for axis in found) and x.shape[-1] >= _VECTOR
+    return [tuple(found)] if together else [(axis,) for axis in reversed(found)]
+
+
+def _winners(x, stage: Stage, reducer: Reducer):
+    """The winning value of every window along the stage's axes, and the number of the tap that wins."""
+    small = jnp.int8 if math.prod(axis.window for axis in stage) <= 127 else jnp.int32
+
+    def body(taps: Taps, region: Region):
         best = taps[0][1]
-        winner = jnp.broadcast_to(_along(axis.first_real[outputs], axis, best.ndim).astype(small), best.shape)
+        firsts = [axis.first_real[first : first + count] for axis, first, count in zip(stage, *region)]
+        first = np.asarray(_number(stage, np.ix_(*firsts))).astype(small)
+        winner = jnp.broadcast_to(jnp.expand_dims(first, _others(best, stage)), best.shape)
         for tap, values in taps[1:]:
             take = _beats(values, best, reducer)
             best, winner = jnp.where(take, values, best), jnp.where(take, small(tap), winner)
         return best, winner
 
-    best, winner = _over_windows(x, axis, _lowest(x.dtype, reducer), body)
+    best, winner = _over_windows(x, stage, _lowest(x.dtype, reducer), body)
     return stored(best), stored(winner)
 
 
-def _at_winner(winner, values, axis: Axis):
+def _others(x: jax.Array, stage: Stage) -> list[int]:
+    """The axes that are none of the stage's."""
+    return [d for d in range(x.ndim) if d not in [axis.index for axis in stage]]
+
+
+def _at_winner(winner, values, stage: Stage):
     """The values' entries at the winning taps; 0 where the window is all padding."""
 
-    def body(taps: Taps, outputs: slice):
-        chosen = lax.slice_in_dim(winner, outputs.start, outputs.stop, 1, axis.index)
+    def body(taps: Taps, region: Region):
+        chosen = _slice(winner, stage, *region, [1] * len(stage))
         return functools.reduce(lambda rest, tap: jnp.where(chosen == tap[0], tap[1], rest), taps[1:], taps[0][1])
 
-    return _over_windows(values, axis, 0, body)
+    return _over_windows(values, stage, 0, body)
 
 
 def window_argmax(x, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
     index, scale = jnp.zeros(x.shape, jnp.int32), 1
-    for axis in reversed(axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
-        x, winner = _winners(x, axis, reducer)
-        index = _at_winner(winner, index, axis) + scale * winner.astype(jnp.int32)
-        scale *= axis.window
+    for stage in _stages(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
+        x, winner = _winners(x, stage, reducer)
+        index = _at_winner(winner, index, stage) + scale * winner.astype(jnp.int32)
+        scale *= math.prod(axis.window for axis in stage)
     return index
 
 
 def max_tangent(x, dx, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
-    for axis in reversed(axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
-        x, winner = _winners(x, axis, reducer)
-        dx = stored(_at_winner(winner, dx, axis))
+    for stage in _stages(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
+        x, winner = _winners(x, stage, reducer)
+        dx = stored(_at_winner(winner, dx, stage))
     return dx
 
 
 def max_cotangent(x, dy, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
     stages = []
-    for axis in reversed(axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation)):
-        x, winner = _winners(x, axis, reducer)
-        stages.append((axis, winner))
+    for stage in _stages(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
+        x, winner = _winners(x, stage, reducer)
+        stages.append((stage, winner))
     wide = jnp.float32 if dy.dtype in (jnp.bfloat16, jnp.float16) else dy.dtype
     dx = dy.astype(wide)
-    for axis, winner in reversed(stages):
-        dx = stored(_back([dx, winner], axis, lambda dy, won, taps: jnp.where(won == taps.astype(won.dtype), dy, 0)))
+    for stage, winner in reversed(stages):
+        dx = stored(_back([dx, winner], stage, lambda dy, won, taps: jnp.where(won == taps.astype(won.dtype), dy, 0)))
     return dx.astype(dy.dtype)
