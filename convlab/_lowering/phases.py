@@ -12,6 +12,7 @@ import itertools
 import math
 
 import jax.numpy as jnp
+import numpy as np
 
 from .problem import Problem
 
@@ -41,6 +42,16 @@ class _Phase:
     dilation: int
     before: int  # padding
 
+    @property
+    def kept(self) -> range:
+        """The places of its taps in the window."""
+        return range(self.first, self.first + self.taps * self.step, self.step)
+
+    @property
+    def geometry(self) -> tuple[int, ...]:
+        """What phases that are one convolution with more features share."""
+        return self.taps, self.stride, self.dilation, self.before
+
 
 def _phases(axis: int, p: Problem) -> list[_Phase]:
     """Output o = count * m + r sees input i where i * lhs_dilation = o * stride + t * rhs_dilation - pad."""
@@ -57,20 +68,31 @@ def _phases(axis: int, p: Problem) -> list[_Phase]:
     return found
 
 
-def _part(x, kernel, phases: tuple[_Phase, ...], sizes, conv, p: Problem):
-    """The outputs of one phase, `sizes` of them."""
-    if any(phase.taps == 0 for phase in phases) or 0 in x.shape:
-        return jnp.zeros((p.batch, *sizes, p.features), p.out_dtype)
-    spans = [(m - 1) * f.stride + (f.taps - 1) * f.dilation + 1 for m, f in zip(sizes, phases)]
+Phases = tuple[_Phase, ...]  # one an axis
+
+
+def _part(x, kernel, alike: list[Phases], sizes, conv, p: Problem):
+    """(n, *sizes, phases, features): the outputs of phases that differ in nothing but their taps."""
+    first, many = alike[0], len(alike)
+    if any(phase.taps == 0 for phase in first) or 0 in x.shape:
+        return jnp.zeros((p.batch, *sizes, many, p.features), p.out_dtype)
+    spans = [(m - 1) * f.stride + (f.taps - 1) * f.dilation + 1 for m, f in zip(sizes, first)]
     problem = dataclasses.replace(
         p,
-        window=tuple(f.taps for f in phases),
-        strides=tuple(f.stride for f in phases),
-        rhs_dilation=tuple(f.dilation for f in phases),
+        window=tuple(f.taps for f in first),
+        features=many * p.features,
+        strides=tuple(f.stride for f in first),
+        rhs_dilation=tuple(f.dilation for f in first),
         lhs_dilation=(1,) * p.rank,
-        pads=tuple((f.before, span - s - f.before) for f, span, s in zip(phases, spans, p.spatial)),
+        pads=tuple((f.before, span - s - f.before) for f, span, s in zip(first, spans, p.spatial)),
     )
-    return conv(x, kernel[tuple(slice(f.first, None, f.step) for f in phases)], problem)
+    taps = [np.ravel_multi_index(np.ix_(*(f.kept for f in phases)), p.window) for phases in alike]
+    kernels = kernel.reshape(-1, *kernel.shape[p.rank :])[np.stack(taps, -1)]  # (*taps, phases, c / g, f)
+    # (*taps, c / g, g, phases, f / g): a group's features stay together
+    kernels = jnp.moveaxis(kernels.reshape(*kernels.shape[:-1], p.groups, -1), p.rank, -2)
+    y = conv(x, kernels.reshape(*kernels.shape[: p.rank + 1], -1), problem)
+    y = y.reshape(*y.shape[:-1], p.groups, many, -1).swapaxes(-3, -2)
+    return y.reshape(*y.shape[:-2], p.features)
 
 
 def forward(x, kernel, p: Problem, conv):
@@ -80,11 +102,20 @@ def forward(x, kernel, p: Problem, conv):
     sizes = tuple(-(-out // count) for out, count in zip(p.out, counts))
     if 0 in sizes:
         return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
-    parts = [_part(x, kernel, phases, sizes, conv, p) for phases in itertools.product(*axes)]
-    y = jnp.stack(parts).reshape(*counts, p.batch, *sizes, p.features)
+    phases = list(itertools.product(*axes))
+    alike: dict[tuple, list[int]] = {}
+    for i, phase in enumerate(phases):
+        alike.setdefault(tuple(f.geometry for f in phase), []).append(i)
+    parts = [_part(x, kernel, [phases[i] for i in group], sizes, conv, p) for group in alike.values()]
+    if len(parts) == 1:
+        y = parts[0].reshape(p.batch, *sizes, *counts, p.features)
+    else:  # one phase after another until all are there: what is written is then in one piece
+        order = np.argsort(list(itertools.chain(*alike.values())))
+        single = [part[..., i, :] for part in parts for i in range(part.shape[-2])]
+        y = jnp.moveaxis(jnp.stack([single[i] for i in order]), 0, -2).reshape(p.batch, *sizes, *counts, p.features)
     # (n, size, count, size, count, ..., features)
-    order = [p.rank, *itertools.chain(*((p.rank + 1 + a, a) for a in range(p.rank))), 2 * p.rank + 1]
-    y = y.transpose(order).reshape(p.batch, *(m * c for m, c in zip(sizes, counts)), p.features)
+    interleaved = [0, *itertools.chain(*((1 + a, 1 + p.rank + a) for a in range(p.rank))), 2 * p.rank + 1]
+    y = y.transpose(interleaved).reshape(p.batch, *(m * c for m, c in zip(sizes, counts)), p.features)
     return y[(slice(None), *map(slice, p.out))]
 
 
