@@ -30,39 +30,70 @@ FORMULATIONS: dict[str, ModuleType] = {
 }
 
 
-def _pointwise(p: Problem) -> bool:
-    return math.prod(p.window) == 1
-
-
 def _strided_gradient(p: Problem) -> bool:
     return any(d > 1 for d in p.lhs_dilation)
 
 
-def _lone(p: Problem) -> bool:
-    """One channel in, one out: nothing for a vector unit to hold."""
-    return p.channels == p.features == 1
+def _one_tap(p: Problem) -> bool:
+    return p.groups == 1 and math.prod(p.window) == 1
+
+
+def _few(p: Problem) -> bool:
+    """So few channels that a vector unit has little to hold but the pixels themselves."""
+    return p.groups == 1 and p.channels * p.features <= 16 and math.prod(p.window) <= 25
+
+
+def _thin(p: Problem) -> bool:
+    """Groups of a channel or two."""
+    return p.groups > 1 and not p.depthwise and (p.channels // p.groups) * (p.features // p.groups) <= 4
+
+
+def _small_groups(p: Problem) -> bool:
+    return p.groups > 1 and (p.channels // p.groups) * (p.features // p.groups) <= 16
+
+
+def _banded(p: Problem) -> bool:
+    row_in, row_out = p.spatial[-1] * p.channels, p.out[-1] * p.features
+    return p.groups == 1 and max(p.channels, p.features) <= 16 and row_in * row_out <= 2**15
+
+
+def _wide(p: Problem) -> bool:
+    return p.groups == 1 and min(p.channels, p.features) >= 128
+
+
+def _short_sums(p: Problem) -> bool:
+    """Depthwise gradients that are a handful of sums over a large image, or a strided one."""
+    taps, places = math.prod(p.window), p.batch * math.prod(p.out)
+    return p.depthwise and (max(p.strides) > 1 and taps <= 32 or taps <= 9 and places >= 2**16)
 
 
 FORWARD = (
     ("taps", "depthwise, dilated input: each place adds up what reaches it", lambda p: _strided_gradient(p) and p.depthwise),
     ("phases", "a dilated input: no tap meets a stuffed zero", _strided_gradient),
-    ("taps", "one channel in and out: one fused loop", _lone),
+    ("taps", "few channels: one fused loop", _few),
+    ("taps", "groups of a channel or two: one fused loop", _thin),
     ("onednn", "jaxlib's own engine", lambda p: True),
-    ("gemm", "one tap: a matrix product", lambda p: _pointwise(p) and p.groups == 1),
+    ("gemm", "one tap: a matrix product", _one_tap),
     ("taps", "depthwise: one fused loop", lambda p: p.depthwise),
-    ("gemm", "grouped: products batched over the groups", lambda p: p.groups > 1),
-    ("lax", "dense: XLA's own loop nest", lambda p: True),
+    ("taps", "small groups: one fused loop", _small_groups),
+    ("gemm", "many groups: products batched over the groups", lambda p: p.groups > 16),
+    ("lax", "XLA's own loop nest", lambda p: True),
 )
 KERNEL_GRADIENT = (
     ("phases", "a dilated input: the mirrored strided convolution", _strided_gradient),
-    ("lax", "one channel in and out: XLA's own loop nest", _lone),
-    ("taps", "depthwise, strided: fused sums", lambda p: p.depthwise and max(p.strides) > 1 and math.prod(p.window) <= 32),
+    ("lax", "one channel in and out: XLA's own loop nest", lambda p: p.channels == p.features == 1),
+    ("taps", "depthwise, strided or a large image: fused sums", _short_sums),
+    ("taps", "groups of a channel or two: fused sums", _thin),
     ("onednn", "jaxlib's own engine, the batch in the place of the channels", lambda p: True),
-    ("taps", "depthwise: banded products", lambda p: p.depthwise),
-    ("gemm", "one tap: a matrix product", lambda p: _pointwise(p) and p.groups == 1),
-    ("gemm", "wide channels: one product a tap", lambda p: p.groups == 1 and min(p.channels, p.features) >= 128),
-    ("taps", "grouped: banded products", lambda p: p.groups > 1),
-    ("lax", "dense: XLA's own loop nest", lambda p: True),
+    ("taps", "depthwise: sums over the positions", lambda p: p.depthwise),
+    ("gemm", "one tap: a matrix product", _one_tap),
+    ("taps", "few channels: sums over the positions", lambda p: p.groups == 1 and p.channels * p.features <= 8),
+    ("band", "few channels: rows times rows", _banded),
+    ("gemm", "wide channels: one product a tap", _wide),
+    ("gemm", "a small volume: one product a tap", lambda p: p.groups == 1 and p.rank == 3 and math.prod(p.window) <= 8),
+    ("taps", "small groups: sums over the positions", lambda p: p.groups > 1),
+    ("gemm", "many groups: products batched over the groups", lambda p: p.groups > 16),
+    ("lax", "XLA's own loop nest", lambda p: True),
 )
 
 

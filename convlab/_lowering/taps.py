@@ -19,6 +19,7 @@ from jax import lax
 
 from . import depthwise
 from .problem import Problem
+from .windows import stored
 
 # Terms of one fused loop. More would only compile longer; their own sum keeps the accumulators' chains short.
 _UNROLLED = 16
@@ -140,7 +141,7 @@ def forward(x, kernel, p: Problem):
 
         return _sum(term, p.window, 64 // per_group)
 
-    return _interleaved([output(weights) for weights in kernels]).astype(p.out_dtype)
+    return stored(_interleaved([output(weights) for weights in kernels]).astype(p.out_dtype))
 
 
 def _interleaved(parts):
