@@ -43,6 +43,10 @@ def _few(p: Problem) -> bool:
     return p.groups == 1 and p.channels * p.features <= 16 and math.prod(p.window) <= 25
 
 
+def _first_layer(p: Problem) -> bool:
+    return p.channels == 1 and 1 < p.features <= 8 and 16 <= math.prod(p.window) <= 64
+
+
 def _thin(p: Problem) -> bool:
     """Groups of a channel or two."""
     return p.groups > 1 and not p.depthwise and (p.channels // p.groups) * (p.features // p.groups) <= 4
@@ -84,6 +88,7 @@ KERNEL_GRADIENT = (
     ("lax", "one channel in and out: XLA's own loop nest", lambda p: p.channels == p.features == 1),
     ("taps", "depthwise, strided or a large image: fused sums", _short_sums),
     ("taps", "groups of a channel or two: fused sums", _thin),
+    ("taps", "one channel, a wide window, few features: sums over the positions", _first_layer),
     ("onednn", "jaxlib's own engine, the batch in the place of the channels", lambda p: True),
     ("taps", "depthwise: sums over the positions", lambda p: p.depthwise),
     ("gemm", "one tap: a matrix product", _one_tap),
