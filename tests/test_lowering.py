@@ -165,6 +165,13 @@ def test_a_method_that_cannot_serve_says_why():
         convlab.conv(x, k, method="winograd", precision="highest")
 
 
+def test_a_method_serves_a_result_smaller_than_the_window():
+    x, k = jnp.ones((1, 2, 2, 8)), jnp.ones((3, 3, 8, 8))
+    steps = convlab.explain(lambda: convlab.conv(x, k, method="winograd"), platform="cpu")
+    assert [step.formulation for step in steps] == ["winograd"]
+    np.testing.assert_allclose(convlab.conv(x, k, method="winograd"), convlab.conv(x, k, method="lax"), rtol=1e-5)
+
+
 @pytest.mark.parametrize("method", table.FORMULATIONS)
 def test_a_method_has_every_derivative(method):
     transposed = method == "phases"

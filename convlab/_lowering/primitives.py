@@ -91,10 +91,10 @@ def convolve(
 
 
 def check_method(method: str, x, kernel, params: dict) -> None:
+    """That the formulation serves the forward map, which a convolution with few places is though it looks like a gradient."""
     if method not in FORMULATIONS:
         raise wrong("method", f"be one of {', '.join(map(repr, ('auto', *FORMULATIONS)))}", method)
-    kind, problem = rules.read(x, kernel, params)
-    why = refusal(method, kind, problem) if rules.is_static(x, kernel) else None
+    why = refusal(method, "forward", rules.read_forward(x, kernel, params)) if rules.is_static(x, kernel) else None
     if why:
         raise wrong("method", "name a formulation that serves this call", method, hint=f"{why[0].upper()}{why[1:]}.")
 

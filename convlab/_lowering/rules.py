@@ -6,42 +6,44 @@ recognised by its structure and computed as one.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax.numpy as jnp
 from jax import lax
 
 from .problem import Problem
-from .table import FORMULATIONS, choose
+from .table import FORMULATIONS, choose, refusal
 
 Array = jnp.ndarray
 
 
-def read(lhs, rhs, params) -> tuple[str, Problem]:
-    """The map ("forward" or "kernel_gradient") and the problem of lax's convolution with these operands and parameters."""
+def read_forward(lhs, rhs, params) -> Problem:
+    """The problem of lax's convolution with these operands and parameters, as it is written."""
     spec = params["dimension_numbers"]
     image = [lhs.shape[a] for a in spec.lhs_spec]
     taps = [rhs.shape[a] for a in spec.rhs_spec]
     precision = params["precision"]
-    common = dict(
-        lhs_dilation=tuple(params["lhs_dilation"]),
-        dtype=jnp.dtype(lhs.dtype),
-        out_dtype=jnp.dtype(params["preferred_element_type"] or lhs.dtype),
-        precision=precision if isinstance(precision, (tuple, type(None))) else (precision,) * 2,
-        spatial=tuple(image[2:]),
-    )
-    forward = Problem(
+    return Problem(
         batch=image[0],
+        spatial=tuple(image[2:]),
         channels=image[1],
         window=tuple(taps[2:]),
         features=taps[0],
         strides=tuple(params["window_strides"]),
         pads=tuple(map(tuple, params["padding"])),
+        lhs_dilation=tuple(params["lhs_dilation"]),
         rhs_dilation=tuple(params["rhs_dilation"]),
         groups=params["feature_group_count"],
-        **common,
+        dtype=jnp.dtype(lhs.dtype),
+        out_dtype=jnp.dtype(params["preferred_element_type"] or lhs.dtype),
+        precision=precision if isinstance(precision, (tuple, type(None))) else (precision,) * 2,
     )
-    groups = params["batch_group_count"]
+
+
+def read(lhs, rhs, params) -> tuple[str, Problem]:
+    """The map ("forward" or "kernel_gradient") that lax's convolution most likely is, and its problem."""
+    forward, groups = read_forward(lhs, rhs, params), params["batch_group_count"]
     small = math.prod(forward.out) < math.prod(forward.window)
     if groups == 1 and not (small and forward.groups == 1):
         return "forward", forward
@@ -51,16 +53,15 @@ def read(lhs, rhs, params) -> tuple[str, Problem]:
         (o - 1) * s + r - lo - n
         for o, s, r, (lo, _), n in zip(forward.window, forward.rhs_dilation, reach, forward.pads, forward.dilated)
     ]
-    return "kernel_gradient", Problem(
-        batch=image[1],
-        channels=image[0],
+    return "kernel_gradient", dataclasses.replace(
+        forward,
+        batch=forward.channels,
+        channels=forward.batch,
         window=forward.out,
-        features=taps[0],
         strides=forward.rhs_dilation,
         pads=tuple((lo, end) for (lo, _), end in zip(forward.pads, ends)),
         rhs_dilation=forward.strides,
         groups=groups,
-        **common,
     )
 
 
@@ -76,6 +77,9 @@ def _from(x, order):
 def conv(lhs: Array, rhs: Array, method: str = "auto", without: frozenset[str] = frozenset(), **params) -> Array:
     """lax's general convolution with lax's parameters, by the formulation that the table or `method` names."""
     kind, p = read(lhs, rhs, params)
+    if kind == "kernel_gradient" and params["batch_group_count"] == 1 and method != "auto" and refusal(method, kind, p):
+        written = read_forward(lhs, rhs, params)
+        kind, p = (kind, p) if refusal(method, "forward", written) else ("forward", written)
     spec = params["dimension_numbers"]
     batch, feature, *space = spec.lhs_spec
     out_feature, in_feature, *window = spec.rhs_spec
