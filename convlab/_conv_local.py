@@ -174,23 +174,17 @@ def _positions(x: Array, window: Window, offset: Array) -> Array:
 
 def _sample(x: Array, position: Array) -> Array:
     """`x: (n, *spatial, c)` at `position: (n, places, parts, taps, rank)`, as `(n, places, parts, taps, c / parts)`."""
-    n, places, parts, taps, rank = position.shape
-    spatial, channels = x.shape[1:-1], x.shape[-1] // parts
-    values = x.reshape(n, math.prod(spatial), parts, channels).swapaxes(1, 2)
-    rows = jax.vmap(jax.vmap(lambda rows, at: rows.at[at].get(mode="fill", fill_value=0), (0, 1), 1))
-    along = [position[..., axis] for axis in range(rank)]
-    low = [lax.stop_gradient(jnp.floor(a)) for a in along]
-    total = jnp.zeros((n, places, parts, taps, channels), jnp.promote_types(x.dtype, position.dtype))
-    for corner in itertools.product((0, 1), repeat=rank):
-        at = [place + more for place, more in zip(low, corner)]
-        inside = functools.reduce(operator.and_, [(a >= 0) & (a < size) for a, size in zip(at, spatial)], True)
-        index = jnp.zeros((), jnp.int32)
-        for size, place in zip(spatial, at):
-            index = index * size + place.astype(jnp.int32)
-        weights = [a - place if more else 1 - (a - place) for a, place, more in zip(along, low, corner)]
-        weight = functools.reduce(operator.mul, weights, jnp.ones((n, places, parts, taps), position.dtype))
-        seen = rows(values, jnp.where(inside, index, math.prod(spatial)))
-        # what is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight
-        seen = jnp.where((weight == 0)[..., None] & ~jnp.isfinite(seen), 0, seen)
-        total += weight[..., None] * seen
-    return total
+    spatial, rank, parts = x.shape[1:-1], position.shape[-1], position.shape[2]
+    values = x.reshape(len(x), math.prod(spatial), parts, x.shape[-1] // parts)
+    corner = np.array(list(itertools.product((0, 1), repeat=rank)))
+    low = lax.stop_gradient(jnp.floor(position))
+    at = low[..., None, :] + corner
+    inside = ((at >= 0) & (at < np.array(spatial))).all(-1)
+    index = (at.astype(jnp.int32) * np.array([math.prod(spatial[axis + 1 :]) for axis in range(rank)], np.int32)).sum(-1)
+    rows = jax.vmap(jax.vmap(lambda rows, at: rows.at[at].get(mode="fill", fill_value=0), (1, 1), 1))
+    seen = rows(values, jnp.where(inside, index, math.prod(spatial)))
+    along = jnp.stack([1 - (position - low), position - low], -1)
+    weight = functools.reduce(operator.mul, [along[..., axis, corner[:, axis]] for axis in range(rank)])
+    # what is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight
+    seen = jnp.where((weight == 0)[..., None] & ~jnp.isfinite(seen), 0, seen)
+    return jnp.einsum("...k,...kc->...c", weight, seen, precision="highest")
