@@ -69,12 +69,12 @@ def lp_pool(
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
         window_shape, strides, padding, window_dilation: as in `max_pool`; padding adds 0.
-        norm_type: p, a number > 0; inf makes the largest of `|x|`.
+        norm_type: p, any number but 0; inf makes the largest of `|x|`, -inf the smallest.
         ceil_mode: let a last window hang over the end; its sum is scaled by window / taps inside, as PyTorch does.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
-        The gradient is finite everywhere, 0 where a window holds only zeros.
+        The gradient is finite everywhere, 0 where a window holds only zeros, for a negative p where it holds one.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -87,17 +87,22 @@ def lp_pool(
     Equals `torch.nn.functional.lp_pool2d`, of `|x|` for every p.
     """
     x, window = _read_real(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    rule = "be a number other than 0"
     if isinstance(norm_type, bool) or not isinstance(norm_type, (int, float, np.number)):
-        raise wrong("norm_type", "be a number > 0", norm_type, kind=TypeError)
-    if not norm_type > 0:
-        raise wrong("norm_type", "be a number > 0", norm_type)
+        raise wrong("norm_type", rule, norm_type, kind=TypeError)
     wide, p = x.astype(accumulator(x)), float(norm_type)
-    if p == math.inf:
-        y = lax.max(reduce(_lowering.window_max_p, jnp.abs(wide), window), jnp.zeros((), wide.dtype))
-    else:
-        scale = math.prod(window.size) / counts(x, window, include_pad=True)
-        total = reduce(_lowering.window_sum_p, _power(wide, p), window)
-        y = _power(total * jnp.asarray(scale, total.dtype), 1 / p)
+    if p == 0 or p != p:
+        raise wrong("norm_type", rule, norm_type)
+    if abs(p) == math.inf:
+        largest = reduce(_lowering.window_max_p, jnp.abs(wide), window)
+        y = largest if p > 0 else reduce(_lowering.window_min_p, jnp.abs(wide), window)
+        return jnp.where(largest < 0, 0, y).astype(averaged(x))
+    none = (wide == 0) & (p < 0)  # makes the sum infinite, and so the norm 0
+    scale = math.prod(window.size) / counts(x, window, include_pad=True)
+    total = reduce(_lowering.window_sum_p, _power(jnp.where(none, 1, wide), p), window)
+    y = _power(total * jnp.asarray(scale, total.dtype), 1 / p)
+    if p < 0:
+        y = jnp.where(reduce(_lowering.window_max_p, none.astype(wide.dtype), window) > 0, 0, y)
     return y.astype(averaged(x))
 
 

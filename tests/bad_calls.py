@@ -157,6 +157,7 @@ POOLS = [
     bad("avg_pool", V, "divisor_override", x, window_shape=2, divisor_override=0),
     bad("avg_pool", T, "divisor_override", x, window_shape=2, divisor_override="4"),
     bad("lp_pool", V, "norm_type", x, window_shape=2, norm_type=0),
+    bad("lp_pool", V, "norm_type", x, window_shape=2, norm_type=float("nan")),
     bad("lp_pool", T, "norm_type", x, window_shape=2, norm_type="2"),
     bad("gem_pool", V, "p", x, window_shape=2, p=0.0),
     bad("softmax_pool", V, "temperature", x, window_shape=2, temperature=0.0),

@@ -4,6 +4,8 @@ Symmetric pads, at most one mode, ranks 1 to 3. Odd and even sizes, single pixel
 the window, dilation, groups and any batch axes all come up.
 """
 
+import math
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -99,7 +101,11 @@ def avg_pool(draw):
 @st.composite
 def lp_pool(draw):
     x, size, strides, _, _ = pooled(draw, draw(st.integers(1, 3)), padded=False)
-    options = dict(window_shape=size, strides=strides, norm_type=draw(st.sampled_from([1.0, 2.0, 3.0, 2.5])))
+    options = dict(
+        window_shape=size,
+        strides=strides,
+        norm_type=draw(st.sampled_from([1.0, 2.0, 3.0, 2.5, math.inf, -2.0, -1.5, -math.inf])),
+    )
     return (x,), options | dict(ceil_mode=draw(st.booleans()))
 
 

@@ -99,10 +99,13 @@ def avg_pool(
 
 def lp_pool(x, window_shape, strides=None, padding="VALID", *, norm_type=2.0, window_dilation=1, ceil_mode=False):
     geometry = (window_shape, strides, padding, window_dilation, ceil_mode)
-    w = np.abs(view(wide(x), *geometry))
-    if norm_type == math.inf:
-        return w.max(-2)
-    return (divide((w**norm_type).sum(-2), counts(x, geometry, True)) * w.shape[-2]) ** (1 / norm_type)
+    padding = 0 if norm_type > 0 else np.inf
+    w = np.abs(view(wide(x) * 1.0, *geometry, fill=(padding, padding)))
+    if abs(norm_type) == math.inf:
+        y = w.max(-2) if norm_type > 0 else w.min(-2)
+    else:
+        y = (divide((w**norm_type).sum(-2), counts(x, geometry, True)) * w.shape[-2]) ** (1 / norm_type)
+    return np.where(np.isposinf(w).all(-2), 0, y) if norm_type < 0 else y
 
 
 def gem_pool(x, window_shape, strides=None, padding="VALID", *, p=3.0):
