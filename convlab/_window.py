@@ -197,9 +197,9 @@ class Window:
 
     def _places(self, length: int, pad: Pair, reach: int, stride: int) -> int:
         span = length + sum(pad) - reach
-        places = max(span // stride + 1, 0)
+        places = span // stride + 1
         overhang = self.ceil_mode and span % stride > 0 and places * stride < length + pad[0] + min(pad[1], 0)
-        return places + overhang
+        return max(places + overhang, 0)
 
     def fit(self, argument: str, spatial: Sequence[int]) -> tuple[int, ...]:
         """`out`, after a check that it is not empty; the message names `argument`."""

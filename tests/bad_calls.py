@@ -151,6 +151,7 @@ POOLS = [
     *(bad(function, V, "window_dilation", x, window_shape=2, window_dilation=0)
       for function in ("max_pool", "min_pool", "avg_pool", "sum_pool", "lp_pool")),
     bad("max_pool", V, "window_shape", x, window_shape=(3, 3), window_dilation=3),
+    bad("max_pool", V, "window_shape", (1, 2, 3), window_shape=(5,), strides=2, ceil_mode=True),
     bad("max_pool", V, "window_shape|x", (6, 3), window_shape=2),
     bad("max_pool", T, "x", np.ones(x, np.complex64), window_shape=2),
     bad("min_pool", T, "x", np.ones(x, np.complex64), window_shape=2),

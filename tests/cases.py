@@ -250,6 +250,7 @@ def padded(function, **options):
         case(function, "overhang", (2, 8, 7, 2), padding=1, strides=(3, 2), ceil_mode=True, **window),
         case(function, "overhang, dilated, strides beyond it", (2, 9, 7, 1), strides=(5, 4), window_dilation=2,
              ceil_mode=True, **window),
+        case(function, "a window that hangs over on all axes", (2, 2, 1, 2), strides=3, ceil_mode=True, **window),
         case(function, "four axes, SAME_LOWER", (2, 3, 2, 3, 1, 1), window_shape=(2, 2, 3, 2), padding="SAME_LOWER", **options),
     ]  # fmt: skip
 

@@ -76,8 +76,8 @@ def out_shape(spatial, size, strides, pads, dilation, ceil_mode=False):
     out = []
     for n, reach, s, (lo, hi) in zip(spatial, reaches(size, dilation), strides, pads):
         span = n + lo + hi - reach
-        count = max(span // s + 1, 0)
-        out.append(count + (ceil_mode and span % s > 0 and count * s < n + lo + min(hi, 0)))
+        count = span // s + 1
+        out.append(max(count + (ceil_mode and span % s > 0 and count * s < n + lo + min(hi, 0)), 0))
     return tuple(out)
 
 
