@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from . import _lowering
-from ._patches import as_array, pad_axis, pad_spatial
+from ._patches import as_array, check_number, check_scalar, pad_axis, pad_spatial
 from ._window import Window, axes, dilate, integer, read_modes, read_output, spread, transposed, wrong
 
 Array = jax.Array
@@ -23,7 +23,9 @@ def promoted(x: Any, kernel: Any) -> tuple[Array, Array]:
         rule = f"have at least {rank + 1} axes (*batch, *spatial, channels)"
         raise wrong("x", rule, x.shape, f"a kernel of shape {kernel.shape}")
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    return x.astype(dtype), kernel.astype(dtype)
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    check_number(x)
+    return x, kernel
 
 
 def check_channels(x: Array, kernel: Array, seen: int, made: int, groups: int) -> None:
@@ -124,6 +126,7 @@ def conv(
     window = as_window(kernel, strides, padding, kernel_dilation)
     rank, groups = window.rank, integer("feature_group_count", feature_group_count)
     spread_input, modes = read_border(window, padding, padding_mode, input_dilation)
+    check_scalar("padding_value", padding_value, x)
     if "constant" not in modes and isinstance(padding_value, (int, float, complex)) and padding_value != 0:
         raise wrong("padding_value", "be 0", padding_value, f"padding_mode {padding_mode!r}", 'Pass padding_mode="constant".')
     check_channels(x, kernel, kernel.shape[-2] * groups, kernel.shape[-1], groups)
@@ -218,6 +221,9 @@ def conv_transpose(
     window = as_window(kernel, strides, padding, kernel_dilation)
     rank, groups = window.rank, integer("feature_group_count", feature_group_count)
     modes = read_modes(padding_mode, rank, window.padding)
+    if "constant" in modes:
+        rule = "be 'zeros', 'reflect', 'replicate' or 'circular', or one of them per axis"
+        raise wrong("padding_mode", rule, padding_mode, "a transposed convolution")
     if transpose_kernel:
         check_channels(x, kernel, kernel.shape[-1], kernel.shape[-2] * groups, groups)
         kernel = _transposed_kernel(kernel, groups)
@@ -254,7 +260,7 @@ def conv_transpose(
         method=method,
     )
     for axis, (pair, mode, length) in enumerate(zip(folded, modes, out), 1):
-        y = _fold_back(y, axis, pair, mode, length)
+        y = _fold_back(y, axis, pair, mode, length, padding)
     return with_bias(y, bias, y.shape[-1]).reshape(*batch, *y.shape[1:])
 
 
@@ -265,7 +271,7 @@ def _transposed_kernel(kernel: Array, groups: int) -> Array:
     return jnp.moveaxis(grouped, -1, -3).swapaxes(-1, -2).reshape(*size, seen // groups, groups * made)
 
 
-def _fold_back(y: Array, axis: int, pair: tuple[int, int], mode: str, length: int) -> Array:
+def _fold_back(y: Array, axis: int, pair: tuple[int, int], mode: str, length: int, shown: Any) -> Array:
     """The adjoint of padding an axis of `length` by `pair`: what lies in the pads is added where they came from."""
     if pair == (0, 0):
         return y
@@ -279,7 +285,7 @@ def _fold_back(y: Array, axis: int, pair: tuple[int, int], mode: str, length: in
     def padded(z):
         pairs = [(0, 0)] * (z.ndim - 2)
         pairs[axis - 1] = pair
-        return pad_spatial(z, pairs, [mode] * (z.ndim - 2))
+        return pad_spatial(z, pairs, [mode] * (z.ndim - 2), shown=shown)
 
     return jax.linear_transpose(padded, image)(y)[0]
 

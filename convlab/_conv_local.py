@@ -144,6 +144,8 @@ def deform_conv(
     out = window.fit("kernel", spatial_of(x, rank))
     places = (*batch, *out)
     offset = as_array("offset", offset)
+    if jnp.iscomplexobj(offset):
+        raise wrong("offset", "be real", offset.dtype.name, kind=TypeError)
     parts, rest = divmod(offset.shape[-1] if offset.ndim else 0, taps * rank)
     if offset.shape[:-1] != places or rest or parts < 1 or channels % parts:
         rule = f"have shape ({', '.join(map(str, places))}, groups * {taps * rank}), with groups that divide {channels}"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._conv import as_window, read_border
-from ._patches import as_array, check_mode, patches, source
+from ._patches import as_array, check_mode, check_number, patches, source
 from ._pool import accumulator, read, settled
 from ._window import Window, dilate, integer, is_int, is_sequence, spread, wrong
 
@@ -45,7 +45,7 @@ def fold(patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VA
     """Adds patches up where `unfold` would have cut them out (col2im): the adjoint of `unfold`.
 
     Args:
-        patches: `(*batch, *out, *window, c)` of any number dtype.
+        patches: `(*batch, *out, *window, c)` of any dtype; of booleans, any makes True.
         output_shape: the spatial sizes of the result; an int means every axis of `patches` with one batch axis.
         strides, padding, window_dilation: those of the `unfold` whose adjoint this is.
 
@@ -64,13 +64,16 @@ def fold(patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VA
     Equals `torch.nn.functional.fold`, which takes `(n, c * taps, places)`, in any rank.
     """
     patches = as_array("patches", patches)
-    rank = len(output_shape) if is_sequence(output_shape) else max(patches.ndim - 2, 0) // 2
-    shape = spread("output_shape", output_shape, rank)
-    if patches.ndim < 2 * rank + 1:
-        rule = "have the axes (*batch, *out, *window, c)"
+    lone = not is_sequence(output_shape)
+    rank = (patches.ndim - 2) // 2 if lone else len(output_shape)
+    shape = spread("output_shape", output_shape, max(rank, 0))
+    if patches.ndim != 2 * rank + 2 if lone else patches.ndim < 2 * rank + 1:
+        rule = f"have the axes ({'n' if lone else '*batch'}, *out, *window, c)"
         raise wrong("patches", rule, patches.shape, f"output_shape {output_shape!r}")
     first = patches.ndim - 1 - 2 * rank
     size = patches.shape[first + rank : -1]
+    if 0 in patches.shape[first:]:
+        raise wrong("patches", "have no empty axis but batch axes", patches.shape)
     strides = spread("strides", strides, rank)
     window = Window(size, strides, padding, spread("window_dilation", window_dilation, rank))
     out = window.out(shape)
@@ -83,7 +86,9 @@ def fold(patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VA
 
 
 def _summed(x: Array) -> Any:
-    """The dtype in which 16-bit floats are summed up, and all others."""
+    """The dtype in which numbers are summed up: of 16-bit floats a wider one."""
+    if x.dtype == bool:
+        return jnp.dtype(jnp.int32)
     return accumulator(x) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
 
 
@@ -123,6 +128,7 @@ def conv_matrix(
     Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv 1603.07285, section 4.1.
     """
     kernel = as_array("kernel", kernel)
+    check_number(kernel, "kernel")
     if kernel.ndim < 2:
         raise wrong("kernel", "have at least 2 axes (*window, c_in / groups, c_out)", kernel.shape)
     window = as_window(kernel, strides, padding, kernel_dilation)

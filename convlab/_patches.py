@@ -23,6 +23,19 @@ def as_array(argument: str, x: Any, kind: str = "an array") -> Array:
     return jnp.asarray(x)
 
 
+def check_number(x: Array, argument: str = "x") -> None:
+    if x.dtype == bool:
+        raise wrong(argument, "have a number dtype", x.dtype.name, kind=TypeError)
+
+
+def check_scalar(argument: str, value: Any, x: Array) -> None:
+    """That `value` is one number that an array of the dtype of `x` can hold without losing an imaginary part."""
+    if not isinstance(value, (bool, int, float, complex, np.generic)) and getattr(value, "shape", None) != ():
+        raise wrong(argument, "be a number", value, kind=TypeError)
+    if jnp.iscomplexobj(value) and not jnp.iscomplexobj(x):
+        raise wrong(argument, "be a real number", value, f"`x` of dtype {x.dtype.name}", kind=TypeError)
+
+
 def image_rank(x: Array, argument: str) -> int:
     """The number of spatial axes that a lone int stands for: all but one batch axis and the channels."""
     if x.ndim < 3:
@@ -53,6 +66,8 @@ def source(n: int, pair: Pair, mode: str) -> np.ndarray:
 def check_mode(n: int, pair: Pair, mode: str, padding: Any) -> None:
     if n + sum(pair) < 0:
         raise wrong("padding", "crop no more than there is", padding, f"an axis of size {n}")
+    if n + sum(pair) == 0 < n and mode in ("reflect", "replicate"):
+        raise wrong("padding", "leave something", padding, f"an axis of size {n} in padding mode {mode!r}")
     kept = n + sum(min(p, 0) for p in pair)
     named = isinstance(padding, str)  # Flax's "CIRCULAR" wraps as often as it takes
     if mode == "circular" and max(pair) > (0 if kept < 1 else sum(map(abs, pair)) if named else kept):
@@ -134,9 +149,12 @@ def pad(x: Array, padding: Any, mode: Any = "zeros", value: Any = 0) -> Array:
     """
     x = as_array("x", x)
     rank = len(padding) if is_sequence(padding) else image_rank(x, "padding") if is_int(padding) else 1
-    pairs = read_padding(padding, rank, named=())
+    pairs, modes = read_padding(padding, rank, named=()), read_modes(mode, rank, argument="mode")
     check_image(x, rank)
-    return pad_spatial(x, pairs, read_modes(mode, rank, argument="mode"), value, padding)
+    check_scalar("value", value, x)
+    if "constant" not in modes and isinstance(value, (int, float, complex)) and value != 0:
+        raise wrong("value", "be 0", value, f"mode {mode!r}", 'Pass mode="constant".')
+    return pad_spatial(x, pairs, modes, value, padding)
 
 
 # --- patches ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from . import _lowering
-from ._patches import as_array, check_image, image_rank, pad_spatial, source, views
+from ._patches import as_array, check_image, check_number, check_scalar, image_rank, pad_spatial, source, views
 from ._window import Window, integer, is_sequence, read_modes, spread, wrong
 
 Array = jax.Array
@@ -215,6 +215,7 @@ def sum_pool(
     Equals `torch.nn.functional.avg_pool2d` with `divisor_override=1`.
     """
     x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    check_number(x)
     return windows_sum(x, window).astype(x.dtype)
 
 
@@ -311,6 +312,7 @@ def pool(x: Array, init: Any, reduce_fn: Callable, window_shape: Any, strides: A
     x, window = read(x, window_shape, strides, padding)
     if not callable(reduce_fn):
         raise wrong("reduce_fn", "be a function of two arrays", reduce_fn, kind=TypeError)
+    check_scalar("init", init, x)
     primitive = _primitive_of(x, init, reduce_fn)
     if primitive is not None:
         return reduce(primitive, x, window)

@@ -350,6 +350,8 @@ def _samples(key: Any, samples: Any, shape: tuple[int, ...]) -> Array:
     if samples is None:
         return jax.random.uniform(key, shape)
     samples = as_array("samples", samples)
+    if not jnp.issubdtype(samples.dtype, jnp.floating):
+        raise wrong("samples", "be floating-point numbers", samples.dtype.name, kind=TypeError)
     if samples.shape != shape:
         raise wrong("samples", f"have shape {shape}, (*batch, c, n_spatial)", samples.shape)
     return samples.astype(jnp.promote_types(samples.dtype, jnp.float32))

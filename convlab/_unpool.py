@@ -27,7 +27,7 @@ def max_unpool(x: Array, indices: Array, output_shape: Any) -> Array:
 
     Returns:
         `(*batch, *output_shape, c)` of the dtype of `x`. Indices are known only when it runs: one outside of the result
-        is dropped. Where one is repeated, one of its values stands there and the gradient goes to all of them.
+        is dropped, where PyTorch raises. Where one is repeated, one of its values stands there and the gradient goes to all of them.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -49,6 +49,8 @@ def max_unpool(x: Array, indices: Array, output_shape: Any) -> Array:
         raise wrong("indices", "be integers", indices.dtype.name, kind=TypeError)
     if indices.shape != x.shape:
         raise wrong("indices", f"have the shape of `x`, {x.shape}", indices.shape)
+    if 0 in x.shape[x.ndim - 1 - rank :]:
+        raise wrong("x", "have no empty spatial or channel axis", x.shape)
     batch, channels = x.shape[: x.ndim - 1 - rank], x.shape[-1]
     flat = (math.prod(batch), math.prod(x.shape[len(batch) : -1]), channels)
     y = _put(x.reshape(flat), indices.reshape(flat), math.prod(shape))

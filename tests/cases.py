@@ -347,6 +347,7 @@ OTHERS = [
     case("fold", "pads, strides and dilation", (2, 2, 4, 2, 3, 1), output_shape=(6, 5), strides=(2, 1),
          padding=((1, 0), (-1, 2)), window_dilation=(3, 1)),
     case("fold", "one axis, no batch axis, int32", (4, 3, 2), output_shape=(4,), padding="SAME", dtype="int32"),
+    case("fold", "bool", (1, 3, 2, 1), output_shape=(4,), dtype="bool"),
     case("fold", "complex", (1, 2, 2, 2), output_shape=(4,), strides=2, dtype="complex64"),
     case("pad", "int, constant", image, padding=2, mode="constant", value=-1.5),
     case("pad", "a mode per axis", image, padding=((4, 5), (2, 3)), mode=("reflect", "circular")),
