@@ -1,0 +1,297 @@
+"""What each of JAX's primitives, and of convlab's, makes of spans, and how many multiply-adds it takes.
+
+Windows (convolutions, pools, pads) and contractions have rules of their own; primitives that only move elements are applied to
+the ends of the intervals; elementwise ones join what their operands see. Whatever is left (a gather by computed indices, a
+sort, a loop) sees all that its operands see: never too little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ._spans import EMPTY, Slide, Span, hull, moved, reduced, slid
+
+Spans = tuple[Span, ...]  # one a spatial axis of the input
+Operands = Sequence[Spans | None]  # None: does not depend on the input
+
+MOVES = {
+    "broadcast_in_dim", "concatenate", "copy", "dynamic_slice", "dynamic_update_slice", "expand_dims", "gather", "reshape", "rev",
+    "slice", "squeeze", "stack", "transpose",
+}  # fmt: skip
+MIXES = {
+    "cumsum",
+    "cumprod",
+    "cummax",
+    "cummin",
+    "cumlogsumexp",
+    "sort",
+    "fft",
+    "cholesky",
+    "triangular_solve",
+    "scan",
+    "while",
+    "cond",
+}
+WINDOWS = {"max": "max_pool", "min": "min_pool", "sum": "sum_pool"}
+
+
+def kind_of(eqn: Any) -> str | None:
+    """What a person calls the operation: "conv", "conv_transpose", "dot", a pool, or None."""
+    name = eqn.primitive.name
+    if is_conv(name):
+        return "conv_transpose" if max(eqn.params["lhs_dilation"], default=1) > 1 else "conv"
+    if is_window(name):
+        return WINDOWS.get(name.rpartition("_")[2], "pool")
+    return "dot" if name == "dot_general" else None
+
+
+def is_conv(name: str) -> bool:
+    return name.startswith("convlab_conv") or name == "conv_general_dilated"
+
+
+def is_window(name: str) -> bool:
+    return name.startswith(("convlab_window_", "reduce_window"))
+
+
+# --- windows ------------------------------------------------------------------------------------------------------
+
+
+def conv_slides(eqn: Any) -> list[tuple[int, Slide]]:
+    """(axis of the operand, window) for each spatial axis of a convolution."""
+    p = eqn.params
+    numbers, (lhs, rhs), out = p["dimension_numbers"], (v.aval.shape for v in eqn.invars), eqn.outvars[0].aval.shape
+    rows = zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:])
+    return [
+        (
+            i,
+            Slide(
+                lhs[i], rhs[k], p["window_strides"][n], p["padding"][n][0], out[o], p["lhs_dilation"][n], p["rhs_dilation"][n]
+            ),
+        )
+        for n, (i, k, o) in enumerate(rows)
+    ]
+
+
+def conv_spans(eqn: Any, operands: Operands) -> Spans:
+    x, kernel = operands
+    numbers, rank = eqn.params["dimension_numbers"], eqn.outvars[0].aval.ndim
+    if x is None or kernel is not None:
+        return everything(operands, rank)
+    back = [numbers.lhs_spec[numbers.out_spec.index(a)] for a in range(rank)]
+    found = []
+    for span in x:
+        span = reduced(span, (numbers.lhs_spec[1],), keep=True)
+        for axis, slide in conv_slides(eqn):
+            span = slid(span, axis, slide)
+        place = None if span.axis is None else back.index(span.axis)
+        found.append(Span(span.first.transpose(back), span.last.transpose(back), place, span.stride))
+    return tuple(found)
+
+
+def window_spans(eqn: Any, operands: Operands) -> Spans:
+    p, shape, out = eqn.params, eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    ones = (1,) * len(shape)
+    base, dilation = p.get("base_dilation", ones), p.get("window_dilation", ones)
+    found = []
+    for span in joined(operands, len(shape)):
+        for a in range(len(shape)):
+            taps = Slide(
+                shape[a], p["window_dimensions"][a], p["window_strides"][a], p["padding"][a][0], out[a], base[a], dilation[a]
+            )
+            span = slid(span, a, taps)
+        found.append(span)
+    return tuple(found)
+
+
+def pad_spans(eqn: Any, operands: Operands) -> Spans:
+    shape, out, found = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape, []
+    for span in joined(operands, len(shape)):
+        for a, (low, _, interior) in enumerate(eqn.params["padding_config"]):
+            span = slid(span, a, Slide(shape[a], 1, 1, low, out[a], interior + 1))
+        found.append(span)
+    return tuple(found)
+
+
+# --- contractions -------------------------------------------------------------------------------------------------
+
+
+def dot_spans(eqn: Any, operands: Operands) -> Spans:
+    contracting, batch = eqn.params["dimension_numbers"]
+    ranks, parts = [v.aval.ndim for v in eqn.invars], []
+    batches = len(batch[0])
+    free = [rank - len(c) - batches for rank, c in zip(ranks, contracting)]
+    for side, spans in enumerate(operands):
+        if spans is None:
+            continue
+        kept = [a for a in range(ranks[side]) if a not in contracting[side]]
+        order = [kept.index(a) for a in batch[side]] + [i for i, a in enumerate(kept) if a not in batch[side]]
+        parts.append([_placed(reduced(span, contracting[side]), order, batches, free, side) for span in spans])
+    return tuple(hull(pair) for pair in zip(*parts))
+
+
+def _placed(span: Span, order: list[int], batches: int, free: list[int], side: int) -> Span:
+    """An operand's free axes at their place among those of the result."""
+
+    def place(ends):
+        ends = ends.transpose(order)
+        new = range(batches, batches + free[0]) if side else range(ends.ndim, ends.ndim + free[1])
+        return np.expand_dims(ends, tuple(new))
+
+    axis = None if span.axis is None else order.index(span.axis)
+    axis = axis + free[0] if axis is not None and side and axis >= batches else axis
+    return Span(place(span.first), place(span.last), axis, span.stride)
+
+
+def reduce_spans(eqn: Any, operands: Operands) -> Spans:
+    return tuple(reduced(span, eqn.params["axes"]) for span in joined(operands[:1], eqn.invars[0].aval.ndim))
+
+
+# --- the rest -----------------------------------------------------------------------------------------------------
+
+
+def joined(operands: Operands, rank: int) -> Spans:
+    """What the operands of `rank` axes see together; scalars among them see for every element."""
+    seen = [spans for spans in operands if spans is not None]
+
+    def laid(span: Span) -> Span:
+        return span if span.first.ndim == rank else Span.everything([span], rank)
+
+    return tuple(hull([laid(s) for s in group]) for group in zip(*seen))
+
+
+def everything(operands: Operands, rank: int) -> Spans:
+    seen = [spans for spans in operands if spans is not None]
+    return tuple(Span.everything(group, rank) for group in zip(*seen))
+
+
+def move_spans(eqn: Any, operands: Operands, known: Sequence[Any]) -> Spans:
+    """The primitive itself, applied to the ends; operands that do not depend on the input have none."""
+    name, shapes = eqn.primitive.name, [v.aval.shape for v in eqn.invars]
+    count = len(shapes) if name in ("concatenate", "stack") else 2 if name == "dynamic_update_slice" else 1
+    if any(k is None for k in known[count:]):
+        return everything(operands, eqn.outvars[0].aval.ndim)
+    seen = [i for i in range(count) if operands[i] is not None]
+    leading = max(seen, key=lambda i: math.prod(shapes[i]))
+
+    def apply(*arrays: np.ndarray) -> np.ndarray:
+        return _bound(eqn, [*arrays, *known[count:]])
+
+    if count == 1:
+        return tuple(moved(span, shapes[0], apply) for span in operands[0] or ())
+    found = []
+    for n, main in enumerate(operands[leading] or ()):
+        ends = []
+        for end, empty in (("first", EMPTY), ("last", -EMPTY)):
+            rows = [
+                np.full(s, empty) if o is None else np.broadcast_to(getattr(o[n], end), s)
+                for o, s in zip(operands, shapes[:count])
+            ]
+            ends.append(apply(*rows))
+        axis = main.axis if main.axis is None or name != "stack" else main.axis + (eqn.params["axis"] <= main.axis)
+        first, last = ends
+        found.append(Span.of(first, last, axis, main.stride))
+    return tuple(found)
+
+
+def _bound(eqn: Any, arrays: Sequence[Any]) -> np.ndarray:
+    name, p = eqn.primitive.name, eqn.params
+    if name in NUMPY:  # the frequent ones, without a compilation for every shape
+        return NUMPY[name](p, *arrays)
+    import jax.numpy as jnp
+
+    params = eqn.primitive.get_bind_params(p)
+    if "fill_value" in params:  # of a gather: a place outside depends on nothing
+        params |= {"fill_value": None}
+    operands = [jnp.asarray(a, jnp.int32) if isinstance(a, np.ndarray) and a.dtype == np.int64 else a for a in arrays]
+    result = eqn.primitive.bind(*operands, **params)
+    return np.asarray(result[0] if eqn.primitive.multiple_results else result, np.int64)
+
+
+def _slice(p: dict, x: np.ndarray) -> np.ndarray:
+    return x[tuple(map(slice, p["start_indices"], p["limit_indices"], p["strides"] or (1,) * x.ndim))]
+
+
+def _broadcast(p: dict, x: np.ndarray, *_: Any) -> np.ndarray:
+    new = [a for a in range(len(p["shape"])) if a not in p["broadcast_dimensions"]]
+    return np.broadcast_to(np.expand_dims(x, tuple(new)), p["shape"])
+
+
+NUMPY: dict[str, Callable] = {
+    "broadcast_in_dim": _broadcast,
+    "concatenate": lambda p, *xs: np.concatenate(xs, p["dimension"]),
+    "copy": lambda p, x: x,
+    "reshape": lambda p, x, *_: x.reshape(p["new_sizes"]),
+    "rev": lambda p, x: np.flip(x, p["dimensions"]),
+    "slice": _slice,
+    "squeeze": lambda p, x: x.squeeze(tuple(p["dimensions"])),
+    "stack": lambda p, *xs: np.stack(xs, p["axis"]),
+    "transpose": lambda p, x: x.transpose(p["permutation"]),
+}
+
+
+OWN: dict[str, Callable] = {"pad": pad_spans, "dot_general": dot_spans}
+
+
+def spans_of(eqn: Any, operands: Operands, known: Sequence[Any]) -> Spans | None:
+    """What the first result of an equation sees of the input; None: nothing."""
+    if all(spans is None for spans in operands):
+        return None
+    name, result = eqn.primitive.name, eqn.outvars[0].aval
+    if is_conv(name):
+        return conv_spans(eqn, operands)
+    if is_window(name):
+        return window_spans(eqn, operands[:1])
+    if name in OWN:
+        return OWN[name](eqn, operands)
+    if name in MOVES:
+        return move_spans(eqn, operands, known)
+    if name.startswith(("reduce_", "argm")) and "axes" in eqn.params and name != "reduce_precision":
+        return reduce_spans(eqn, operands)
+    shapes = [v.aval.shape for v, spans in zip(eqn.invars, operands) if spans is not None]
+    if name in MIXES or not all(_broadcasts(shape, result.shape) for shape in shapes):
+        return everything(operands, result.ndim)
+    return joined(operands, result.ndim)
+
+
+def _broadcasts(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
+    return not shape or (len(shape) == len(result) and all(a in (1, b) for a, b in zip(shape, result)))
+
+
+# --- multiply-adds ------------------------------------------------------------------------------------------------
+
+
+def macs_of(eqn: Any) -> tuple[int, int]:
+    """Multiply-adds of a convolution or matrix product, without and with the taps that read padding or holes."""
+    out, name = eqn.outvars[0].aval.shape if eqn.outvars else (), eqn.primitive.name
+    if is_conv(name):
+        kernel, numbers = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"]
+        slides = [slide for _, slide in conv_slides(eqn)]
+        others = math.prod(out[a] for a in numbers.out_spec[:2]) * kernel[numbers.rhs_spec[1]]
+        return others * math.prod(s.real() for s in slides), others * math.prod(s.out * s.window for s in slides)
+    if name == "dot_general":
+        (contracting, _), _ = eqn.params["dimension_numbers"]
+        count = math.prod(out) * math.prod(eqn.invars[0].aval.shape[a] for a in contracting)
+        return count, count
+    return _inner_macs(eqn)
+
+
+def _inner_macs(eqn: Any) -> tuple[int, int]:
+    """Of what an equation holds: a scan as often as it runs, a condition its costliest branch, a while loop one round."""
+    from jax.extend import core
+
+    inner = [getattr(j, "jaxpr", j) for j in core.jaxprs_in_params(eqn.params)]
+    counts = [added(map(macs_of, jaxpr.eqns)) for jaxpr in inner]
+    if eqn.primitive.name == "cond":
+        return max(counts, default=(0, 0))
+    times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+    without, with_padding = added(counts)
+    return times * without, times * with_padding
+
+
+def added(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    pairs = list(counts)
+    return sum(a for a, _ in pairs), sum(b for _, b in pairs)

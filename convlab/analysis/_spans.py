@@ -1,0 +1,156 @@
+"""Which places of the input an array depends on: an interval for each of its elements and each spatial axis of the input.
+
+A `Span` holds the first and last place, exactly, for every element; axes along which nothing changes have size 1. Places
+before 0 and behind the end stand for padding: an array is continued over its border as it goes on inside, which gives the
+theoretical field, not the one that the border clips. What moves elements (slices, reshapes, gathers) moves the two ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+EMPTY = 2**30  # first of an interval without places; its last is the negative
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Span:
+    """`first` and `last`, broadcast against the array; `stride` places of the input lie between neighbours on `axis`."""
+
+    first: np.ndarray
+    last: np.ndarray
+    axis: int | None
+    stride: Fraction
+
+    @classmethod
+    def of(cls, first: np.ndarray, last: np.ndarray, axis: int | None = None, stride: Fraction | int = 0) -> Span:
+        """With the axes that do not matter as 1; an unknown `axis` is the one along which the interval moves."""
+        first, last = narrowed(first), narrowed(last)
+        varying = [i for i, sizes in enumerate(zip(first.shape, last.shape)) if max(sizes) > 1]
+        if axis is None and len(varying) == 1:
+            axis = varying[0]
+            centres = np.moveaxis(first + last, axis, 0).reshape(-1)
+            stride = Fraction(int(centres[-1] - centres[0]), 2 * (len(centres) - 1))
+        return cls(first, last, axis, Fraction(stride))
+
+    @classmethod
+    def everything(cls, spans: Sequence[Span], ndim: int) -> Span:
+        """One interval for all elements: whatever any of `spans` sees."""
+        shape = (1,) * ndim
+        first, last = min(int(s.first.min()) for s in spans), max(int(s.last.max()) for s in spans)
+        return cls(np.full(shape, first), np.full(shape, last), None, Fraction(0))
+
+
+def narrowed(ends: np.ndarray) -> np.ndarray:
+    """`ends` with size 1 along the axes on which it is constant."""
+    for axis, size in enumerate(ends.shape):
+        head = ends.take([0], axis) if size else ends
+        if size > 1 and (ends == head).all():
+            ends = head
+    return ends
+
+
+def identity(shape: Sequence[int], axis: int) -> Span:
+    """The input itself along its `axis`."""
+    places = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return Span(places, places, axis, Fraction(1))
+
+
+def hull(spans: Sequence[Span]) -> Span:
+    """Elementwise: what any of them sees. All have the rank of the result."""
+    leading = next((s for s in spans if s.axis is not None and s.stride), spans[0])
+    first = functools.reduce(np.minimum, (s.first for s in spans))
+    last = functools.reduce(np.maximum, (s.last for s in spans))
+    return Span.of(first, last, leading.axis, leading.stride)
+
+
+def reduced(span: Span, axes: Sequence[int], keep: bool = False) -> Span:
+    """What all elements along `axes` see together; the axes are dropped unless `keep`."""
+    axes = tuple(axes)
+    first, last = span.first.min(axes, keepdims=keep), span.last.max(axes, keepdims=keep)
+    if span.axis is None or span.axis in axes:
+        return Span.of(first, last)
+    axis = span.axis - (0 if keep else sum(a < span.axis for a in axes))
+    return Span.of(first, last, axis, span.stride)
+
+
+def moved(span: Span, shape: Sequence[int], move: Callable[[np.ndarray], np.ndarray]) -> Span:
+    """The span of `move(x)`, for an `x` of `shape`, where `move` only moves, repeats and drops elements."""
+    first, last = (move(np.broadcast_to(ends, shape)) for ends in (span.first, span.last))
+    axis, stride = _probe(span, shape, move)
+    return Span.of(first, last, axis, stride)
+
+
+def _probe(span: Span, shape: Sequence[int], move: Callable) -> tuple[int | None, Fraction]:
+    """Where `move` takes the axis of `span`, and what it makes of the stride."""
+    if span.axis is None:
+        return None, Fraction(0)
+    index = np.arange(shape[span.axis]).reshape([-1 if i == span.axis else 1 for i in range(len(shape))])
+    result = move(np.broadcast_to(index, shape))
+    if shape[span.axis] == 1:
+        return (span.axis, span.stride) if result.ndim == len(shape) else (None, Fraction(0))
+    taken = narrowed(result)
+    varying = [i for i, size in enumerate(taken.shape) if size > 1]
+    if len(varying) != 1:
+        return None, Fraction(0)
+    step = int(np.median(np.diff(taken.reshape(-1))))
+    return (varying[0], step * span.stride) if step else (None, Fraction(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Slide:
+    """A window along one axis: output `o` sees the dilated, padded input at `o * stride + tap * dilation`."""
+
+    size: int
+    window: int
+    stride: int = 1
+    low: int = 0
+    out: int = 1
+    base: int = 1
+    dilation: int = 1
+
+    @property
+    def trivial(self) -> bool:
+        return self.window == self.stride == self.base == 1 and self.low == 0 and self.out == self.size
+
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """`(out, window)`: the place of the input that each tap reads, and whether it falls on one and not into a hole."""
+        place = np.arange(self.out)[:, None] * self.stride + np.arange(self.window) * self.dilation - self.low
+        return place // self.base, place % self.base == 0
+
+    def real(self) -> int:
+        """How many taps, over all outputs, read the input and neither padding nor holes."""
+        index, real = self.places()
+        return int((real & (index >= 0) & (index < self.size)).sum())
+
+
+def slid(span: Span, axis: int, slide: Slide) -> Span:
+    """The span of the result of a window along `axis`."""
+    still = span.first.shape[axis] == span.last.shape[axis] == 1 and span.axis != axis
+    if still or slide.trivial:
+        return span
+    stride = span.stride if span.axis == axis else Fraction(0)
+    index, real = slide.places()
+    ends = []
+    for values, empty, extreme in ((span.first, EMPTY, np.min), (span.last, -EMPTY, np.max)):
+        values = np.moveaxis(values, axis, 0)
+        values = np.broadcast_to(values, (slide.size, *values.shape[1:]))
+        seen = _continued(values, index, stride)
+        seen = np.where(real.reshape(*real.shape, *(1,) * (seen.ndim - 2)), seen, empty)
+        ends.append(np.moveaxis(extreme(seen, axis=1), 0, axis))
+    first, last = ends
+    return Span.of(first, last, span.axis, stride * slide.stride / slide.base if span.axis == axis else span.stride)
+
+
+def _continued(values: np.ndarray, index: np.ndarray, stride: Fraction) -> np.ndarray:
+    """`values[index]`, where beyond both borders `values` goes on by `stride` a step."""
+    size, period = len(values), stride.denominator
+    before, behind = -(index // period), -((size - 1 - index) // period)
+    periods = np.where(index < 0, before, np.where(index >= size, -behind, 0))
+    seen = values[(index + periods * period).clip(0, size - 1)]
+    shift = periods.reshape(*periods.shape, *(1,) * (seen.ndim - 2)) * stride.numerator
+    return np.where(abs(seen) == EMPTY, seen, seen - shift)
