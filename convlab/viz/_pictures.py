@@ -1,0 +1,146 @@
+"""Pictures of arrays: images, filters and the matrix of a convolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+import convlab
+
+from ._cells import Picture, shown
+
+
+def images(
+    arrays: Sequence[Any], titles: Sequence[str] = (), *, columns: int = 6, signed: bool | None = None, size: float = 1.7
+) -> Picture:
+    """Images beside each other, each with its title.
+
+    Args:
+        arrays: `(height, width)`, `(height, width, 1)` or, in [0, 1], `(height, width, 3)`.
+        titles: one for each of them.
+        columns: images in a row.
+        signed: red for negative and blue for positive numbers, white for 0; None decides by whether there are both.
+        size: inches of an image.
+
+    Returns:
+        A `Picture`.
+
+    Raises:
+        ValueError: no image, or one that is no image.
+
+    Example:
+        >>> [axes.get_title() for axes in images([jnp.eye(3), -jnp.eye(3)], ["one", "two"]).axes]
+        ['one', 'two']
+    """
+    arrays = [np.asarray(a) for a in arrays]
+    bad = next((a.shape for a in arrays if a.ndim not in (2, 3) or (a.ndim == 3 and a.shape[2] not in (1, 3))), None)
+    if not arrays or bad is not None:
+        raise ValueError(f"`arrays` must be images (height, width), perhaps with 1 or 3 channels, got {bad or 'none'}.")
+    columns = min(columns, len(arrays))
+    rows = math.ceil(len(arrays) / columns)
+    ratio = max(a.shape[0] / a.shape[1] for a in arrays)
+    # short titles fit over an image; longer ones need it wider
+    size = max([size, *(0.085 * len(line) for title in titles for line in title.split("\n"))])
+    lines = max([title.count("\n") + 1 for title in titles], default=0)
+    picture = Picture(max(columns * size, 2.0), rows * (size * min(ratio, 2) + 0.2 * lines + 0.1), layout="constrained")
+    for i, array in enumerate(arrays):
+        axes = picture.add_subplot(rows, columns, i + 1)
+        _image(axes, array, signed)
+        if i < len(titles):
+            axes.set_title(titles[i], fontsize=9)
+    return picture
+
+
+def _image(axes: Any, array: np.ndarray, signed: bool | None = None) -> None:
+    array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    both = bool((array < 0).any() and (array > 0).any()) if signed is None else signed
+    limit = float(np.nanmax(abs(array))) or 1.0
+    axes.set_facecolor("#a8a8a8")  # of what is NaN
+    options: dict[str, Any] = dict(cmap="RdBu", vmin=-limit, vmax=limit) if both else dict(cmap="gray")
+    axes.imshow(array, interpolation="nearest", **({} if array.ndim == 3 else options))
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def filters(kernel: Any, *, most: int = 32) -> Picture:
+    """The filters of a convolution, one picture for each output channel.
+
+    Args:
+        kernel: `(width, c_in, c_out)` or `(height, width, c_in, c_out)`. Three input channels make colours, others are tiles,
+            row by row.
+        most: how many output channels are drawn.
+
+    Returns:
+        A `Picture`: blue weights are positive, red ones negative, white is 0.
+
+    Raises:
+        ValueError: a kernel of another rank.
+
+    Example:
+        >>> len(filters(jnp.ones((5, 5, 1, 6))).axes)
+        6
+    """
+    kernel = np.asarray(kernel, np.float32)
+    if kernel.ndim not in (3, 4):
+        raise ValueError(f"`kernel` must have the axes (*window, c_in, c_out) with 1 or 2 window axes, got {kernel.shape}.")
+    kernel = kernel[None] if kernel.ndim == 3 else kernel
+    drawn = range(min(kernel.shape[-1], most))
+    if kernel.shape[2] == 3:
+        limit = abs(kernel).max() or 1
+        return images([kernel[..., o] / (2 * limit) + 0.5 for o in drawn], [f"filter {o}" for o in drawn], columns=8, size=1.1)
+    return images([_mosaic(kernel[..., o]) for o in drawn], [f"filter {o}" for o in drawn], columns=8, signed=True, size=1.1)
+
+
+def _mosaic(kernel: np.ndarray) -> np.ndarray:
+    """The input channels of `(height, width, c)` as tiles, row by row, with a line of NaN between them."""
+    height, width, channels = kernel.shape
+    columns = math.ceil(math.sqrt(channels * height / width))
+    rows = math.ceil(channels / columns)
+    laid = np.full((rows * (height + 1), columns * (width + 1)), np.nan, np.float32)
+    for c in range(channels):
+        y, x = c // columns * (height + 1), c % columns * (width + 1)
+        laid[y : y + height, x : x + width] = kernel[..., c]
+    return laid[:-1, :-1]
+
+
+def matrix(kernel: Any, input_shape: Sequence[int], *, numbers: bool | None = None, **options: Any) -> Picture:
+    """The matrix of a convolution, `convlab.conv_matrix`: input places to the right, output places downwards.
+
+    Args:
+        kernel: `(*window, c_in / groups, c_out)`.
+        input_shape: `(*spatial, c_in)`.
+        numbers: whether to write the entries; None does where there is room.
+        **options: of `convlab.conv_matrix`.
+
+    Returns:
+        A `Picture`: blue entries are positive, red ones negative, white ones 0.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv_matrix`.
+
+    Example:
+        >>> matrix(jnp.ones((3, 1, 1)), (6, 1)).axes[0].get_title()
+        'matrix of the convolution, 6 × 6'
+    """
+    entries = np.asarray(convlab.conv_matrix(jnp.asarray(kernel, jnp.float32), tuple(input_shape), **options))
+    rows, columns = entries.shape
+    numbers = max(rows, columns) <= 16 if numbers is None else numbers
+    scale = 0.42 if numbers else min(0.2, 6 / max(rows, columns))
+    picture = Picture(max(3.6, columns * scale + 1.2), max(2.0, rows * scale + 1.2), layout="constrained")
+    axes = picture.add_subplot()
+    limit = float(abs(entries).max()) or 1.0
+    axes.imshow(entries, cmap="RdBu", vmin=-1.6 * limit, vmax=1.6 * limit, interpolation="nearest")
+    axes.set(xlabel="place of the input", ylabel="place of the output")
+    axes.set_title(f"matrix of the convolution, {rows} × {columns}", fontsize=10)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    if numbers:
+        for (row, column), value in np.ndenumerate(entries):
+            if value:
+                axes.text(column, row, shown(value), ha="center", va="center", size=9)
+    return picture

@@ -1,0 +1,366 @@
+"""A kernel on its way over the input, with the numbers: convolution and transposed convolution on one and two axes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+import convlab
+
+from ._cells import (
+    EMPTY,
+    GROUPS,
+    INK,
+    INPUT,
+    KERNEL,
+    OUTPUT,
+    PADDING,
+    WINDOW,
+    Picture,
+    Slideshow,
+    blank,
+    cell,
+    frame,
+    note,
+    per_axis,
+    shown,
+)
+
+MOST = 400  # frames
+
+
+def _image(x: Any, kernel: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`x` as `(height, width, c)` and the kernel as `(kh, kw, i, o)`; one axis lies along the width."""
+    x, kernel = np.asarray(x, np.float32), np.asarray(kernel, np.float32)
+    if kernel.ndim not in (3, 4):
+        raise ValueError(
+            f"`kernel` must have the axes (*window, c_in / groups, c_out) with 1 or 2 window axes, got {kernel.shape}."
+        )
+    rank = kernel.ndim - 2
+    x = x[0] if x.ndim == rank + 2 and len(x) == 1 else x
+    if x.ndim != rank + 1:
+        raise ValueError(f"`x` must be one image (*spatial, c) for a kernel of shape {kernel.shape}, got {x.shape}.")
+    return (x, kernel) if rank == 2 else (x[None], kernel[None])
+
+
+def _flat(option: Any, rank: int, still: Any) -> Any:
+    """An option per axis, with the one that leaves the height of a 1-D image alone."""
+    return option if rank == 2 or isinstance(option, str) else (still, *per_axis(option, 1))
+
+
+def slide(
+    x: Any,
+    kernel: Any,
+    *,
+    strides: Any = 1,
+    padding: Any = "VALID",
+    padding_mode: str = "zeros",
+    padding_value: float = 0,
+    kernel_dilation: Any = 1,
+    feature_group_count: int = 1,
+    flip_kernel: bool = False,
+) -> Slideshow:
+    """The kernel of `convlab.conv` moves over the input, and each frame adds one number of the result.
+
+    Args:
+        x: one image, `(n, c)`, `(height, width, c)`, or either with a batch axis of 1 before it.
+        kernel: `(*window, c_in / feature_group_count, c_out)`.
+        strides, padding, padding_mode, padding_value, kernel_dilation, feature_group_count, flip_kernel: as in `convlab.conv`;
+            one padding mode for all axes.
+
+    Returns:
+        A `Slideshow`. Padding is grey; beneath its numbers stands which place of the input it repeats, if it does. Channels are
+        drawn below each other, those of a group in one colour.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv`; ValueError for an image of another rank or one too large to draw.
+
+    Example:
+        >>> show = slide(jnp.arange(1.0, 7.0)[:, None], jnp.full((3, 1, 1), 2.0), padding=1)
+        >>> show.frames
+        6
+
+    Source: the pictures of Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv 1603.07285.
+    """
+    rank = np.ndim(kernel) - 2
+    options: dict[str, Any] = dict(strides=strides, padding=padding, padding_mode=padding_mode, padding_value=padding_value)
+    options |= dict(kernel_dilation=kernel_dilation, feature_group_count=feature_group_count, flip_kernel=flip_kernel)
+    image, taps = _image(x, kernel)
+    flat = image if rank == 2 else image[0]
+    y = np.asarray(convlab.conv(jnp.asarray(flat), jnp.asarray(kernel, jnp.float32), **options))
+    window = convlab.Window(np.shape(kernel)[:-2], strides, padding, kernel_dilation)
+    pads = ((0, 0),) * (2 - rank) + window.pads(flat.shape[:-1])
+    if isinstance(padding, str) and padding.upper() in ("CIRCULAR", "REFLECT"):
+        padding_mode = padding.lower()
+    places = np.arange(1.0, flat[..., 0].size + 1).reshape(*flat.shape[:-1], 1)
+    outside = window.pads(flat.shape[:-1])
+
+    def padded(array: np.ndarray, value: float) -> np.ndarray:
+        result = np.asarray(convlab.pad(jnp.asarray(array), outside, padding_mode, value if padding_mode == "constant" else 0))
+        return result if rank == 2 else result[None]
+
+    kernel_shown = np.flip(taps, (0, 1)) if flip_kernel else taps
+    scene = _Scene(
+        padded(flat.astype(np.float32), padding_value),
+        padded(places, 0)[..., 0].astype(int),
+        kernel_shown,
+        y if rank == 2 else y[None],
+        (1,) * (2 - rank) + window.strides,
+        (1,) * (2 - rank) + window.dilation,
+        tuple(pair[0] for pair in pads),
+        image.shape[:2],
+        feature_group_count,
+        padding_mode,
+    )
+    return scene.slideshow()
+
+
+def _factor(value: float) -> str:
+    return shown(value) if value >= 0 else f"({shown(value)})"
+
+
+class _Scene:
+    """A convolution laid out: padded input, kernel and result side by side (one axis: below each other)."""
+
+    def __init__(self, x, source, kernel, y, strides, dilation, low, size, groups, mode):
+        self.x, self.source, self.kernel, self.y = x, source, kernel, y
+        self.strides, self.dilation, self.low, self.size, self.groups, self.mode = strides, dilation, low, size, groups, mode
+        self.flat = len(x) == 1
+        if x.size > 600 or y.size > MOST:
+            raise ValueError(f"`x` must have at most 600 numbers and a result of {MOST}, got {x.size} and {y.size}.")
+
+    def slideshow(self) -> Slideshow:
+        wide, high = self._extent()
+        scale = 0.52 if wide <= 22 else 11.5 / wide
+        picture = Picture(max(6.0, wide * scale), high * scale)
+        return Slideshow(picture, lambda number: self.draw(picture, number), self.y.size)
+
+    def _extent(self) -> tuple[float, float]:
+        (h, w, c), (kh, kw, i, _), (oh, ow, o) = self.x.shape, self.kernel.shape, self.y.shape
+        if self.flat:
+            return max(w, ow + 2, kw, 10) + 5.2, 1.1 * (c + i + o) + 2.5 + (0.4 if self._padded else 0)
+        rows = max(c * (h + 0.6), i * (kh + 0.6), o * (oh + 0.6))
+        return w + kw + ow + 6.0, rows + 2.2
+
+    @property
+    def _padded(self) -> bool:
+        return self.x.shape[:2] != tuple(self.size)
+
+    def places(self, number: int) -> tuple[int, int, int]:
+        """Row, column and channel of the result that a frame computes: channel after channel."""
+        oh, ow, o = self.y.shape
+        channel, rest = divmod(number, oh * ow)
+        return rest // ow, rest % ow, channel
+
+    def draw(self, picture: Picture, number: int) -> None:
+        wide, high = self._extent()
+        axes = blank(picture, max(wide, 6.0 / (0.52 if wide <= 22 else 11.5 / wide)), high)
+        (self._draw_flat if self.flat else self._draw_square)(axes, number)
+
+    def _real(self, row: int, column: int) -> bool:
+        (top, left), (height, width) = self.low, self.size
+        return 0 <= row - top < height and 0 <= column - left < width
+
+    def _colour(self, row: int, column: int, group: int) -> str:
+        return (GROUPS[group % len(GROUPS)] if self.groups > 1 else INPUT) if self._real(row, column) else PADDING
+
+    def _input(self, axes, x0, y0, channel, small=False) -> None:
+        group = channel // (self.x.shape[2] // self.groups)
+        for (row, column), value in np.ndenumerate(self.x[:, :, channel]):
+            real = self._real(row, column)
+            options = {} if real else dict(hatch="///", edgecolor="#bdbdbd")
+            cell(
+                axes, x0 + column, y0 + row, shown(value), self._colour(row, column, group), size=11 if small else 12, **options
+            )
+
+    def _taps(self, number: int):
+        """(kernel row, kernel column, input row, input column) of every tap of a frame."""
+        row, column, _ = self.places(number)
+        kh, kw = self.kernel.shape[:2]
+        for a, b in itertools.product(range(kh), range(kw)):
+            yield a, b, row * self.strides[0] + a * self.dilation[0], column * self.strides[1] + b * self.dilation[1]
+
+    def _group_channels(self, number: int) -> range:
+        seen = self.kernel.shape[2]
+        group = self.places(number)[2] // (self.y.shape[2] // self.groups)
+        return range(group * seen, (group + 1) * seen)
+
+    def _sum(self, number: int) -> str:
+        row, column, channel = self.places(number)
+        first = self._group_channels(number)[0]
+        terms = [
+            f"{_factor(self.kernel[a, b, k - first, channel])}·{_factor(self.x[r, c, k])}"
+            for k in self._group_channels(number)
+            for a, b, r, c in self._taps(number)
+        ]
+        if len(terms) > 9:
+            terms = [*terms[:4], "…", *terms[-2:]]
+        return " + ".join(terms) + f" = {shown(self.y[row, column, channel])}"
+
+    def _draw_flat(self, axes, number: int) -> None:
+        (_, _, c), (_, kw, i, _), (_, ow, o) = self.x.shape, self.kernel.shape, self.y.shape
+        _, column, channel = self.places(number)
+        left, top = 3.6, 0.5
+        used, start = self._group_channels(number), column * self.strides[1]
+        reach = (kw - 1) * self.dilation[1] + 1
+        for k in range(c):
+            self._input(axes, left, top + 1.1 * k, k)
+            note(axes, left - 0.25, top + 1.1 * k + 0.5, "input" if c == 1 else f"input {k}", ha="right", color=INK)
+        frame(axes, left + start, top + 1.1 * used[0] - 0.05, reach, 1.1 * len(used))
+        bottom = top + 1.1 * c
+        if self._padded:
+            self._sources(axes, left, bottom + 0.12)
+            bottom += 0.4
+        bottom += 0.3
+        for k in range(i):
+            y = bottom + 1.1 * k
+            label = "kernel" if i == 1 and o == 1 else f"kernel {channel}" if i == 1 else f"kernel {channel}, in {used[k]}"
+            note(axes, left - 0.25, y + 0.5, label, ha="right", color=INK)
+            for tap in range(kw):
+                cell(axes, left + start + tap * self.dilation[1], y, shown(self.kernel[0, tap, k, channel]), KERNEL)
+            if self.dilation[1] > 1:
+                for tap in range(kw - 1):
+                    axes.plot(
+                        [left + start + tap * self.dilation[1] + 1, left + start + (tap + 1) * self.dilation[1]],
+                        [y + 0.5] * 2,
+                        color=WINDOW,
+                        lw=1,
+                        ls=":",
+                    )
+        bottom += 1.1 * i + 0.55
+        for k in range(o):
+            y = bottom + 1.1 * k
+            note(axes, left - 0.25, y + 0.5, "output" if o == 1 else f"output {k}", ha="right", color=INK)
+            for place in range(ow):
+                done = k * ow + place <= number
+                group = k // (o // self.groups)
+                colour = (GROUPS[group % len(GROUPS)] if self.groups > 1 else OUTPUT) if done else EMPTY
+                cell(axes, left + place, y, shown(self.y[0, place, k]) if done else "", colour)
+        frame(axes, left + column, bottom + 1.1 * channel, 1, 1)
+        note(axes, left, bottom + 1.1 * o + 0.6, self._sum(number), color=WINDOW, size=12, weight="bold")
+
+    def _sources(self, axes, x0: float, y: float) -> None:
+        """Beneath the padding, what it repeats."""
+        for column, place in enumerate(self.source[0]):
+            if not self._real(0, column):
+                text = "pad" if place == 0 else f"x{place - 1}"
+            else:
+                text = f"x{place - 1}"
+            note(axes, x0 + column + 0.5, y, text, ha="center", size=8.5)
+        note(axes, x0 - 0.25, y, f"padding: {self.mode}", ha="right", size=8.5)
+
+    def _draw_square(self, axes, number: int) -> None:
+        (h, w, c), (kh, kw, i, _), (oh, ow, o) = self.x.shape, self.kernel.shape, self.y.shape
+        row, column, channel = self.places(number)
+        used, top = self._group_channels(number), 1.3
+        middle, right = 1.0 + w + 1.5, 1.0 + w + 1.5 + kw + 1.5
+        title = f"input ({self.mode} padding)" if self._padded else "input"
+        note(axes, 1.0, 0.65, title, color=INK)
+        note(axes, middle + kw / 2, 0.65, "kernel" if o == 1 else f"kernel {channel}", color=INK, ha="center")
+        note(axes, right, 0.65, "output", color=INK)
+        for k in range(c):
+            y = top + k * (h + 0.6)
+            self._input(axes, 1.0, y, k, small=True)
+            if k in used:
+                for a, b, r, s in self._taps(number):
+                    frame(axes, 1.0 + s, y + r, 1, 1, linewidth=1.6, fill=True, facecolor="#ffe3bf", zorder=2)
+                    weight = shown(self.kernel[a, b, k - used[0], channel])
+                    note(axes, 1.0 + s + 0.95, y + r + 0.84, f"×{weight}", size=8, ha="right", color=WINDOW, zorder=5)
+        for k in range(i):
+            y = top + k * (kh + 0.6)
+            for (a, b), value in np.ndenumerate(self.kernel[:, :, k, channel]):
+                cell(axes, middle + b, y + a, shown(value), KERNEL)
+        for k in range(o):
+            y = top + k * (oh + 0.6)
+            for (r, s), value in np.ndenumerate(self.y[:, :, k]):
+                done = k * oh * ow + r * ow + s <= number
+                cell(axes, right + s, y + r, shown(value) if done else "", OUTPUT if done else EMPTY, size=11)
+        frame(axes, right + column, top + channel * (oh + 0.6) + row, 1, 1)
+        note(axes, 1.0, self._extent()[1] - 0.55, self._sum(number), color=WINDOW, size=11, weight="bold")
+
+
+def slide_transpose(x: Any, kernel: Any, **options: Any) -> Slideshow:
+    """The kernel of `convlab.conv_transpose` is stamped onto the result, once for each number of the input.
+
+    Args:
+        x: one image of one channel, `(n, 1)`, `(height, width, 1)`, or either with a batch axis of 1 before it.
+        kernel: `(*window, 1, 1)`.
+        **options: of `convlab.conv_transpose`: `strides`, `padding`, `kernel_dilation`, `output_padding`, ...
+
+    Returns:
+        A `Slideshow` with a frame for each number of the input; what falls into the padding is dropped.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv_transpose`; ValueError for several channels.
+
+    Example:
+        >>> slide_transpose(jnp.array([[1.0], [2.0]]), jnp.ones((3, 1, 1)), strides=2, padding="VALID").frames
+        2
+
+    Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv 1603.07285, section 4.
+    """
+    image, taps = _image(x, kernel)
+    if image.shape[2] != 1 or taps.shape[2:] != (1, 1):
+        raise ValueError(f"`kernel` must have one input and one output channel, got {np.shape(kernel)}.")
+    flat, kernel = (image if np.ndim(kernel) == 4 else image[0]), jnp.asarray(kernel, jnp.float32)
+    if flat.size > 100:
+        raise ValueError(f"`x` must have at most 100 numbers, got {flat.size}.")
+    stamps = []
+    for place in range(flat.size):  # the operation is linear: what one number of the input does alone
+        alone = np.zeros(flat.size, np.float32)
+        alone[place] = flat.ravel()[place]
+        stamps.append(np.asarray(convlab.conv_transpose(jnp.asarray(alone.reshape(flat.shape)), kernel, **options))[..., 0])
+    touched = [_touched(place, flat.shape, kernel, options) for place in range(flat.size)]
+    stack = np.stack(stamps).reshape(flat.size, *(stamps[0].shape if stamps[0].ndim == 2 else (1, -1)))
+    return _stamping(image[:, :, 0], taps[:, :, 0, 0], stack, np.stack(touched).reshape(stack.shape))
+
+
+def _touched(place: int, shape: Sequence[int], kernel: Any, options: dict[str, Any]) -> np.ndarray:
+    """Which places of the result a number of the input reaches, were no weight 0."""
+    one = np.zeros(math.prod(shape), np.float32)
+    one[place] = 1
+    return np.asarray(convlab.conv_transpose(jnp.asarray(one.reshape(shape)), jnp.ones_like(kernel), **options))[..., 0] != 0
+
+
+def _stamping(x: np.ndarray, kernel: np.ndarray, stamps: np.ndarray, touched: np.ndarray) -> Slideshow:
+    (h, w), (kh, kw), (_, oh, ow) = x.shape, kernel.shape, stamps.shape
+    flat = h == 1
+    if flat:
+        wide, high = max(w, ow, kw) + 5.0, 7.6
+        origins = {"input": (3.4, 0.6), "kernel": (3.4, 2.2), "stamp": (3.4, 3.8), "output": (3.4, 5.4)}
+    else:
+        wide, high = w + kw + 2 * ow + 7.0, max(h, kh, oh) + 2.6
+        xs = np.cumsum([1.0, w + 1.5, kw + 1.5, ow + 1.5])
+        origins = {name: (float(x0), 1.3) for name, x0 in zip(("input", "kernel", "stamp", "output"), xs)}
+    scale = 0.52 if wide <= 22 else 11.5 / wide
+    picture = Picture(max(6.0, wide * scale), high * scale)
+
+    def draw(number: int) -> None:
+        axes = blank(picture, max(wide, 6.0 / scale), high)
+        row, column = divmod(number, w)
+        value = shown(x[row, column])
+        titles = {"input": "input", "kernel": "kernel", "stamp": f"{value} × kernel", "output": "output so far"}
+        for name, (x0, y0) in origins.items():
+            where = dict(ha="right") if flat else dict(ha="left")
+            note(axes, x0 - 0.25 if flat else x0, y0 + 0.5 if flat else 0.65, titles[name], color=INK, **where)
+        seen, here = touched[: number + 1].any(0), touched[number]
+        panels: tuple[tuple[str, np.ndarray, np.ndarray, str], ...] = (
+            ("input", x, np.ones_like(x, bool), INPUT),
+            ("kernel", kernel, np.ones_like(kernel, bool), KERNEL),
+            ("stamp", stamps[number], here, KERNEL),
+            ("output", stamps[: number + 1].sum(0), seen, OUTPUT),
+        )
+        for name, values, filled, colour in panels:
+            x0, y0 = origins[name]
+            for (r, c), v in np.ndenumerate(values):
+                cell(axes, x0 + c, y0 + r, shown(v) if filled[r, c] else "", colour if filled[r, c] else EMPTY)
+                if name == "output" and here[r, c]:
+                    frame(axes, x0 + c, y0 + r, 1, 1, linewidth=1.8)
+        frame(axes, origins["input"][0] + column, origins["input"][1] + row, 1, 1)
+
+    return Slideshow(picture, draw, x.size)

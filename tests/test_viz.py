@@ -1,0 +1,176 @@
+"""Pictures show what convlab computes: their numbers are read back from the drawn texts."""
+
+import doctest
+import io
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import convlab
+from convlab import viz
+
+X = jnp.arange(1.0, 7.0)[:, None]
+TWOS = jnp.full((3, 1, 1), 2.0)
+
+
+def texts(picture):
+    return [text.get_text() for axes in picture.axes for text in axes.texts if text.get_text()]
+
+
+def numbers(values):
+    return {viz._cells.shown(v) for v in np.ravel(values)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(strides=3),
+        dict(padding=2),
+        dict(padding="SAME", padding_mode="reflect"),
+        dict(padding=1, padding_mode="replicate"),
+        dict(padding="CIRCULAR"),
+        dict(padding="CAUSAL", kernel_dilation=2),
+        dict(padding=((-1, 2),)),
+        dict(flip_kernel=True),
+    ],
+    ids=str,
+)
+def test_a_slide_ends_with_the_result(options):
+    kernel = jnp.array([1.0, 2.0, -4.0])[:, None, None]
+    show, y = viz.slide(X, kernel, **options), convlab.conv(X, kernel, **{"padding": "VALID"} | options)
+    assert show.frames == y.size
+    last = texts(show.at(-1))
+    assert numbers(y) <= set(last)
+    assert f" = {viz._cells.shown(y[-1, 0])}" in last[-1]
+
+
+def test_the_sum_of_a_frame_is_its_number():
+    for frame, number in enumerate([12, 18, 24, 30]):
+        terms, _, result = texts(viz.slide(X, TWOS).at(frame))[-1].partition(" = ")
+        assert sum(int(a) * int(b) for a, b in (t.split("·") for t in terms.split(" + "))) == int(result) == number
+
+
+def test_padding_modes_are_told_apart():
+    def shown(mode):
+        return tuple(texts(viz.slide(X, jnp.ones((5, 1, 1)), padding=2, padding_mode=mode).at(0)))
+
+    modes = ["zeros", "reflect", "replicate", "circular"]
+    assert len({shown(mode) for mode in modes}) == 4
+    assert all(f"padding: {mode}" in shown(mode) for mode in modes)
+    assert shown("reflect").count("x2") == 2  # the place itself, and the padding that repeats it
+
+
+def test_groups_and_channels_of_an_image():
+    image = jnp.arange(32.0).reshape(4, 4, 2)
+    kernel = jnp.arange(16.0).reshape(2, 2, 1, 4)
+    show = viz.slide(image, kernel, feature_group_count=2, padding=1)
+    assert show.frames == 5 * 5 * 4
+    assert numbers(convlab.conv(image, kernel, padding=1, feature_group_count=2)) <= set(texts(show.at(-1)))
+    assert "kernel 3" in texts(show.at(-1))
+
+
+@pytest.mark.parametrize(
+    "options", [dict(strides=2, padding="VALID"), dict(strides=3, padding="SAME"), dict(kernel_dilation=2)], ids=str
+)
+def test_stamps_add_up_to_the_transposed_convolution(options):
+    kernel = jnp.array([1.0, 2.0, 3.0])[:, None, None]
+    show, y = viz.slide_transpose(X, kernel, **options), convlab.conv_transpose(X, kernel, **options)
+    assert show.frames == 6
+    last = [t for t in texts(show.at(-1)) if t.lstrip("-").isdigit()]
+    assert last[-np.count_nonzero(y) :] == [viz._cells.shown(v) for v in np.ravel(y) if v]
+
+
+def test_a_slideshow_becomes_a_page_a_gif_and_a_still(tmp_path):
+    show = viz.slide(X, TWOS)
+    page = show._repr_html_()
+    assert page.count("data:image/png") == show.frames
+    assert show._repr_png_().startswith(b"\x89PNG")
+    show.save(tmp_path / "slide.gif", seconds=0.5)
+    assert (tmp_path / "slide.gif").read_bytes().startswith(b"GIF")
+    with pytest.raises(ValueError, match="`frame` must be smaller than 4"):
+        show.at(4)
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(1, 4, (3, 3), strides=2, rngs=rngs)
+        self.head = nnx.Linear(4 * 8 * 8, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(nnx.relu(self.conv(x)).reshape(len(x), -1))
+
+
+IMAGE = jax.random.normal(jax.random.key(0), (2, 16, 16, 1))
+
+
+def test_feature_maps_are_the_activations():
+    net = Net(nnx.Rngs(0))
+    picture = viz.feature_maps(net, IMAGE)
+    assert len(picture.axes) == 4
+    for channel, axes in enumerate(picture.axes):
+        np.testing.assert_allclose(axes.images[0].get_array(), net.conv(IMAGE)[0, ..., channel], atol=1e-5)
+    with pytest.raises(ValueError, match="`layers` must be among conv"):
+        viz.feature_maps(net, IMAGE, layers=["head"])
+
+
+def test_the_receptive_field_is_framed_where_the_gradient_is():
+    image, place = viz.receptive_field(Net(nnx.Rngs(0)), IMAGE, "conv", (3, 5)).axes[::-1]
+    (box,) = image.patches
+    assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (9.5, 5.5, 3, 3)
+    heat = image.images[1].get_array()[..., 3]
+    assert np.argwhere(heat > 0).min(0).tolist() == [6, 10] and np.argwhere(heat > 0).max(0).tolist() == [8, 12]
+    assert (place.patches[0].get_x(), place.patches[0].get_y()) == (4.5, 2.5)
+
+
+def test_shapes_name_every_layer():
+    found = texts(viz.shapes(Net(nnx.Rngs(0)), IMAGE))
+    assert found == ["input", "16×16×1", "conv", "8×8×4", "40 parameters", "head", "3", "771 parameters"]
+
+
+def test_a_matrix_and_its_numbers():
+    picture = viz.matrix(TWOS, (6, 1), padding="VALID")
+    np.testing.assert_array_equal(picture.axes[0].images[0].get_array(), convlab.conv_matrix(TWOS, (6, 1), padding="VALID"))
+    assert texts(picture) == ["2"] * 12
+
+
+@pytest.mark.parametrize("shape, pictures", [((5, 5, 1, 6), 6), ((5, 5, 3, 40), 32), ((3, 3, 6, 16), 16), ((5, 2, 4), 4)])
+def test_filters(shape, pictures):
+    kernel = jax.random.normal(jax.random.key(1), shape)
+    assert len(viz.filters(kernel).axes) == pictures
+    viz.filters(kernel).savefig(io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: viz.slide(X, jnp.ones((3, 3, 3, 1, 1))), "`kernel` must have the axes"),
+        (lambda: viz.slide(jnp.ones((2, 6, 1)), TWOS), "`x` must be one image"),
+        (lambda: viz.slide(jnp.ones((30, 30, 1)), jnp.ones((3, 3, 1, 1))), "`x` must have at most 600 numbers"),
+        (lambda: viz.slide_transpose(X, jnp.ones((3, 1, 2))), "`kernel` must have one input and one output channel"),
+        (lambda: viz.images([]), "`arrays` must be images"),
+        (lambda: viz.filters(jnp.ones(3)), "`kernel` must have the axes"),
+    ],
+)
+def test_messages(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("name", [n for n in viz.__all__ if n not in ("Picture", "Slideshow")])
+def test_examples_run(name):
+    output = []
+    for test in doctest.DocTestFinder(recurse=False).find(getattr(viz, name), globs={"jnp": jnp, name: getattr(viz, name)}):
+        assert test.examples
+        doctest.DocTestRunner().run(test, out=output.append)
+    assert not output, "".join(output)
+
+
+def test_importing_convlab_imports_no_matplotlib_and_viz_no_flax():
+    program = "import sys, convlab; a = 'matplotlib' in sys.modules; import convlab.viz; print(a, 'flax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
