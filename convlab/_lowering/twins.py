@@ -80,7 +80,7 @@ def transpose_by_replay(original: Primitive, twin: Primitive, at: int) -> Callab
             def linear(x):
                 return original.bind(*others[:at], x, *others[at:], **params)
 
-            return jax.linear_transpose(linear, jax.ShapeDtypeStruct(aval.shape, aval.dtype))(cotangent)[0]
+            return jax.linear_transpose(linear, aval)(cotangent)[0]
 
         return replay(original, twin, transpose, cotangent, *others)
 
