@@ -1,0 +1,165 @@
+"""What one device sees of an axis that is split, and how it comes by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+import convlab
+
+AxisNames = Sequence[str | None]
+
+
+def exchange(x: Array, axis: int, axis_name: str, before: int, after: int, *, wrap: bool = False) -> Array:
+    """The device's part with the last `before` and the first `after` places of what lies around it.
+
+    Args:
+        x: the device's part; all devices have parts of one size.
+        axis: the array axis that is split over `axis_name`, counted from 0.
+        axis_name: a mesh axis of the enclosing `jax.shard_map`.
+        before, after: how many places to receive; they may lie further than the next device.
+        wrap: whether the last device and the first are neighbours; otherwise zeros lie beyond them.
+
+    Returns:
+        `x`, longer by `before + after` along `axis`.
+
+    Example:
+        >>> mesh = jax.make_mesh((1,), ("i",))
+        >>> f = functools.partial(exchange, axis=0, axis_name="i", before=1, after=1, wrap=True)
+        >>> x = jax.device_put(jnp.arange(3), jax.NamedSharding(mesh, jax.P("i")))
+        >>> jax.shard_map(f, mesh=mesh, in_specs=jax.P("i"), out_specs=jax.P("i"))(x).tolist()
+        [2, 0, 1, 2, 0]
+    """
+    length, devices = x.shape[axis], lax.axis_size(axis_name)
+
+    def received(hop: int, places: int) -> Array:
+        """The places of the device `hop` further down that are nearest to this one."""
+        places = min(places, length)
+        sent = lax.slice_in_dim(x, length - places, length, axis=axis) if hop > 0 else lax.slice_in_dim(x, 0, places, axis=axis)
+        pairs = [(i, (i + hop) % devices) for i in range(devices) if wrap or 0 <= i + hop < devices]
+        return lax.ppermute(sent, axis_name, pairs) if pairs else jnp.zeros_like(sent)
+
+    left = [received(hop, before - (hop - 1) * length) for hop in range(-(-before // length), 0, -1)]
+    right = [received(-hop, after - (hop - 1) * length) for hop in range(1, -(-after // length) + 1)]
+    return lax.concatenate([*left, x, *right], axis) if left or right else x
+
+
+class View(NamedTuple):
+    """What the windows of one device see of a spatial axis. For an axis that is not split, `kept` alone counts."""
+
+    name: str | None
+    kept: tuple[int, int]  # pads that are left to the operation
+    taps: int = 0
+    step: int = 1
+    gap: int = 1
+    pads: tuple[int, int] = (0, 0)  # of the whole axis
+    part: int = 0  # places of the input on a device
+    whole: int = 0  # places of the input on all of them
+    out: int = 0  # places of the output on a device
+
+    @property
+    def length(self) -> int:
+        """How many places the device's windows see, in the image or around it."""
+        return (self.out - 1) * self.step + (self.taps - 1) * self.gap + 1
+
+    @property
+    def firsts(self) -> list[int]:
+        """Where each device's windows begin, counted from its part's beginning."""
+        drift = self.out * self.step - self.part
+        return [device * drift - self.pads[0] for device in range(self.whole // self.part)]
+
+    def start(self) -> Array:
+        """Where this device's windows begin in the whole axis."""
+        return lax.axis_index(self.name) * self.out * self.step - self.pads[0]
+
+
+def views_of(x, size, strides, padding, dilation, split, out) -> Iterator[View]:
+    rank = len(split)
+    window = convlab.Window(size, strides, padding, dilation)
+    first = x.ndim - 1 - rank
+    parts = x.shape[first:-1]
+    devices = [lax.axis_size(name) if name else 1 for name in split]
+    pads = window.pads([n * d for n, d in zip(parts, devices)])
+    for axis, name in enumerate(split):
+        if not name:
+            yield View(None, pads[axis])
+            continue
+        if out[axis] % devices[axis]:
+            rule = f"make an output that {devices[axis]} devices can share evenly"
+            fact = f"spatial axis {axis}, of which it makes {out[axis]} from {parts[axis] * devices[axis]}"
+            raise wrong("padding", rule, padding, fact, f'"SAME" with strides that divide {parts[axis]} does.')
+        numbers = window.size[axis], window.strides[axis], window.dilation[axis], pads[axis], parts[axis]
+        yield View(name, (0, 0), *numbers, parts[axis] * devices[axis], out[axis] // devices[axis])
+
+
+def gather(x: Array, views: Sequence[View], modes: Sequence[str], fill: Any) -> Array:
+    """What this device's windows see along every axis that is split."""
+    first = x.ndim - 1 - len(views)
+    for axis, (view, mode) in enumerate(zip(views, modes), first):
+        if not view.name:
+            continue
+        if mode not in ("zeros", "constant") and min(view.pads) < 0:
+            raise wrong("padding", f"not crop in mode {mode!r}", view.pads, f"spatial axis {axis - first}, which is split")
+        before, after = max(0, -min(view.firsts)), max(0, max(view.firsts) + view.length - view.part)
+        edge = _edge(x, axis, view, mode, before, after) if mode in ("reflect", "replicate") else None
+        x = exchange(x, axis, view.name, before, after, wrap=mode == "circular")
+        if edge is not None:
+            x = edge(x)
+        elif mode == "constant":
+            place = lax.axis_index(view.name) * view.part - before + jnp.arange(x.shape[axis])
+            inside = (place >= 0) & (place < view.whole)
+            x = jnp.where(inside.reshape([-1 if a == axis else 1 for a in range(x.ndim)]), x, jnp.asarray(fill, x.dtype))
+        drift = view.out * view.step - view.part
+        begin = before - view.pads[0] + (lax.axis_index(view.name) * drift if drift else 0)
+        x = lax.dynamic_slice_in_dim(x, begin, view.length, axis)
+    return x
+
+
+def _edge(x: Array, axis: int, view: View, mode: str, before: int, after: int) -> Callable[[Array], Array]:
+    """How the first and the last device put their own pads in the place of the zeros that they receive."""
+    most = view.part - (mode == "reflect")
+    if max(before, after) > most:
+        fact = f"mode {mode!r} and {view.part} places a device"
+        raise wrong("kernel", f"reach at most {most} places into the neighbouring part", max(before, after), fact)
+    pads = [(before, after) if a == axis else (0, 0) for a in range(x.ndim)]
+    padded = jnp.pad(x, pads, mode="reflect" if mode == "reflect" else "edge")
+    place = jnp.arange(padded.shape[axis]).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+    device, last = lax.axis_index(view.name), view.whole // view.part - 1
+    outside = ((device == 0) & (place < before)) | ((device == last) & (place >= before + view.part))
+    return lambda received: jnp.where(outside, padded, received)
+
+
+# --- reading arguments ----------------------------------------------------------------------------------------------
+
+
+def wrong(argument: str, rule: str, value: Any, fact: str, hint: str = "") -> ValueError:
+    return ValueError(f"`{argument}` must {rule} for {fact}, got {value!r}." + (f" {hint}" if hint else ""))
+
+
+def read_names(axis_names: AxisNames, rank: int) -> tuple[str | None, ...]:
+    if isinstance(axis_names, str) or len(axis_names) != rank:
+        raise wrong("axis_names", "be one mesh axis or None per axis", axis_names, f"{rank} spatial axes")
+    return tuple(axis_names)
+
+
+def whole_output(operation: Callable[[Any], Array], x: Array, split: Sequence[str | None]) -> tuple[int, ...]:
+    """The spatial shape of the operation's result for the whole image; it checks every argument on the way."""
+    first = x.ndim - 1 - len(split)
+    whole = [n * (lax.axis_size(name) if name else 1) for n, name in zip(x.shape[first:-1], split)]
+    result = jax.eval_shape(operation, jax.ShapeDtypeStruct((*x.shape[:first], *whole, x.shape[-1]), x.dtype))
+    return result.shape[first:-1]
+
+
+def read_modes(padding: Any, padding_mode: Any, rank: int) -> tuple[str, ...]:
+    if isinstance(padding, str) and padding.upper() in ("CIRCULAR", "REFLECT"):
+        return (padding.lower(),) * rank
+    modes = (padding_mode,) * rank if isinstance(padding_mode, str) else padding_mode
+    return tuple(mode.lower() for mode in modes)
+
+
+def spread(value: Any, rank: int) -> tuple[int, ...]:
+    return (value,) * rank if hasattr(value, "__index__") else tuple(value)
