@@ -16,17 +16,14 @@ import optax
 import pytest
 from mnist_program import EPOCHS, FOLDER, cache, copy, program, resume, trained  # noqa: F401  fixtures among them
 
-from lenet import data, engine, model, picture, runner, workdir  # isort: skip  found by way of mnist_program
+from lenet import data, engine, model, picture, tensorboard, training, workdir  # isort: skip  found by way of mnist_program
 from lenet.checkpoint import Checkpoints  # isort: skip
 
 KEYS = {"epoch", "seconds", "train_loss", "test_loss", "test_accuracy", "samples_per_second"}
 
 
 def parameters(folder, epoch=EPOCHS):
-    config = workdir.read_config(folder)
-    network = model.NETWORKS[config.api]()
-    optimizer = engine.optimizer(config.lr, config.decay, config.weight_decay, 1)
-    like = jax.eval_shape(lambda: engine.begin(network.init, optimizer, runner.key(config)))
+    like = training.like(workdir.read_config(folder))
     return Checkpoints(folder / "checkpoints").restore(epoch, like)[0]
 
 
@@ -71,7 +68,21 @@ def test_the_picture_shows_something(trained):
 
 def test_a_run_leaves_only_what_it_says(trained):
     names = {entry.name for entry in trained.iterdir()}
-    assert names == {"config.json", "checkpoints", "metrics.jsonl", "report.png", ".lenet-lock"}
+    assert names == {"config.json", "checkpoints", "metrics.jsonl", "report.png", "tensorboard", ".lenet-lock"}
+
+
+def events(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder / "tensorboard"))
+    found.Reload()
+    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def test_tensorboard_reads_the_metrics(trained):
+    found = events(trained)
+    for name, tag in tensorboard.TAGS.items():
+        assert found[tag] == [(row["epoch"], pytest.approx(row[name])) for row in history(trained)]
 
 
 def test_eval_repeats_the_accuracy(trained, capsys):
@@ -131,6 +142,8 @@ def test_an_altered_checkpoint_falls_back_and_the_run_ends_identical(trained, co
     assert len(error.splitlines()) == 1 and "falling back" in error
     assert_identical(trained, copy)
     assert [row["test_loss"] for row in history(copy)] == [row["test_loss"] for row in history(trained)]
+    # TensorBoard's reader leaves out the epoch that was trained twice.
+    assert [step for step, _ in events(copy)["loss/test"]] == list(range(1, EPOCHS + 1))
 
 
 def test_a_cut_off_checkpoint_falls_back(copy, capsys):
@@ -204,11 +217,11 @@ def test_an_epoch_visits_every_sample_once():
         return params * jax.nn.one_hot(jnp.zeros(len(x), int), 10) * x[:, 0, 0, 0, None]
 
     optimizer = optax.sgd(0.0)
-    state = engine.State(jnp.float32(1), optimizer.init(jnp.float32(1)))
+    state = engine.State(jnp.float32(1), optimizer.init(jnp.float32(1)), jnp.float32(1))
     logits = apply(1, engine.normalise(images))
     each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    epoch = engine.epoch_function(apply, optimizer, 3)
-    orders = [epoch(jax.tree.map(jnp.copy, state), images, labels, jax.random.key(seed))[1] for seed in (0, 1)]
+    epoch = engine.epoch_function(apply, optimizer, engine.Recipe(batch_size=3))
+    orders = [epoch(jax.tree.map(jnp.copy, state), images, labels, seed, 1)[1] for seed in (0, 1)]
     for losses in orders:
         np.testing.assert_allclose(losses.mean(), each.mean(), rtol=1e-6)
     assert not np.allclose(*orders)

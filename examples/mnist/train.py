@@ -18,6 +18,7 @@ import math
 import os
 import pathlib
 import sys
+import tomllib
 from typing import Any, NoReturn
 
 # Set before jax is loaded: XLA's own log lines would break the rule of one line on stderr.
@@ -25,15 +26,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from lenet import workdir  # noqa: E402
 from lenet.data import NAMES  # noqa: E402
-from lenet.errors import UserError  # noqa: E402
+from lenet.errors import UserError, explained  # noqa: E402
 
-# What reached the accuracy in the README, by data set.
-DEFAULTS = {
-    "digits": {"epochs": 20, "batch_size": 32, "lr": 3e-3, "decay": 0.9, "weight_decay": 0.3},
-    "mnist": {"epochs": 10, "batch_size": 256, "lr": 5e-3, "decay": 0.7, "weight_decay": 0.3},
-    "fashion-mnist": {"epochs": 20, "batch_size": 256, "lr": 4e-3, "decay": 0.85, "weight_decay": 0.1},
-    "idx": {"epochs": 10, "batch_size": 64, "lr": 3e-3, "decay": 0.7, "weight_decay": 0.0},
-}
+RECIPES = pathlib.Path(__file__).parent / "recipes"
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,8 +53,35 @@ def number(kind: type, rule: str, accept: Any) -> Any:
     return parse
 
 
+POSITIVE = number(int, "a positive integer", lambda value: 0 < value < 2**31)
+ANY_RATE = number(float, "a positive number", lambda value: 0 < value < math.inf)
+FROM_ZERO = number(float, "a number from 0 up", lambda value: 0 <= value < math.inf)
+BELOW_ONE = number(float, "from 0 up and below 1", lambda value: 0 <= value < 1)
+SEED = number(int, "an integer from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31)
+
+# What a recipe may say, and an option may say otherwise.
+NUMBERS = {
+    "epochs": (POSITIVE, "passes over the training images"),
+    "batch_size": (POSITIVE, "samples in a step"),
+    "lr": (ANY_RATE, "learning rate"),
+    "decay": (
+        number(float, "above 0 and at most 1", lambda value: 0 < value <= 1),
+        "what an epoch multiplies the learning rate by",
+    ),
+    "weight_decay": (FROM_ZERO, "AdamW's"),
+    "smoothing": (BELOW_ONE, "share of each label that is spread over all classes"),
+    "average": (BELOW_ONE, "share that averaged parameters keep in a step; 0: no averaging"),
+    "shift": (FROM_ZERO, "random shifts of the training images: standard deviation in pixels"),
+    "rotate": (FROM_ZERO, "random rotations: standard deviation in degrees"),
+    "scale": (FROM_ZERO, "random sizes: standard deviation of the logarithm"),
+    "elastic": (FROM_ZERO, "random elastic distortions: standard deviation in pixels"),
+    "flip": (number(float, "from 0 to 1", lambda value: 0 <= value <= 1), "probability of a mirror image"),
+    "hold_out": (number(int, "an integer from 0 up", lambda value: 0 <= value < 2**31), "test on that many training images"),
+    "seed": (SEED, "of the first parameters, the order of samples and the distortions"),
+}
+
+
 def parser() -> Parser:
-    positive = number(int, "a positive integer", lambda value: 0 < value < 2**31)
     result = Parser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = result.add_subparsers(dest="command", required=True, metavar="train|eval|predict")
 
@@ -69,38 +91,73 @@ def parser() -> Parser:
         return one
 
     train = command("train", "train a LeNet-5")
-    train.add_argument("--data", choices=NAMES, help="default: digits")
+    train.add_argument("--data", choices=NAMES, help="default: the recipe's, or digits")
     train.add_argument("--data-dir", type=pathlib.Path, help="folder with the four gzip IDX files (default: download)")
+    names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
+    train.add_argument("--recipe", help=f"{names}, or a TOML file (default: as --data)")
     train.add_argument("--api", choices=("nnx", "linen"), help="which of the two LeNets (default: nnx)")
-    train.add_argument("--epochs", type=positive, help="passes over the training images")
-    train.add_argument("--batch-size", type=positive, help="samples in a step")
-    rate = number(float, "a positive number", lambda value: 0 < value < math.inf)
-    train.add_argument("--lr", type=rate, help="learning rate")
-    share = number(float, "above 0 and at most 1", lambda value: 0 < value <= 1)
-    train.add_argument("--decay", type=share, help="what an epoch multiplies the learning rate by")
-    weight = number(float, "a number from 0 up", lambda value: 0 <= value < math.inf)
-    train.add_argument("--weight-decay", type=weight, help="AdamW's")
-    seed = number(int, "an integer from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31)
-    train.add_argument("--seed", type=seed, help="of the first parameters and of the order of samples (default: 0)")
+    numbers = train.add_argument_group("in place of the recipe's")
+    for name, (kind, text) in NUMBERS.items():
+        numbers.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     train.add_argument("--metrics-file", type=pathlib.Path, help="default: metrics.jsonl in the workdir")
     train.add_argument("--resume", action="store_true", help="go on after the run's last whole epoch, or begin it")
+    several = train.add_argument_group("many devices")
+    several.add_argument("--devices", type=devices_asked, help="how many, or all (default: 1; all with --coordinator)")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where the first process of several listens")
+    several.add_argument("--num-processes", type=POSITIVE, help="how many processes train together")
+    several.add_argument("--process-id", type=SEED, help="which of them this is, from 0; the first one writes the results")
 
     evaluate = command("eval", "test a trained LeNet")
     evaluate.add_argument("--data-dir", type=pathlib.Path, help="where the data lie now, if they were moved")
     predict = command("predict", "classify a picture")
     predict.add_argument("image", type=pathlib.Path, metavar="IMAGE.png")
     for one in (evaluate, predict):
-        one.add_argument("--epoch", type=positive, help="which checkpoint (default: the newest)")
+        one.add_argument("--epoch", type=POSITIVE, help="which checkpoint (default: the newest)")
     return result
 
 
+def devices_asked(text: str) -> str:
+    """An argparse type."""
+    return text if text == "all" else str(number(int, "all or a positive integer", lambda value: 0 < value < 2**31)(text))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The recipe of that name, or in that file.
+
+    Raises:
+        UserError: there is none, or it says what no recipe may say.
+    """
+    path = pathlib.Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    with explained(f"cannot read the recipe {path}"):
+        content = path.read_bytes()
+    try:
+        found = tomllib.loads(content.decode())
+    except ValueError as error:
+        raise UserError(f"the recipe {path} is no TOML: {error}") from error
+    for key, value in found.items():
+        if key not in ("data", *NUMBERS):
+            raise UserError(f"the recipe {path} must hold data, {', '.join(NUMBERS)}, got {key}")
+        try:
+            found[key] = NUMBERS[key][0](str(value)) if key in NUMBERS else value
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"{key} in the recipe {path} {error}") from error
+    if found.get("data") not in NAMES:
+        raise UserError(f"data in the recipe {path} must be one of {', '.join(NAMES)}, got {found.get('data')!r}")
+    return found
+
+
 def configuration(given: argparse.Namespace) -> workdir.Config:
-    """The options as given, the rest by data set."""
-    data = given.data or "digits"
+    """The options as given, the rest by recipe."""
+    recipe = read_recipe(given.recipe or given.data or "digits")
+    if given.data not in (None, recipe["data"]):
+        raise UserError(f"`--data` must be {recipe['data']} for the recipe {given.recipe}, got {given.data}")
     asked = {field.name: getattr(given, field.name) for field in dataclasses.fields(workdir.Config)}
     asked["data_dir"] = given.data_dir and str(given.data_dir.resolve())
-    fallback = {"data": data, "api": "nnx", "seed": 0, **DEFAULTS[data]}
-    return workdir.Config(**{name: fallback.get(name) if value is None else value for name, value in asked.items()})
+    chosen = {name: value for name, value in asked.items() if value is not None}
+    try:
+        return workdir.Config(**{"api": "nnx", "seed": 0, "data_dir": None, **recipe, **chosen})
+    except TypeError as error:
+        raise UserError(f"the recipe {given.recipe} must say epochs, batch_size, lr, decay and weight_decay") from error
 
 
 def resumed(stored: workdir.Config, given: argparse.Namespace) -> workdir.Config:
@@ -109,17 +166,51 @@ def resumed(stored: workdir.Config, given: argparse.Namespace) -> workdir.Config
     Raises:
         UserError: an option was given that would make it another run.
     """
-    for field in dataclasses.fields(workdir.Config):
-        asked, was = getattr(given, field.name), getattr(stored, field.name)
-        if asked is not None and asked != was and field.name not in workdir.CHANGEABLE:
-            option = field.name.replace("_", "-")
-            raise UserError(f"`--{option}` must be {was} to resume this run, got {asked}")
-    changes = {"epochs": given.epochs, "data_dir": given.data_dir and str(given.data_dir.resolve())}
+    asked = {field.name: getattr(given, field.name) for field in dataclasses.fields(workdir.Config)}
+    if given.recipe:
+        asked = read_recipe(given.recipe) | {name: value for name, value in asked.items() if value is not None}
+    for name, value in asked.items():
+        was = getattr(stored, name)
+        if value is not None and value != was and name not in workdir.CHANGEABLE:
+            raise UserError(f"`--{name.replace('_', '-')}` must be {was} to resume this run, got {value}")
+    changes = {"epochs": asked["epochs"], "data_dir": given.data_dir and str(given.data_dir.resolve())}
     return dataclasses.replace(stored, **{name: value for name, value in changes.items() if value is not None})
 
 
+def joined(given: argparse.Namespace) -> bool:
+    """Whether this process is one of several; it has found the others then.
+
+    Raises:
+        UserError: the options for it are incomplete.
+    """
+    options = given.coordinator, given.num_processes, given.process_id
+    if options == (None, None, None):
+        return False
+    if None in options:
+        raise UserError("`--coordinator` must come with --num-processes and --process-id")
+    if given.process_id >= given.num_processes:
+        raise UserError(f"`--process-id` must be below {given.num_processes}, the processes, got {given.process_id}")
+    from lenet import devices
+
+    devices.connect(given.coordinator, given.process_id, given.num_processes)
+    return True
+
+
 def train(given: argparse.Namespace) -> int:
-    folder = given.workdir or (workdir.newest() if given.resume else workdir.new(given.data or "digits"))
+    if not joined(given):
+        return lead(given, given.devices or "1")
+    from lenet import devices, runner
+
+    if not devices.leads():
+        return runner.follow(given.devices or "all")
+    with devices.leading():
+        return lead(given, given.devices or "all")
+
+
+def lead(given: argparse.Namespace, devices: str) -> int:
+    """Trains as the only process or the first of several."""
+    data = given.data or (read_recipe(given.recipe)["data"] if given.recipe else "digits")
+    folder = given.workdir or (workdir.newest() if given.resume else workdir.new(data))
     with workdir.held(folder):
         if workdir.is_foreign(folder):
             raise UserError(f"`--workdir` must be new, empty or a run's folder, got {folder}, which holds other files")
@@ -132,7 +223,7 @@ def train(given: argparse.Namespace) -> int:
 
         from lenet import runner
 
-        return runner.train(folder, config, metrics, resuming)
+        return runner.train(folder, config, metrics, resuming, devices)
 
 
 def evaluate(given: argparse.Namespace) -> int:

@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from .errors import UserError, explained
 
@@ -65,10 +64,11 @@ class Checkpoints:
         """Raises:
         UserError: the disk is full, read-only or gone; earlier checkpoints are untouched.
         """
+        ocp = _orbax()
         record = {"epoch": epoch, "history": history, "sha256": checksum(state, history)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
         try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            with _checkpointer() as checkpointer:
                 checkpointer.save(self.folder / str(epoch), args)
         except Exception as error:  # orbax and tensorstore share no base class
             self.clean()
@@ -80,11 +80,11 @@ class Checkpoints:
         Raises:
             UserError: the checkpoint is missing, cut off, altered, or of another network.
         """
-        place = self.folder / str(epoch)
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        place, ocp = self.folder / str(epoch), _orbax()
+        shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes), record=ocp.args.JsonRestore())
         try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            with _checkpointer() as checkpointer:
                 found = checkpointer.restore(place, args)
             state, record = found["state"], found["record"]
             intact = record["sha256"] == checksum(state, record["history"]) and record["epoch"] == epoch
@@ -123,6 +123,21 @@ class Checkpoints:
             with explained(f"cannot move {self.folder / str(later)} aside"):
                 shelter = pathlib.Path(tempfile.mkdtemp(prefix=f"unreadable-{later}-", dir=self.folder))
                 (self.folder / str(later)).rename(shelter / str(later))
+
+
+def _orbax() -> Any:
+    """Loaded when first needed: it takes longer than all else that a run needs before its first step."""
+    import orbax.checkpoint as ocp
+
+    return ocp
+
+
+def _checkpointer() -> Any:
+    """Of the first process alone, which has the whole state; the others do not wait for it."""
+    ocp = _orbax()
+    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+    several = {"multiprocessing_options": alone} if jax.process_count() > 1 else {}
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**several), **several)
 
 
 def _reason(error: Exception) -> str:

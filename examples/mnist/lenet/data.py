@@ -70,6 +70,19 @@ def load(name: str, folder: pathlib.Path | None = None) -> Data:
     return Data(*_matched(*arrays[:2], folder), *_matched(*arrays[2:], folder))
 
 
+def hold_out(samples: Data, count: int) -> Data:
+    """The last `count` training images in the place of the test set, to choose a recipe by.
+
+    Raises:
+        UserError: that leaves nothing to train on.
+    """
+    if count >= len(samples.train_images):
+        most = len(samples.train_images)
+        raise UserError(f"`--hold-out` must be less than {most:,}, the training images, got {count:,}")
+    images, labels = samples[:2]
+    return Data(images[:-count], labels[:-count], images[-count:], labels[-count:]) if count else samples
+
+
 def digits() -> Data:
     """1,438 training and 359 test digits: every fifth is for testing, so that the two share their writers."""
     from sklearn.datasets import load_digits

@@ -1,13 +1,12 @@
-"""The three commands: from a configuration to parameters, and from a checkpoint to answers."""
+"""What the commands do: from a configuration to parameters, and from a checkpoint to answers."""
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import math
 import pathlib
 import signal
 import sys
-import time
 import warnings
 from typing import Any
 
@@ -16,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from . import data, engine, image, model, screen, workdir
+from . import data, devices, engine, image, model, screen, tensorboard, workdir
 from .checkpoint import Checkpoints
 from .errors import UserError, explained
 from .files import write_atomically
+from .training import Training, like
 
 
 def cache_compilations() -> None:
@@ -35,11 +35,6 @@ def cache_compilations() -> None:
 
 def class_names(config: workdir.Config) -> tuple[str, ...]:
     return data.FASHION if config.data == "fashion-mnist" else tuple(map(str, range(data.CLASSES)))
-
-
-def key(config: workdir.Config) -> jax.Array:
-    # The rbg generator compiles in a quarter of threefry's time.
-    return jax.random.key(config.seed, impl="rbg")
 
 
 class Interruption:
@@ -61,68 +56,19 @@ class Interruption:
         self.code = 128 + number
 
 
-class Training:
-    """A configuration, its data on the device, and the functions compiled for both."""
-
-    def __init__(self, config: workdir.Config, samples: data.Data):
-        if config.batch_size > len(samples.train_images):
-            count = len(samples.train_images)
-            raise UserError(f"`--batch-size` must be at most {count:,}, the training images, got {config.batch_size:,}")
-        self.config = config
-        self.samples = data.Data(*map(jnp.asarray, samples))
-        self.steps = len(samples.train_images) // config.batch_size
-        self.network = model.NETWORKS[config.api]()
-        self.optimizer = engine.optimizer(config.lr, config.decay, config.weight_decay, self.steps)
-        self._begin = functools.partial(engine.begin, self.network.init, self.optimizer)
-        self._epoch = engine.epoch_function(self.network.apply, self.optimizer, config.batch_size)
-        self.logits = engine.logits_function(self.network.apply)
-
-    def compile(self) -> None:
-        """Compiles an epoch, so that the first one's time is like the others'."""
-        inputs = self.samples.train_images, self.samples.train_labels
-        self._epoch = self._epoch.lower(self.like, *inputs, key(self.config)).compile()
-
-    @functools.cached_property
-    def like(self) -> engine.State:
-        return jax.eval_shape(self._begin, key(self.config))
-
-    def begin(self) -> engine.State:
-        return jax.jit(self._begin)(key(self.config))
-
-    def epoch(self, state: engine.State, number: int) -> tuple[engine.State, dict]:
-        """Trains for one epoch and returns the state, `state` being used up, and the epoch's metrics.
-
-        Raises:
-            UserError: the loss is no longer finite.
-        """
-        began = time.perf_counter()
-        order = jax.random.fold_in(key(self.config), number)
-        state, losses = self._epoch(state, self.samples.train_images, self.samples.train_labels, order)
-        losses = np.asarray(losses)
-        seconds = time.perf_counter() - began
-        if not np.isfinite(losses).all():
-            step = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
-            raise UserError(f"the loss is {losses[step - 1]} at step {step} of {self.steps} in epoch {number}")
-        logits = self.logits(state.params, self.samples.test_images)
-        test_loss, accuracy = engine.score(logits, self.samples.test_labels)
-        return state, {
-            "epoch": number,
-            "seconds": round(seconds, 4),
-            "train_loss": float(losses.mean()),
-            "test_loss": test_loss,
-            "test_accuracy": accuracy,
-            "samples_per_second": round(self.steps * self.config.batch_size / seconds, 1),
-        }
-
-
 def warn(line: str) -> None:
     print(f"train.py: {line}", file=sys.stderr)
 
 
-def train(folder: pathlib.Path, config: workdir.Config, metrics: pathlib.Path, resuming: bool) -> int:
-    """Trains, or goes on training, in `folder`, and returns the exit code."""
+def train(folder: pathlib.Path, config: workdir.Config, metrics: pathlib.Path, resuming: bool, asked: str) -> int:
+    """Trains, or goes on training, in `folder` on the devices `asked` for, and returns the exit code.
+
+    Other processes `follow`: what this one tells there, each of them hears in the same order.
+    """
     cache_compilations()
-    training = Training(config, _load(config))
+    mesh = devices.mesh(asked)
+    devices.tell(dataclasses.asdict(config))
+    training = Training(config, _load(config), mesh)
     checkpoints = Checkpoints(folder / "checkpoints")
     done, state, history = checkpoints.newest(training.like, warn) or (0, None, [])
     if done > config.epochs:
@@ -134,32 +80,55 @@ def train(folder: pathlib.Path, config: workdir.Config, metrics: pathlib.Path, r
     show = screen.Screen(config.epochs, history, console)
     _introduce(show, folder, training, done, resuming)
     workdir.write_metrics(metrics, history)
-    with Interruption() as interruption, show.shown():
-        state = training.begin() if state is None else state
+    devices.tell(done)
+    with Interruption() as interruption, show.shown(), tensorboard.Writer(folder / "tensorboard", done) as board:
+        state = training.begin() if state is None else training.place(devices.tell_arrays(state))
         if done < config.epochs:
-            training.compile()
+            training.compile(state)
         for number in range(done + 1, config.epochs + 1):
-            if interruption.code:
+            if devices.tell(interruption.code):
                 break
             show.epoch_begins(number)
             state, row = _guarded(training, state, number)
             history = [*history, row]
-            checkpoints.save(number, state, history)
+            checkpoints.save(number, devices.fetch(state), history)
             workdir.write_metrics(metrics, history)
+            board.add(row)
             show.epoch_ends(history)
     if interruption.code:
         screen.print_line(console, f"interrupted; saved after epoch {len(history)}, --resume goes on")
         return interruption.code
-    _report(folder, training, state, history, console)
+    _report(folder, training, devices.fetch(state.average), history, console)
+    return 0
+
+
+def follow(asked: str) -> int:
+    """Trains as a process other than the first, which says what and writes the results."""
+    cache_compilations()
+    mesh = devices.mesh(asked)
+    config = workdir.Config(**devices.tell())
+    training = Training(config, _load(config), mesh)
+    done = devices.tell()
+    # The first process alone decides when to stop.
+    with Interruption():
+        state = training.begin()
+        if done:
+            state = training.place(devices.tell_arrays(devices.fetch(state)))
+        if done < config.epochs:
+            training.compile(state)
+        for number in range(done + 1, config.epochs + 1):
+            if code := devices.tell():
+                return code
+            state, _ = _guarded(training, state, number)
     return 0
 
 
 def _guarded(training: Training, state: engine.State, number: int) -> tuple[engine.State, dict]:
     try:
         return training.epoch(state, number)
-    except UserError as error:
+    except devices.EveryProcessKnows as error:
         good = f"the last good checkpoint is epoch {number - 1}'s" if number > 1 else "there is no good checkpoint"
-        raise UserError(f"{error}; {good}. A smaller --lr may help") from error
+        raise devices.EveryProcessKnows(f"{error}; {good}. A smaller --lr may help") from error
 
 
 def _introduce(show: screen.Screen, folder: pathlib.Path, training: Training, done: int, resuming: bool) -> None:
@@ -168,20 +137,22 @@ def _introduce(show: screen.Screen, folder: pathlib.Path, training: Training, do
     counts = f"{len(training.samples.train_images):,} to train on, {len(training.samples.test_images):,} to test on"
     show.say(f"LeNet-5 ({config.api}, {size:,} parameters) on {config.data}: {counts}")
     options = f"batch {config.batch_size}, lr {config.lr:g} times {config.decay:g} per epoch, seed {config.seed}"
-    show.say(f"{options}, on {jax.devices()[0].device_kind}; workdir {folder}")
+    count = training.mesh.size if training.mesh else 1
+    where = jax.devices()[0].device_kind if count == 1 else f"{count} devices ({jax.devices()[0].device_kind})"
+    show.say(f"{options}, on {where}; workdir {folder}")
     if resuming:
         show.say(f"going on after epoch {done}" if done else "nothing to go on with yet: beginning")
 
 
-def _report(folder: pathlib.Path, training: Training, state: engine.State, history: list[dict], console: Console) -> None:
+def _report(folder: pathlib.Path, training: Training, params: Any, history: list[dict], console: Console) -> None:
     from . import picture
 
-    config = training.config
-    logits = np.asarray(training.logits(state.params, training.samples.test_images))
-    images, labels = np.asarray(training.samples.test_images), np.asarray(training.samples.test_labels)
+    config, samples = training.config, training.samples
+    images, labels = samples.test_images, samples.test_labels
+    logits = np.asarray(engine.logits_function(training.network.apply)(params, jnp.asarray(images)))
     title = f"LeNet-5 on {config.data}: {100 * history[-1]['test_accuracy']:.2f} % after {len(history)} epochs"
     matrix = picture.confusion(labels, logits.argmax(-1), data.CLASSES)
-    filters = np.asarray(state.params["conv1"]["kernel"])[:, :, 0]
+    filters = np.asarray(params["conv1"]["kernel"])[:, :, 0]
     content = picture.png(title, history, matrix, filters, images, labels, logits, class_names(config))
     place = folder / "report.png"
     with explained(f"cannot write {place}"):
@@ -192,23 +163,20 @@ def _report(folder: pathlib.Path, training: Training, state: engine.State, histo
 
 
 def _load(config: workdir.Config) -> data.Data:
-    return data.load(config.data, config.data_dir and pathlib.Path(config.data_dir))
+    return data.hold_out(data.load(config.data, config.data_dir and pathlib.Path(config.data_dir)), config.hold_out)
 
 
 def _restored(folder: pathlib.Path, epoch: int | None) -> tuple[workdir.Config, Any, model.Network, int]:
-    """The configuration, the parameters, the network and the epoch of a run's checkpoint."""
+    """The configuration, the averaged parameters, the network and the epoch of a run's checkpoint."""
     config = workdir.read_config(folder)
-    network = model.NETWORKS[config.api]()
     checkpoints = Checkpoints(folder / "checkpoints")
-    optimizer = engine.optimizer(config.lr, config.decay, config.weight_decay, steps=1)
-    like = jax.eval_shape(functools.partial(engine.begin, network.init, optimizer), key(config))
     if epoch is not None:
-        state, _ = checkpoints.restore(epoch, like)
-    elif found := checkpoints.newest(like, warn):
+        state, _ = checkpoints.restore(epoch, like(config))
+    elif found := checkpoints.newest(like(config), warn):
         epoch, state, _ = found
     else:
         raise UserError(f"there is no checkpoint in {checkpoints.folder} yet")
-    return config, state.params, network, epoch
+    return config, state.average, model.NETWORKS[config.api](), epoch
 
 
 def evaluate(folder: pathlib.Path, data_dir: pathlib.Path | None, epoch: int | None) -> int:
@@ -217,9 +185,10 @@ def evaluate(folder: pathlib.Path, data_dir: pathlib.Path | None, epoch: int | N
 
     cache_compilations()
     config, params, network, epoch = _restored(folder, epoch)
-    samples = data.load(config.data, data_dir or (config.data_dir and pathlib.Path(config.data_dir)))
-    logits = engine.logits_function(network.apply)(params, jnp.asarray(samples.test_images))
-    loss, accuracy = engine.score(logits, jnp.asarray(samples.test_labels))
+    samples = _load(dataclasses.replace(config, data_dir=data_dir or config.data_dir))
+    inputs = jnp.asarray(samples.test_images), jnp.asarray(samples.test_labels)
+    loss, accuracy = map(float, engine.score_function(network.apply)(params, *inputs))
+    logits = engine.logits_function(network.apply)(params, inputs[0])
     console = Console()
     matrix = confusion(samples.test_labels, np.asarray(logits).argmax(-1), data.CLASSES)
     console.print(screen.classes(class_names(config), matrix))

@@ -32,12 +32,20 @@ class Config:
     data: str
     data_dir: str | None
     api: str
+    seed: int
     epochs: int
     batch_size: int
     lr: float
     decay: float
     weight_decay: float
-    seed: int
+    smoothing: float = 0.0
+    average: float = 0.0
+    shift: float = 0.0
+    rotate: float = 0.0
+    scale: float = 0.0
+    elastic: float = 0.0
+    flip: float = 0.0
+    hold_out: int = 0
 
 
 # What may differ when a run is taken up again: neither changes an epoch that is done.
