@@ -221,7 +221,7 @@ def kernel_gradient(x, dy, p: Problem):
 
 
 def _few_features(p: Problem) -> bool:
-    """Depthwise, with so few features a channel that each of them is a depthwise convolution of its own."""
+    """Depthwise, with so few features a channel that the channels may as well be repeated for each of them."""
     return p.depthwise and p.features // p.groups <= 8
 
 
@@ -243,8 +243,8 @@ def _from_rows(x, dy, first: int, last: int, p: Problem):
     p, dy = dataclasses.replace(p, pads=((lo, hi), *p.pads[1:])), dy[:, first:last]
     if not _few_features(p):
         return _grouped_gradient(x, dy, p)
-    multiplier, plain = p.features // p.groups, dataclasses.replace(p, features=p.channels)
-    return jnp.stack([_depthwise_gradient(x, dy[..., i::multiplier], plain) for i in range(multiplier)], -1)
+    plain = dataclasses.replace(p, channels=p.features, groups=p.features)
+    return _depthwise_gradient(jnp.repeat(x, p.features // p.groups, -1), dy, plain)
 
 
 def _ends(p: Problem):

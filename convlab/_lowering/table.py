@@ -47,6 +47,11 @@ def _first_layer(p: Problem) -> bool:
     return p.channels == 1 and 1 < p.features <= 8 and 16 <= math.prod(p.window) <= 64
 
 
+def _long_dilated(p: Problem) -> bool:
+    """Where the engine would have to split the sum, and lax's nest does not suffer."""
+    return p.rank == 1 and p.groups == 1 and p.rhs_dilation[0] > 1 and p.batch * p.out[0] > onednn.LONGEST_SUM
+
+
 def _thin(p: Problem) -> bool:
     """Groups of a channel or two."""
     return p.groups > 1 and not p.depthwise and (p.channels // p.groups) * (p.features // p.groups) <= 4
@@ -88,6 +93,7 @@ KERNEL_GRADIENT = (
     ("lax", "one channel in and out: XLA's own loop nest", lambda p: p.channels == p.features == 1),
     ("taps", "depthwise, strided or a large image: fused sums", _short_sums),
     ("taps", "groups of a channel or two: fused sums", _thin),
+    ("lax", "a long dilated sequence: XLA's own loop nest", _long_dilated),
     ("taps", "one channel, a wide window, few features: sums over the positions", _first_layer),
     ("onednn", "jaxlib's own engine, the batch in the place of the channels", lambda p: True),
     ("taps", "depthwise: sums over the positions", lambda p: p.depthwise),

@@ -175,10 +175,11 @@ def _stages(x, *window) -> list[Stage]:
     """All axes at once where the windows tile the input, one after another, last first, where they overlap or are cut.
 
     Either way the first of several winners wins, in the order of the window's places. With fewer channels than a vector holds,
-    XLA's loops over all axes at once are the slower ones.
+    or a single image, XLA's loops over all axes at once are the slower ones.
     """
     found = axes(x, *window)
-    together = found and all(axis.tiles for axis in found) and x.shape[-1] >= _VECTOR
+    tiled = found and all(axis.tiles for axis in found)
+    together = tiled and x.shape[-1] >= _VECTOR and math.prod(x.shape[: found[0].index]) > 1
     return [tuple(found)] if together else [(axis,) for axis in reversed(found)]
 
 
