@@ -11,7 +11,7 @@ import reference
 from jax import lax
 
 import convlab
-from convlab._lowering import everywhere, onednn, rules, table
+from convlab._lowering import everywhere, onednn, rules, table, taps
 from convlab._lowering.problem import Problem
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -105,6 +105,27 @@ def test_formulations_sum_as_the_oracle_does(name, kind):
     why = onednn.available() if name == "onednn" else None
     has = hasattr(table.FORMULATIONS[name], kind)
     assert served >= 2 or not has or why or name in ("band", "fft", "winograd") and kind == "kernel_gradient"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_depthwise_sums_and_spreads(seed, monkeypatch):
+    """What `taps` does with large images, here with small ones: sums for each tap, and inputs that are dilated."""
+    monkeypatch.setattr(taps, "_MANY", 0)
+    channels = dict.fromkeys(("channels", "features", "groups"), 3)
+    rng = np.random.default_rng(seed)
+    p = problem(rng, **channels, batch=int(rng.choice([1, 4, 11])), rank=2)
+    x, _, dy = operands(p)
+    if 0 not in p.out:
+        actual = jax.jit(forced("taps", "kernel_gradient", p))(x, dy)
+        assert_near("taps", actual, oracle_gradient(p, x, dy))
+    p = problem(rng, **channels, rank=2, lhs_dilation=(2, 3), strides=(1, 1))
+    x, kernel, _ = operands(p)
+    assert table.choose("forward", p)[0] == "taps"
+    assert_near("taps", jax.jit(forced("taps", "forward", p))(x, kernel), oracle(p, x, kernel))
+    if 0 not in x.shape:
+        x = x.at[0, 0, 0, 0].set(np.inf)
+        actual = np.asarray(jax.jit(forced("taps", "forward", p))(x, kernel))
+        assert not np.isfinite(oracle(p, x, kernel)[~np.isfinite(actual)]).any()
 
 
 @pytest.mark.parametrize("name", table.FORMULATIONS)

@@ -1,0 +1,135 @@
+"""The window reductions of the CPU against one loop over windows and taps: cut, tiling, overlapping, dilated, strided, padded."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from quick import quick
+
+from convlab._lowering import axis, primitives, windows
+
+
+@st.composite
+def axes(draw):
+    """(size, window, stride, low, high, base dilation, window dilation) with at least one output."""
+    while True:
+        size, window = draw(st.integers(1, 9)), draw(st.integers(1, 5))
+        stride, base, dilation = (
+            draw(st.sampled_from([1, 1, 2, 3, 5])),
+            draw(st.sampled_from([1, 1, 2, 3])),
+            draw(st.integers(1, 3)),
+        )
+        low, high = draw(st.integers(-1, 6)), draw(st.integers(-1, 6))
+        kept = size + min(low, 0) + min(high, 0)
+        if kept > 0 and places(size, window, stride, low, high, base, dilation).size:
+            return size, window, stride, low, high, base, dilation
+
+
+def places(size, window, stride, low, high, base, dilation):
+    """(out, window): where each tap of each window falls on the input, -1 for padding."""
+    dilated = (size - 1) * base + 1
+    out = max(0, (dilated + low + high - (window - 1) * dilation - 1) // stride + 1)
+    place = np.arange(out)[:, None] * stride + np.arange(window) * dilation - low
+    return np.where((place >= 0) & (place < dilated) & (place % base == 0), place // base, -1)
+
+
+def loop(x, dx, dy, spec, kind):
+    """Maximum or minimum, its winner's number, tangent and cotangent; the sum and its transpose."""
+    taps = [places(*one) for one in spec]
+    shape = tuple(len(t) for t in taps)
+    never = -np.inf if kind == "max" else np.inf
+    best, winner, tangent, total = np.full(shape, never), np.full(shape, -1), np.zeros(shape), np.zeros(shape)
+    cotangent, spread = np.zeros(x.shape), np.zeros(x.shape)
+    for out in np.ndindex(*shape):
+        for number, tap in enumerate(itertools.product(*(range(t.shape[1]) for t in taps))):
+            place = tuple(int(t[o, k]) for t, o, k in zip(taps, out, tap))
+            if min(place) < 0:
+                continue
+            total[out] += x[place]
+            spread[place] += dy[out]
+            better = x[place] > best[out] if kind == "max" else x[place] < best[out]
+            if winner[out] < 0 or better or (np.isnan(x[place]) and not np.isnan(best[out])):
+                best[out], winner[out], tangent[out], won = x[place], number, dx[place], place
+        if winner[out] >= 0:
+            cotangent[won] += dy[out]
+    return best, winner, tangent, cotangent, total, spread
+
+
+def params(spec, lead=(1,), last=1):
+    columns = list(zip(*spec))
+    whole = lambda values: (1,) * len(lead) + tuple(values) + (1,)
+    return dict(
+        window_dimensions=whole(columns[1]),
+        window_strides=whole(columns[2]),
+        padding=((0, 0),) * len(lead) + tuple(zip(columns[3], columns[4])) + ((0, 0),),
+        base_dilation=whole(columns[5]),
+        window_dilation=whole(columns[6]),
+    )
+
+
+def check(spec, lead, channels, kind, odd, seed):
+    rng = np.random.default_rng(seed)
+    sizes, outs = [one[0] for one in spec], [len(places(*one)) for one in spec]
+    draw = lambda shape: rng.integers(-3, 4, (*lead, *shape, channels)).astype(np.float32)
+    x, dx, dy = draw(sizes), draw(sizes), draw(outs)
+    x[rng.random(x.shape) < 0.2] = odd
+    window = params(spec, lead)
+    index = [*np.ndindex(*lead)]
+    wanted = [
+        [loop(x[i][..., c], dx[i][..., c], dy[i][..., c], spec, kind) for c in range(channels)] for i in index
+    ]  # fmt: skip
+    gather = lambda n: np.stack([np.stack([one[n] for one in row], -1) for row in wanted]).reshape(
+        *lead, *wanted[0][0][n].shape, -1
+    )
+    best, winner, tangent, cotangent, total, spread = map(gather, range(6))
+
+    def reductions(x, dx, dy):
+        add = lambda x: primitives.window_sum_p.bind(x, **window)
+        return (
+            windows.window_max(x, reducer=kind, **window),
+            windows.window_argmax(x, reducer=kind, **window),
+            windows.max_tangent(x, dx, reducer=kind, **window),
+            windows.max_cotangent(x, dy, reducer=kind, **window),
+            add(x),
+            jax.linear_transpose(add, jax.ShapeDtypeStruct(x.shape, x.dtype))(dy)[0],
+        )
+
+    got = [np.asarray(a) for a in quick(reductions)(x, dx, dy)]
+    np.testing.assert_array_equal(got[0], best)
+    np.testing.assert_array_equal(got[1][winner >= 0], winner[winner >= 0])
+    np.testing.assert_array_equal(got[2], tangent)
+    np.testing.assert_array_equal(got[3], cotangent)
+    np.testing.assert_array_equal(got[4], total)
+    np.testing.assert_array_equal(got[5], spread)
+
+
+ODD = st.sampled_from([0, np.nan, -np.inf, np.inf])
+SLOW = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@SLOW
+@given(
+    st.lists(axes(), min_size=1, max_size=2), st.sampled_from([(), (1,), (2,), (2, 1)]), st.sampled_from(["max", "min"]), ODD
+)
+def test_any_window(spec, lead, kind, odd):
+    check(spec, lead, 2, kind, odd, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["max", "min"])
+@pytest.mark.parametrize("odd", [0, np.nan, -np.inf])
+def test_tiles_of_many_channels_are_taken_at_once(kind, odd):
+    spec = [(7, 2, 3, 0, -1, 1, 1), (6, 2, 2, 0, 0, 1, 1)]
+    x = jnp.zeros((2, 7, 6, 16))
+    assert len(windows._stages(x, *params(spec, (2,)).values())) == 1
+    check(spec, (2,), 16, kind, odd, seed=1)
+
+
+def test_many_runs_are_one_padded_copy():
+    spec = [(12, 9, 1, 4, 4, 1, 1)]
+    assert axis.Axis(0, *spec[0]).runs is None
+    check(spec, (2,), 2, "max", np.nan, seed=2)
+    check(spec, (1,), 2, "min", -np.inf, seed=3)
