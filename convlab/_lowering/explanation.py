@@ -111,7 +111,7 @@ def _steps(eqn: Any, platform: str) -> Iterator[Step]:
         yield _convolution(eqn, shapes, name.partition("convlab_conv_")[2] or "auto", here, elsewhere)
     elif name in POOLS or eqn.primitive in LAX_POOLS:
         kind = POOLS.get(name) or LAX_POOLS[eqn.primitive]
-        derivative = ours and " " in kind
+        derivative = ours and " " in kind and platform != "tpu"
         formulation, reason = ("windows", "slices and selects, no scatter") if here or derivative else ("lax", elsewhere)
         yield Step(kind, shapes, formulation, reason)
 
