@@ -218,7 +218,7 @@ def pad_adjoint(y, axis, n, lo, hi, mode):
 
 
 def conv_local(
-    x, kernel, bias=None, *, kernel_size, strides=1, padding="VALID", input_dilation=1, kernel_dilation=1
+    x, kernel, bias=None, *, kernel_size, strides=1, padding="VALID", padding_mode="zeros", input_dilation=1, kernel_dilation=1
 ):  # fmt: skip
     """`kernel`: `(*out, c * taps, features)`, channels before taps as in Flax's ConvLocal."""
     x, kernel = wide(x), wide(kernel)
@@ -227,7 +227,7 @@ def conv_local(
     x = dilate(x, spread(input_dilation, rank))
     pads = pad_pairs(padding, spatial_of(x, rank), size, strides, dilation)
     out = out_shape(spatial_of(x, rank), size, strides, pads, dilation)
-    view = windows(pad(x, pads), size, strides, dilation, out)
+    view = windows(pad(x, pads, pad_modes(padding, padding_mode, rank)), size, strides, dilation, out)
     view = np.moveaxis(view, -1, view.ndim - 1 - rank)  # (*batch, *out, c, *size)
     view = view.reshape(view.shape[: view.ndim - 1 - rank] + (-1,))
     y = np.einsum("...p,...po->...o", view, kernel)
@@ -284,7 +284,7 @@ def unfold(x, window_shape, strides=1, padding="VALID", *, window_dilation=1):
     size, strides, dilation = (spread(v, rank) for v in (window_shape, strides, window_dilation))
     pads = pad_pairs(padding, spatial_of(x, rank), size, strides, dilation)
     out = out_shape(spatial_of(x, rank), size, strides, pads, dilation)
-    return windows(pad(x, pads), size, strides, dilation, out)
+    return windows(pad(x, pads, pad_modes(padding, "zeros", rank)), size, strides, dilation, out)
 
 
 def fold(patches, output_shape, strides=1, padding="VALID", *, window_dilation=1):

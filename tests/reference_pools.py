@@ -4,7 +4,7 @@ import itertools
 import math
 
 import numpy as np
-from reference import conv, out_shape, pad_pairs, rank_of, source, spatial_of, spread, take, wide, windows
+from reference import conv, out_shape, pad_modes, pad_pairs, rank_of, source, spatial_of, spread, take, wide, windows
 
 
 def geometry(x, window_shape, strides, padding, window_dilation, ceil_mode):
@@ -19,8 +19,9 @@ def view(x, window_shape, strides=None, padding="VALID", window_dilation=1, ceil
     """`(*batch, *out, taps, c)`; outside `x`: `fill[0]` in the padding, `fill[1]` in what hangs over."""
     size, strides, dilation, pads, out = geometry(x, window_shape, strides, padding, window_dilation, ceil_mode)
     first = x.ndim - 1 - len(size)
-    for axis, (lo, hi) in enumerate(pads, start=first):
-        x = take(x, source(x.shape[axis], lo, hi, "zeros"), axis, fill[0])
+    modes = pad_modes(padding, "zeros", len(size))
+    for axis, ((lo, hi), mode) in enumerate(zip(pads, modes), start=first):
+        x = take(x, source(x.shape[axis], lo, hi, mode), axis, fill[0])
     for axis, (k, s, d, count) in enumerate(zip(size, strides, dilation, out), start=first):
         over = max(0, (count - 1) * s + (k - 1) * d + 1 - x.shape[axis])
         x = take(x, source(x.shape[axis], 0, over, "zeros"), axis, fill[1])
@@ -104,7 +105,8 @@ def lp_pool(x, window_shape, strides=None, padding="VALID", *, norm_type=2.0, wi
     if abs(norm_type) == math.inf:
         y = w.max(-2) if norm_type > 0 else w.min(-2)
     else:
-        y = (divide((w**norm_type).sum(-2), counts(x, geometry, True)) * w.shape[-2]) ** (1 / norm_type)
+        with np.errstate(divide="ignore"):
+            y = (divide((w**norm_type).sum(-2), counts(x, geometry, True)) * w.shape[-2]) ** (1 / norm_type)
     return np.where(np.isposinf(w).all(-2), 0, y) if norm_type < 0 else y
 
 
