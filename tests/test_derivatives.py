@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ALIKE, CASES
+from cases import ALIKE, CASES, FILLS
 from jax import lax
 from quick import quick
 
@@ -224,6 +224,29 @@ def test_unpooling_to_one_place_twice_pulls_back_to_both():
     np.testing.assert_array_equal(pull(jnp.arange(4.0).reshape(1, 4, 1))[0], [[[2], [2]]])
 
 
+@pytest.mark.parametrize("name, options", [("stochastic_pool", {}), ("fractional_max_pool", {"output_shape": 4})])
+def test_pools_that_draw_are_selections_under_every_transform(name, options):
+    """`y = S x`: the gradient of half its square is `S' S x`, and so is that gradient's derivative along `x`."""
+    x = jnp.abs(jnp.asarray(FILLS["distinct"](np.random.default_rng(0), 72))).reshape(1, 6, 6, 2)
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def everything(x, key):
+        f = lambda x: getattr(convlab, name)(x, (2, 2), **options, key=key)
+        gradient = jax.grad(lambda x: (f(x) ** 2).sum() / 2)
+        y, tangent = jax.jvp(f, (x,), (x,))
+        return (y, tangent), (gradient(x), jax.jvp(gradient, (x,), (x,))[1], jax.grad(lambda x: (gradient(x) * x).sum() / 2)(x))
+
+    mapped = quick(jax.vmap(everything, (None, 0)))(x, keys)
+    scanned = quick(lambda x: lax.scan(lambda _, key: (None, jax.checkpoint(everything)(x, key)), None, keys)[1])(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), mapped, scanned)
+    for same in mapped:
+        for one in same[1:]:
+            np.testing.assert_allclose(one, same[0], rtol=1e-6)
+    (y, _), (pulled, *_) = mapped
+    assert np.isin(y, x).all() and (y[0] != y[1]).any()
+    np.testing.assert_allclose((pulled * x).sum((1, 2, 3, 4)), (y * y).sum((1, 2, 3, 4)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_gradients_of_averages_are_summed_in_float32(dtype):
     x = jnp.ones((1, 63, 63, 1), dtype)
@@ -238,3 +261,14 @@ def test_gradients_have_the_dtype_of_their_arguments(function):
     arrays = [jnp.asarray(a, jnp.bfloat16) for a in case.draw()]
     gradients = jax.grad(lambda *a: output(case.convlab(*a)).astype(jnp.float32).sum(), range(len(arrays)))(*arrays)
     assert {g.dtype for g in gradients} == {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize("name", ["conv", "conv_transpose"])
+def test_gradients_of_a_wider_result_have_the_dtype_of_the_arguments(name):
+    x, kernel = jnp.ones((2, 5, 5, 3), jnp.bfloat16), jnp.ones((3, 3, 3, 3), jnp.bfloat16)
+    f = lambda x, kernel: getattr(convlab, name)(x, kernel, strides=2, preferred_element_type=jnp.float32)
+    y, pull = jax.vjp(f, x, kernel)
+    assert y.dtype == jnp.float32
+    assert [g.dtype for g in pull(y)] == [jnp.bfloat16] * 2
+    tangent = jax.jvp(jax.grad(lambda x, kernel: (f(x, kernel) ** 2).sum(), (0, 1)), (x, kernel), (x, kernel))[1]
+    assert [t.dtype for t in tangent] == [jnp.bfloat16] * 2

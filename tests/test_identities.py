@@ -106,6 +106,8 @@ def test_conv_is_a_matrix_and_linear_in_both(geometry, flip):
         conv = quick(lambda x, kernel: convlab.conv(x, kernel, **options))
         y = conv(x, kernel)
         assert matrix.shape == (y.size, x.size)
+        sparse = quick(lambda kernel: convlab.conv_matrix(kernel, (*spatial, 2), **options, sparse=True) @ x.ravel())
+        np.testing.assert_allclose(sparse(kernel), y.ravel(), atol=1e-10)
         np.testing.assert_allclose(matrix @ x.ravel(), y.ravel(), atol=1e-10)
         combined = conv(2 * x - z, kernel + 3 * other)
         parts = [conv(a, b) for a in (x, z) for b in (kernel, other)]
