@@ -293,18 +293,23 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
         content = file.read()
     start = 8 + int.from_bytes(content[:8], "little")
+    broken = ValueError(f"`path` must be a whole safetensors file, got {os.fspath(path)!r}.")
     try:
-        header = json.loads(content[8:start])
-    except ValueError:
-        raise ValueError(f"`path` must be a safetensors file, got {os.fspath(path)!r}.") from None
-    header.pop("__metadata__", None)
+        header = {
+            name: (entry["dtype"], entry["shape"], *entry["data_offsets"])
+            for name, entry in json.loads(content[8:start]).items()
+            if name != "__metadata__"
+        }
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise broken from None
     arrays = {}
-    for name, entry in header.items():
-        if entry["dtype"] not in DTYPES:
-            raise ValueError(f"`path` must hold dtypes of {', '.join(DTYPES)}, got {entry['dtype']} in {name!r}.")
-        first, last = entry["data_offsets"]
-        flat = np.frombuffer(content[start + first : start + last], DTYPES[entry["dtype"]])
-        arrays[name] = flat.reshape(entry["shape"])
+    for name, (code, shape, first, last) in header.items():
+        if code not in DTYPES:
+            raise ValueError(f"`path` must hold dtypes of {', '.join(DTYPES)}, got {code} in {name!r}.")
+        chunk, dtype = content[start + first : start + last], np.dtype(DTYPES[code])
+        if len(chunk) != math.prod(shape) * dtype.itemsize:
+            raise broken
+        arrays[name] = np.frombuffer(chunk, dtype).reshape(shape)
     return arrays
 
 

@@ -306,6 +306,18 @@ def test_steps_over_any_chunks_are_the_whole_sequence(rank, strides, dilation, g
     np.testing.assert_allclose(np.concatenate(steps, 1), whole, atol=1e-5)
 
 
+def test_steps_and_caches_of_other_shapes_are_refused():
+    layer = convlab.nnx.CausalConv(4, 6, 3, rngs=RNGS)
+    for shape, error in (((4,), ValueError), (5, TypeError), ((2, 8.0, 4), TypeError)):
+        for make in (layer.init_cache, convlab.linen.CausalConv(6, 3).init_cache):
+            with pytest.raises(error, match=r"`input_shape` must be 2 ints or more, \(\*batch, \*spatial, c\), got "):
+                make(shape)
+    layer.init_cache((2, 8, 4))
+    for x in (X[:1, :, 0], X[0, :, 0]):
+        with pytest.raises(ValueError, match=r"`inputs` must have the shape \(2, any, 4\) for the cache, got \("):
+            layer.step(x)
+
+
 # --- examples -----------------------------------------------------------------------------------------------------
 
 

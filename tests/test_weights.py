@@ -182,6 +182,13 @@ def test_other_files_and_dtypes_are_refused(tmp_path):
     (tmp_path / "text").write_text("not a header at all")
     with pytest.raises(ValueError, match="`path` must"):
         weights.load_safetensors(tmp_path / "text")
+    weights.save_safetensors({"a": np.ones((2, 3)), "b": np.ones(5)}, tmp_path / "whole")
+    whole = (tmp_path / "whole").read_bytes()
+    listed = (2).to_bytes(8, "little") + b"[]"
+    for content in (whole[:-1], whole.replace(b"[2, 3]", b"[2, 4]"), whole.replace(b'"shape"', b'"shade"'), listed, b""):
+        (tmp_path / "part").write_bytes(content)
+        with pytest.raises(ValueError, match="`path` must be a whole safetensors file, got '.*part'"):
+            weights.load_safetensors(tmp_path / "part")
     with pytest.raises(ValueError, match="`arrays` must"):
         weights.save_safetensors({"z": np.zeros(1, np.complex64)}, tmp_path / "z")
 

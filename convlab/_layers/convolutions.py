@@ -215,14 +215,25 @@ class CausalConv(Conv):
         """How many places before it a place of the result sees."""
         return (self._size[0] - 1) * self._spread("kernel_dilation")[0]
 
-    def _fresh(self, input_shape: Shape, dtype: Any) -> Array:
+    def _fresh(self, input_shape: Any, dtype: Any) -> Array:
         """What is kept before anything has arrived, for chunks of shape `(*batch, *spatial, c)` of any length."""
+        rule = f"be {len(self._size) + 1} ints or more, (*batch, *spatial, c)"
+        if not is_sequence(input_shape) or not all(map(is_int, input_shape)):
+            raise wrong("input_shape", rule, input_shape, kind=TypeError)
         time = len(input_shape) - 1 - len(self._size)
+        if time < 0:
+            raise wrong("input_shape", rule, input_shape)
         return jnp.zeros((*input_shape[:time], self._seen, *input_shape[time + 1 :]), dtype)
 
     def _step(self, hook: Callable | None, kept: Array, x: Array, kernel: Array, bias: Any) -> tuple[Array, Array]:
         """The places of the result that the chunk `x` completes, and what to keep."""
-        time, seen, stride = x.ndim - 1 - len(self._size), self._seen, self._spread("strides")[0]
+        time, seen, stride = kept.ndim - 1 - len(self._size), self._seen, self._spread("strides")[0]
+        expected = (*kept.shape[:time], "any", *kept.shape[time + 1 :])
+        if x.ndim != kept.ndim or (*x.shape[:time], "any", *x.shape[time + 1 :]) != expected:
+            shown = ", ".join(map(str, expected))
+            raise wrong(
+                "inputs", f"have the shape ({shown})", x.shape, "the cache", "`init_cache` makes one for another shape."
+            )
         phase, length = kept.shape[time] - seen, kept.shape[time] + x.shape[time]
         data = jnp.concatenate([kept.astype(x.dtype), x], time)
         keep = lax.slice_in_dim(data, length - seen - (phase + x.shape[time]) % stride, length, axis=time)

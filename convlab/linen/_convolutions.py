@@ -156,7 +156,7 @@ class CausalConv(_layers.CausalConv, Conv):
     @linen.nowrap
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> dict[str, Array]:
         """The collection "cache" for chunks of shape `(*batch, *spatial, c)` with any length of the first spatial axis."""
-        return {"inputs": self._fresh(tuple(input_shape), dtype)}
+        return {"inputs": self._fresh(input_shape, dtype)}
 
     @linen.compact
     def _streamed(self, inputs: Array, chunked: bool) -> Array:

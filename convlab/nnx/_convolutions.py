@@ -135,7 +135,7 @@ class CausalConv(_layers.CausalConv, Conv):
 
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
         """Forgets. What comes are chunks of shape `(*batch, *spatial, in_features)`, the first spatial axis of any length."""
-        self.cache = nnx.Cache(self._fresh(tuple(input_shape), dtype))
+        self.cache = nnx.Cache(self._fresh(input_shape, dtype))
 
     def step(self, inputs: Array) -> Array:
         """The places of the result that the chunk `inputs` completes, perhaps none."""
