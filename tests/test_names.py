@@ -1,9 +1,11 @@
-"""The table of names: what it calls ours exists, and of PyTorch's and Flax's names none is forgotten."""
+"""The table of names: what it names exists, and of PyTorch's, Keras' and Flax's names none is forgotten."""
 
 import importlib
 import pathlib
 import re
+from operator import attrgetter
 
+import jax
 import pytest
 from flax import linen, nnx
 
@@ -14,8 +16,8 @@ ROWS = [
     if line.startswith("| ") and not line.startswith("| PyTorch")
 ]
 ABOUT = re.compile(r"conv|pool|fold$|pad(\d.)?$|flatten$", re.IGNORECASE)
-# No operations on images: modules, helpers of modules, the inverse of a reshape.
-OTHERS = {"linen.pooling", "nnx.unflatten", "nnx.flatten", "nn.Unflatten"}
+# No operations on images: modules, helpers of modules, the inverse of a reshape, changes of kind.
+OTHERS = {"linen.pooling", "nnx.unflatten", "nnx.flatten", "nn.Unflatten", "ops.convert_to_numpy", "ops.convert_to_tensor"}
 
 
 def names(column):
@@ -52,11 +54,39 @@ def test_every_function_and_layer_of_ours_is_in_the_table():
     assert {f"convlab.nnx.{n}" for n in layers & vars(convlab.linen).keys()} <= names(3)
 
 
-def test_no_name_of_flax_is_forgotten():
+def unknown(column, **spaces):
+    """What the column says of these modules that they do not have."""
+
+    def known(name):
+        space, *path = name.split(".")
+        return space not in spaces or bool(attrgetter(".".join(path))(spaces[space]))
+
+    def missing(name):
+        try:
+            return not known(name)
+        except AttributeError:
+            return True
+
+    return {name for name in names(column) if "." in name and missing(name)}
+
+
+def test_flaxs_names_are_all_there_and_exist():
     assert named(nnx, "nnx") | named(linen, "linen") <= names(2)
+    assert not unknown(2, nnx=nnx, linen=linen, lax=jax.lax, jnp=jax.numpy)
 
 
-def test_no_name_of_pytorch_is_forgotten():
+def test_pytorchs_names_are_all_there_and_exist():
     torch = pytest.importorskip("torch")
     given = {n for n in named(torch.nn, "nn") if n.split(".")[1][0].isupper()}
     assert given | named(torch.nn.functional, "F") <= names(0)
+    assert not unknown(0, nn=torch.nn, F=torch.nn.functional)
+
+
+def test_kerass_names_are_all_there_and_exist():
+    keras = pytest.importorskip("keras")
+    layers = {name.removeprefix("layers.") for name in named(keras.layers, "layers")}
+    operations = {n for space in ("ops", "ops.image") for n in named(attrgetter(space)(keras), space)}
+    assert layers | operations <= names(1)
+    assert not unknown(1, ops=keras.ops)
+    former = {"LocallyConnected1D", "LocallyConnected2D"}  # Keras 2
+    assert not {n for n in names(1) - former if n[0].isupper() and not hasattr(keras.layers, n)}
