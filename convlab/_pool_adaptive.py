@@ -296,7 +296,8 @@ def fractional_max_pool(
         >>> fractional_max_pool(x, 2, output_shape=3, samples=jnp.full((1, 1, 1), 0.4)).ravel().tolist()
         [4.0, 3.0, 3.0]
 
-    Equals `torch.nn.functional.fractional_max_pool2d` with the same samples.
+    Equals `torch.nn.functional.fractional_max_pool2d` with the same samples; those of 16 bits are taken to float32, where
+    PyTorch rounds every step of its sequence to 16 bits.
     Source: Graham, "Fractional max-pooling", arXiv 1412.6071.
     """
     x, window = read(x, window_shape, 1, "VALID")
