@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: lenet mnist test lint clean
+.PHONY: lenet mnist test lint docs clean
 
 lenet: $(VENV)/.examples  ## LeNet on scikit-learn's digits: no download, under a minute
 	$(RUN) examples/mnist/train.py train --data digits
@@ -13,6 +13,9 @@ mnist: $(VENV)/.examples  ## LeNet on MNIST, downloaded once
 
 test: $(VENV)/.test
 	$(RUN) -m pytest
+
+docs: $(VENV)/.docs  ## the documentation, as pages in site/ that open without a server
+	$(RUN) -m mkdocs build --strict --quiet
 
 lint: $(VENV)/.test $(VENV)/.lint
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
