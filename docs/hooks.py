@@ -67,12 +67,23 @@ def layers() -> str:
     for name, layer in sorted(vars(nnx).items()):
         if inspect.isclass(layer) and hasattr(linen, name) and layer.__module__.startswith("convlab"):
             said = inspect.cleandoc(layer.__doc__).split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
-            rows.append(f"| **`{name}`** | {said} | {_arguments(layer)} |")
+            of = re.match(r"`(convlab\.\w+)` as a layer", said)
+            page = next((p for p in REFERENCE if of and f"::: {of[1]}\n" in p.read_text()), None)
+            if page:
+                said = f"[`{of[1]}`]({page.name}#{of[1]})" + said.removeprefix(f"`{of[1]}`")
+            documented = (
+                f"[`{name}`](#convlab.nnx.{name})" if f"::: convlab.nnx.{name}\n" in LAYERS.read_text() else f"`{name}`"
+            )
+            rows.append(f"| {documented} | {said} | {_arguments(layer) if '#' not in documented else 'see below'} |")
     return "\n".join(rows)
 
 
+LAYERS = ROOT / "docs/reference/layers.md"
+REFERENCE = sorted((ROOT / "docs/reference").glob("*.md"))
+
+
 def _arguments(layer: type) -> str:
-    parameters = [p for p in inspect.signature(layer).parameters.values() if p.name not in ("self", "rngs")]
+    parameters = [p for p in inspect.signature(layer.__init__).parameters.values() if p.name not in ("self", "rngs")]
     return ", ".join(f"`{p.name}`" if p.default is p.empty else f"`{p.name}={_short(p.default)}`" for p in parameters)
 
 
@@ -98,7 +109,7 @@ def notebooks() -> str:
     for path in refresh.NOTEBOOKS:
         title, _, text = nbformat.read(path, as_version=4).cells[0].source.partition("\n")
         about = text.strip().split("\n\n")[0].replace("\n", " ")
-        rows.append(f"| **{title.lstrip('# ')}**<br>{about} | {refresh.badge(path.name)} |")
+        rows.append(f"| **{title.lstrip('# ')}**<br>{about} | [open in Colab]({refresh.address(path.name)}) |")
     return "\n".join(rows)
 
 

@@ -33,8 +33,13 @@ sys.path[:0] = [str(p) for p in (pathlib.Path("../examples/mnist"), pathlib.Path
 """
 
 
+def address(name: str) -> str:
+    """Where Colab opens a notebook."""
+    return f"{COLAB}/github/{REPOSITORY}/blob/{BRANCH}/notebooks/{name}"
+
+
 def badge(name: str) -> str:
-    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{REPOSITORY}/blob/{BRANCH}/notebooks/{name})"
+    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({address(name)})"
 
 
 def installation(text: str) -> str:

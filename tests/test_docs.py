@@ -10,6 +10,7 @@ import pytest
 
 import convlab
 import convlab.analysis
+import convlab.sharding
 import convlab.viz
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -38,6 +39,7 @@ def test_every_public_name_is_in_the_reference():
     pages = ("convolution.md", "pooling.md", "patches.md", "speed.md")
     assert set().union(*map(referenced, pages)) == {f"convlab.{name}" for name in convlab.__all__}
     assert referenced("analysis.md") == {f"convlab.analysis.{name}" for name in convlab.analysis.__all__}
+    assert referenced("sharding.md") == {f"convlab.sharding.{name}" for name in convlab.sharding.__all__}
     assert referenced("viz.md") == {f"convlab.viz.{name}" for name in convlab.viz.__all__}
 
 
