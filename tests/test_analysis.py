@@ -145,7 +145,12 @@ def test_a_gate_of_the_whole_image_sees_all_and_keeps_the_stride():
 
     field = analyze(gated, jnp.ones((1, 20, 1)))["mul"].field
     assert field.at((3,), (20,)) == (slice(0, 20),)
-    assert field.stride == (2,)
+    assert field.stride == (0,)
+
+
+def test_doubled_places_have_half_the_stride():
+    doubled = analyze(lambda x: convlab.conv(jnp.repeat(x, 2, 1), kernel(3), padding="VALID"), jnp.ones((1, 9, 1)))["conv"]
+    assert (doubled.field.size, doubled.field.stride) == ((2,), (0.5,))
 
 
 @pytest.mark.parametrize("size", [3, (2, 3)])
@@ -190,6 +195,19 @@ def test_multiply_adds_are_half_of_what_xla_counts(case):
     x = jnp.ones(image)
     cost = jax.jit(network).lower(x).cost_analysis()
     assert analyze(network, x).macs == cost["flops"] / 2
+
+
+def test_a_model_costs_what_xla_counts():
+    rngs = nnx.Rngs(0)
+    model = nnx.Sequential(
+        nnx.Conv(1, 4, (3, 3), strides=2, use_bias=False, rngs=rngs),
+        nnx.Conv(4, 8, (3, 3), feature_group_count=2, use_bias=False, rngs=rngs),
+        convlab.nnx.Flatten(),
+        nnx.Linear(8 * 8 * 8, 3, use_bias=False, rngs=rngs),
+    )
+    graph, state = nnx.split(model)
+    cost = jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(state, X).cost_analysis()
+    assert analyze(model, X).macs == cost["flops"] / 2
 
 
 def test_the_textbook_count_is_channels_times_kernel_times_output():

@@ -30,10 +30,11 @@ class Field:
 
     Attributes:
         size: places of the input that a place in the middle of the layer sees.
-        stride: places of the input between the fields of neighbours; a fraction after upsampling, 0 where all see the same.
+        stride: places of the input between the fields of neighbours; a fraction after upsampling, 0 where all see the same, or where
+            the fields of neighbours do not follow each other, as after a flatten.
         offset: where the field of place 0 begins; negative in the padding.
-        intervals: for each place along the axis the (first, last) place of the input, not clipped to it; one pair where all
-            see the same.
+        intervals: for each place along the axis the (first, last) place of the input, not clipped to it; where the stride is 0
+            one pair for all of them.
     """
 
     size: tuple[int, ...]
@@ -168,7 +169,8 @@ def _along(span: Span, n: int) -> tuple[int, Fraction, Fraction, tuple[tuple[int
     sizes = np.where(first == EMPTY, 0, last - first + 1)
     period = min(span.stride.denominator, len(sizes))  # of the phases of a transposed convolution
     start = (len(sizes) - period) // 2
-    middle = start + int(sizes[start : start + period].argmax())
+    among = range(start, start + period)
+    middle = max(among, key=lambda place: (sizes[place], -(span.stride * place).denominator))
     offset = int(first[middle]) - span.stride * middle
     return int(sizes[middle]), span.stride, Fraction(offset), tuple(zip(first.tolist(), last.tolist()))
 

@@ -202,10 +202,11 @@ def _bound(eqn: Any, arrays: Sequence[Any]) -> np.ndarray:
     if name in NUMPY:  # the frequent ones, without a compilation for every shape
         return NUMPY[name](p, *arrays)
     import jax.numpy as jnp
+    from jax.lax import GatherScatterMode
 
     params = eqn.primitive.get_bind_params(p)
-    if "fill_value" in params:  # of a gather: a place outside depends on nothing
-        params |= {"fill_value": None}
+    if name == "gather":  # a place outside sees no more than the border
+        params |= {"mode": GatherScatterMode.CLIP, "fill_value": None}
     operands = [jnp.asarray(a, jnp.int32) if isinstance(a, np.ndarray) and a.dtype == np.int64 else a for a in arrays]
     result = eqn.primitive.bind(*operands, **params)
     return np.asarray(result[0] if eqn.primitive.multiple_results else result, np.int64)

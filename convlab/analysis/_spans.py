@@ -32,9 +32,8 @@ class Span:
         first, last = narrowed(first), narrowed(last)
         varying = [i for i, sizes in enumerate(zip(first.shape, last.shape)) if max(sizes) > 1]
         if axis is None and len(varying) == 1:
-            axis = varying[0]
-            centres = np.moveaxis(first + last, axis, 0).reshape(-1)
-            stride = Fraction(int(centres[-1] - centres[0]), 2 * (len(centres) - 1))
+            stride = regular(np.moveaxis(first + last, varying[0], 0).reshape(-1))
+            axis = varying[0] if stride else None
         return cls(first, last, axis, Fraction(stride))
 
     @classmethod
@@ -43,6 +42,17 @@ class Span:
         shape = (1,) * ndim
         first, last = min(int(s.first.min()) for s in spans), max(int(s.last.max()) for s in spans)
         return cls(np.full(shape, first), np.full(shape, last), None, Fraction(0))
+
+
+def regular(sums: np.ndarray) -> Fraction:
+    """By how much neighbouring intervals move, from their `first + last`; 0 if they do not move on regularly."""
+    for period in range(1, min(len(sums) // 2, 64) + 1):
+        steps = sums[period:] - sums[:-period]
+        if (steps == steps[0]).all():
+            return Fraction(int(steps[0]), 2 * period)
+    stride = Fraction(int(sums[-1] - sums[0]), 2 * (len(sums) - 1))  # as of windows of uneven size
+    off = sums - sums[0] - 2 * float(stride) * np.arange(len(sums))
+    return stride if abs(off).max() <= 2 else Fraction(0)
 
 
 def narrowed(ends: np.ndarray) -> np.ndarray:
@@ -65,7 +75,11 @@ def hull(spans: Sequence[Span]) -> Span:
     leading = next((s for s in spans if s.axis is not None and s.stride), spans[0])
     first = functools.reduce(np.minimum, (s.first for s in spans))
     last = functools.reduce(np.maximum, (s.last for s in spans))
-    return Span.of(first, last, leading.axis, leading.stride)
+    joined = Span.of(first, last, leading.axis, leading.stride)
+    if leading.axis is None or leading.first.shape[leading.axis] == 1:
+        return joined
+    still = joined.first.shape[leading.axis] == joined.last.shape[leading.axis] == 1
+    return Span(joined.first, joined.last, None, Fraction(0)) if still else joined
 
 
 def reduced(span: Span, axes: Sequence[int], keep: bool = False) -> Span:
@@ -97,8 +111,8 @@ def _probe(span: Span, shape: Sequence[int], move: Callable) -> tuple[int | None
     varying = [i for i, size in enumerate(taken.shape) if size > 1]
     if len(varying) != 1:
         return None, Fraction(0)
-    step = int(np.median(np.diff(taken.reshape(-1))))
-    return (varying[0], step * span.stride) if step else (None, Fraction(0))
+    steps = np.diff(taken.reshape(-1))
+    return (varying[0], int(steps[0]) * span.stride) if (steps == steps[0]).all() else (None, Fraction(0))
 
 
 @dataclasses.dataclass(frozen=True)
