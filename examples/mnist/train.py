@@ -6,6 +6,8 @@
     python train.py train --resume              goes on with the newest run
     python train.py eval                        the newest run's accuracy, class by class
     python train.py predict IMAGE.png           what the newest run sees in a picture
+    python train.py export lenet.stablehlo      the newest run for other programs; also .safetensors and PyTorch's .pt
+    python train.py serve                       a page in the browser on which to draw a digit
 
 Exit codes: 0 done, 2 something that you can mend (one line on stderr says what), 130 and 143 interrupted but saved.
 """
@@ -83,7 +85,7 @@ NUMBERS = {
 
 def parser() -> Parser:
     result = Parser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = result.add_subparsers(dest="command", required=True, metavar="train|eval|predict")
+    commands = result.add_subparsers(dest="command", required=True, metavar="train|eval|predict|export|serve")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text)
@@ -111,7 +113,15 @@ def parser() -> Parser:
     evaluate.add_argument("--data-dir", type=pathlib.Path, help="where the data lie now, if they were moved")
     predict = command("predict", "classify a picture")
     predict.add_argument("image", type=pathlib.Path, metavar="IMAGE.png")
-    for one in (evaluate, predict):
+    predict.add_argument("--model", type=pathlib.Path, metavar="FILE", help="an exported model in the place of a run")
+    predict.add_argument("--data", choices=NAMES, default="mnist", help="what that model has learned (default: mnist)")
+    export = command("export", "write a trained LeNet for other programs")
+    export.add_argument("file", type=pathlib.Path, metavar="FILE", help="*.stablehlo, *.safetensors or *.pt (PyTorch)")
+    serve = command("serve", "draw a digit in the browser and see what the network makes of it")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    port = number(int, "an integer from 0 to 65535", lambda value: 0 <= value < 65536)
+    serve.add_argument("--port", type=port, default=8000, help="default: 8000; 0: any that is free")
+    for one in (evaluate, predict, export, serve):
         one.add_argument("--epoch", type=POSITIVE, help="which checkpoint (default: the newest)")
     return result
 
@@ -235,13 +245,28 @@ def evaluate(given: argparse.Namespace) -> int:
 def predict(given: argparse.Namespace) -> int:
     from lenet import runner
 
-    return runner.predict(given.workdir or workdir.newest(), given.image, given.epoch)
+    return runner.predict(given.workdir, given.image, given.epoch, given.model, given.data)
+
+
+def export(given: argparse.Namespace) -> int:
+    from lenet import runner
+
+    return runner.export(given.workdir or workdir.newest(), given.file, given.epoch)
+
+
+def serve(given: argparse.Namespace) -> int:
+    from lenet import runner
+
+    return runner.serve(given.workdir or workdir.newest(), given.epoch, given.host, given.port)
+
+
+COMMANDS = {"train": train, "eval": evaluate, "predict": predict, "export": export, "serve": serve}
 
 
 def main(arguments: list[str] | None = None) -> int:
     try:
         given = parser().parse_args(arguments)
-        return {"train": train, "eval": evaluate, "predict": predict}[given.command](given)
+        return COMMANDS[given.command](given)
     except UserError as error:
         print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

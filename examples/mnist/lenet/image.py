@@ -30,6 +30,15 @@ def read(path: pathlib.Path, written: bool) -> np.ndarray:
         return pixels
     if not written:
         return _scale(pixels, (SIZE, SIZE))
+    return centred(pixels, path)
+
+
+def centred(pixels: np.ndarray, path: pathlib.Path | str = "the drawing") -> np.ndarray:
+    """The digit in `pixels`, light on dark, in a frame of `(28, 28)` as MNIST's are.
+
+    Raises:
+        UserError: there is none.
+    """
     return _centre(_cut_out(pixels, path))
 
 
@@ -49,7 +58,7 @@ def _open(path: pathlib.Path) -> np.ndarray:
         raise UserError(f"{path} is no readable image ({type(error).__name__}); PNG or JPEG would do") from error
 
 
-def _cut_out(pixels: np.ndarray, path: pathlib.Path) -> np.ndarray:
+def _cut_out(pixels: np.ndarray, path: pathlib.Path | str) -> np.ndarray:
     ink = pixels > max(32, pixels.max() // 3)
     if not ink.any():
         raise UserError(f"{path} shows no digit: the picture is blank")

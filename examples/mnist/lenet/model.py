@@ -33,7 +33,7 @@ class LeNet(nnx.Module):
         # The pool goes before ReLU: the result is the same, and ReLU has a quarter of the work.
         x = nnx.relu(convlab.max_pool(self.conv1(images), (2, 2), (2, 2)))
         x = nnx.relu(convlab.max_pool(self.conv2(x), (2, 2), (2, 2)))
-        x = nnx.relu(self.dense1(x.reshape(len(x), -1)))
+        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
         x = nnx.relu(self.dense2(x))
         return self.dense3(x)
 
@@ -47,7 +47,7 @@ class LinenLeNet(linen.Module):
         x = linen.relu(convlab.max_pool(x, (2, 2), (2, 2)))
         x = convlab.linen.Conv(16, (5, 5), padding="VALID", name="conv2")(x)
         x = linen.relu(convlab.max_pool(x, (2, 2), (2, 2)))
-        x = linen.relu(linen.Dense(120, name="dense1")(x.reshape(len(x), -1)))
+        x = linen.relu(linen.Dense(120, name="dense1")(x.reshape(x.shape[0], -1)))
         x = linen.relu(linen.Dense(84, name="dense2")(x))
         return linen.Dense(CLASSES, name="dense3")(x)
 

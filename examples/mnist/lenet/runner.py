@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import pathlib
 import signal
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from . import data, devices, engine, image, model, screen, tensorboard, workdir
+from . import data, devices, engine, exchange, image, model, page, screen, tensorboard, workdir
 from .checkpoint import Checkpoints
 from .errors import UserError, explained
 from .files import write_atomically
@@ -33,8 +34,8 @@ def cache_compilations() -> None:
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
 
 
-def class_names(config: workdir.Config) -> tuple[str, ...]:
-    return data.FASHION if config.data == "fashion-mnist" else tuple(map(str, range(data.CLASSES)))
+def class_names(name: str) -> tuple[str, ...]:
+    return data.FASHION if name == "fashion-mnist" else tuple(map(str, range(data.CLASSES)))
 
 
 class Interruption:
@@ -153,7 +154,7 @@ def _report(folder: pathlib.Path, training: Training, params: Any, history: list
     title = f"LeNet-5 on {config.data}: {100 * history[-1]['test_accuracy']:.2f} % after {len(history)} epochs"
     matrix = picture.confusion(labels, logits.argmax(-1), data.CLASSES)
     filters = np.asarray(params["conv1"]["kernel"])[:, :, 0]
-    content = picture.png(title, history, matrix, filters, images, labels, logits, class_names(config))
+    content = picture.png(title, history, matrix, filters, images, labels, logits, class_names(config.data))
     place = folder / "report.png"
     with explained(f"cannot write {place}"):
         write_atomically(place, content)
@@ -191,22 +192,43 @@ def evaluate(folder: pathlib.Path, data_dir: pathlib.Path | None, epoch: int | N
     logits = engine.logits_function(network.apply)(params, inputs[0])
     console = Console()
     matrix = confusion(samples.test_labels, np.asarray(logits).argmax(-1), data.CLASSES)
-    console.print(screen.classes(class_names(config), matrix))
+    console.print(screen.classes(class_names(config.data), matrix))
     line = f"test accuracy  {100 * accuracy:.2f} %, loss {loss:.4f}, of {folder} after epoch {epoch}"
     screen.print_line(console, line)
     return 0
 
 
-def predict(folder: pathlib.Path, path: pathlib.Path, epoch: int | None) -> int:
-    """Prints what a checkpoint sees in a picture."""
-    config = workdir.read_config(folder)
-    pixels = image.read(path, written=config.data != "fashion-mnist")
+def predict(folder: pathlib.Path | None, path: pathlib.Path, epoch: int | None, file: pathlib.Path | None, name: str) -> int:
+    """Prints what a checkpoint, or the exported model in `file`, sees in a picture; `name` is the data set of the latter."""
+    config = None if file else workdir.read_config(folder or workdir.newest())
+    name = name if file else config.data
+    pixels = image.read(path, written=name != "fashion-mnist")
     cache_compilations()
-    config, params, network, _ = _restored(folder, epoch)
-    chances = jax.nn.softmax(engine.logits_function(network.apply)(params, jnp.asarray(pixels)[None])[0])
-    console = Console()
+    if file:
+        logits = exchange.read(file)
+    else:
+        _, params, network, _ = _restored(folder or workdir.newest(), epoch)
+        logits = functools.partial(engine.logits_function(network.apply), params)
+    chances = np.asarray(jax.nn.softmax(logits(jnp.asarray(pixels)[None])[0]))
+    console, names = Console(), class_names(name)
     screen.print_line(console, screen.drawing(pixels))
-    console.print(screen.probabilities(class_names(config), np.asarray(chances)))
+    console.print(screen.probabilities(names, chances))
     best = int(chances.argmax())
-    screen.print_line(console, f"{path}: {class_names(config)[best]} ({100 * float(chances[best]):.2f} %)")
+    screen.print_line(console, f"{path}: {names[best]} ({100 * float(chances[best]):.2f} %)")
+    return 0
+
+
+def export(folder: pathlib.Path, file: pathlib.Path, epoch: int | None) -> int:
+    """Writes a checkpoint's averaged parameters for other programs."""
+    _, params, _, epoch = _restored(folder, epoch)
+    exchange.write(file, params)
+    screen.print_line(Console(), f"{file}: {folder} after epoch {epoch}, {file.stat().st_size:,} bytes")
+    return 0
+
+
+def serve(folder: pathlib.Path, epoch: int | None, host: str, port: int) -> int:
+    """Serves the page on which a person draws a digit, until interrupted."""
+    config, params, network, epoch = _restored(folder, epoch)
+    cache_compilations()
+    page.serve(params, class_names(config.data), config.data != "fashion-mnist", host, port, f"{folder} after epoch {epoch}")
     return 0
