@@ -56,7 +56,7 @@ def parameters(folder, epoch):
 
 
 def test_two_processes_train_what_one_trains(cache, tmp_path):
-    options = "train", "--data", "digits", "--batch-size", "64", "--shift", "0.5"
+    options = "train", "--data", "digits", "--batch-size", "64"
     assert program.main([*options, "--epochs", "2", "--workdir", str(tmp_path / "one")]) == 0
     for epochs, more in ((1, ()), (2, ("--resume",))):  # the second time from the first one's checkpoint
         codes, errors = in_two_processes(*options, "--epochs", epochs, "--workdir", tmp_path / "two", *more)

@@ -72,11 +72,12 @@ def sample(images: jax.Array, where: jax.Array) -> jax.Array:
     padded = jnp.pad(images, ((0, 0), (2, 3), (2, 3)))
     corners = [padded[:, i : width + i, j : width + j] for i in (0, 1) for j in (0, 1)]
     packed = jax.lax.bitcast_convert_type(jnp.stack(corners, -1), jnp.uint32).reshape(len(images), -1)
-    row, column = where.astype(jnp.int32)
-    index = (row * width + column).reshape(len(images), -1)
+    # The weights are taken from the corner that is looked up: computed twice, a place next to a pixel may round both ways.
+    corner = jax.lax.optimization_barrier(where.astype(jnp.int32))
+    index = (corner[0] * width + corner[1]).reshape(len(images), -1)
     packed, index = jax.lax.optimization_barrier((packed, index))
     found = jax.lax.optimization_barrier(jnp.take_along_axis(packed, index, 1, mode="promise_in_bounds"))
     found = found.reshape(where.shape[1:])
-    a, b = where - jnp.floor(where)
-    corner = [((found >> bits) & 255).astype(jnp.float32) for bits in (0, 8, 16, 24)]
-    return (1 - a) * ((1 - b) * corner[0] + b * corner[1]) + a * ((1 - b) * corner[2] + b * corner[3])
+    a, b = where - corner
+    shade = [((found >> bits) & 255).astype(jnp.float32) for bits in (0, 8, 16, 24)]
+    return (1 - a) * ((1 - b) * shade[0] + b * shade[1]) + a * ((1 - b) * shade[2] + b * shade[3])
