@@ -135,9 +135,15 @@ def _orbax() -> Any:
 def _checkpointer() -> Any:
     """Of the first process alone, which has the whole state; the others do not wait for it."""
     ocp = _orbax()
-    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
-    several = {"multiprocessing_options": alone} if jax.process_count() > 1 else {}
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**several), **several)
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}, barrier_sync_key_prefix="lenet")
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
+        state=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+        record=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+    )
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _reason(error: Exception) -> str:
