@@ -51,8 +51,9 @@ def test_an_answer(port):
     assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-4)
     shapes = {layer["name"]: np.shape(layer["maps"]) for layer in answer["layers"]}
     assert shapes["input"] == (1, 28, 28) and shapes["conv1"] == (6, 28, 28) and shapes["pool2"] == (16, 5, 5)
+    assert list(shapes) == ["input", *page.SHOWN]
     for layer in answer["layers"]:
-        assert 0 <= np.min(layer["maps"]) and 100 < np.max(layer["maps"]) <= 255, layer["name"]
+        assert np.min(layer["maps"]) >= 0 and 100 < np.max(layer["maps"]) <= 255, layer["name"]
 
 
 def test_an_empty_drawing_has_an_answer(port):

@@ -25,6 +25,7 @@ from .errors import UserError
 
 PAGE = pathlib.Path(__file__).with_name("page.html")
 PIXELS = SIZE * SIZE
+SHOWN = ("conv1", "pool1", "conv2", "pool2", "dense1", "dense2")
 PATIENCE = 10  # seconds for a request to arrive
 
 
@@ -49,8 +50,8 @@ def look(params: Any, names: Sequence[str], written: bool, pixels: np.ndarray) -
     if written and pixels.max() > 32:
         pixels = image.centred(pixels)
     found = jax.tree.map(np.asarray, layers(params, jnp.asarray(pixels)[None]))
-    chances = np.asarray(jax.nn.softmax(found.pop("dense3")[0]), float)
-    maps = [{"name": name, "maps": _shades(values[0])} for name, values in found.items()]
+    chances = np.asarray(jax.nn.softmax(found["dense3"][0]), float)
+    maps = [{"name": name, "maps": _shades(found[name][0])} for name in SHOWN]
     return {
         "classes": list(names),
         "probabilities": chances.round(6).tolist(),
