@@ -107,7 +107,7 @@ def max_pool(
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`; with `return_indices` also int32 indices of that shape, flat over the unpadded
-        spatial axes. Ties go to the first element, NaN wins; the gradient goes to the winner. A window of padding only gives
+        spatial axes. Ties go to the first element, NaN wins (the last, as in PyTorch); the gradient goes to the winner. A window of padding only gives
         -inf (the dtype's least value) without a gradient.
 
     Raises:

@@ -139,11 +139,11 @@ def _largest_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple[Array, Arr
 
 
 def _of_winner(x: Array, payload: Array, axis: int) -> Array:
-    """The payload of the first NaN along the axis, or of the first of the largest."""
+    """The payload of the last NaN along the axis, or of the first of the largest."""
     place = lax.broadcasted_iota(jnp.int32, x.shape, axis)
-    wins = (x == jnp.max(x, axis, keepdims=True)) | (x != x)
-    first = jnp.where(wins, place, x.shape[axis]).min(axis, keepdims=True)
-    return jnp.where(place == first, payload, 0).sum(axis, dtype=payload.dtype)
+    first = jnp.where(x == jnp.max(x, axis, keepdims=True), place, x.shape[axis]).min(axis, keepdims=True)
+    nan = jnp.where(x != x, place, -1).max(axis, keepdims=True)
+    return jnp.where(place == jnp.where(nan < 0, first, nan), payload, 0).sum(axis, dtype=payload.dtype)
 
 
 def _places_of_winners(x: Array, out: tuple[int, ...]) -> Array:

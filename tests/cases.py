@@ -57,11 +57,12 @@ FILLS = {
     "learned": lambda rng, n: rng.uniform(1, 3, size=n),
     "mask": lambda rng, n: rng.integers(0, 2, n).astype(float),
     "nan": with_one(np.nan),
+    "nans": lambda rng, n: np.where(rng.uniform(size=n) < 0.4, np.nan, distinct(rng, n)),
     "inf": with_one(np.inf),
     "mostly -inf": lambda rng, n: np.where(np.arange(n) < n // 3, distinct(rng, n), -np.inf),
 }
 # Finite differences tell no derivative there.
-KINKED = {"ties", "zeros", "ones", "hundreds", "nan", "inf", "mostly -inf"}
+KINKED = {"ties", "zeros", "ones", "hundreds", "nan", "nans", "inf", "mostly -inf"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +270,7 @@ def extremes(function):
         *pools(function),
         *padded(function),
         *(case(function, f"{fill}, with indices", image, fill=fill, window_shape=(3, 2), strides=2, padding=((1, 1), (1, 0)),
-               return_indices=True) for fill in ("distinct", "ties", "nan", "inf", "mostly -inf")),
+               return_indices=True) for fill in ("distinct", "ties", "nan", "nans", "inf", "mostly -inf")),
         case(function, "wrapped, with indices", image, window_shape=(4, 2), strides=2, padding="CIRCULAR", return_indices=True),
         case(function, "mirrored, overhang, with indices", image, fill="ties", window_shape=(3, 2), strides=(2, 3), padding="REFLECT",
              ceil_mode=True, return_indices=True),
@@ -336,11 +337,13 @@ OTHERS = [
     case("adaptive_avg_pool", "an int, bytes", (2, 5, 4, 1), output_shape=2, dtype="uint8"),
     case("adaptive_avg_pool", "bfloat16", (1, 64, 32, 1), output_shape=1, fill="ones", dtype="bfloat16"),
     *(case("adaptive_max_pool", f"indices, {fill}", (2, 1, 7, 5, 2), fill=fill, output_shape=(3, 4), return_indices=True)
-      for fill in ("distinct", "ties", "nan", "mostly -inf")),
+      for fill in ("distinct", "ties", "nan", "nans", "mostly -inf")),
     case("adaptive_max_pool", "larger than the input, and None", (2, 3, 4, 2), output_shape=(5, None)),
     case("adaptive_max_pool", "one axis, int32", (2, 5, 2), output_shape=3, dtype="int32"),
     case("adaptive_max_pool", "empty batch", (0, 5, 4, 2), output_shape=2),
     case("fractional_max_pool", "two axes", (2, 7, 6, 2), window_shape=(2, 3), output_shape=(3, 2),
+         samples=Array((2, 2, 2), "samples"), return_indices=True),
+    case("fractional_max_pool", "NaN", (2, 7, 6, 2), window_shape=(2, 3), output_shape=(3, 2), fill="nans",
          samples=Array((2, 2, 2), "samples"), return_indices=True),
     case("fractional_max_pool", "a ratio, one axis, no batch axis", (9, 2), window_shape=(2,), output_ratio=(0.5,),
          samples=Array((2, 1), "samples")),

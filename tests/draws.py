@@ -23,6 +23,13 @@ def numbers(draw, shape):
     return (rng.permutation(count).reshape(shape) - count / 2 + 0.3) / max(count, 1) * 4
 
 
+def odd(draw, x, kinds=("distinct", "ties", "nan", "-inf")):
+    """Sometimes with ties, NaN or infinities; a maximum has its gradient there too."""
+    kind = draw(st.sampled_from(["distinct", *kinds]))
+    some = np.random.default_rng(draw(st.integers(0, 99))).uniform(size=x.shape) < 0.4
+    return {"distinct": x, "ties": np.round(x), "nan": np.where(some, np.nan, x), "-inf": np.where(some, -np.inf, x)}[kind]
+
+
 def reach(size, dilation):
     return tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
 
@@ -84,7 +91,9 @@ def pooled(draw, rank, dilated=False, padded=True):
 def max_pool(draw):
     x, size, strides, padding, dilation = pooled(draw, draw(st.integers(1, 3)), dilated=True)
     options = dict(window_shape=size, strides=strides, padding=padding, window_dilation=dilation)
-    return (x,), options | dict(ceil_mode=draw(st.booleans()), return_indices=True)
+    # of a window of -inf in three axes, PyTorch's index lies outside of the window
+    kinds = ("distinct", "ties", "nan", "-inf")[: 3 if len(size) == 3 else 4]
+    return (odd(draw, x, kinds),), options | dict(ceil_mode=draw(st.booleans()), return_indices=True)
 
 
 @st.composite
@@ -120,7 +129,7 @@ def adaptive_avg_pool(draw):
 @st.composite
 def adaptive_max_pool(draw):
     (x,), options = draw(adaptive_avg_pool())
-    return (x,), options | dict(return_indices=True)
+    return (odd(draw, x),), options | dict(return_indices=True)
 
 
 @st.composite
@@ -131,7 +140,7 @@ def fractional_max_pool(draw):
     batch, c = draw(BATCHES), draw(st.integers(1, 2))
     samples = np.random.default_rng(draw(st.integers(0, 99))).uniform(size=(*batch, c, rank))
     options = dict(window_shape=size, output_shape=out, return_indices=True)
-    return (numbers(draw, (*batch, *spatial, c)),), options | dict(samples=samples)
+    return (odd(draw, numbers(draw, (*batch, *spatial, c))),), options | dict(samples=samples)
 
 
 @st.composite

@@ -42,8 +42,15 @@ def lowest(dtype, sign=1):
     return (0 if sign > 0 else -1) if dtype.kind == "b" else -np.inf
 
 
+def winner(w, real=True):
+    """Which of the taps wins: the first of the largest that are `real`, but the last NaN before everything."""
+    first = (real & (w == w.max(-2, keepdims=True))).argmax(-2)
+    last_nan = w.shape[-2] - 1 - (w != w)[..., ::-1, :].argmax(-2)
+    return np.where((w != w).any(-2), last_nan, first)
+
+
 def extreme(sign, x, geometry, return_indices):
-    """The largest of `sign * x`: the first of equals, a NaN before everything."""
+    """The largest of `sign * x`."""
     x = np.asarray(x)
     low = lowest(x.dtype, sign)
     w = view(sign * wide(x), *geometry, fill=(low, low))
@@ -51,8 +58,7 @@ def extreme(sign, x, geometry, return_indices):
     if not return_indices:
         return y
     home = view(positions(x, rank_of(x, geometry[0])), *geometry, fill=(-1, -1))
-    wins = (home >= 0) & ((w == w.max(-2, keepdims=True)) | (w != w))
-    tap = wins.argmax(-2)[..., None, :]
+    tap = winner(w, home >= 0)[..., None, :]
     return y, np.take_along_axis(np.broadcast_to(home, w.shape), tap, -2)[..., 0, :]
 
 
@@ -181,8 +187,7 @@ def adaptive_avg_pool(x, output_shape):
 
 
 def first_max(elements, inside):
-    wins = (elements == elements.max(-2, keepdims=True)) | (elements != elements)
-    return inside[wins.argmax(-2)]
+    return inside[winner(elements)]
 
 
 def adaptive_max_pool(x, output_shape, *, return_indices=False):

@@ -191,10 +191,11 @@ def test_the_first_of_equals_gets_the_gradient(name, options):
 @pytest.mark.parametrize("name", ["max_pool", "min_pool"])
 def test_a_nan_gets_the_gradient(name):
     function = getattr(convlab, name)
-    x = jnp.array([1.0, jnp.nan, 3.0, 2.0]).reshape(1, 4, 1)
-    backward = jax.grad(lambda x: function(x, 2, 2).sum())(x)
-    np.testing.assert_array_equal(backward[0, :2, 0], [0, 1])
-    assert backward[0, 2:].sum() == 1
+    x = jnp.array([jnp.nan, 1.0, jnp.nan, 3.0, 2.0, 1.0]).reshape(1, 6, 1)
+    for size in (3, 6):
+        backward = jax.grad(lambda x: function(x, size, size).sum())(x)
+        np.testing.assert_array_equal(backward[0, :3, 0], [0, 0, 1])
+        assert backward.sum() == 6 // size
 
 
 @pytest.mark.parametrize(

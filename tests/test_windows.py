@@ -52,7 +52,7 @@ def loop(x, dx, dy, spec, kind):
             total[out] += x[place]
             spread[place] += dy[out]
             better = x[place] > best[out] if kind == "max" else x[place] < best[out]
-            if winner[out] < 0 or better or (np.isnan(x[place]) and not np.isnan(best[out])):
+            if winner[out] < 0 or better or np.isnan(x[place]):
                 best[out], winner[out], tangent[out], won = x[place], number, dx[place], place
         if winner[out] >= 0:
             cotangent[won] += dy[out]

@@ -181,10 +181,10 @@ def window_max(x, *, reducer: Reducer, window_dimensions, window_strides, paddin
 
 
 def _beats(x, best, reducer: Reducer):
-    """Where `x`, later in the window, takes the place of `best`: only if better, or the first NaN."""
+    """Where `x`, later in the window, takes the place of `best`: only if better, or a NaN; as in PyTorch the last NaN wins."""
     better = x > best if reducer == "max" else x < best
     if jnp.issubdtype(x.dtype, jnp.floating):
-        better |= (x != x) & (best == best)
+        better |= x != x
     return better
 
 
