@@ -43,6 +43,10 @@ def _few(p: Problem) -> bool:
     return p.groups == 1 and p.channels * p.features <= 16 and math.prod(p.window) <= 25
 
 
+def _lone(p: Problem) -> bool:
+    return p.channels == 1 and (p.features == 1 or p.rank == 1)
+
+
 def _first_layer(p: Problem) -> bool:
     return p.channels == 1 and 1 < p.features <= 8 and 16 <= math.prod(p.window) <= 64
 
@@ -90,7 +94,7 @@ FORWARD = (
 )
 KERNEL_GRADIENT = (
     ("phases", "a dilated input: the mirrored strided convolution", _strided_gradient),
-    ("lax", "one channel in and out: XLA's own loop nest", lambda p: p.channels == p.features == 1),
+    ("lax", "one channel, in and out or along a sequence: XLA's own loop nest", _lone),
     ("taps", "depthwise, strided or a large image: fused sums", _short_sums),
     ("taps", "groups of a channel or two: fused sums", _thin),
     ("lax", "a long dilated sequence: XLA's own loop nest", _long_dilated),

@@ -92,6 +92,9 @@ def _number(stage: Stage, taps: Sequence[Any]) -> Any:
 
 
 def _fold(x: jax.Array, axis: Axis, combine: Callable, fill) -> jax.Array:
+    if axis.size == 1:  # a global pool's gradient: what sees the one place has its value
+        sees = np.expand_dims(axis.real.any(axis=1), _others(x, (axis,)))
+        return jnp.where(sees, x, jnp.asarray(fill, x.dtype))
     return _over_windows(x, (axis,), fill, lambda taps, _: functools.reduce(combine, [values for _, values in taps]))
 
 
@@ -157,7 +160,7 @@ def window_sum(x, *, window_dimensions, window_strides, padding, base_dilation, 
     wide = jnp.float32 if x.dtype in (jnp.bfloat16, jnp.float16) else x.dtype
     y = x.astype(wide)
     for axis in axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
-        if axis.base > 1 and axis.stride == 1:
+        if axis.base > 1 and axis.stride == 1 and axis.size > 1:
             y = _back([y], (axis.mirrored,), lambda y, taps: y if (taps >= 0).all() else jnp.where(taps >= 0, y, 0))
         else:
             y = _fold(y, axis, lax.add, 0)
