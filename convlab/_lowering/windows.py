@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .axis import Axis, axes
+from .axis import MOST_RUNS, Axis, axes
 
 Reducer = Literal["max", "min"]
 Taps = list[tuple[int, jax.Array]]
@@ -95,6 +95,8 @@ def _fold(x: jax.Array, axis: Axis, combine: Callable, fill) -> jax.Array:
     if axis.size == 1:  # a global pool's gradient: what sees the one place has its value
         sees = np.expand_dims(axis.real.any(axis=1), _others(x, (axis,)))
         return jnp.where(sees, x, jnp.asarray(fill, x.dtype))
+    if axis.runs is not None and axis.reach > axis.stride and axis.window > MOST_RUNS:
+        x = stored(x)
     return _over_windows(x, (axis,), fill, lambda taps, _: functools.reduce(combine, [values for _, values in taps]))
 
 
