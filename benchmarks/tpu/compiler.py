@@ -1,0 +1,72 @@
+"""The TPU's compiler on a machine without a TPU: `pip install libtpu` is all it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+# Read when libtpu is loaded: no search for a TPU in the cloud, several processes at a time, a quiet log.
+SETTINGS = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "JAX_PLATFORMS": "cpu",
+}
+for name, value in SETTINGS.items():
+    os.environ.setdefault(name, value)
+
+import jax  # noqa: E402  after the settings
+from jax.experimental import topologies  # noqa: E402
+
+HERE = jax.P()
+
+
+def available() -> bool:
+    return importlib.util.find_spec("libtpu") is not None
+
+
+@functools.cache
+def mesh(slice_name: str = "v5e:2x2", count: int | None = None) -> jax.sharding.Mesh:
+    """The chips of a pod slice, or its first `count`, along one axis called "data"."""
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=slice_name).devices[:count]
+    return jax.sharding.Mesh(devices, ("data",))
+
+
+def lower(function: Callable, *shapes: Any, on: jax.sharding.Mesh | None = None, specs: Any = None) -> Any:
+    """`function` lowered for a TPU: for one chip, or for the chips of `on` with arguments split by `specs`."""
+    on = on or mesh(count=1)
+    shardings = jax.tree.map(lambda spec: jax.NamedSharding(on, spec), HERE if specs is None else specs)
+    return jax.jit(function, in_shardings=shardings).lower(*shapes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """By the compiler's own account: operations, bytes moved to and from the chip's memory, bytes held between its instructions."""
+
+    flops: float
+    bytes: float
+    temporary: int
+
+
+_known: dict[str, Estimate] = {}
+
+
+def estimate(function: Callable, *shapes: Any) -> Estimate:
+    """The estimate for one chip. Equal programs are compiled once."""
+    lowered = lower(function, *shapes)
+    text = re.sub(r"module @\S+", "module", lowered.as_text())
+    if text not in _known:
+        compiled = lowered.compile()
+        cost = compiled.cost_analysis()
+        temporary = compiled.memory_analysis().temp_size_in_bytes
+        _known[text] = Estimate(cost.get("flops", 0.0), cost.get("bytes accessed", 0.0), temporary)
+    return _known[text]

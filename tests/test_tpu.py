@@ -1,0 +1,214 @@
+"""What XLA's compiler for TPU makes of convlab, on a machine without a TPU: that it compiles, and what it is estimated to cost."""
+
+import importlib.util
+import math
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("libtpu") is None:
+    pytest.skip("libtpu, the compiler for TPU, is not installed", allow_module_level=True)
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "benchmarks" / "tpu"), str(ROOT / "examples" / "mnist")]
+
+import cases  # noqa: E402
+import compiler  # noqa: E402
+import estimates  # noqa: E402
+import flax  # noqa: E402
+import layers_jax  # noqa: E402
+import suite  # noqa: E402
+import test_modules  # noqa: E402
+from lenet import engine, model  # noqa: E402
+
+import convlab  # noqa: E402
+import convlab.linen  # noqa: E402
+import convlab.nnx  # noqa: E402
+from convlab import sharding  # noqa: E402
+
+P = jax.P
+DTYPES = ("float32", "bfloat16")
+
+
+def of_dtype(array, dtype):
+    array = np.asarray(array)
+    return jax.ShapeDtypeStruct(array.shape, dtype if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype)
+
+
+def with_gradients(function):
+    """Values and gradients of all floating arguments, each under the weight of its own output."""
+
+    def both(*args):
+        floats = [i for i, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating)]
+
+        def total(*chosen):
+            outputs = function(*(dict(zip(floats, chosen)).get(i, a) for i, a in enumerate(args)))
+            leaves = [y for y in jax.tree.leaves(outputs) if jnp.issubdtype(y.dtype, jnp.inexact)]
+            return sum((y.astype(jnp.float32) ** 2).sum() for y in leaves), outputs
+
+        return jax.value_and_grad(total, range(len(floats)), has_aux=True)(*(args[i] for i in floats))
+
+    return both
+
+
+def compile_both(function, arrays):
+    """One program for both dtypes."""
+    shapes = [[of_dtype(a, dtype) for a in arrays] for dtype in DTYPES]
+    return compiler.lower(lambda *given: [with_gradients(function)(*args) for args in given], *shapes).compile()
+
+
+# --- operations ---------------------------------------------------------------------------------------------------
+
+
+def option_kind(name, value):
+    """What about an option's value makes another program of it."""
+    if name == "padding" and not isinstance(value, str):
+        return name, "negative" if "-" in str(value) else "pads"
+    return name, value if isinstance(value, (str, bool)) or name == "norm_type" and math.isinf(value) else None
+
+
+def family(function):
+    """Those that share a window reduction share what its options make of it."""
+    return {"max_pool": "extremes", "min_pool": "extremes"}.get(function, "sums" if function.endswith("_pool") else function)
+
+
+def representatives():
+    """The rows of the table that bring a function, or a kind of option, that none before them has brought."""
+    seen = set()
+    for case in cases.CASES:
+        if case.dtype == np.float32 and case.smooth and 0 not in case.arrays[0].shape:
+            kinds = {case.function} | {(family(case.function), *option_kind(k, v)) for k, v in case.options.items()}
+            if kinds - seen:
+                seen |= kinds
+                yield case
+
+
+REPRESENTATIVES = list(representatives())
+
+
+def test_every_operation_has_a_representative():
+    operations = set(convlab.__all__) - {"Window", "accelerate", "explain", "conv_general_dilated"}
+    assert {case.function for case in REPRESENTATIVES} == operations
+
+
+@pytest.mark.parametrize("case", REPRESENTATIVES, ids=str)
+def test_operations(case):
+    compile_both(case.convlab, case.draw())
+
+
+def test_conv_general_dilated():
+    def function(x, k):
+        return convlab.conv_general_dilated(x, k, (2, 1), "SAME", rhs_dilation=(1, 2), feature_group_count=2)
+
+    compile_both(function, [np.zeros((2, 8, 16, 17), np.float32), np.zeros((6, 4, 3, 3), np.float32)])
+
+
+# --- modules ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", test_modules.PARAMETRISED, ids=lambda row: row[0])
+def test_layers_with_parameters(row):
+    name, made, options, arrays = row
+    layer = getattr(convlab.linen, name)(*made, **options)
+    other = getattr(convlab.nnx, name)(arrays[0].shape[-1], *made, **options, rngs=flax.nnx.Rngs(0))
+    graph, state = flax.nnx.split(other)
+    leaves, structure = jax.tree.flatten(flax.nnx.to_pure_dict(state))
+
+    def both_systems(*args):
+        parameters, inputs = jax.tree.unflatten(structure, args[: len(leaves)]), args[len(leaves) :]
+        flax.nnx.replace_by_pure_dict(state, parameters)
+        return layer.apply({"params": parameters}, *inputs), flax.nnx.merge(graph, state)(*inputs)
+
+    compile_both(both_systems, [*leaves, *arrays])
+
+
+@pytest.mark.parametrize("row", test_modules.OPERATIONS, ids=lambda row: row[0])
+def test_layers_without_parameters(row):
+    name, _, made, options, arrays, called = row
+    linen, nnx = (getattr(system, name)(*made, **options) for system in (convlab.linen, convlab.nnx))
+    key = called.get("key")
+    rest = {n: v for n, v in called.items() if n != "key"}
+
+    def both_systems(*arrays):
+        rngs = ({}, {}) if key is None else ({"rng": key}, {"rngs": key})
+        return linen.apply({}, *arrays, **rest, **rngs[0]), nnx(*arrays, **rest, **rngs[1])
+
+    compile_both(both_systems, arrays)
+
+
+# --- estimates ----------------------------------------------------------------------------------------------------
+
+LAYERS = (
+    "dense 3x3 stride 2 w3 s2 128 @56",
+    "stem w7 s2 3-64 @224",
+    "few channels w5 1-6 @28",
+    "depthwise w3 dw 32 @112",
+    "grouped w3 g32 128 @56",
+    "sequence w3 d8 64 @4096",
+    "volume w3 1-16 @64",
+    "transposed w4 s2 128-64 @16 b16",
+    "max pool w3 s2 64 @112",
+    "average pool w3 s2 128 @56",
+)
+
+
+@pytest.mark.parametrize("mode", estimates.MODES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_layer_is_estimated_above_flaxs(name, mode):
+    (case,) = (case for case in suite.cases() if f"{case['family']} {case['name']}".startswith(name))
+    found = estimates.estimates(case, mode, "float32")
+    ours, theirs = found["convlab"], found["flax"]
+    assert ours.flops <= 1.05 * theirs.flops
+    assert ours.bytes <= 1.05 * theirs.bytes
+    assert ours.temporary <= 1.05 * theirs.temporary + 2**16
+
+
+# --- many chips ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slice_name", ["v5e:2x2", "v5e:4x4", "v5e:8x8"])
+def test_lenet_learns_on_all_chips(slice_name):
+    """The example's epoch: each chip's part of every batch, and nothing is exchanged but means."""
+    mesh, network = compiler.mesh(slice_name), model.NETWORKS["nnx"]()
+    optimizer = engine.optimizer(1e-3, 0.9, 0.0, 4)
+    epoch = engine.epoch_function(network.apply, optimizer, engine.Recipe(512), mesh)
+    state = jax.eval_shape(lambda: engine.begin(network.init, optimizer, engine.random_key(0)))
+    images, labels = jax.ShapeDtypeStruct((2048, 28, 28), "uint8"), jax.ShapeDtypeStruct((2048,), "int32")
+    number = jax.ShapeDtypeStruct((), "uint32")
+    text = epoch.lower(state, images, labels, number, number).compile().as_text()
+    assert "all-reduce" in text and "all-gather" not in text and "all-to-all" not in text
+
+
+@pytest.mark.parametrize("slice_name", ["v5e:2x2", "v5e:4x4"])
+def test_a_batch_split_by_the_partitioner_stays_where_it_is(slice_name):
+    mesh, network = compiler.mesh(slice_name), model.NETWORKS["linen"]()
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    images, labels = jax.ShapeDtypeStruct((512, 28, 28, 1), "float32"), jax.ShapeDtypeStruct((512,), "int32")
+
+    def loss(params, images, labels):
+        return engine.cross_entropy(network.apply(params, images), labels).mean()
+
+    specs = (P(), P("data"), P("data"))
+    text = compiler.lower(jax.value_and_grad(loss), params, images, labels, on=mesh, specs=specs).compile().as_text()
+    assert "all-reduce" in text and "all-gather" not in text and "all-to-all" not in text
+
+
+@pytest.mark.parametrize("slice_name", ["v5e:2x2", "v5e:4x4"])
+def test_images_split_in_bands_exchange_their_edges(slice_name):
+    mesh = compiler.mesh(slice_name)
+
+    def network(x, kernels):
+        y = jax.nn.relu(sharding.conv(x, kernels[0], strides=2, axis_names=("data", None)))
+        y = sharding.max_pool(y, 3, 2, "SAME", axis_names=("data", None))
+        return sharding.conv_transpose(y, kernels[1], strides=2, axis_names=("data", None))
+
+    bands = P(None, "data")
+    split = jax.shard_map(network, mesh=mesh, in_specs=(bands, P()), out_specs=bands)
+    x = jax.ShapeDtypeStruct((1, 512, 64, 3), "float32")
+    kernels = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((5, 5, 3, 8), (3, 3, 8, 2))]
+    gradient = jax.value_and_grad(lambda x, kernels: (split(x, kernels) ** 2).mean(), (0, 1))
+    text = compiler.lower(gradient, x, kernels, on=mesh, specs=(bands, P())).compile().as_text()
+    assert "collective-permute" in text and "all-gather" not in text and "all-to-all" not in text
