@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from conditions import DTYPE, QUEUE
 
 STEPS = 3  # of the loop
 RATE = 1e-6
@@ -31,7 +32,7 @@ def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
         pool = getattr(linen, case["op"])
         return lambda _, x: pool(x, window, strides=strides, padding=pads), {}
     dilation = tuple(case["dilation"])
-    kwargs: dict[str, Any] = {"strides": strides, "kernel_dilation": dilation, "use_bias": False}
+    kwargs: dict[str, Any] = {"strides": strides, "kernel_dilation": dilation, "use_bias": False, "param_dtype": DTYPE}
     if case["op"] == "conv":
         module = linen.Conv(case["features"], window, padding=pads, feature_group_count=case["groups"], **kwargs)
     else:  # PyTorch counts the pads that its output loses, lax those that the dilated input gains
@@ -44,12 +45,12 @@ def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
 
 
 def images(case: dict[str, Any]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((case["batch"], *case["spatial"], case["channels"]), jnp.float32)
+    return jax.ShapeDtypeStruct((case["batch"], *case["spatial"], case["channels"]), DTYPE)
 
 
 def draw(shapes: Any, scale: float = 0.1) -> Any:
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda s: jnp.asarray(scale * rng.standard_normal(s.shape, np.float32)), shapes)
+    return jax.tree.map(lambda s: jnp.asarray(scale * rng.standard_normal(s.shape, np.float32), s.dtype), shapes)
 
 
 def members(shapes: Any) -> Any:
@@ -100,12 +101,12 @@ class Call:
         return self.make()
 
     def __call__(self) -> None:
-        jax.block_until_ready(self.compiled(*self.arguments))
+        jax.block_until_ready([self.compiled(*self.arguments) for _ in range(QUEUE)])
 
 
 def calls(contestant: str, case: dict[str, Any]) -> dict[str, tuple[list[Call], int]]:
     f, parameters = layer(contestant, case)
     return {
-        mode: ([Call(function, functools.partial(draw, shapes))], work)
+        mode: ([Call(function, functools.partial(draw, shapes))], work * QUEUE)
         for mode, (function, shapes, work) in programs(f, (parameters, images(case))).items()
     }

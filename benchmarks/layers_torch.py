@@ -8,8 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from conditions import DEVICE, DTYPE, QUEUE, TF32
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+torch.set_default_device(DEVICE)
+torch.backends.cudnn.benchmark = True
+torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = TF32
 RATE = 1e-6
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -59,9 +63,24 @@ def timed(f: Callable[..., torch.Tensor], operands: list[torch.Tensor]) -> dict[
     return {"forward": forward, "gradients": gradients, "scan": descend, "vmap": gradients, "ensemble": gradients}
 
 
+def queued(call: Callable[[], Any], count: int) -> Callable[[], None]:
+    """`count` calls, and the wait until the device has done them."""
+
+    def run():
+        for _ in range(count):
+            call()
+        if DEVICE != "cpu":
+            torch.cuda.synchronize()
+
+    return run
+
+
 def calls(_: str, case: dict[str, Any]) -> dict[str, tuple[list[Callable[[], Any]], int]]:
     f, shapes = layer(case)
-    variants = [
-        timed(f, [lay(torch.randn(shape) * 0.1).requires_grad_() for shape in shapes]) for lay in formats(len(case["spatial"]))
-    ]
-    return {mode: ([variant[mode] for variant in variants], 1) for mode in variants[0]}
+    dtype = getattr(torch, DTYPE)
+
+    def draw(shape):
+        return torch.randn(shape, dtype=dtype) * 0.1
+
+    variants = [timed(f, [lay(draw(shape)).requires_grad_() for shape in shapes]) for lay in formats(len(case["spatial"]))]
+    return {mode: ([queued(variant[mode], QUEUE) for variant in variants], QUEUE) for mode in variants[0]}

@@ -73,6 +73,31 @@ def resnet(size: int = 96, batch: int = 8, width: int = 64) -> Network:
     return Network((batch, size, size, 3), 100, (*stem, *blocks, *classifier(100)))
 
 
+def bottleneck(seen: int, width: int, stride: int) -> Layers:
+    """ResNet-50's block, strided in its 3x3 convolution as torchvision has it."""
+    branch = (*conv_norm_relu(width, 1), *conv_norm_relu(width, 3, stride), *conv(4 * width, 1), ("norm",))
+    plain = stride == 1 and seen == 4 * width
+    shortcut = () if plain else (*conv(4 * width, 1, stride), ("norm",))
+    return (("residual", branch, shortcut), ("relu",))
+
+
+def resnet50(size: int = 224, batch: int = 128, width: int = 64) -> Network:
+    stem, seen = (*conv_norm_relu(width, 7, 2), ("max_pool", 3, 2, 1)), width
+    blocks: Layers = ()
+    for stage, depth in enumerate((3, 4, 6, 3)):
+        for nth in range(depth):
+            blocks += bottleneck(seen, width * 2**stage, 2 if stage and not nth else 1)
+            seen = 4 * width * 2**stage
+    return Network((batch, size, size, 3), 1000, (*stem, *blocks, *classifier(1000)))
+
+
+def mobilenet_v1(size: int = 224, batch: int = 128, width: int = 32) -> Network:
+    """All thirteen blocks of arXiv:1704.04861, at full size."""
+    rows = [(1, 2, 1), (2, 4, 2), (4, 4, 1), (4, 8, 2), (8, 8, 1), (8, 16, 2), *[(16, 16, 1)] * 5, (16, 32, 2), (32, 32, 1)]
+    blocks = [layer for seen, made, stride in rows for layer in separable(seen * width, made * width, stride)]
+    return Network((batch, size, size, 3), 1000, (*conv_norm_relu(width, 3, 2), *blocks, *classifier(1000)))
+
+
 def unet3d(size: int = 32, batch: int = 1, width: int = 16) -> Network:
     """arXiv:1606.06650, with three levels."""
 
@@ -99,19 +124,29 @@ def lenet(size: int = 28, batch: int = 256) -> Network:
     return Network((batch, size, size, 1), 10, (*convolutions, *dense))
 
 
-NETWORKS = {"mobilenet": mobilenet, "resnet": resnet, "unet3d": unet3d, "wavenet": wavenet, "lenet": lenet}
+NETWORKS = {
+    "mobilenet": mobilenet,
+    "resnet": resnet,
+    "unet3d": unet3d,
+    "wavenet": wavenet,
+    "lenet": lenet,
+    "resnet50": resnet50,
+    "mobilenet v1": mobilenet_v1,
+}
 TINY = {
     "mobilenet": dict(size=32, batch=2, width=8),
     "resnet": dict(size=32, batch=2, width=8),
     "unet3d": dict(size=8, width=4),
     "wavenet": dict(size=64, width=4, depth=3),
     "lenet": dict(batch=8),
+    "resnet50": dict(size=32, batch=2, width=4),
+    "mobilenet v1": dict(size=32, batch=2, width=4),
 }
 
 
 def network(name: str, tiny: bool) -> Network:
     """`NAME` or `NAME without norm`."""
-    base, _, without = name.partition(" ")
+    base, without, _ = name.partition(" without norm")
     made = NETWORKS[base](**(TINY[base] if tiny else {}))
     return dataclasses.replace(made, layers=without_norm(made.layers)) if without else made
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from layers_torch import formats
+from layers_torch import formats, queued
 from networks import Layers, Network, network
 from torch import nn
 
@@ -109,7 +109,7 @@ def training(described: Network, lay: Callable[[torch.Tensor], torch.Tensor]) ->
         F.cross_entropy(net(x), labels).backward()
         adam.step()
 
-    return step
+    return queued(step, 1)
 
 
 def calls(_: str, payload: dict[str, Any]) -> dict[str, tuple[list[Callable[[], None]], int]]:

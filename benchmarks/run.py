@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times convlab beside plain JAX through Flax, Flax under convlab.accelerate(), and PyTorch, on the CPU.
 
-    python benchmarks/run.py [layers|networks|lenet|compile|all]      what to measure; default all
+    python benchmarks/run.py [layers|networks|photographs|lenet|compile|all]      what to measure; default all
     python benchmarks/run.py report A.json B.json                      the tables and the picture of earlier runs
 
 PyTorch takes part if the interpreter has it, or another one: --python torch=PATH. --python newest=PATH lets the JAX contestants
@@ -25,7 +25,7 @@ BUSY = 0.5  # load for each core
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("subject", nargs="?", default="all", choices=[*subjects.SUBJECTS, "all", "report"])
+    parser.add_argument("subject", nargs="?", default="all", choices=[*subjects.SUBJECTS, *subjects.APART, "all", "report"])
     parser.add_argument("results", nargs="*", type=pathlib.Path, help="for `report`: JSON files of earlier runs")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="an interpreter for a contestant")
     parser.add_argument("--contestants", default=",".join(KINDS), help="default: %(default)s")
@@ -52,7 +52,7 @@ def measure(args: argparse.Namespace) -> report.Result:
     print(tables.heading(result))
     try:
         for subject in subjects.SUBJECTS if args.subject == "all" else [args.subject]:
-            for row in subjects.SUBJECTS[subject](contestants, choice):
+            for row in (subjects.SUBJECTS | subjects.APART)[subject](contestants, choice):
                 result.rows.append(row)
                 print(tables.line(result, row), flush=True)
     finally:

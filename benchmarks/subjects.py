@@ -44,6 +44,13 @@ def networks(contestants: Group, choice: Choice) -> Iterator[Row]:
             yield from training(contestants, choice, name, "networks", ("step",))
 
 
+def photographs(contestants: Group, choice: Choice) -> Iterator[Row]:
+    """At the full size of ImageNet: for accelerators."""
+    for name in ("resnet50", "mobilenet v1"):
+        if choice.takes(name):
+            yield from training(contestants, choice, name, "networks", ("step",))
+
+
 def lenet(contestants: Group, choice: Choice) -> Iterator[Row]:
     yield from training(contestants, choice, "lenet", "lenet", ("step", "scan"))
 
@@ -90,3 +97,4 @@ SUBJECTS: dict[str, Callable[[Group, Choice], Iterator[Row]]] = {
     "lenet": lenet,
     "compile": costs,
 }
+APART = {"photographs": photographs}  # not among "all"

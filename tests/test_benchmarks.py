@@ -1,5 +1,7 @@
 """The benchmarks' command on tiny cases: that it measures, tabulates and draws, never how fast anything is."""
 
+import importlib
+import importlib.util
 import json
 import pathlib
 import subprocess
@@ -12,6 +14,9 @@ pytest.importorskip("optax")
 pytest.importorskip("matplotlib")
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+specification = importlib.util.spec_from_file_location("gpu_run", BENCHMARKS / "gpu" / "run.py")
+gpu = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(gpu)
 MARKS = "<!-- measured: begin -->\nold\n<!-- measured: end -->"
 
 
@@ -84,3 +89,43 @@ def test_what_cannot_run_is_left_out_with_the_reason():
     done = run("layers", *options, "--python", "torch=/nowhere/python")
     assert "torch is left out: " in done.stderr
     assert "max pool" in done.stdout
+
+
+# --- accelerators -------------------------------------------------------------------------------------------------
+
+
+def test_layers_in_bfloat16_and_in_queues(tmp_path):
+    options = ["--only", "depthwise w3 dw 128 @56,max pool w2 s2 64 @56", "--modes", "forward", "--budget", "0.01"]
+    environment = gpu.conditions("bfloat16", "cpu", tf32=True)
+    rows = gpu.measure("layers", tmp_path / "layers", [*options, "--contestants", "convlab,flax"], environment)["rows"]
+    assert len(rows) == 2 and all(set(row["values"]) == {"convlab", "flax"} for row in rows)
+
+
+def test_photographs_in_images_a_second(tmp_path):
+    environment = gpu.conditions("float32", "cpu", tf32=False)
+    options = ["--tiny", "--budget", "0.01", "--contestants", "convlab", "--only", "mobilenet"]
+    lines = gpu.images_per_second(gpu.measure("photographs", tmp_path / "photographs", options, environment)["rows"], True)
+    assert len(lines) == 1 and lines[0].startswith("mobilenet v1, batch 2: convlab ")
+
+
+def test_lenet_to_its_goal(tmp_path):
+    options = ["--data", "digits", "--epochs", "1"]
+    assert " after 1 epochs, " in gpu.lenet(tmp_path, options, gpu.conditions("float32", "cpu", tf32=True))
+    epochs = [dict(epoch=n + 1, seconds=2.0, test_accuracy=a) for n, a in enumerate((0.98, 0.991, 0.992))]
+    assert gpu.reached(epochs) == "LeNet: 99% of the test images after 2 epochs, 4.0 s of training"
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    assert gpu.main([]) == 2
+    assert capsys.readouterr().err == "run.py: there is no GPU here: nvidia-smi names none\n"
+
+
+def test_resnet_50_is_the_papers():
+    """25.6 million parameters, of them 25.5 in weights; the convolutions' biases come on top."""
+    jax, layers_jax, networks_jax = (importlib.import_module(name) for name in ("jax", "layers_jax", "networks_jax"))
+    model = networks_jax.Model(networks_jax.network("resnet50", False), layers_jax.linen_of("convlab"))
+    x = jax.ShapeDtypeStruct((1, 224, 224, 3), "float32")
+    sizes = jax.tree_util.tree_leaves_with_path(jax.eval_shape(model.init, jax.random.key(0), x)["params"])
+    without = sum(leaf.size for path, leaf in sizes if not ("Conv" in str(path) and "bias" in str(path)))
+    assert without == 25_557_032

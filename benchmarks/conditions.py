@@ -1,0 +1,10 @@
+"""What all contestants are asked for alike, through the environment; the defaults are the CPU's, `gpu/run.py` sets the GPU's."""
+
+from __future__ import annotations
+
+import os
+
+DEVICE = os.environ.get("BENCHMARK_DEVICE", "cpu")  # PyTorch's word for it; JAX reads JAX_PLATFORMS
+DTYPE = os.environ.get("BENCHMARK_DTYPE", "float32")  # of a layer's images, parameters and results
+TF32 = os.environ.get("BENCHMARK_TF32", "1") == "1"  # float32 products in TF32 where the device has it
+QUEUE = int(os.environ.get("BENCHMARK_QUEUE", "1"))  # calls of a layer that are given to the device before it is waited for

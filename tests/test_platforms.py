@@ -1,0 +1,86 @@
+"""One program for several platforms: each has its own formulations in it, and every formulation obeys `precision`."""
+
+import pathlib
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import convlab
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def step(x, kernel, depthwise):
+    """A convolution, a strided depthwise one, an overlapping maximum; with the gradients of all operands."""
+
+    def loss(x, kernel, depthwise):
+        y = convlab.conv(x, kernel)
+        y = convlab.conv(y, depthwise, strides=2, feature_group_count=y.shape[-1])
+        return (convlab.max_pool(y, 3, 2, "SAME") ** 2).sum()
+
+    return jax.value_and_grad(loss, (0, 1, 2))(x, kernel, depthwise)
+
+
+@pytest.fixture(scope="module")
+def operands():
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((2, 16, 16, 8), (3, 3, 8, 16), (3, 3, 1, 16))]
+
+
+def test_one_artefact_serves_every_platform(operands):
+    artefact = jax.export.export(jax.jit(step), platforms=PLATFORMS)(*operands).serialize()
+    read = jax.export.deserialize(artefact)
+    assert read.platforms == PLATFORMS
+    for got, expected in zip(jax.tree.leaves(read.call(*operands)), jax.tree.leaves(jax.jit(step)(*operands))):
+        assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def text(operands, *platforms):
+    return jax.export.export(jax.jit(step), platforms=platforms)(*operands).mlir_module()
+
+
+def test_each_platform_has_its_own_formulations(operands):
+    alone, together = {p: text(operands, p) for p in PLATFORMS}, text(operands, *PLATFORMS)
+    instruction = "stablehlo.select_and_scatter"
+    assert [instruction in alone[p] for p in PLATFORMS] == [False, False, True]
+    assert instruction in together and "stablehlo.case" in together and "_platform_index" in together
+    convolutions = {p: len(re.findall("stablehlo.convolution", alone[p])) for p in PLATFORMS}
+    assert convolutions["tpu"] == convolutions["cuda"] == 6  # two layers and their two gradients each
+    assert convolutions["cpu"] != convolutions["tpu"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_suite_of_layers_lowers_for_cuda(dtype):
+    layers_jax, suite = pytest.importorskip("layers_jax"), pytest.importorskip("suite")
+    for case in suite.cases():
+        f, parameters = layers_jax.layer("convlab", case)
+        shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), (parameters, layers_jax.images(case)))
+        function, shapes, _ = layers_jax.programs(f, shapes)["gradients"]
+        exported = jax.export.export(jax.jit(function), platforms=("cuda",))(*shapes)
+        assert "stablehlo.scatter" not in exported.mlir_module(), case["name"]
+
+
+def products(function, platform, *args):
+    lowered = jax.export.export(jax.jit(function), platforms=(platform,))(*args).mlir_module()
+    return [line for line in lowered.splitlines() if re.search(r"stablehlo\.(convolution|dot_general)", line)]
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_precision_reaches_every_product(operands, precision, platform):
+    """On an accelerator no product of the program, in any derivative, is left at the default."""
+    gradient = jax.grad(lambda x, k: (convlab.conv(x, k, precision=precision, strides=2) ** 2).sum(), (0, 1))
+    found = products(gradient, platform, *operands[:2])
+    assert len(found) == 3 and not any("DEFAULT" in line or precision.upper() not in line for line in found)
+
+
+@pytest.mark.parametrize("method", ["lax", "gemm", "band", "winograd", "fft"])
+def test_precision_reaches_every_product_of_a_formulation(operands, method):
+    gradient = jax.grad(lambda x, k: (convlab.conv(x, k, precision="high", method=method) ** 2).sum(), (0, 1))
+    found = products(gradient, "tpu", *operands[:2])
+    assert found and not any("DEFAULT" in line or "HIGH" not in line for line in found)
