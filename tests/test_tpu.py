@@ -19,7 +19,6 @@ import cases  # noqa: E402
 import compiler  # noqa: E402
 import estimates  # noqa: E402
 import flax  # noqa: E402
-import layers_jax  # noqa: E402
 import suite  # noqa: E402
 import test_modules  # noqa: E402
 from lenet import engine, model  # noqa: E402
@@ -114,13 +113,14 @@ def test_layers_with_parameters(row):
     name, made, options, arrays = row
     layer = getattr(convlab.linen, name)(*made, **options)
     other = getattr(convlab.nnx, name)(arrays[0].shape[-1], *made, **options, rngs=flax.nnx.Rngs(0))
-    graph, state = flax.nnx.split(other)
+    other(*arrays)  # some have no parameters before
+    graph, state, rest = flax.nnx.split(other, flax.nnx.Param, ...)
     leaves, structure = jax.tree.flatten(flax.nnx.to_pure_dict(state))
 
     def both_systems(*args):
         parameters, inputs = jax.tree.unflatten(structure, args[: len(leaves)]), args[len(leaves) :]
         flax.nnx.replace_by_pure_dict(state, parameters)
-        return layer.apply({"params": parameters}, *inputs), flax.nnx.merge(graph, state)(*inputs)
+        return layer.apply({"params": parameters}, *inputs), flax.nnx.merge(graph, state, rest)(*inputs)
 
     compile_both(both_systems, [*leaves, *arrays])
 

@@ -83,9 +83,10 @@ mlir.register_lowering(window_sum_p, mlir.lower_fun(windows.window_sum, multiple
 
 
 def _as_lax_has_it(x, v, *, body, of_lax, reducer, **params):
-    """`body`, but by lax's own operation where there is one: a TPU has an instruction for it."""
+    """`body`, but by lax's own operation where a TPU has an instruction for it, which needs two axes outside the window."""
+    outside = sum(size == stride == 1 for size, stride in zip(params["window_dimensions"], params["window_strides"]))
     undilated = max(*params["base_dilation"], *params["window_dilation"]) == 1
-    if undilated and min(map(min, params["padding"])) >= 0 and x.dtype == v.dtype:
+    if outside >= 2 and undilated and min(map(min, params["padding"])) >= 0 and x.dtype == v.dtype:
         return of_lax(x, v, select_prim=lax.ge_p if reducer == "max" else lax.le_p, **params)
     return body(x, v, reducer=reducer, **params)
 
