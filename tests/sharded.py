@@ -224,6 +224,7 @@ def test_a_transposed_convolution_that_does_not_grow_by_its_stride_is_refused():
 def test_the_page_in_docs():
     page = (pathlib.Path(__file__).parents[1] / "docs" / "sharding.md").read_text()
     names = {}
-    exec(re.search(r"```python\n(.*?)```", page, re.S)[1], names)
+    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(block, names)
     assert names["split"](names["x"], names["kernels"]).shape == (1, 256, 64, 2)
     assert names["loss"] > 0 and all(np.abs(g).max() > 0 for g in names["gradients"].values())

@@ -89,8 +89,8 @@ def _sum(term, grid: tuple[int, ...], unrolled: int):
         return functools.reduce(operator.add, map(term, itertools.product(*map(range, grid))))
     *lead, size = grid
     blocks, rest = divmod(size, _UNROLLED)
-    shape = jax.eval_shape(lambda: term((0,) * len(grid)))
-    zero = jnp.zeros(shape.shape, shape.dtype)
+    first = term((0,) * len(grid))
+    zero = jnp.where(False, first, jnp.zeros((), first.dtype))  # of the term's type, inside shard_map too
 
     def some(at, first, count):
         return functools.reduce(operator.add, (term((*at, first + i)) for i in range(count)))
