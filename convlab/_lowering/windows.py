@@ -143,7 +143,7 @@ def _back(values: Sequence[jax.Array], stage: Stage, contribution: Callable[...,
 
 
 def _without_ones(reduction: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """The reduction of arrays without their leading axes of one place, which make XLA's loops up to ten times slower."""
+    """The reduction of arrays without the idle axes of one place, which make XLA's loops up to ten times slower."""
 
     @functools.wraps(reduction)
     def reduced(*arrays, **options):
