@@ -49,6 +49,8 @@ def typical(name) -> dict:
         "winograd": dict(window=(3, 3), spatial=(13, 9), channels=5, groups=1, features=7, pads=((1, 1), (0, 2)), **plain),
         "band": dict(window=(5, 3), spatial=(12, 11), channels=2, groups=1, features=4, pads=((2, 2), (1, 0)), **plain),
         "taps": depthwise,
+        "lanes": dict(batch=32, channels=2, groups=1, features=3, window=(3, 2), rank=2),
+        "packed": dict(channels=5, groups=1, features=3, window=(3, 2), pads=((1, 1), (0, 2)), **plain),
         "fft": dict(window=(9, 7), spatial=(20, 17), pads=((4, 4), (3, 3)), **depthwise, **plain),
     }.get(name, {})
 
@@ -196,7 +198,8 @@ def test_a_method_serves_a_result_smaller_than_the_window():
 @pytest.mark.parametrize("method", table.FORMULATIONS)
 def test_a_method_has_every_derivative(method):
     transposed = method == "phases"
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 8, 4)), "float32")
+    batch = 16 if method == "lanes" else 1
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2 * batch, 9, 8, 4)), "float32")
     k = jnp.ones((3, 3, 1 if method == "fft" else 4, 4)) * jnp.arange(36.0).reshape(3, 3, 1, 4) / 36
     groups = dict(feature_group_count=4) if method == "fft" else {}
 
@@ -210,7 +213,7 @@ def test_a_method_has_every_derivative(method):
     for derivative in (
         lambda g: jax.grad(g, (0, 1))(x, k),
         lambda g: jax.jvp(jax.grad(g, (0, 1)), (x, k), (x, k))[1],
-        lambda g: jax.vmap(jax.grad(g, 1), (0, None))(x[:, None], k),
+        lambda g: jax.vmap(jax.grad(g, 1), (0, None))(x.reshape(2, batch, *x.shape[1:]), k),
         lambda g: jax.grad(lambda x, k: jax.jvp(g, (x, k), (x, k))[1], (0, 1))(x, k),
     ):
         got = jax.jit(lambda: derivative(lambda *a: f(*a, method)))()

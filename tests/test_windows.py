@@ -1,5 +1,6 @@
 """The window reductions of the CPU against one loop over windows and taps: cut, tiling, overlapping, dilated, strided, padded."""
 
+import functools
 import itertools
 
 import jax
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quick import quick
 
-from convlab._lowering import axis, primitives, windows
+from convlab._lowering import axis, lanes, primitives, windows
 
 
 @st.composite
@@ -126,6 +127,22 @@ def test_tiles_of_many_channels_are_taken_at_once(kind, odd):
     x = jnp.zeros((2, 7, 6, 16))
     assert len(windows._stages(x, *params(spec, (2,)).values())) == 1
     check(spec, (2,), 16, kind, odd, seed=1)
+
+
+@pytest.mark.parametrize("kind", ["max", "min"])
+@pytest.mark.parametrize("odd", [0, np.nan, -np.inf])
+def test_tiles_of_few_channels_lie_in_lanes(kind, odd):
+    spec = [(7, 2, 3, 0, -1, 1, 1), (6, 2, 2, 0, 0, 1, 1)]
+    window = params(spec, (32,))
+    rng = np.random.default_rng(4)
+    x, dx = (rng.integers(-3, 4, (32, 7, 6, 3)).astype(np.float32) for _ in range(2))
+    x[rng.random(x.shape) < 0.2] = odd
+    dy = rng.integers(-3, 4, (32, 2, 3, 3)).astype(np.float32)
+    for reduction, arrays in ((windows.window_max, (x,)), (windows.max_tangent, (x, dx)), (windows.max_cotangent, (x, dy))):
+        reduced = functools.partial(reduction, reducer=kind, **window)
+        by_lanes = functools.partial(lanes.pooled(reduction), reducer=kind, **window)
+        assert "[2,7,6,3,16]" in str(jax.make_jaxpr(by_lanes)(*arrays))
+        np.testing.assert_array_equal(quick(by_lanes)(*arrays), quick(reduced)(*arrays))
 
 
 def test_many_runs_are_one_padded_copy():

@@ -9,7 +9,7 @@ import jax
 from jax import lax
 from jax.interpreters import ad, mlir
 
-from . import onednn, rules, windows
+from . import lanes, onednn, rules, windows
 from .twins import Primitive, abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay, zero_like
 
 # --- convolution --------------------------------------------------------------------------------------------------
@@ -122,13 +122,15 @@ def _max_primitive(original: Primitive, reducer: windows.Reducer) -> Primitive:
     for primitive, body in ((tangent, windows.max_tangent), (cotangent, windows.max_cotangent)):
         lowered = mlir.lower_fun(functools.partial(body, reducer=reducer), multiple_results=False)
         mlir.register_lowering(primitive, lowered)
+        lowered = mlir.lower_fun(functools.partial(lanes.pooled(body), reducer=reducer), multiple_results=False)
+        mlir.register_lowering(primitive, lowered, platform="cpu")
     for primitive, body, of_lax in (
         (tangent, windows.max_tangent, _lax_tangent),
         (cotangent, windows.max_cotangent, _lax_cotangent),
     ):
         lowered = functools.partial(_as_lax_has_it, body=body, of_lax=of_lax, reducer=reducer)
         mlir.register_lowering(primitive, mlir.lower_fun(lowered, multiple_results=False), platform="tpu")
-    body = functools.partial(windows.window_max, reducer=reducer)
+    body = functools.partial(lanes.pooled(windows.window_max), reducer=reducer)
     mlir.register_lowering(twin, mlir.lower_fun(body, multiple_results=False), platform="cpu")
     return twin
 

@@ -93,8 +93,9 @@ def conv(lhs: Array, rhs: Array, method: str = "auto", without: frozenset[str] =
 
 def forward(x, kernel, p: Problem, method: str = "auto", without: frozenset[str] = frozenset()):
     name, _ = choose("forward", p, method, without)
-    if name == "phases":
-        return FORMULATIONS[name].forward(x, kernel, p, lambda x, k, part: forward(x, k, part, without=without))
+    if name in ("phases", "packed"):
+        rest = without | {name}
+        return FORMULATIONS[name].forward(x, kernel, p, lambda x, k, part: forward(x, k, part, without=rest))
     return FORMULATIONS[name].forward(x, kernel, p)
 
 

@@ -15,17 +15,19 @@ from types import ModuleType
 import jax.numpy as jnp
 from jax import lax
 
-from . import band, fft, gemm, lax_direct, onednn, phases, taps, winograd
+from . import band, fft, gemm, lanes, lax_direct, onednn, packed, phases, taps, winograd
 from .problem import Problem
 
 FORMULATIONS: dict[str, ModuleType] = {
     "lax": lax_direct,
     "onednn": onednn,
     "taps": taps,
+    "lanes": lanes,
     "gemm": gemm,
     "band": band,
     "winograd": winograd,
     "fft": fft,
+    "packed": packed,
     "phases": phases,
 }
 
@@ -41,6 +43,20 @@ def _one_tap(p: Problem) -> bool:
 def _few(p: Problem) -> bool:
     """So few channels that a vector unit has little to hold but the pixels themselves."""
     return p.groups == 1 and p.channels * p.features <= 16 and math.prod(p.window) <= 25
+
+
+def _few_wide(p: Problem) -> bool:
+    """Few channels, but a window whose sums outweigh the way to the lanes and back."""
+    return _few(p) and p.rank >= 2 and math.prod(p.window) >= 16
+
+
+def _few_pairs(p: Problem) -> bool:
+    return p.groups == 1 and p.features < lanes.LANES and p.channels * p.features <= 32 and 1 < math.prod(p.window) <= 64
+
+
+def _packs(p: Problem) -> bool:
+    few = p.groups == 1 and p.features <= lanes.LANES // 2 and p.macs >= 2**20
+    return few and onednn.refusal_forward(p) is None and packed.refusal_forward(p) is None and packed.left(p) <= 0.8
 
 
 def _lone(p: Problem) -> bool:
@@ -83,8 +99,10 @@ def _short_sums(p: Problem) -> bool:
 FORWARD = (
     ("taps", "depthwise, dilated input: each place adds up what reaches it", lambda p: _strided_gradient(p) and p.depthwise),
     ("phases", "a dilated input: no tap meets a stuffed zero", _strided_gradient),
+    ("lanes", "few channels, a wide window: sixteen images fill a vector", _few_wide),
     ("taps", "few channels: one fused loop", _few),
     ("taps", "groups of a channel or two: one fused loop", _thin),
+    ("packed", "few features: neighbouring places share the engine's vectors", _packs),
     ("onednn", "jaxlib's own engine", lambda p: True),
     ("gemm", "one tap: a matrix product", _one_tap),
     ("taps", "depthwise: one fused loop", lambda p: p.depthwise),
@@ -98,6 +116,7 @@ KERNEL_GRADIENT = (
     ("taps", "depthwise, strided or a large image: fused sums", _short_sums),
     ("taps", "groups of a channel or two: fused sums", _thin),
     ("lax", "a long dilated sequence: XLA's own loop nest", _long_dilated),
+    ("lanes", "few channels: sums of sixteen images side by side", _few_pairs),
     ("taps", "one channel, a wide window, few features: sums over the positions", _first_layer),
     ("onednn", "jaxlib's own engine, the batch in the place of the channels", lambda p: True),
     ("taps", "depthwise: sums over the positions", lambda p: p.depthwise),

@@ -22,7 +22,7 @@ from .problem import Problem
 from .windows import stored
 
 # Terms of one fused loop. More would only compile longer; their own sum keeps the accumulators' chains short.
-_UNROLLED = 16
+UNROLLED = 16
 _MANY = 2**14  # places of the output that are worth a loop for each tap
 
 
@@ -83,12 +83,12 @@ def refusal_kernel_gradient(p: Problem) -> str | None:
     return refusal_forward(p)
 
 
-def _sum(term, grid: tuple[int, ...], unrolled: int):
+def summed(term, grid: tuple[int, ...], unrolled: int):
     """The sum of term(index) over a grid: blocks into rows, rows into the whole, so that no chain of additions is long."""
     if math.prod(grid) <= unrolled:
         return functools.reduce(operator.add, map(term, itertools.product(*map(range, grid))))
     *lead, size = grid
-    blocks, rest = divmod(size, _UNROLLED)
+    blocks, rest = divmod(size, UNROLLED)
     first = term((0,) * len(grid))
     zero = jnp.where(False, first, jnp.zeros((), first.dtype))  # of the term's type, inside shard_map too
 
@@ -98,15 +98,15 @@ def _sum(term, grid: tuple[int, ...], unrolled: int):
     def row(r, total):
         at = jnp.unravel_index(r, lead) if lead else ()
         if blocks == 1:
-            total += some(at, 0, _UNROLLED)
+            total += some(at, 0, UNROLLED)
         elif blocks:
-            total += lax.fori_loop(0, blocks, lambda b, part: part + some(at, b * _UNROLLED, _UNROLLED), zero)
+            total += lax.fori_loop(0, blocks, lambda b, part: part + some(at, b * UNROLLED, UNROLLED), zero)
         return total + some(at, size - rest, rest) if rest else total
 
     return lax.fori_loop(0, math.prod(lead), row, zero) if lead else row(0, zero)
 
 
-def _at(image, start, sizes, strides):
+def window_at(image, start, sizes, strides):
     """A strided slice of the spatial axes, at a position that a loop may compute."""
     tail = image.shape[1 + len(sizes) :]
     spans = [(size - 1) * s + 1 for size, s in zip(sizes, strides)]
@@ -137,9 +137,9 @@ def forward(x, kernel, p: Problem):
             start = [t * d for t, d in zip(tap, p.rhs_dilation)]
             weight = lax.dynamic_slice(weights, (*tap, 0, 0), (*(1,) * p.rank, *weights.shape[-2:]))
             weight = weight.reshape(weights.shape[-2:]).astype(acc)
-            return sum(_at(image, start, p.out, p.strides).astype(acc) * w for image, w in zip(images, weight))
+            return sum(window_at(image, start, p.out, p.strides).astype(acc) * w for image, w in zip(images, weight))
 
-        return _sum(term, p.window, 64 // per_group)
+        return summed(term, p.window, 64 // per_group)
 
     return stored(_interleaved([output(weights) for weights in kernels]).astype(p.out_dtype))
 
@@ -160,12 +160,12 @@ def kernel_gradient(x, dy, p: Problem):
 
     def row(image):
         def term(at):
-            seen = _at(image, [o * s for o, s in zip(at, p.strides)], p.window, p.rhs_dilation).astype(acc)
+            seen = window_at(image, [o * s for o, s in zip(at, p.strides)], p.window, p.rhs_dilation).astype(acc)
             if single:
-                return seen * _at(cotangents[0], at, one, one).astype(acc)
-            return seen * jax.vmap(lambda c: _at(c, at, one, one))(cotangents).astype(acc)
+                return seen * window_at(cotangents[0], at, one, one).astype(acc)
+            return seen * jax.vmap(lambda c: window_at(c, at, one, one))(cotangents).astype(acc)
 
-        entries = _sum(term, p.out, _UNROLLED).sum(-p.rank - 2)
+        entries = summed(term, p.out, UNROLLED).sum(-p.rank - 2)
         return entries if single else jnp.moveaxis(entries, 0, -1).reshape(*p.window, -1)
 
     return jnp.stack([row(image) for image in images], -2).astype(p.out_dtype)

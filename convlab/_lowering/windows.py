@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from .axis import MOST_RUNS, Axis, axes
 
@@ -40,6 +41,12 @@ def stored(x: jax.Array) -> jax.Array:
         return x
     origin = (0,) * x.ndim
     return lax.dynamic_update_slice(x, lax.slice(x, origin, (1,) * x.ndim), origin)
+
+
+def apart(function: Callable, *args: jax.Array) -> jax.Array:
+    """`function(*args)`, which XLA neither fuses with what reads it nor computes anew for every reader."""
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(function)(*args)
 
 
 def _slice(x: jax.Array, stage: Stage, starts, counts, strides) -> jax.Array:
