@@ -1,0 +1,126 @@
+"""The networks by name, and what their docstrings say of them: the one place where published figures stand.
+
+A docstring begins with `NAME. SOURCE.` and has these lines, numbers with their sources:
+
+    Input: 1 x 224 x 224 x 3                           perhaps with a dtype other than float32 behind it
+    Parameters: 25,557,032 (SOURCE)
+    Multiply-adds: 4.089 billion (SOURCE)
+    Receptive field: 483 at `path.of.layer` (SOURCE)   where one is published; 9 x 5 where the axes differ
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A row of the catalogue.
+
+    Attributes:
+        module, attribute: where the constructor is, called as `attribute(rngs=rngs)`.
+        small: the shape of an input that the tests run the network on; its own if None.
+        note: what a reader of the table should know, in a few words.
+    """
+
+    module: str
+    attribute: str
+    small: tuple[int, ...] | None = None
+    note: str = ""
+
+    @property
+    def constructor(self) -> Callable[..., nnx.Module]:
+        return getattr(importlib.import_module(self.module), self.attribute)
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A figure and where it was published; `number` is exact, or as the source rounds it."""
+
+    number: float
+    text: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a docstring says."""
+
+    title: str
+    source: str
+    input: jax.ShapeDtypeStruct
+    parameters: Published
+    multiply_adds: Published
+    field: Published | None = None
+    field_sizes: tuple[int, ...] = ()
+    field_path: str = ""
+
+
+NETWORKS = {
+    "lenet5": Entry("lenet5", "LeNet5"),
+    "resnet18": Entry("resnet", "ResNet18", small=(2, 64, 64, 3)),
+    "resnet50": Entry("resnet", "ResNet50", small=(2, 64, 64, 3)),
+}
+
+UNITS = {"": 1, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+FIGURE = r"(?P<text>[\d.,]+(?: (?:thousand|million|billion))?) \((?P<source>.+)\)"
+FIELD = r"(?P<text>\d+(?: x \d+)*) at `(?P<path>[^`]*)` \((?P<source>.+)\)"
+
+
+def facts(name: str) -> Facts:
+    """What the docstring of a network says."""
+    text = inspect.cleandoc(NETWORKS[name].constructor.__doc__ or "")
+    title, _, source = " ".join(text.split("\n\n")[0].split()).partition(". ")
+    field = line(name, text, "Receptive field", FIELD, optional=True)
+    return Facts(
+        title=title,
+        source=source.removesuffix("."),
+        input=shape(line(name, text, "Input", r"(?P<text>\d+(?: x \d+)*)(?: (?P<dtype>\w+))?")),
+        parameters=published(line(name, text, "Parameters", FIGURE)),
+        multiply_adds=published(line(name, text, "Multiply-adds", FIGURE)),
+        field=Published(0, field["text"], field["source"]) if field else None,
+        field_sizes=tuple(map(int, field["text"].split(" x "))) if field else (),
+        field_path=field["path"] if field else "",
+    )
+
+
+def line(name: str, text: str, title: str, form: str, optional: bool = False) -> Any:
+    """The match of the docstring's line `title: form`."""
+    found = re.search(rf"^{title}: {form}$", text, re.MULTILINE)
+    if not found and not (optional and f"{title}:" not in text):
+        raise ValueError(f"`{name}` must have a line `{title}: ...` in its docstring, in the form that catalogue.py shows.")
+    return found
+
+
+def shape(found: re.Match) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(map(int, found["text"].split(" x "))), found["dtype"] or "float32")
+
+
+def published(found: re.Match) -> Published:
+    number, _, unit = found["text"].partition(" ")
+    return Published(float(number.replace(",", "")) * UNITS[unit], found["text"], found["source"])
+
+
+def build(name: str, seed: int = 0) -> nnx.Module:
+    """The network, with numbers in its parameters."""
+    return NETWORKS[name].constructor(rngs=nnx.Rngs(seed))
+
+
+def shapes(name: str) -> nnx.Module:
+    """The network with shapes in place of numbers, in evaluation mode: enough to count, analyse and lower."""
+    model = nnx.eval_shape(lambda: build(name))
+    model.eval()
+    return model
+
+
+def count(model: nnx.Module) -> int:
+    """How many numbers it learns."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

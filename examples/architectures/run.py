@@ -1,0 +1,171 @@
+"""The networks of this folder: `run.py NAME` shows one and times it, `run.py --all` makes the table of all."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import catalogue
+import jax
+import measure
+
+from convlab import analysis
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+TITLES = (
+    "network", "input", "parameters", "published", "multiply-adds", "published",
+    "forward, ms", "with Flax", "step, ms", "with Flax",
+)  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="run.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("name", nargs="?", metavar="NAME", help=f"one of {', '.join(catalogue.NETWORKS)}")
+    parser.add_argument("--all", action="store_true", help="the table of all networks, each measured in a process of its own")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of images and parameters")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long each of three turns of a contestant lasts")
+    parser.add_argument("--markdown", type=pathlib.Path, metavar="FILE", help="write the table of --all between FILE's marks")
+    parser.add_argument("--json", action="store_true", help="of NAME, the times alone")
+    args = parser.parse_args(argv)
+    if args.all == (args.name is not None):
+        parser.error("needs NAME or --all")
+    if args.name is not None and args.name not in catalogue.NETWORKS:
+        parser.error(f"NAME must be one of {', '.join(catalogue.NETWORKS)}, got {args.name!r}")
+    if not args.seconds > 0:
+        parser.error(f"--seconds must be positive, got {args.seconds}")
+    if args.markdown and not args.all:
+        parser.error("--markdown needs --all")
+    if args.markdown and not marked(args.markdown):
+        parser.error(f"--markdown must name a file with the lines {BEGIN} and {END}, got {args.markdown}")
+    return args
+
+
+def marked(path: pathlib.Path) -> bool:
+    return path.is_file() and BEGIN in (text := path.read_text()) and END in text.split(BEGIN)[1]
+
+
+def show(name: str, dtype: str, seconds: float) -> None:
+    """The layers of a network, its figures beside the published ones, and its times."""
+    facts, shapes = catalogue.facts(name), catalogue.shapes(name)
+    print(f"{facts.title}. {facts.source}.")
+    found = analysis.summary(shapes, facts.input)
+    print(f"parameters     {found.parameters:,}; published {facts.parameters.text} ({facts.parameters.source})")
+    counted = f"{found.macs_with_padding:,}"
+    print(f"multiply-adds  {counted}; published {facts.multiply_adds.text} ({facts.multiply_adds.source})")
+    if facts.field:
+        print(f"field          published {facts.field.text} at {facts.field_path} ({facts.field.source})")
+    print(f"timing on {size(facts.input)}, {dtype} ...", flush=True)
+    times = measure.times(name, dtype, seconds)
+    for title, ms in (("forward", times.forward), ("training step", times.step)):
+        beside = f"; with Flax's layers {ms['flax']:.3g} ms" if "flax" in ms else ""
+        print(f"{title:14} {ms['convlab']:.3g} ms{beside}")
+    if times.missing:
+        print(f"Flax has no {times.missing}")
+
+
+def size(given: Any) -> str:
+    return "×".join(map(str, given.shape)) + ("" if given.dtype == "float32" else f" {given.dtype}")
+
+
+def row(name: str, times: measure.Times) -> tuple[str, ...]:
+    facts = catalogue.facts(name)
+    found = analysis.analyze(catalogue.shapes(name), facts.input)
+    ms = [f"{of[who]:,.1f}" if who in of else "—" for of in (times.forward, times.step) for who in ("convlab", "flax")]
+    counts = (f"{found.parameters:,}", facts.parameters.text, f"{found.macs_with_padding:,}", facts.multiply_adds.text)
+    return (name, size(facts.input), *counts, *ms)
+
+
+def measured(name: str, dtype: str, seconds: float) -> measure.Times:
+    """In a process of its own, so that no network finds the memory as another left it."""
+    command = [sys.executable, __file__, name, "--json", "--dtype", dtype, "--seconds", str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name}: {done.stderr.strip().splitlines()[-1:]}")
+    return measure.Times(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def table(dtype: str, seconds: float) -> tuple[list[tuple[str, ...]], dict[str, str]]:
+    """The rows, printed as they come, and by network the layer that Flax does not have."""
+    rows, missing = [], {}
+    widths = [max(12, len(title)) for title in TITLES]
+    line = lambda cells: "  ".join([cells[0].ljust(18), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))])
+    print(line(TITLES), flush=True)
+    for name in catalogue.NETWORKS:
+        times = measured(name, dtype, seconds)
+        rows.append(row(name, times))
+        print(line(rows[-1]), flush=True)
+        if times.missing:
+            missing[name] = times.missing
+    return rows, missing
+
+
+def conditions(dtype: str) -> str:
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax"))
+    where = f"{os.cpu_count()} cores of {processor()}" if jax.default_backend() == "cpu" else str(jax.devices()[0].device_kind)
+    return f"{datetime.date.today()}, {where}, Python {platform.python_version()}, {versions}, {dtype}"
+
+
+def processor() -> str:
+    path = pathlib.Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in path.read_text().splitlines() if "model name" in line] if path.exists() else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def markdown(rows: list[tuple[str, ...]], missing: dict[str, str], dtype: str) -> str:
+    form = lambda cells: f"| {' | '.join(cells)} |"
+    lines = [f"Measured: {conditions(dtype)}.", "", form(TITLES), form(["---", "---", *["---:"] * (len(TITLES) - 2)])]
+    lines += [form([f"[{cells[0]}](#{cells[0]})", *cells[1:]]) for cells in rows]
+    if missing:
+        lines += ["", "— : Flax has no counterpart of " + "; ".join(f"{what} ({name})" for name, what in missing.items()) + "."]
+    return "\n".join([*lines, "", *(part for name in catalogue.NETWORKS for part in described(name))])
+
+
+def described(name: str) -> list[str]:
+    """A network's sources, from its docstring."""
+    entry, facts = catalogue.NETWORKS[name], catalogue.facts(name)
+    lines = [f"### {name}", "", f"{facts.title}: {facts.source}. `examples/architectures/{entry.module}.py`", ""]
+    lines += [f"- Parameters: {facts.parameters.text} ({facts.parameters.source})"]
+    lines += [f"- Multiply-adds: {facts.multiply_adds.text} ({facts.multiply_adds.source})"]
+    if facts.field:
+        lines += [f"- Receptive field: {facts.field.text} at `{facts.field_path}` ({facts.field.source})"]
+    return [*lines, *([f"- {entry.note}"] if entry.note else []), ""]
+
+
+def write(text: str, path: pathlib.Path) -> None:
+    """Between the marks of the file."""
+    before, rest = path.read_text().split(BEGIN, 1)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments(argv)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(measure.times(args.name, args.dtype, args.seconds))))
+    elif args.all:
+        rows, missing = table(args.dtype, args.seconds)
+        if args.markdown:
+            write(markdown(rows, missing, args.dtype), args.markdown)
+    else:
+        show(args.name, args.dtype, args.seconds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
