@@ -66,8 +66,18 @@ class Facts:
 
 NETWORKS = {
     "lenet5": Entry("lenet5", "LeNet5"),
+    "lenet5_1998": Entry("lenet5", "LeNet5of1998"),
+    "alexnet": Entry("alexnet", "AlexNet"),
+    "nin": Entry("nin", "NIN"),
+    "vgg16": Entry("vgg", "VGG16"),
+    "googlenet": Entry("googlenet", "GoogLeNet", small=(2, 64, 64, 3)),
     "resnet18": Entry("resnet", "ResNet18", small=(2, 64, 64, 3)),
     "resnet50": Entry("resnet", "ResNet50", small=(2, 64, 64, 3)),
+    "resnext50": Entry("resnext", "ResNeXt50", small=(2, 64, 64, 3)),
+    "mobilenet_v1": Entry("mobilenet_v1", "MobileNetV1", small=(2, 64, 64, 3)),
+    "mobilenet_v2": Entry("mobilenet_v2", "MobileNetV2", small=(2, 64, 64, 3)),
+    "densenet121": Entry("densenet", "DenseNet121", small=(2, 64, 64, 3)),
+    "convnext_tiny": Entry("convnext", "ConvNeXtTiny", small=(2, 64, 64, 3)),
 }
 
 UNITS = {"": 1, "thousand": 10**3, "million": 10**6, "billion": 10**9}

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from convlab import nnx as cn
 
@@ -79,6 +80,7 @@ COUNTERPARTS: dict[Any, tuple[Callable, dict[str, Any]]] = {
     ),
     cn.MaxPool: (pool(nnx.max_pool), POOL | {"return_indices": False}),
     cn.MinPool: (pool(nnx.min_pool), POOL),
+    cn.SumPool: (pool(lambda x, **options: nnx.pool(x, 0.0, lax.add, **options)), POOL),
     cn.AvgPool: (pool(nnx.avg_pool, "count_include_pad"), POOL | {"divisor_override": None}),
     cn.GlobalAvgPool: (plain(lambda x: jnp.mean(x, range(1, x.ndim - 1))), {"keepdims": False}),
     cn.GlobalMaxPool: (plain(lambda x: jnp.max(x, range(1, x.ndim - 1))), {"keepdims": False}),
