@@ -1,0 +1,81 @@
+"""U-Net: Ronneberger, Fischer, Brox, "U-Net: convolutional networks for biomedical image segmentation", arXiv 1505.04597, figure 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from convlab import nnx as cnn
+from convlab import pad
+
+Array = jax.Array
+
+
+def crop(x: Array, spatial: Sequence[int]) -> Array:
+    """The middle of an image, of size `spatial`."""
+    left = [n - m for n, m in zip(x.shape[1:-1], spatial)]
+    return pad(x, [(-(n // 2), n // 2 - n) for n in left])
+
+
+class Double(nnx.Module):
+    """Two 3 x 3 convolutions, each with a ReLU."""
+
+    def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
+        self.conv1 = cnn.Conv(in_features, out_features, (3, 3), padding=padding, rngs=rngs)
+        self.conv2 = cnn.Conv(out_features, out_features, (3, 3), padding=padding, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
+
+
+class Up(nnx.Module):
+    """A 2 x 2 up-convolution, the cropped features of the way down before its channels, and a `Double`."""
+
+    def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
+        self.up = cnn.ConvTranspose(in_features, out_features, (2, 2), strides=2, padding="VALID", transpose_kernel=True, rngs=rngs)
+        self.double = Double(2 * out_features, out_features, padding=padding, rngs=rngs)
+
+    def __call__(self, x: Array, skip: Array) -> Array:
+        x = self.up(x)
+        return self.double(jnp.concatenate([crop(skip, x.shape[1:-1]), x], -1))
+
+
+class UNet(nnx.Module):
+    """U-Net, Ronneberger, Fischer and Brox 2015, figure 1.
+
+    Input: 1 x 572 x 572 x 1
+
+    Called with `(n, height, width, in_features)`; the scores of the classes, `(n, height - 184, width - 184, classes)`, or with
+    `padding="SAME"` of the size of the input. The sizes must be even before each pool: 572 - 16 k, or multiples of 16 with "SAME".
+    `channels` are those of the levels, from the finest to the bottom.
+    """
+
+    def __init__(
+        self,
+        in_features: int = 1,
+        classes: int = 2,
+        *,
+        channels: Sequence[int] = (64, 128, 256, 512, 1024),
+        padding: Any = "VALID",
+        rngs: nnx.Rngs,
+    ):
+        widths = [in_features, *channels]
+        self.down = nnx.List(Double(a, b, padding=padding, rngs=rngs) for a, b in zip(widths, widths[1:-1]))
+        self.pool = cnn.MaxPool((2, 2), strides=2)
+        self.bottom = Double(*widths[-2:], padding=padding, rngs=rngs)
+        self.up = nnx.List(Up(b, a, padding=padding, rngs=rngs) for a, b in zip(channels[-2::-1], channels[:0:-1]))
+        self.head = cnn.Conv(channels[0], classes, (1, 1), rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        skips = []
+        for double in self.down:
+            skips.append(double(x))
+            x = self.pool(skips[-1])
+        x = self.bottom(x)
+        for up, skip in zip(self.up, reversed(skips)):
+            x = up(x, skip)
+        return self.head(x)

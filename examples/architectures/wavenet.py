@@ -1,0 +1,75 @@
+"""WaveNet: van den Oord et al., "WaveNet: a generative model for raw audio", arXiv 1609.03499, figures 2 to 4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+from flax import nnx
+
+from convlab import nnx as cnn
+
+Array = jax.Array
+
+
+class Block(nnx.Module):
+    """The gated unit of equation 2, tanh(filter) * sigmoid(gate), and what it gives to the next block and to the sum of skips."""
+
+    def __init__(self, features: int, skip_features: int, dilation: int, *, last: bool, rngs: nnx.Rngs):
+        self.filter = cnn.CausalConv(features, features, 2, kernel_dilation=dilation, rngs=rngs)
+        self.gate = cnn.CausalConv(features, features, 2, kernel_dilation=dilation, rngs=rngs)
+        self.skip = cnn.Conv(features, skip_features, 1, rngs=rngs)
+        self.residual = None if last else cnn.Conv(features, features, 1, rngs=rngs)
+
+    def __call__(self, x: Array, run: Callable) -> tuple[Array, Array]:
+        z = nnx.tanh(run(self.filter, x)) * nnx.sigmoid(run(self.gate, x))
+        return x if self.residual is None else x + self.residual(z), self.skip(z)
+
+
+class WaveNet(nnx.Module):
+    """WaveNet, van den Oord et al. 2016, figure 4.
+
+    Input: 1 x 5120 x 256
+
+    Called with `(n, time, quantization)`, samples one-hot (in the paper their mu-law codes): the scores of the next sample,
+    `(n, time, classes)`, each of which sees the samples until its own. `step` is the same chunk by chunk: `init_cache` once, and
+    then chunks of any lengths, one sample for one included.
+    """
+
+    def __init__(
+        self,
+        quantization: int = 256,
+        classes: int | None = None,
+        *,
+        features: int = 32,
+        skip_features: int = 512,
+        dilations: Sequence[int] = tuple(2**i for i in range(10)) * 5,
+        rngs: nnx.Rngs,
+    ):
+        self.causal = cnn.CausalConv(quantization, features, 2, use_bias=False, rngs=rngs)
+        last = len(dilations) - 1
+        self.blocks = nnx.List(
+            Block(features, skip_features, dilation, last=i == last, rngs=rngs) for i, dilation in enumerate(dilations)
+        )
+        self.conv1 = cnn.Conv(skip_features, skip_features, 1, rngs=rngs)
+        self.conv2 = cnn.Conv(skip_features, quantization if classes is None else classes, 1, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self._run(x, lambda layer, x: layer(x))
+
+    def init_cache(self, batch: int = 1) -> None:
+        """Forgets what `step` has heard."""
+        for _, layer in nnx.iter_modules(self):
+            if isinstance(layer, cnn.CausalConv):
+                layer.init_cache((batch, 1, layer.in_features))
+
+    def step(self, x: Array) -> Array:
+        """The scores of the chunk `x`, `(n, time, quantization)`, that follows what has been heard."""
+        return self._run(x, lambda layer, x: layer.step(x))
+
+    def _run(self, x: Array, run: Callable) -> Array:
+        x, skips = run(self.causal, x), 0
+        for block in self.blocks:
+            x, skip = block(x, run)
+            skips += skip
+        return self.conv2(nnx.relu(self.conv1(nnx.relu(skips))))
