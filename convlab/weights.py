@@ -9,6 +9,9 @@ path `("features", 0, "kernel")` is the entry `"features.0.weight"` of the state
 | `kernel`, convolution| `weight`       | `(out, in / groups, *window)`                                         |
 | `kernel`, transposed | `weight`       | `(in, out / groups, *window)`, mirrored unless `transpose_kernel=True`|
 | `scale`, `embedding` | `weight`       | the same                                                              |
+
+With `weight_norm=True` the `scale` of a convolution is `parametrizations.weight.original0`, `(out, 1, ...)`, and its `kernel`
+`parametrizations.weight.original1`, as `torch.nn.utils.parametrizations.weight_norm` makes them.
 | `bias`               | `bias`         | the same                                                              |
 | `mean`, `var`        | `running_...`  | the same                                                              |
 
@@ -34,6 +37,7 @@ ENTRIES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+NORMED = {"kernel": "parametrizations.weight.original1", "scale": "parametrizations.weight.original0"}
 
 
 # --- state dicts --------------------------------------------------------------------------------------------------
@@ -87,7 +91,7 @@ def from_torch(
         )
     filled = {}
     for key, path in expected.items():
-        array = layouts.kernel(path, _as_numpy(given[key])) if path[-1] == "kernel" else _as_numpy(given[key])
+        array = layouts.array(path, _as_numpy(given[key]))
         leaf = leaves[path]
         if array.shape != leaf.shape:
             raise ValueError(f"`state_dict` must make {path[-1]} {leaf.shape} for {key!r}, got {array.shape}.")
@@ -122,8 +126,7 @@ def to_torch(
     layouts = _Layouts(leaves, names, flattened, found | dict(mirrored or {}))
     state = {}
     for path, leaf in leaves.items():
-        array = np.asarray(leaf)
-        state[layouts.entry(path)] = np.ascontiguousarray(layouts.weight(path, array) if path[-1] == "kernel" else array)
+        state[layouts.entry(path)] = np.ascontiguousarray(layouts.tensor(path, np.asarray(leaf)))
     return state
 
 
@@ -168,6 +171,8 @@ class _Layouts:
 
     def __init__(self, leaves, names, flattened, mirrored):
         self.names, self.flattened, self.mirrored = names or {}, flattened or {}, mirrored
+        kernels = {path[:-1]: leaf.ndim for path, leaf in leaves.items() if path[-1] == "kernel"}
+        self.normed = {module: ndim for module, ndim in kernels.items() if (*module, "scale") in leaves}
         modules = {".".join(path[:-1]) for path in leaves}
         known = {".".join(path[:n]) for path in leaves for n in range(len(path))}
         for option, paths, allowed in (
@@ -186,7 +191,22 @@ class _Layouts:
             if begin in self.names:
                 module = [self.names[begin], *module[n:]]
                 break
-        return ".".join(filter(None, [*module, ENTRIES.get(leaf, leaf)]))
+        entry = NORMED.get(leaf) if path[:-1] in self.normed else None
+        return ".".join(filter(None, [*module, entry or ENTRIES.get(leaf, leaf)]))
+
+    def array(self, path: tuple[str, ...], entry: np.ndarray) -> np.ndarray:
+        """The leaf of an entry of the state dict."""
+        if path[-1] == "kernel":
+            return self.kernel(path, entry)
+        return entry.reshape(-1) if path[-1] == "scale" and path[:-1] in self.normed else entry
+
+    def tensor(self, path: tuple[str, ...], leaf: np.ndarray) -> np.ndarray:
+        """The entry of a leaf."""
+        if path[-1] == "kernel":
+            return self.weight(path, leaf)
+        if path[-1] == "scale" and path[:-1] in self.normed:
+            return leaf.reshape(-1, *(1,) * (self.normed[path[:-1]] - 1))
+        return leaf
 
     def kernel(self, path: tuple[str, ...], weight: np.ndarray) -> np.ndarray:
         module = ".".join(path[:-1])

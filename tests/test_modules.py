@@ -247,6 +247,7 @@ PARAMETRISED = [
     ("DeformConv", (5, (3, 3)), dict(feature_group_count=1), (X, OFFSET)),
     ("WSConv", (5, (3, 2)), dict(epsilon=1e-3), (X,)),
     ("CausalConv", (5, (3, 2)), dict(strides=(2, 1)), (X,)),
+    ("CausalConv", (6, 3), dict(feature_group_count=2, weight_norm=True), (X[0],)),
 ]
 
 
@@ -271,6 +272,25 @@ def test_weight_standardisation():
     standard = (kernel - kernel.mean((0, 1, 2))) / np.sqrt(kernel.var((0, 1, 2)) + 1e-5)
     expected = convlab.conv(X, standard.astype(np.float32), feature_group_count=2)
     np.testing.assert_allclose(layer(X), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weight_normalisation():
+    """Salimans and Kingma, equation 2: a direction and a length; at first the kernel as it was drawn, and what is 0 stays 0."""
+    options = dict(feature_group_count=2, rngs=flax.nnx.Rngs(0))
+    layer = convlab.nnx.CausalConv(4, 6, 3, weight_norm=True, **options)
+    kernel = np.asarray(layer.kernel[...], np.float64)
+    np.testing.assert_allclose(layer(X[0]), convlab.conv(X[0], kernel, padding="CAUSAL", feature_group_count=2), atol=1e-5)
+    layer.scale.set_value(jnp.arange(6.0))
+    layer.kernel.set_value(7 * layer.kernel[...])
+    lengths = np.sqrt((kernel**2).sum((0, 1)))
+    expected = convlab.conv(X[0], np.arange(6.0) * kernel / lengths, padding="CAUSAL", feature_group_count=2)
+    np.testing.assert_allclose(layer(X[0]), expected, atol=1e-5)
+    layer.init_cache((7, 1, 4))
+    streamed = np.concatenate([layer.step(X[0][:, :2]), layer.step(X[0][:, 2:])], 1)
+    np.testing.assert_allclose(streamed, expected, atol=1e-5)
+    layer.kernel.set_value(jnp.zeros_like(layer.kernel[...]))
+    slope = flax.nnx.grad(lambda layer: layer(X[0]).sum())(layer)
+    assert not np.any(layer(X[0])) and np.all(np.isfinite(slope["kernel"][...]))
 
 
 def test_a_depthwise_convolution_keeps_channels_apart():

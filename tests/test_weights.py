@@ -205,3 +205,17 @@ def test_importing_it_imports_neither_torch_nor_flax():
     program = "import sys, convlab.weights; print([m for m in ('torch', 'flax') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_weight_normalisation_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(4, 6, 3, groups=2))
+    with torch.no_grad():
+        theirs.parametrizations.weight.original0 += 0.5
+    ours = convlab.nnx.Conv(4, 6, 3, padding="VALID", feature_group_count=2, weight_norm=True, rngs=nnx.Rngs(0))
+    filled = weights.from_torch(theirs.state_dict(), ours)
+    x = np.random.default_rng(0).normal(size=(2, 9, 4)).astype(np.float32)
+    expected = theirs(torch.tensor(x).movedim(-1, 1)).movedim(1, -1).detach().numpy()
+    np.testing.assert_allclose(filled(x), expected, atol=1e-5)
+    for name, array in weights.to_torch(filled).items():
+        np.testing.assert_array_equal(array, theirs.state_dict()[name].numpy(), strict=True)

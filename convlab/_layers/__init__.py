@@ -8,6 +8,8 @@ from .convolutions import ConvTranspose as ConvTranspose
 from .convolutions import DeformConv as DeformConv
 from .convolutions import DepthwiseConv as DepthwiseConv
 from .convolutions import WSConv as WSConv
+from .convolutions import lengths as lengths
+from .convolutions import with_lengths as with_lengths
 from .operations import AdaptiveAvgPool as AdaptiveAvgPool
 from .operations import AdaptiveMaxPool as AdaptiveMaxPool
 from .operations import AvgPool as AvgPool

@@ -170,6 +170,19 @@ def channels_last(ndim: int) -> lax.ConvDimensionNumbers:
     return lax.ConvDimensionNumbers(image, kernel, image)
 
 
+def lengths(kernel: Array) -> Array:
+    """The Euclidean length of the part of a kernel that makes each output channel."""
+    wide = kernel.astype(accumulator(kernel))
+    return jnp.sqrt((wide * wide).sum(range(kernel.ndim - 1))).astype(kernel.dtype)
+
+
+def with_lengths(kernel: Array, scale: Array) -> Array:
+    """The kernel with the length `scale` for each output channel; where it is 0 it stays 0."""
+    wide = kernel.astype(accumulator(kernel))
+    squares = (wide * wide).sum(range(kernel.ndim - 1))
+    return (wide * (scale * lax.rsqrt(jnp.where(squares == 0, 1, squares)))).astype(kernel.dtype)
+
+
 class DepthwiseConv(Conv):
     """A convolution with a group for every channel of its input."""
 

@@ -63,9 +63,11 @@ class Conv(_layers.Conv, Layer):
         conv_general_dilated: a function with the signature of `lax.conv_general_dilated` to compute with.
         conv_general_dilated_cls: a class or function without arguments that makes such a function.
         padding_mode, padding_value, flip_kernel, method: as in `convlab.conv`.
+        weight_norm: whether the kernel gets a length of its own for each output channel, `scale`, and gives the direction only
+            (Salimans and Kingma, "Weight normalization", arXiv 1602.07868). PyTorch's `parametrizations.weight_norm`.
 
-    Parameters are `kernel`, `(*kernel_size, c_in / feature_group_count, features)`, and `bias`, `(features,)`. Called with
-    `inputs`, `(*batch, *spatial, c_in)`, it returns `(*batch, *out, features)`.
+    Parameters are `kernel`, `(*kernel_size, c_in / feature_group_count, features)`, `bias`, `(features,)`, and with `weight_norm`
+    `scale`, `(features,)`, at first the lengths of the kernel. Called with `inputs`, `(*batch, *spatial, c_in)`, it returns `(*batch, *out, features)`.
 
     Raises:
         TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
@@ -100,10 +102,18 @@ class Conv(_layers.Conv, Layer):
     padding_value: Any = 0
     flip_kernel: bool = False
     method: str = "auto"
+    weight_norm: bool = False
 
     @linen.compact
     def __call__(self, inputs: Array) -> Array:
         return self._convolve(self._hook(), *self._promoted(inputs), {})
+
+    @linen.nowrap
+    def _effective(self, kernel: Array) -> Array:
+        kernel = super()._effective(kernel)
+        if not self.weight_norm:
+            return kernel
+        return _layers.with_lengths(kernel, self.param("scale", lambda key: _layers.lengths(kernel)))
 
     @linen.nowrap
     def _hook(self) -> Callable | None:

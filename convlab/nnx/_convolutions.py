@@ -40,10 +40,13 @@ class Conv(_layers.Conv, Layer):
         rngs: where the keys of the initializers come from.
         kernel_metadata, bias_metadata: keyword arguments of the `nnx.Param`s.
         padding_mode, padding_value, flip_kernel, method: as in `convlab.conv`.
+        weight_norm: whether the kernel gets a length of its own for each output channel, `scale`, and gives the direction only
+            (Salimans and Kingma, "Weight normalization", arXiv 1602.07868). PyTorch's `parametrizations.weight_norm`.
 
     Attributes:
         kernel: `nnx.Param` of shape `(*kernel_size, in_features / feature_group_count, out_features)`.
         bias: `nnx.Param` of shape `(out_features,)`, or None.
+        scale: with `weight_norm` an `nnx.Param` of shape `(out_features,)`, at first the lengths of the kernel; or None.
 
     Called with `inputs`, `(*batch, *spatial, in_features)`, and in JAX's explicit mode `out_sharding`, it returns
     `(*batch, *out, out_features)`.
@@ -69,6 +72,17 @@ class Conv(_layers.Conv, Layer):
     padding_value: Any = 0
     flip_kernel: bool = False
     method: str = "auto"
+    weight_norm: bool = False
+
+    def _make(self, recipe: Recipe, keys: Any, image: tuple[int, ...]) -> None:
+        super()._make(recipe, keys, image)
+        self.scale: Any = nnx.data(None)
+        if self.weight_norm:
+            self.scale = nnx.Param(_layers.lengths(self._effective(self.kernel[...])))
+
+    def _effective(self, kernel: Array) -> Array:
+        kernel = super()._effective(kernel)
+        return kernel if self.scale is None else _layers.with_lengths(kernel, self.scale[...])
 
     def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
         x, kernel, bias = self._promoted(inputs)
