@@ -1,0 +1,75 @@
+"""TCN: Bai, Kolter, Koltun, "An empirical evaluation of generic convolutional and recurrent networks", arXiv 1803.01271, figure 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+
+from convlab import nnx as cnn
+
+Array = jax.Array
+
+
+class Block(nnx.Module):
+    """Two dilated causal convolutions with weight normalisation, ReLU and dropout, beside an identity or a 1-tap convolution."""
+
+    def __init__(self, in_features: int, features: int, kernel_size: int, dilation: int, dropout: float, *, rngs: nnx.Rngs):
+        def causal(channels: int) -> nnx.Module:
+            return cnn.CausalConv(channels, features, kernel_size, kernel_dilation=dilation, weight_norm=True, rngs=rngs)
+
+        self.conv1, self.conv2 = causal(in_features), causal(features)
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(-2,), rngs=rngs)  # spatial: a channel goes as a whole
+        self.downsample = None if in_features == features else cnn.Conv(in_features, features, 1, rngs=rngs)
+
+    def __call__(self, x: Array, run: Callable) -> Array:
+        y = self.dropout(nnx.relu(run(self.conv1, x)))
+        y = self.dropout(nnx.relu(run(self.conv2, y)))
+        return nnx.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class TCN(nnx.Module):
+    """Temporal convolutional network, Bai, Kolter and Koltun 2018: the one for sequential MNIST.
+
+    Input: 1 x 784 x 1
+
+    Called with `(n, time, in_features)`: the scores `(n, time, classes)` after each place; those of a whole sequence, as the paper
+    classifies digits pixel by pixel, are `[:, -1]`. `step` is the same chunk by chunk: `init_cache` once, and then chunks of any
+    lengths.
+    """
+
+    def __init__(
+        self,
+        in_features: int = 1,
+        classes: int = 10,
+        *,
+        features: int = 25,
+        levels: int = 8,
+        kernel_size: int = 7,
+        dropout: float = 0.05,
+        rngs: nnx.Rngs,
+    ):
+        self.blocks = nnx.List(
+            Block(features if level else in_features, features, kernel_size, 2**level, dropout, rngs=rngs)
+            for level in range(levels)
+        )
+        self.head = nnx.Linear(features, classes, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self._run(x, lambda layer, x: layer(x))
+
+    def init_cache(self, batch: int = 1) -> None:
+        """Forgets what `step` has seen."""
+        for _, layer in nnx.iter_modules(self):
+            if isinstance(layer, cnn.CausalConv):
+                layer.init_cache((batch, 1, layer.in_features))
+
+    def step(self, x: Array) -> Array:
+        """The scores of the chunk `x`, `(n, time, in_features)`, that follows what has been seen."""
+        return self._run(x, lambda layer, x: layer.step(x))
+
+    def _run(self, x: Array, run: Callable) -> Array:
+        for block in self.blocks:
+            x = block(x, run)
+        return self.head(x)
