@@ -36,7 +36,9 @@ class Up(nnx.Module):
     """A 2 x 2 up-convolution, the cropped features of the way down before its channels, and a `Double`."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
-        self.up = cnn.ConvTranspose(in_features, out_features, (2, 2), strides=2, padding="VALID", transpose_kernel=True, rngs=rngs)
+        self.up = cnn.ConvTranspose(
+            in_features, out_features, (2, 2), strides=2, padding="VALID", transpose_kernel=True, rngs=rngs
+        )
         self.double = Double(2 * out_features, out_features, padding=padding, rngs=rngs)
 
     def __call__(self, x: Array, skip: Array) -> Array:
