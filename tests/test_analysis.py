@@ -216,6 +216,14 @@ def test_the_textbook_count_is_channels_times_kernel_times_output():
     assert found.macs < found.macs_with_padding
 
 
+@pytest.mark.parametrize("padding", ["VALID", "SAME", 1])
+def test_the_textbook_count_of_a_transposed_convolution_is_that_of_its_input(padding):
+    k, x = kernel(5, 5, i=2, o=3), jnp.ones((1, 7, 6, 2))
+    found = analyze(lambda x: convlab.conv_transpose(x, k, strides=2, padding=padding), x)
+    assert found.macs_with_padding == 2 * 3 * 5 * 5 * 7 * 6
+    assert found.macs == found.macs_with_padding if padding == "VALID" else found.macs < found.macs_with_padding
+
+
 def test_a_scan_counts_every_round():
     def network(x):
         return jax.lax.scan(lambda y, _: (convlab.conv(y, kernel(3)), None), x, length=4)[0]

@@ -58,8 +58,8 @@ class Layer:
         output_shape: of its (first) result.
         parameters: how many it holds; those of a module called again count once.
         macs: multiply-adds of its convolutions and matrix products; what XLA counts, twice, as floating-point operations.
-        macs_with_padding: the same with the taps that read padding (or the holes of a transposed convolution), the
-            c_in * c_out * kernel * output of textbooks.
+        macs_with_padding: the same with the taps that read padding, the c_in * c_out * kernel * output of textbooks; for a
+            transposed convolution c_in * c_out * kernel * input, with the taps that fall outside the result.
         field: its receptive field, None where it does not depend on the input.
     """
 

@@ -266,13 +266,13 @@ def _broadcasts(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
 
 
 def macs_of(eqn: Any) -> tuple[int, int]:
-    """Multiply-adds of a convolution or matrix product, without and with the taps that read padding or holes."""
+    """Multiply-adds of a convolution or matrix product, without and with the taps that read padding."""
     out, name = eqn.outvars[0].aval.shape if eqn.outvars else (), eqn.primitive.name
     if is_conv(name):
         kernel, numbers = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"]
         slides = [slide for _, slide in conv_slides(eqn)]
         others = math.prod(out[a] for a in numbers.out_spec[:2]) * kernel[numbers.rhs_spec[1]]
-        return others * math.prod(s.real() for s in slides), others * math.prod(s.out * s.window for s in slides)
+        return others * math.prod(s.real() for s in slides), others * math.prod(s.nominal() for s in slides)
     if name == "dot_general":
         (contracting, _), _ = eqn.params["dimension_numbers"]
         count = math.prod(out) * math.prod(eqn.invars[0].aval.shape[a] for a in contracting)

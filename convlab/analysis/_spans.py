@@ -141,6 +141,10 @@ class Slide:
         index, real = self.places()
         return int((real & (index >= 0) & (index < self.size)).sum())
 
+    def nominal(self) -> int:
+        """The taps times the outputs, and where the input is dilated, as transposed convolutions do it, times the inputs."""
+        return self.window * (self.size if self.base > 1 and self.stride == 1 else self.out)
+
 
 def slid(span: Span, axis: int, slide: Slide) -> Span:
     """The span of the result of a window along `axis`."""
