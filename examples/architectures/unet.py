@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -66,7 +67,7 @@ class UNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         widths = [in_features, *channels]
-        self.down = nnx.List(Double(a, b, padding=padding, rngs=rngs) for a, b in zip(widths, widths[1:-1]))
+        self.down = nnx.List(Double(a, b, padding=padding, rngs=rngs) for a, b in pairwise(widths[:-1]))
         self.pool = cnn.MaxPool((2, 2), strides=2)
         self.bottom = Double(*widths[-2:], padding=padding, rngs=rngs)
         self.up = nnx.List(Up(b, a, padding=padding, rngs=rngs) for a, b in zip(channels[-2::-1], channels[:0:-1]))

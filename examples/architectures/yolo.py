@@ -1,0 +1,54 @@
+"""YOLO: Redmon, Divvala, Girshick, Farhadi, "You only look once: unified, real-time object detection", arXiv 1506.02640, figure 3."""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+
+from convlab import nnx as cnn
+
+Array = jax.Array
+
+# Channels and window of each convolution; "pool" halves the image, and so does a third number, the stride.
+CONVOLUTIONS = [
+    (64, 7, 2), "pool",
+    (192, 3), "pool",
+    (128, 1), (256, 3), (256, 1), (512, 3), "pool",
+    *[(256, 1), (512, 3)] * 4, (512, 1), (1024, 3), "pool",
+    *[(512, 1), (1024, 3)] * 2, (1024, 3), (1024, 3, 2),
+    (1024, 3), (1024, 3),
+]  # fmt: skip
+
+
+def leaky_relu(x: Array) -> Array:
+    return nnx.leaky_relu(x, 0.1)
+
+
+class YOLO(nnx.Module):
+    """YOLO v1. Redmon, Divvala, Girshick and Farhadi, "You only look once", arXiv 1506.02640, figure 3.
+
+    Input: 1 x 448 x 448 x 3
+
+    Called with `(n, 448, 448, 3)`; for each cell of the grid the boxes and the classes, `(n, grid, grid, 5 * boxes + classes)`.
+    """
+
+    def __init__(self, *, grid: int = 7, boxes: int = 2, classes: int = 20, dropout: float = 0.5, rngs: nnx.Rngs):
+        layers, channels = [], 3
+        for row in CONVOLUTIONS:
+            if row == "pool":
+                layers.append(cnn.MaxPool((2, 2), strides=2))
+                continue
+            made, window, *stride = row
+            layers.append(cnn.Conv(channels, made, (window, window), *stride, padding=window // 2, rngs=rngs))
+            layers.append(leaky_relu)
+            channels = made
+        self.features = nnx.Sequential(*layers)
+        self.grid = grid
+        self.fc1 = nnx.Linear(grid * grid * channels, 4096, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.fc2 = nnx.Linear(4096, grid * grid * (5 * boxes + classes), rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        x = self.features(x)
+        x = self.dropout(leaky_relu(self.fc1(x.reshape(len(x), -1))))
+        return self.fc2(x).reshape(len(x), self.grid, self.grid, -1)
