@@ -30,7 +30,7 @@ def identity(features: int, noise: float = 0.0) -> Callable:
 
 
 class Context(nnx.Module):
-    """Context module. Yu and Koltun, "Multi-scale context aggregation by dilated convolutions", arXiv 1511.07122, table 1, "Basic".
+    """Context module. Yu, Koltun, "Multi-scale context aggregation by dilated convolutions", arXiv 1511.07122, table 1, "Basic".
 
     Input: 1 x 64 x 64 x 21
     Parameters: 28,392 (table 1: 64 C**2 weights in 7 layers of 3 x 3 C C and one of C C, 8 C biases, C = 21)

@@ -14,21 +14,14 @@ Array = jax.Array
 normal = nnx.initializers.normal(0.02)  # section 4
 
 
-class Up(nnx.Module):
-    """A 5 x 5 convolution with stride 1/2: twice the size."""
-
-    def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
-        doubling = dict(strides=2, padding=2, output_padding=1, use_consistent_padding=True, transpose_kernel=True)
-        self.conv = cnn.ConvTranspose(
-            in_features, out_features, (5, 5), use_bias=False, kernel_init=normal, rngs=rngs, **doubling
-        )
-
-    def __call__(self, x: Array) -> Array:
-        return self.conv(x)
+def doubling(in_features: int, out_features: int, rngs: nnx.Rngs) -> cnn.ConvTranspose:
+    """A 5 x 5 convolution with stride 1/2: PyTorch's, with one place more at the end, so that the size is twice the input's."""
+    options = dict(strides=2, padding=2, output_padding=1, use_consistent_padding=True, transpose_kernel=True)
+    return cnn.ConvTranspose(in_features, out_features, (5, 5), use_bias=False, kernel_init=normal, rngs=rngs, **options)
 
 
 class DCGAN(nnx.Module):
-    """DCGAN generator. Radford, Metz and Chintala, "Unsupervised representation learning with deep convolutional GANs", arXiv 1511.06434, figure 1.
+    """DCGAN generator. Radford, Metz, Chintala, "Unsupervised representation learning with deep convolutional GANs", arXiv 1511.06434, figure 1.
 
     Input: 1 x 100
     Parameters: 18,885,760 (the authors' code, gen_params of Newmu/dcgan_code faces/train_uncond_dcgan.py: 100 * 16384, 25 (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3), and 2 for each of 16384 + 512 + 256 + 128 normalised)
@@ -37,13 +30,11 @@ class DCGAN(nnx.Module):
     Maps noise `(n, noise)` to images `(n, 64, 64, colours)` between -1 and 1.
     """
 
-    def __init__(
-        self, noise: int = 100, colours: int = 3, *, channels: Sequence[int] = (1024, 512, 256, 128), rngs: nnx.Rngs
-    ):
+    def __init__(self, noise: int = 100, colours: int = 3, *, channels: Sequence[int] = (1024, 512, 256, 128), rngs: nnx.Rngs):
         size = 4 * 4 * channels[0]
         self.project = nnx.Linear(noise, size, use_bias=False, kernel_init=normal, rngs=rngs)
         self.norms = nnx.List(nnx.BatchNorm(n, momentum=0.9, rngs=rngs) for n in (size, *channels[1:]))
-        self.ups = nnx.List(Up(a, b, rngs=rngs) for a, b in pairwise((*channels, colours)))
+        self.ups = nnx.List(doubling(a, b, rngs) for a, b in pairwise((*channels, colours)))
 
     def __call__(self, z: Array) -> Array:
         x = nnx.relu(self.norms[0](self.project(z))).reshape(len(z), 4, 4, -1)
