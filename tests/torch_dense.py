@@ -27,10 +27,10 @@ def cropped(x, like):
 class Up(nn.Module):
     def __init__(self, seen, made):
         super().__init__()
-        self.up, self.double = nn.ConvTranspose2d(seen, made, 2, 2), Double(seen, made)
+        self.up, self.convs = nn.ConvTranspose2d(seen, made, 2, 2), Double(seen, made)
 
     def forward(self, x, skip):
-        return self.double(cropped(skip, self.up(x)))
+        return self.convs(cropped(skip, self.up(x)))
 
 
 class UNet(nn.Module):
@@ -77,10 +77,10 @@ def run3d(block, x):
 class Up3D(nn.Module):
     def __init__(self, seen, made):
         super().__init__()
-        self.up, self.double = nn.ConvTranspose3d(seen, seen, 2, 2, bias=False), block3d(seen + made, made, made)
+        self.up, self.convs = nn.ConvTranspose3d(seen, seen, 2, 2, bias=False), block3d(seen + made, made, made)
 
     def forward(self, x, skip):
-        return run3d(self.double, cropped(skip, self.up(x)))
+        return run3d(self.convs, cropped(skip, self.up(x)))
 
 
 class UNet3D(nn.Module):

@@ -40,11 +40,11 @@ class Up(nnx.Module):
         self.up = cnn.ConvTranspose(
             in_features, out_features, (2, 2), strides=2, padding="VALID", transpose_kernel=True, rngs=rngs
         )
-        self.double = Double(2 * out_features, out_features, padding=padding, rngs=rngs)
+        self.convs = Double(2 * out_features, out_features, padding=padding, rngs=rngs)
 
     def __call__(self, x: Array, skip: Array) -> Array:
         x = self.up(x)
-        return self.double(jnp.concatenate([crop(skip, x.shape[1:-1]), x], -1))
+        return self.convs(jnp.concatenate([crop(skip, x.shape[1:-1]), x], -1))
 
 
 class UNet(nnx.Module):

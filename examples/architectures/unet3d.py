@@ -43,11 +43,11 @@ class Up(nnx.Module):
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
         both = dict(padding="VALID", use_bias=False, transpose_kernel=True, rngs=rngs)
         self.up = cnn.ConvTranspose(in_features, in_features, (2, 2, 2), strides=2, **both)
-        self.double = Double(in_features + out_features, out_features, out_features, padding=padding, rngs=rngs)
+        self.convs = Double(in_features + out_features, out_features, out_features, padding=padding, rngs=rngs)
 
     def __call__(self, x: Array, skip: Array) -> Array:
         x = self.up(x)
-        return self.double(jnp.concatenate([crop(skip, x.shape[1:-1]), x], -1))
+        return self.convs(jnp.concatenate([crop(skip, x.shape[1:-1]), x], -1))
 
 
 class UNet3D(nnx.Module):
