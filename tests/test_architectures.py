@@ -52,7 +52,7 @@ def worst(found, expected):
 @pytest.mark.slow
 @every_network
 def test_it_gives_what_flax_gives_and_nearly_so_in_bfloat16(name):
-    model = catalogue.build(name)
+    model = catalogue.build(name, **catalogue.NETWORKS[name].narrow)
     apply, state = measure.forward(model)
     half, half_state = measure.forward(measure.cast(model, jnp.bfloat16))
     try:
@@ -72,7 +72,7 @@ def test_it_gives_what_flax_gives_and_nearly_so_in_bfloat16(name):
 @pytest.mark.slow
 @every_network
 def test_gradients_reach_every_parameter_a_step_lowers_the_loss_and_it_lowers_everywhere(name):
-    model = catalogue.build(name)
+    model = catalogue.build(name, **catalogue.NETWORKS[name].narrow)
     x = measure.draw(small(name), seed=1)
     gradients, parameters, rest = measure.training(model)
     merged = nnx.merge(nnx.graphdef(model), parameters, rest)
@@ -95,8 +95,9 @@ def test_pytorch_gives_the_same(name):
     torch.manual_seed(0)
     twin = twins()[name]
     theirs = randomise(twin.build())
-    shapes = catalogue.shapes(name)
-    paths = [".".join(map(str, path[:-1])) for path, _ in nnx.to_flat_state(nnx.state(shapes))]
+    shapes = catalogue.shapes(name, **catalogue.NETWORKS[name].narrow)
+    learnt = nnx.to_flat_state(nnx.state(shapes, (nnx.Param, nnx.BatchStat)))
+    paths = [".".join(map(str, path[:-1])) for path, _ in learnt]
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nnx.state(shapes))
     names = {path: twin.names(path) for path in paths}
     model = weights.from_torch(

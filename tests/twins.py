@@ -45,6 +45,7 @@ def randomise(module: Any) -> Any:
             if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
                 part.running_mean.normal_(0, 0.1)
                 part.running_var.uniform_(0.5, 1.5)
-                part.weight.uniform_(0.5, 1.5)
+                if part.weight is not None:
+                    part.weight.uniform_(0.5, 1.5)
                 part.bias.normal_(0, 0.1)
     return module.eval()

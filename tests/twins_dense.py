@@ -14,6 +14,7 @@ TWINS = {
     "unet": Twin(partial(build, "UNet")),
     "vgg_unet": Twin(partial(build, "VGGUNet")),
     "unet3d": Twin(partial(build, "UNet3D")),
+    "deeplab": Twin(partial(build, "DeepLabV3"), sequential),
     "context": Twin(partial(build, "Context")),
     "tcn": Twin(partial(build, "TCN")),
     "wavenet": Twin(partial(build, "WaveNet")),

@@ -14,7 +14,8 @@ import dataclasses
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -28,12 +29,14 @@ class Entry:
     Attributes:
         module, attribute: where the constructor is, called as `attribute(rngs=rngs)`.
         small: the shape of an input that the tests run the network on; its own if None.
+        narrow: options of the constructor that make the network small enough for the tests to run it.
         note: what a reader of the table should know, in a few words.
     """
 
     module: str
     attribute: str
     small: tuple[int, ...] | None = None
+    narrow: Mapping[str, Any] = MappingProxyType({})
     note: str = ""
 
     @property
@@ -78,6 +81,15 @@ NETWORKS = {
     "mobilenet_v2": Entry("mobilenet_v2", "MobileNetV2", small=(2, 64, 64, 3)),
     "densenet121": Entry("densenet", "DenseNet121", small=(2, 64, 64, 3)),
     "convnext_tiny": Entry("convnext", "ConvNeXtTiny", small=(2, 64, 64, 3)),
+    "unet": Entry("unet", "UNet", small=(1, 188, 188, 1)),
+    "vgg_unet": Entry("vgg_unet", "VGGUNet", small=(1, 64, 64, 3)),
+    "unet3d": Entry("unet3d", "UNet3D", small=(1, 92, 92, 92, 3), narrow={"channels": (8, 16, 32, 64)}),
+    "deeplab": Entry("deeplab", "DeepLabV3", small=(2, 64, 64, 3)),
+    "context": Entry("context", "Context"),
+    "yolo": Entry("yolo", "YOLO"),
+    "tcn": Entry("tcn", "TCN"),
+    "wavenet": Entry("wavenet", "WaveNet", small=(1, 1100, 256)),
+    "dcgan": Entry("dcgan", "DCGAN", small=(4, 100)),
 }
 
 UNITS = {"": 1, "thousand": 10**3, "million": 10**6, "billion": 10**9}
@@ -119,14 +131,14 @@ def published(found: re.Match) -> Published:
     return Published(float(number.replace(",", "")) * UNITS[unit], found["text"], found["source"])
 
 
-def build(name: str, seed: int = 0) -> nnx.Module:
+def build(name: str, seed: int = 0, **options: Any) -> nnx.Module:
     """The network, with numbers in its parameters."""
-    return NETWORKS[name].constructor(rngs=nnx.Rngs(seed))
+    return NETWORKS[name].constructor(**options, rngs=nnx.Rngs(seed))
 
 
-def shapes(name: str) -> nnx.Module:
+def shapes(name: str, **options: Any) -> nnx.Module:
     """The network with shapes in place of numbers, in evaluation mode: enough to count, analyse and lower."""
-    model = nnx.eval_shape(lambda: build(name))
+    model = nnx.eval_shape(lambda: build(name, **options))
     model.eval()
     return model
 

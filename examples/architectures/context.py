@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convlab import nnx as cnn
+from convlab import nnx as cn
 
 Array = jax.Array
 DILATIONS = (1, 1, 2, 4, 8, 16, 1)
@@ -44,10 +44,10 @@ class Context(nnx.Module):
     def __init__(self, features: int = 21, *, multipliers: Sequence[int] = (1,) * 7, noise: float = 0.0, rngs: nnx.Rngs):
         widths = [features * m for m in (1, *multipliers)]
         self.layers = nnx.List(
-            cnn.Conv(a, b, (3, 3), kernel_dilation=d, kernel_init=identity(features, noise), rngs=rngs)
+            cn.Conv(a, b, (3, 3), kernel_dilation=d, kernel_init=identity(features, noise), rngs=rngs)
             for (a, b), d in zip(pairwise(widths), DILATIONS, strict=True)
         )
-        self.head = cnn.Conv(widths[-1], features, (1, 1), kernel_init=identity(features, noise), rngs=rngs)
+        self.head = cn.Conv(widths[-1], features, (1, 1), kernel_init=identity(features, noise), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         for layer in self.layers:

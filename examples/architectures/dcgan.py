@@ -8,16 +8,16 @@ from itertools import pairwise
 import jax
 from flax import nnx
 
-from convlab import nnx as cnn
+from convlab import nnx as cn
 
 Array = jax.Array
 normal = nnx.initializers.normal(0.02)  # section 4
 
 
-def doubling(in_features: int, out_features: int, rngs: nnx.Rngs) -> cnn.ConvTranspose:
-    """A 5 x 5 convolution with stride 1/2: PyTorch's, with one place more at the end, so that the size is twice the input's."""
-    options = dict(strides=2, padding=2, output_padding=1, use_consistent_padding=True, transpose_kernel=True)
-    return cnn.ConvTranspose(in_features, out_features, (5, 5), use_bias=False, kernel_init=normal, rngs=rngs, **options)
+def doubling(in_features: int, out_features: int, rngs: nnx.Rngs) -> cn.ConvTranspose:
+    """A 5 x 5 convolution with stride 1/2, the input of the authors' convolution with stride 2 that pads 2 and sees twice the size."""
+    options = dict(strides=2, padding=((2, 3), (2, 3)), transpose_kernel=True, use_bias=False, kernel_init=normal)
+    return cn.ConvTranspose(in_features, out_features, (5, 5), rngs=rngs, **options)
 
 
 class DCGAN(nnx.Module):

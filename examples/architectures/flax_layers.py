@@ -68,7 +68,13 @@ def plain(function: Callable) -> Callable:
 
 
 # What a layer becomes, and the options that Flax's lacks with the only value that it serves.
-NONE_OF_FLAX: dict[str, Any] = {"padding_mode": "zeros", "padding_value": 0, "flip_kernel": False, "mask": None}
+NONE_OF_FLAX: dict[str, Any] = {
+    "padding_mode": "zeros",
+    "padding_value": 0,
+    "flip_kernel": False,
+    "mask": None,
+    "weight_norm": False,
+}
 POOL = {"window_dilation": 1, "ceil_mode": False}
 COUNTERPARTS: dict[Any, tuple[Callable, dict[str, Any]]] = {
     cn.Conv: (parametrised(nnx.Conv, CONV), NONE_OF_FLAX),

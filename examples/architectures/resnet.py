@@ -14,8 +14,10 @@ from convlab import nnx as cn
 class ConvNorm(nnx.Module):
     """A convolution without bias and the batch normalisation behind it."""
 
-    def __init__(self, seen: int, made: int, window: int, strides: int = 1, groups: int = 1, *, rngs: nnx.Rngs):
-        options = dict(padding=window // 2, feature_group_count=groups, use_bias=False)
+    def __init__(
+        self, seen: int, made: int, window: int, strides: int = 1, groups: int = 1, dilation: int = 1, *, rngs: nnx.Rngs
+    ):
+        options = dict(padding=dilation * (window // 2), kernel_dilation=dilation, feature_group_count=groups, use_bias=False)
         self.conv = cn.Conv(seen, made, (window, window), strides, **options, rngs=rngs)
         self.norm = nnx.BatchNorm(made, momentum=0.9, rngs=rngs)
 
@@ -36,12 +38,14 @@ class Basic(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1 to fewer channels, 3x3 among them, perhaps in groups, and 1x1 to `made`, beside the identity."""
+    """1x1 to fewer channels, 3x3 among them, perhaps in groups or dilated, and 1x1 to `made`, beside the identity."""
 
-    def __init__(self, seen: int, made: int, strides: int, narrowing: int = 4, groups: int = 1, *, rngs: nnx.Rngs):
+    def __init__(
+        self, seen: int, made: int, strides: int, narrowing: int = 4, groups: int = 1, dilation: int = 1, *, rngs: nnx.Rngs
+    ):
         width = made // narrowing
         self.conv1 = ConvNorm(seen, width, 1, rngs=rngs)
-        self.conv2 = ConvNorm(width, width, 3, strides, groups, rngs=rngs)
+        self.conv2 = ConvNorm(width, width, 3, strides, groups, dilation, rngs=rngs)
         self.conv3 = ConvNorm(width, made, 1, rngs=rngs)
         self.shortcut = shortcut(seen, made, strides, rngs)
 

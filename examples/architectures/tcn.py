@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 from flax import nnx
 
-from convlab import nnx as cnn
+from convlab import nnx as cn
 
 Array = jax.Array
 
@@ -17,11 +17,11 @@ class Block(nnx.Module):
 
     def __init__(self, in_features: int, features: int, kernel_size: int, dilation: int, dropout: float, *, rngs: nnx.Rngs):
         def causal(channels: int) -> nnx.Module:
-            return cnn.CausalConv(channels, features, kernel_size, kernel_dilation=dilation, weight_norm=True, rngs=rngs)
+            return cn.CausalConv(channels, features, kernel_size, kernel_dilation=dilation, weight_norm=True, rngs=rngs)
 
         self.conv1, self.conv2 = causal(in_features), causal(features)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(-2,), rngs=rngs)  # spatial: a channel goes as a whole
-        self.downsample = None if in_features == features else cnn.Conv(in_features, features, 1, rngs=rngs)
+        self.downsample = None if in_features == features else cn.Conv(in_features, features, 1, rngs=rngs)
 
     def __call__(self, x: Array, run: Callable) -> Array:
         y = self.dropout(nnx.relu(run(self.conv1, x)))
@@ -65,7 +65,7 @@ class TCN(nnx.Module):
     def init_cache(self, batch: int = 1) -> None:
         """Forgets what `step` has seen."""
         for _, layer in nnx.iter_modules(self):
-            if isinstance(layer, cnn.CausalConv):
+            if isinstance(layer, cn.CausalConv):
                 layer.init_cache((batch, 1, layer.in_features))
 
     def step(self, x: Array) -> Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convlab import nnx as cnn
+from convlab import nnx as cn
 from convlab import pad
 
 Array = jax.Array
@@ -26,8 +26,8 @@ class Double(nnx.Module):
     """Two 3 x 3 convolutions, each with a ReLU."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
-        self.conv1 = cnn.Conv(in_features, out_features, (3, 3), padding=padding, rngs=rngs)
-        self.conv2 = cnn.Conv(out_features, out_features, (3, 3), padding=padding, rngs=rngs)
+        self.conv1 = cn.Conv(in_features, out_features, (3, 3), padding=padding, rngs=rngs)
+        self.conv2 = cn.Conv(out_features, out_features, (3, 3), padding=padding, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         return nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
@@ -37,7 +37,7 @@ class Up(nnx.Module):
     """A 2 x 2 up-convolution, the cropped features of the way down before its channels, and a `Double`."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
-        self.up = cnn.ConvTranspose(
+        self.up = cn.ConvTranspose(
             in_features, out_features, (2, 2), strides=2, padding="VALID", transpose_kernel=True, rngs=rngs
         )
         self.convs = Double(2 * out_features, out_features, padding=padding, rngs=rngs)
@@ -71,10 +71,10 @@ class UNet(nnx.Module):
     ):
         widths = [in_features, *channels]
         self.down = nnx.List(Double(a, b, padding=padding, rngs=rngs) for a, b in pairwise(widths[:-1]))
-        self.pool = cnn.MaxPool((2, 2), strides=2)
+        self.pool = cn.MaxPool((2, 2), strides=2)
         self.bottom = Double(*widths[-2:], padding=padding, rngs=rngs)
         self.up = nnx.List(Up(b, a, padding=padding, rngs=rngs) for a, b in zip(channels[-2::-1], channels[:0:-1]))
-        self.head = cnn.Conv(channels[0], classes, (1, 1), rngs=rngs)
+        self.head = cn.Conv(channels[0], classes, (1, 1), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         skips = []

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from unet import crop
 
-from convlab import nnx as cnn
+from convlab import nnx as cn
 
 Array = jax.Array
 
@@ -19,7 +19,7 @@ class ConvNorm(nnx.Module):
     """A 3 x 3 x 3 convolution, batch normalisation with a shift only, since a ReLU and a convolution follow, and the ReLU."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
-        self.conv = cnn.Conv(in_features, out_features, (3, 3, 3), padding=padding, use_bias=False, rngs=rngs)
+        self.conv = cn.Conv(in_features, out_features, (3, 3, 3), padding=padding, use_bias=False, rngs=rngs)
         self.norm = nnx.BatchNorm(out_features, momentum=0.9, use_scale=False, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
@@ -42,7 +42,7 @@ class Up(nnx.Module):
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
         both = dict(padding="VALID", use_bias=False, transpose_kernel=True, rngs=rngs)
-        self.up = cnn.ConvTranspose(in_features, in_features, (2, 2, 2), strides=2, **both)
+        self.up = cn.ConvTranspose(in_features, in_features, (2, 2, 2), strides=2, **both)
         self.convs = Double(in_features + out_features, out_features, out_features, padding=padding, rngs=rngs)
 
     def __call__(self, x: Array, skip: Array) -> Array:
@@ -74,9 +74,9 @@ class UNet3D(nnx.Module):
     ):
         *levels, bottom = [Double(a, b // 2, b, padding=padding, rngs=rngs) for a, b in zip((in_features, *channels), channels)]
         self.down, self.bottom = nnx.List(levels), bottom
-        self.pool = cnn.MaxPool((2, 2, 2), strides=2)
+        self.pool = cn.MaxPool((2, 2, 2), strides=2)
         self.up = nnx.List(Up(b, a, padding=padding, rngs=rngs) for a, b in zip(channels[-2::-1], channels[:0:-1]))
-        self.head = cnn.Conv(channels[0], classes, (1, 1, 1), rngs=rngs)
+        self.head = cn.Conv(channels[0], classes, (1, 1, 1), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         skips = []

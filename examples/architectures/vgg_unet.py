@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convlab import nnx as cnn
+from convlab import nnx as cn
 
 Array = jax.Array
 
@@ -17,7 +17,7 @@ class Convolutions(nnx.Module):
     """3 x 3 convolutions, each with a ReLU."""
 
     def __init__(self, *channels: int, rngs: nnx.Rngs):
-        self.convs = nnx.List(cnn.Conv(a, b, (3, 3), rngs=rngs) for a, b in pairwise(channels))
+        self.convs = nnx.List(cn.Conv(a, b, (3, 3), rngs=rngs) for a, b in pairwise(channels))
 
     def __call__(self, x: Array) -> Array:
         for conv in self.convs:
@@ -29,9 +29,9 @@ class Decoder(nnx.Module):
     """A 3 x 3 convolution and a transposed one that doubles the size, each with a ReLU."""
 
     def __init__(self, in_features: int, between: int, out_features: int, *, rngs: nnx.Rngs):
-        doubling = dict(strides=2, padding=1, output_padding=1, use_consistent_padding=True, transpose_kernel=True)
-        self.conv = cnn.Conv(in_features, between, (3, 3), rngs=rngs)
-        self.up = cnn.ConvTranspose(between, out_features, (3, 3), rngs=rngs, **doubling)
+        doubling = dict(strides=2, padding=((1, 2), (1, 2)), transpose_kernel=True)
+        self.conv = cn.Conv(in_features, between, (3, 3), rngs=rngs)
+        self.up = cn.ConvTranspose(between, out_features, (3, 3), rngs=rngs, **doubling)
 
     def __call__(self, x: Array) -> Array:
         return nnx.relu(self.up(nnx.relu(self.conv(x))))
@@ -52,10 +52,10 @@ class VGGUNet(nnx.Module):
         down = [(3, 64), (64, 128), (128, 256, 256), (256, 512, 512), (512, 512, 512)]
         up = [(512, 512, 256), (768, 512, 256), (768, 512, 128), (384, 256, 64), (192, 128, 32)]
         self.down = nnx.List(Convolutions(*channels, rngs=rngs) for channels in down)
-        self.pool = cnn.MaxPool((2, 2), strides=2)
+        self.pool = cn.MaxPool((2, 2), strides=2)
         self.up = nnx.List(Decoder(*channels, rngs=rngs) for channels in up)
         self.last = Convolutions(96, 32, rngs=rngs)
-        self.head = cnn.Conv(32, classes, (1, 1), rngs=rngs)
+        self.head = cn.Conv(32, classes, (1, 1), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         skips = []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 from flax import nnx
 
-from convlab import nnx as cnn
+from convlab import nnx as cn
 
 Array = jax.Array
 
@@ -16,10 +16,10 @@ class Block(nnx.Module):
     """The gated unit of equation 2, tanh(filter) * sigmoid(gate), and what it gives to the next block and to the sum of skips."""
 
     def __init__(self, features: int, skip_features: int, dilation: int, *, last: bool, rngs: nnx.Rngs):
-        self.filter = cnn.CausalConv(features, features, 2, kernel_dilation=dilation, rngs=rngs)
-        self.gate = cnn.CausalConv(features, features, 2, kernel_dilation=dilation, rngs=rngs)
-        self.skip = cnn.Conv(features, skip_features, 1, rngs=rngs)
-        self.residual = None if last else cnn.Conv(features, features, 1, rngs=rngs)
+        self.filter = cn.CausalConv(features, features, 2, kernel_dilation=dilation, rngs=rngs)
+        self.gate = cn.CausalConv(features, features, 2, kernel_dilation=dilation, rngs=rngs)
+        self.skip = cn.Conv(features, skip_features, 1, rngs=rngs)
+        self.residual = None if last else cn.Conv(features, features, 1, rngs=rngs)
 
     def __call__(self, x: Array, run: Callable) -> tuple[Array, Array]:
         z = nnx.tanh(run(self.filter, x)) * nnx.sigmoid(run(self.gate, x))
@@ -49,13 +49,13 @@ class WaveNet(nnx.Module):
         dilations: Sequence[int] = tuple(2**i for i in range(10)) * 5,
         rngs: nnx.Rngs,
     ):
-        self.causal = cnn.CausalConv(quantization, features, 2, use_bias=False, rngs=rngs)
+        self.causal = cn.CausalConv(quantization, features, 2, use_bias=False, rngs=rngs)
         last = len(dilations) - 1
         self.blocks = nnx.List(
             Block(features, skip_features, dilation, last=i == last, rngs=rngs) for i, dilation in enumerate(dilations)
         )
-        self.conv1 = cnn.Conv(skip_features, skip_features, 1, rngs=rngs)
-        self.conv2 = cnn.Conv(skip_features, quantization if classes is None else classes, 1, rngs=rngs)
+        self.conv1 = cn.Conv(skip_features, skip_features, 1, rngs=rngs)
+        self.conv2 = cn.Conv(skip_features, quantization if classes is None else classes, 1, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         return self._run(x, lambda layer, x: layer(x))
@@ -63,7 +63,7 @@ class WaveNet(nnx.Module):
     def init_cache(self, batch: int = 1) -> None:
         """Forgets what `step` has heard."""
         for _, layer in nnx.iter_modules(self):
-            if isinstance(layer, cnn.CausalConv):
+            if isinstance(layer, cn.CausalConv):
                 layer.init_cache((batch, 1, layer.in_features))
 
     def step(self, x: Array) -> Array:

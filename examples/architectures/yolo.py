@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from flax import nnx
 
-from convlab import nnx as cnn
+from convlab import nnx as cn
 
 Array = jax.Array
 
@@ -38,10 +38,10 @@ class YOLO(nnx.Module):
         layers, channels = [], 3
         for row in CONVOLUTIONS:
             if row == "pool":
-                layers.append(cnn.MaxPool((2, 2), strides=2))
+                layers.append(cn.MaxPool((2, 2), strides=2))
                 continue
             made, window, *stride = row
-            layers.append(cnn.Conv(channels, made, (window, window), *stride, padding=window // 2, rngs=rngs))
+            layers.append(cn.Conv(channels, made, (window, window), *stride, padding=window // 2, rngs=rngs))
             layers.append(leaky_relu)
             channels = made
         self.features = nnx.Sequential(*layers)
