@@ -15,7 +15,6 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -36,7 +35,7 @@ class Entry:
     module: str
     attribute: str
     small: tuple[int, ...] | None = None
-    narrow: Mapping[str, Any] = MappingProxyType({})
+    narrow: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ""
 
     @property
