@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import sys
+import time
 
 import jax
 import pytest
@@ -50,3 +51,9 @@ def resume(folder, capsys, *arguments):
     capsys.readouterr()
     code = program.main(["train", "--workdir", str(folder), "--resume", *map(str, arguments)])
     return code, capsys.readouterr().err
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)

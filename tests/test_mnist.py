@@ -7,14 +7,13 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from mnist_program import EPOCHS, FOLDER, cache, copy, program, resume, trained  # noqa: F401  fixtures among them
+from mnist_program import EPOCHS, FOLDER, cache, copy, program, resume, trained, wait_for  # noqa: F401  fixtures among them
 
 from lenet import data, engine, model, picture, tensorboard, training, workdir  # isort: skip  found by way of mnist_program
 from lenet.checkpoint import Checkpoints  # isort: skip
@@ -172,12 +171,6 @@ def test_interrupted_at_any_moment_a_run_ends_identical(trained, tmp_path, capsy
     assert "interrupted; saved after epoch" in out
     assert resume(folder, capsys)[0] == 0
     assert_identical(trained, folder)
-
-
-def wait_for(path, process):
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
 
 
 # The two LeNets

@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811  (an argument that is named like an imported fixture is that fixture)
 
+import contextlib
 import functools
 import json
 import os
@@ -13,12 +14,13 @@ import sys
 import jax
 import numpy as np
 import pytest
-from mnist_program import FOLDER, cache, program  # noqa: F401  fixtures among them
+from mnist_program import FOLDER, cache, program, wait_for  # noqa: F401  fixtures among them
 
 from lenet import training, workdir  # isort: skip  found by way of mnist_program
 from lenet.checkpoint import Checkpoints  # isort: skip
 
 HERE = pathlib.Path(__file__).parent
+OPTIONS = "train", "--data", "digits", "--batch-size", "64", "--epochs", "2"
 
 
 def test_on_eight_devices():
@@ -35,8 +37,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def in_two_processes(*arguments):
-    """The exit codes and stderrs of two processes that train together."""
+@contextlib.contextmanager
+def two_processes(*arguments):
+    """Two processes that train together; whatever happens, they end with the block."""
     where = f"127.0.0.1:{free_port()}"
     common = [sys.executable, str(FOLDER / "train.py"), *map(str, arguments), "--coordinator", where, "--num-processes", "2"]
     processes = [
@@ -44,27 +47,47 @@ def in_two_processes(*arguments):
         for i in (0, 1)
     ]
     try:
-        texts = [process.communicate(timeout=240) for process in processes]
+        yield processes
     finally:
         for process in processes:
             process.kill()
-    return [process.returncode for process in processes], [error for _, error in texts]
+            process.communicate()
+
+
+def in_two_processes(*arguments):
+    """The exit codes and stderrs of two processes that train together."""
+    with two_processes(*arguments) as processes:
+        texts = [process.communicate(timeout=240) for process in processes]
+        return [process.returncode for process in processes], [error for _, error in texts]
 
 
 def parameters(folder, epoch):
     return Checkpoints(folder / "checkpoints").restore(epoch, training.like(workdir.read_config(folder)))[0]
 
 
-def test_two_processes_train_what_one_trains(cache, tmp_path):
-    options = "train", "--data", "digits", "--batch-size", "64"
-    assert program.main([*options, "--epochs", "2", "--workdir", str(tmp_path / "one")]) == 0
-    for epochs, more in ((1, ()), (2, ("--resume",))):  # the second time from the first one's checkpoint
-        codes, errors = in_two_processes(*options, "--epochs", epochs, "--workdir", tmp_path / "two", *more)
-        assert codes == [0, 0], errors
+@pytest.fixture(scope="module")
+def two(cache, tmp_path_factory):
+    """The folder of an uninterrupted run of two processes."""
+    folder = tmp_path_factory.mktemp("devices") / "two"
+    codes, errors = in_two_processes(*OPTIONS, "--workdir", folder)
+    assert codes == [0, 0], errors
+    return folder
+
+
+def test_two_processes_train_what_one_trains(two, tmp_path):
+    assert program.main([*OPTIONS, "--workdir", str(tmp_path / "one")]) == 0
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
-    jax.tree.map(close, parameters(tmp_path / "two", 2), parameters(tmp_path / "one", 2))
-    rows = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    jax.tree.map(close, parameters(two, 2), parameters(tmp_path / "one", 2))
+    rows = [json.loads(line) for line in (two / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
+
+
+def test_two_processes_that_are_killed_and_started_again_end_identical(two, tmp_path):
+    with two_processes(*OPTIONS, "--workdir", tmp_path / "killed") as processes:
+        wait_for(tmp_path / "killed" / "checkpoints" / "1", processes[0])
+    codes, errors = in_two_processes(*OPTIONS, "--workdir", tmp_path / "killed", "--resume")
+    assert codes == [0, 0], errors
+    jax.tree.map(np.testing.assert_array_equal, parameters(two, 2), parameters(tmp_path / "killed", 2))
 
 
 def test_what_the_first_process_refuses_ends_both(cache, tmp_path):

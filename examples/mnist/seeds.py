@@ -15,6 +15,8 @@ import statistics
 import subprocess
 import sys
 
+from train import POSITIVE, Parser, UserError
+
 TRAIN = pathlib.Path(__file__).with_name("train.py")
 
 
@@ -27,12 +29,16 @@ def summary(runs: list[list[dict]]) -> str:
     return f"{statistics.mean(last):.3f} %{spread}: {each}; {len(runs[0])} epochs, {seconds:.0f} s of training each"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(prog="seeds.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a name or a TOML file, as train.py --recipe")
-    parser.add_argument("--seeds", type=int, default=5, help="how many (default: 5)")
+    parser.add_argument("--seeds", type=POSITIVE, default=5, help="how many (default: 5)")
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="where the runs' folders are made")
-    given, options = parser.parse_known_args()
+    try:
+        given, options = parser.parse_known_args(arguments)
+    except UserError as error:
+        print(f"seeds.py: {error}", file=sys.stderr)
+        return 2
     runs = []
     for seed in range(given.seeds):
         folder = given.runs / f"{pathlib.Path(given.recipe).stem}-seed-{seed}"
