@@ -8,6 +8,7 @@ import math
 import pathlib
 import signal
 import sys
+import time
 import warnings
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from . import data, devices, engine, exchange, image, model, page, screen, tensorboard, workdir
+from . import BEGAN, data, devices, engine, exchange, image, model, page, screen, tensorboard, workdir
 from .checkpoint import Checkpoints
 from .errors import UserError, explained
 from .files import write_atomically
@@ -86,6 +87,7 @@ def train(folder: pathlib.Path, config: workdir.Config, metrics: pathlib.Path, r
         state = training.begin() if state is None else training.place(devices.tell_arrays(state))
         if done < config.epochs:
             training.compile(state)
+            show.say(f"first step {time.perf_counter() - BEGAN:.1f} s after the start")
         for number in range(done + 1, config.epochs + 1):
             if devices.tell(interruption.code):
                 break
