@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -47,7 +47,7 @@ def from_torch(
     state_dict: Mapping[str, Any],
     model: Any,
     *,
-    names: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | Callable[[str], str] | None = None,
     flattened: Mapping[str, Sequence[int]] | None = None,
     mirrored: Mapping[str, int] | None = None,
 ) -> Any:
@@ -57,7 +57,8 @@ def from_torch(
         state_dict: PyTorch's `module.state_dict()`, or the same with NumPy arrays.
         model: the model to fill: an `nnx.Module`, or Linen variables `{"params": ..., "batch_stats": ...}`.
         names: where the paths of the two differ, from the beginning of one of `model` to that of PyTorch's, such as
-            `{"Conv_0": "features.0"}`; the longest beginning counts.
+            `{"Conv_0": "features.0"}`; the longest beginning counts. Or a function of the path of a layer in `model` that
+            gives PyTorch's, such as `lambda path: path.replace(".layers.", ".")` for `nnx.Sequential`.
         flattened: for each dense layer behind a flatten, by its path in `model`, the shape `(*spatial, c)` that was
             flattened.
         mirrored: for Linen, for each transposed convolution with `transpose_kernel=False`, by its path in `model`, the
@@ -102,7 +103,7 @@ def from_torch(
 def to_torch(
     model: Any,
     *,
-    names: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | Callable[[str], str] | None = None,
     flattened: Mapping[str, Sequence[int]] | None = None,
     mirrored: Mapping[str, int] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -170,7 +171,8 @@ class _Layouts:
     """Where each leaf is found in a state dict, and in which order of axes."""
 
     def __init__(self, leaves, names, flattened, mirrored):
-        self.names, self.flattened, self.mirrored = names or {}, flattened or {}, mirrored
+        self.rename = names if callable(names) else None
+        self.names, self.flattened, self.mirrored = {} if callable(names) else names or {}, flattened or {}, mirrored
         kernels = {path[:-1]: leaf.ndim for path, leaf in leaves.items() if path[-1] == "kernel"}
         self.normed = {module: ndim for module, ndim in kernels.items() if (*module, "scale") in leaves}
         modules = {".".join(path[:-1]) for path in leaves}
@@ -186,6 +188,8 @@ class _Layouts:
 
     def entry(self, path: tuple[str, ...]) -> str:
         *module, leaf = path
+        if self.rename:
+            module = [self.rename(".".join(module))]
         for n in range(len(module), -1, -1):
             begin = ".".join(module[:n])
             if begin in self.names:

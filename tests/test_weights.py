@@ -123,6 +123,16 @@ def test_the_longest_beginning_of_a_path_is_renamed():
     assert state.keys() == {"bias", "x.0.c.bias", "y.bias"}
 
 
+def test_a_function_renames_paths():
+    leaf = {"bias": jnp.zeros(2)}
+    variables = {"params": {"stem": {"layers": {"0": leaf, "1": leaf}}}}
+    names = lambda path: path.replace(".layers.", ".")
+    state = weights.to_torch(variables, names=names)
+    assert state.keys() == {"stem.0.bias", "stem.1.bias"}
+    returned = weights.from_torch(state | {"stem.1.bias": np.ones(2)}, variables, names=names)
+    assert returned["params"]["stem"]["layers"]["1"]["bias"].tolist() == [1, 1]
+
+
 def test_a_model_keeps_its_numbers_and_its_dtype():
     model = nnx.Linear(3, 2, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     before = np.asarray(model.kernel[...])
