@@ -3,6 +3,7 @@
 A docstring begins with `NAME. SOURCE.` and has these lines, numbers with their sources:
 
     Input: 1 x 224 x 224 x 3                           perhaps with a dtype other than float32 behind it
+    Output: 1 x 1000                                   optional; of several outputs the first
     Parameters: 25,557,032 (SOURCE)
     Multiply-adds: 4.089 billion (SOURCE)
     Receptive field: 483 at `path.of.layer` (SOURCE)   where one is published; 9 x 5 where the axes differ
@@ -59,6 +60,7 @@ class Facts:
     title: str
     source: str
     input: jax.ShapeDtypeStruct
+    output: tuple[int, ...] | None
     parameters: Published
     multiply_adds: Published
     field: Published | None = None
@@ -93,22 +95,26 @@ NETWORKS = {
 
 UNITS = {"": 1, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 FIGURE = r"(?P<text>[\d.,]+(?: (?:thousand|million|billion))?) \((?P<source>.+)\)"
-FIELD = r"(?P<text>\d+(?: x \d+)*) at `(?P<path>[^`]*)` \((?P<source>.+)\)"
+SIZES = r"(?P<text>\d+(?: x \d+)*)"
+INPUT = SIZES + r"(?: (?P<dtype>\w+))?"
+FIELD = SIZES + r" at `(?P<path>[^`]*)` \((?P<source>.+)\)"
 
 
 def facts(name: str) -> Facts:
     """What the docstring of a network says."""
     text = inspect.cleandoc(NETWORKS[name].constructor.__doc__ or "")
     title, _, source = " ".join(text.split("\n\n")[0].split()).partition(". ")
+    given, output = line(name, text, "Input", INPUT), line(name, text, "Output", SIZES, optional=True)
     field = line(name, text, "Receptive field", FIELD, optional=True)
     return Facts(
         title=title,
         source=source.removesuffix("."),
-        input=shape(line(name, text, "Input", r"(?P<text>\d+(?: x \d+)*)(?: (?P<dtype>\w+))?")),
+        input=jax.ShapeDtypeStruct(sizes(given["text"]), given["dtype"] or "float32"),
+        output=sizes(output["text"]) if output else None,
         parameters=published(line(name, text, "Parameters", FIGURE)),
         multiply_adds=published(line(name, text, "Multiply-adds", FIGURE)),
         field=Published(0, field["text"], field["source"]) if field else None,
-        field_sizes=tuple(map(int, field["text"].split(" x "))) if field else (),
+        field_sizes=sizes(field["text"]) if field else (),
         field_path=field["path"] if field else "",
     )
 
@@ -121,8 +127,8 @@ def line(name: str, text: str, title: str, form: str, optional: bool = False) ->
     return found
 
 
-def shape(found: re.Match) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(tuple(map(int, found["text"].split(" x "))), found["dtype"] or "float32")
+def sizes(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(" x ")))
 
 
 def published(found: re.Match) -> Published:

@@ -28,17 +28,18 @@ class Block(nnx.Module):
             gelu,
             nnx.Linear(4 * width, width, rngs=rngs),
         )
-        self.scale = nnx.Param(jnp.full(width, 1e-6))
+        self.gamma = nnx.Param(jnp.full(width, 1e-6))
         self.skip = nnx.Dropout(rate, broadcast_dims=(1, 2, 3), rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x + self.skip(self.scale * self.branch(x))
+        return x + self.skip(self.gamma * self.branch(x))
 
 
 class ConvNeXtTiny(nnx.Module):
     """ConvNeXt-T. Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545.
 
     Input: 1 x 224 x 224 x 3
+    Output: 1 x 1000
     Parameters: 28,589,128 (torchvision's documentation, convnext_tiny; the paper says 29 million)
     Multiply-adds: 4.46 billion (torchvision's documentation, convnext_tiny; the paper says 4.5)
     """

@@ -32,6 +32,7 @@ class DenseNet121(nnx.Module):
     """DenseNet-121. Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks", arXiv 1608.06993.
 
     Input: 1 x 224 x 224 x 3
+    Output: 1 x 1000
     Parameters: 7,978,856 (torchvision's documentation, densenet121)
     Multiply-adds: 2.83 billion (torchvision's documentation, densenet121)
     """

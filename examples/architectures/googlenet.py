@@ -44,6 +44,7 @@ class GoogLeNet(nnx.Module):
     """GoogLeNet. Szegedy et al., "Going deeper with convolutions", arXiv 1409.4842, table 1.
 
     Input: 1 x 224 x 224 x 3
+    Output: 1 x 1000
     Parameters: 6,998,552 (github.com/HewlettPackard/dlcookbook-dlbs, docs/models, of BVLC Caffe's bvlc_googlenet)
     Multiply-adds: 1,586 million (the paper's table 1, with 118 million in place of 34 for the first layer: 7 * 7 * 3 * 64 * 112 * 112)
     """

@@ -14,6 +14,7 @@ class LeNet5(nnx.Module):
     """LeNet-5 today, with ReLU, max pools and a full second convolution. LeCun et al. 1998, as `examples/mnist` trains it.
 
     Input: 1 x 28 x 28 x 1
+    Output: 1 x 10
     Parameters: 61,706 (from the layers' shapes: 156 + 2,416 + 48,120 + 10,164 + 850)
     Multiply-adds: 416,520 (from the layers' shapes: 117,600 + 240,000 + 48,000 + 10,080 + 840)
     """
@@ -81,6 +82,7 @@ class LeNet5of1998(nnx.Module):
     Its answer is the class whose output, a squared distance, is the least.
 
     Input: 1 x 32 x 32 x 1
+    Output: 1 x 10
     Parameters: 60,000 (the paper, section II.B: "60,000 trainable free parameters")
     Multiply-adds: 325,680 (the paper's 340,908 connections less 6,508 biases, 7,880 of the subsampling, 840 of the distances)
     """

@@ -34,6 +34,7 @@ class MobileNetV2(nnx.Module):
     """MobileNet v2. Sandler et al., "MobileNetV2: Inverted residuals and linear bottlenecks", arXiv 1801.04381, table 2.
 
     Input: 1 x 224 x 224 x 3
+    Output: 1 x 1000
     Parameters: 3,504,872 (torchvision's documentation, mobilenet_v2; the paper says 3.4 million)
     Multiply-adds: 300 million (the paper, table 4)
     """

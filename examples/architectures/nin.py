@@ -22,6 +22,7 @@ class NIN(nnx.Module):
     """Network in Network. Lin, Chen, Yan, "Network in network", arXiv 1312.4400.
 
     Input: 1 x 32 x 32 x 3
+    Output: 1 x 10
     Parameters: 966,986 (github.com/osmr/imgclsmob, nin_cifar10)
     Multiply-adds: 222.97 million (github.com/osmr/imgclsmob, nin_cifar10)
     """

@@ -80,6 +80,7 @@ class ResNet18(ResNet):
     """ResNet-18. He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv 1512.03385, table 1.
 
     Input: 1 x 224 x 224 x 3
+    Output: 1 x 1000
     Parameters: 11,689,512 (torchvision's documentation, resnet18)
     Multiply-adds: 1.81 billion (torchvision's documentation, resnet18; the paper says 1.8)
     """
@@ -92,6 +93,7 @@ class ResNet50(ResNet):
     """ResNet-50. He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv 1512.03385, table 1.
 
     Input: 1 x 224 x 224 x 3
+    Output: 1 x 1000
     Parameters: 25,557,032 (torchvision's documentation, resnet50)
     Multiply-adds: 4.09 billion (torchvision's documentation, resnet50; the paper's 3.8 has the strides in the 1x1 convolutions)
     """

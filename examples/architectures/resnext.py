@@ -12,6 +12,7 @@ class ResNeXt50(ResNet):
     """ResNeXt-50 (32x4d). Xie et al., "Aggregated residual transformations for deep neural networks", arXiv 1611.05431.
 
     Input: 1 x 224 x 224 x 3
+    Output: 1 x 1000
     Parameters: 25,028,904 (torchvision's documentation, resnext50_32x4d; the paper's table 1 says 25.0 million)
     Multiply-adds: 4.23 billion (torchvision's documentation, resnext50_32x4d; the paper's table 1 says 4.2)
     """

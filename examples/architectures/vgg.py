@@ -14,6 +14,7 @@ class VGG16(nnx.Module):
     """VGG-16. Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", arXiv 1409.1556.
 
     Input: 1 x 224 x 224 x 3
+    Output: 1 x 1000
     Parameters: 138,357,544 (torchvision's documentation, vgg16; the paper says 138 million)
     Multiply-adds: 15.47 billion (torchvision's documentation, vgg16)
     Receptive field: 212 at `features` (Araujo et al. 2019, vgg_16/pool5)
