@@ -1,0 +1,100 @@
+"""The pictures of the trainings, as the content of PNG files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+COLOURS = "#1f6fb4", "#e07b20", "#2c9c69", "#c0392b", "#8e5bb5", "#7a5230", "#d667a8", "#444444"
+
+
+def figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def png(drawn: Figure) -> bytes:
+    content = io.BytesIO()
+    FigureCanvasAgg(drawn).print_png(content)
+    return content.getvalue()
+
+
+def shapes(images: np.ndarray, truth: np.ndarray, found: np.ndarray, names: Sequence[str]) -> bytes:
+    """Images `(n, h, w, 1)`, and the classes of their pixels, `(n, h, w)`: as they are and as they were found."""
+    drawn = figure(1.5 * len(images) + 0.8, 5.4)
+    colours = ListedColormap(["#f1f1ee", *COLOURS[: len(names) - 1]])
+    wrong = truth != found
+    grid = drawn.subplots(3, len(images), squeeze=False)
+    for title, row in zip(("image", "truth", "U-Net"), grid[:, 0], strict=True):
+        row.set_ylabel(title, fontsize=12)
+    for number, column in enumerate(grid.T):
+        column[0].imshow(images[number, ..., 0], cmap="gray")
+        for axes, classes in zip(column[1:], (truth, found), strict=True):
+            axes.imshow(classes[number], cmap=colours, vmin=0, vmax=len(names) - 1, interpolation="nearest")
+        column[2].set_xlabel(f"{100 * (1 - wrong[number].mean()):.1f} % right", fontsize=10)
+        for axes in column:
+            axes.set(xticks=[], yticks=[])
+    patches = [Patch(facecolor=colours(k), edgecolor="#999999", label=name) for k, name in enumerate(names)]
+    drawn.legend(handles=patches, loc="outside lower center", ncols=len(names), frameon=False, fontsize=11)
+    return png(drawn)
+
+
+def audio(
+    sounds: np.ndarray, labels: np.ndarray, chances: np.ndarray, shares: np.ndarray, names: Sequence[str], rate: int
+) -> bytes:
+    """Sounds `(n, time, 1)` with their probabilities `(n, blocks, classes)`, and the share that is right, `(blocks,)`."""
+    drawn = figure(3.1 * len(sounds) + 3.2, 5.6)
+    seconds = sounds.shape[1] / rate
+    heard = np.linspace(0, seconds, chances.shape[1] + 1)[1:]
+    grid = drawn.subplots(2, len(sounds) + 1, sharex=True, squeeze=False)
+    for top, bottom, sound, label, chance in zip(*grid[:, :-1], sounds, labels, chances, strict=True):
+        top.specgram(sound[:, 0], NFFT=160, noverlap=150, Fs=rate, pad_to=512, cmap="magma", vmin=-70, vmax=-25)
+        top.set(title=names[label], ylim=(0, rate / 2))
+        for number, (one, colour) in enumerate(zip(chance.T, COLOURS, strict=False)):
+            bottom.plot(heard, one, color=colour, lw=2.2 if number == label else 1.2)
+        bottom.set(ylim=(-0.02, 1.02), xlim=(0, seconds), xlabel="seconds heard")
+    grid[0, 0].set_ylabel("frequency, Hz")
+    grid[1, 0].set_ylabel("probability")
+    lines = [grid[1, 0].lines[number] for number in range(len(names))]
+    grid[0, -1].set_axis_off()
+    grid[0, -1].legend(lines, names, loc="center", frameon=False, title="class", fontsize=10, handlelength=1.2)
+    grid[1, -1].plot(heard, 100 * shares, color="black")
+    grid[1, -1].axhline(100 / len(names), color="#8a8a8a", ls=":")
+    grid[1, -1].text(seconds, 100 / len(names) + 1.5, "chance", color="#8a8a8a", ha="right")
+    grid[1, -1].set(ylim=(0, 101), xlabel="seconds heard", title="all tested sounds: right, %")
+    grid[1, -1].grid(alpha=0.25)
+    return png(drawn)
+
+
+def fashion(
+    scores: dict[str, Sequence[float]], best: str, images: np.ndarray, labels: np.ndarray, logits: Any, names: Sequence[str]
+) -> bytes:
+    """Accuracies of networks after each epoch; test images `(n, h, w)` that `best` gets wrong by its `logits`, surest first."""
+    drawn = figure(11.5, 5.2)
+    left, right = drawn.subfigures(1, 2, width_ratios=(1, 1.35))
+    axes = left.subplots()
+    for (name, shares), colour in zip(scores.items(), COLOURS, strict=False):
+        axes.plot(range(1, len(shares) + 1), 100 * np.array(shares), color=colour, marker=".")
+        axes.annotate(f"{name}  {100 * shares[-1]:.2f} %", (len(shares), 100 * shares[-1]), (0, 7), textcoords="offset points", ha="right", color=colour, fontsize=11)  # fmt: skip
+    axes.set(title="Fashion-MNIST: test accuracy, %", xlabel="epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.margins(y=0.12)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    taken = logits.argmax(-1)
+    surplus = logits.max(-1) - np.take_along_axis(logits, labels[:, None], 1)[:, 0]
+    wrong = np.argsort(-surplus, kind="stable")[: (taken != labels).sum()]
+    right.suptitle(f"{best}: the surest of {len(wrong):,} mistakes in {len(labels):,} (is → taken for)", fontsize=11)
+    grid = right.subplots(4, 6)
+    for cell in grid.flat:
+        cell.set_axis_off()
+    for cell, index in zip(grid.flat, wrong, strict=False):
+        cell.imshow(images[index], cmap="gray_r")
+        cell.set_title(f"{names[labels[index]]}\n→ {names[taken[index]]}", fontsize=8, pad=2)
+    return png(drawn)
