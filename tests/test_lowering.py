@@ -50,6 +50,7 @@ def typical(name) -> dict:
         "band": dict(window=(5, 3), spatial=(12, 11), channels=2, groups=1, features=4, pads=((2, 2), (1, 0)), **plain),
         "taps": depthwise,
         "lanes": dict(batch=32, channels=2, groups=1, features=3, window=(3, 2), rank=2),
+        "commuted": dict(batch=16, groups=1, channels=5, features=3, pads=((2, 2), (1, 3)), **plain),
         "packed": dict(channels=5, groups=1, features=3, window=(3, 2), pads=((1, 1), (0, 2)), **plain),
         "fft": dict(window=(9, 7), spatial=(20, 17), pads=((4, 4), (3, 3)), **depthwise, **plain),
     }.get(name, {})
@@ -104,7 +105,7 @@ def test_formulations_sum_as_the_oracle_does(name, kind):
         assert actual.dtype == p.out_dtype
         assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
         served += 1
-    why = onednn.available() if name == "onednn" else None
+    why = onednn.available() if name in ("onednn", "commuted") else None
     has = hasattr(table.FORMULATIONS[name], kind)
     assert served >= 2 or not has or why or name in ("band", "fft", "winograd") and kind == "kernel_gradient"
 
@@ -198,7 +199,7 @@ def test_a_method_serves_a_result_smaller_than_the_window():
 @pytest.mark.parametrize("method", table.FORMULATIONS)
 def test_a_method_has_every_derivative(method):
     transposed = method == "phases"
-    batch = 16 if method == "lanes" else 1
+    batch = 16 if method in ("lanes", "commuted") else 1
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2 * batch, 9, 8, 4)), "float32")
     k = jnp.ones((3, 3, 1 if method == "fft" else 4, 4)) * jnp.arange(36.0).reshape(3, 3, 1, 4) / 36
     groups = dict(feature_group_count=4) if method == "fft" else {}
@@ -208,7 +209,7 @@ def test_a_method_has_every_derivative(method):
             return (convlab.conv_transpose(x, k, strides=2, method=method) ** 2).sum()
         return (convlab.conv(x, k, method=method, **groups) ** 2).sum()
 
-    if method == "onednn" and onednn.available():
+    if method in ("onednn", "commuted") and onednn.available():
         return
     for derivative in (
         lambda g: jax.grad(g, (0, 1))(x, k),

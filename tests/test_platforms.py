@@ -40,6 +40,14 @@ def test_one_artefact_serves_every_platform(operands):
         assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("method", ["phases", "packed", "commuted"])
+def test_a_method_keeps_the_engine_off_other_platforms(method, platform):
+    x, kernel = jnp.ones((16, 14, 14, 8)), jnp.ones((3, 3, 8, 4))
+    f = jax.jit(lambda x, k: convlab.conv_transpose(x, k, strides=2 if method == "phases" else 1, method=method))
+    assert "onednn" not in f.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+
+
 def text(operands, *platforms):
     return jax.export.export(jax.jit(step), platforms=platforms)(*operands).mlir_module()
 

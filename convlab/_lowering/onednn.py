@@ -173,9 +173,9 @@ def forward(x, kernel, p: Problem):
         y = _without_gaps(x, kernel, p)
     elif _plain(p) and p.rank == 1:  # oneDNN's fast depthwise convolutions have two axes or three
         pads, strides = ((0, 0), *p.pads), (1, *p.strides)
-        y = _convolution(x[:, None], kernel[None], (1, *p.out), strides, pads, (1, 1), p.groups)[:, 0]
+        y = convolution(x[:, None], kernel[None], (1, *p.out), strides, pads, (1, 1), p.groups)[:, 0]
     else:
-        y = _convolution(x, kernel, p.out, p.strides, p.pads, gaps, p.groups)
+        y = convolution(x, kernel, p.out, p.strides, p.pads, gaps, p.groups)
     return y.astype(p.out_dtype)
 
 
@@ -266,7 +266,7 @@ def _depthwise_gradient(x, dy, p: Problem):
         image = _pad(x, [ends[0], (0, 0), (0, 0)]).reshape(1, -1, *p.spatial[1:], p.channels)
         taps = _pad(dy, [(0, rest), (0, 0), (0, 0)]).reshape(-1, *p.out[1:], p.channels)
         ends, out, strides = [(0, rest), *ends[1:]], p.window, gaps
-    y = _convolution(image, taps[..., None, :], out, strides, ends, (1,) * len(out), p.channels)
+    y = convolution(image, taps[..., None, :], out, strides, ends, (1,) * len(out), p.channels)
     return y.reshape(*p.window, p.channels)
 
 
@@ -327,7 +327,7 @@ def _dense_gradient(x, dy, p: Problem):
         pads, strides, out, gaps = [*pads, (0, 0)], (*strides, 1), (*p.window, per_group), (*gaps, 1)
         spatial, dy = (*p.spatial, per_group), dy[..., None, :]
     order = (*range(1, dy.ndim - 1), 0, dy.ndim - 1)
-    y = _convolution(x.reshape(1, *spatial, -1), dy, out, gaps, pads, strides, p.groups, order)
+    y = convolution(x.reshape(1, *spatial, -1), dy, out, gaps, pads, strides, p.groups, order)
     return y.reshape(*p.window, per_group, p.features)
 
 
@@ -337,7 +337,7 @@ def _one_tap(p: Problem, t: int) -> Problem:
     return dataclasses.replace(p, window=(*p.window[:-1], 1), pads=(*p.pads[:-1], (lo - t * d, hi - (w - 1 - t) * d)))
 
 
-def _convolution(x, kernel, out, strides, pads, dilation, groups, order=None):
+def convolution(x, kernel, out, strides, pads, dilation, groups, order=None):
     """The convolution's custom call. `order`: the kernel's axes in the order (*window, in, out)."""
     rank = x.ndim - 2
     order = order or tuple(range(rank + 2))

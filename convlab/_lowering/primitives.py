@@ -9,7 +9,7 @@ import jax
 from jax import lax
 from jax.interpreters import ad, mlir
 
-from . import lanes, onednn, rules, windows
+from . import lanes, onednn, rules, table, windows
 from .twins import Primitive, abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay, zero_like
 
 # --- convolution --------------------------------------------------------------------------------------------------
@@ -30,7 +30,10 @@ def conv_lowering(method: str, fallback: Callable) -> Callable:
     """The rule that lowers a convolution by `rules`, without the engine where its custom call must not be."""
 
     def rule(ctx, lhs, rhs, **params):
-        without = frozenset({"onednn"} if onednn.refusal_context(ctx) else ())
+        if tuple(ctx.platforms or ctx.module_context.platforms) != ("cpu",):
+            without = frozenset(table.FORMULATIONS) - {"lax", method}
+        else:
+            without = table.OF_THE_ENGINE if onednn.refusal_context(ctx) else frozenset()
         body = functools.partial(rules.conv, method=method, without=without)
         return lower_static(body, fallback)(ctx, lhs, rhs, **params)
 
@@ -45,7 +48,7 @@ def conv_primitive(method: str) -> Primitive:
     ad.defbilinear(twin, transpose_by_replay(original, twin, 0), transpose_by_replay(original, twin, 1))
     lowering = conv_lowering(method, mlir.lower_fun(original.bind, multiple_results=False))
     if method != "lax":
-        mlir.register_lowering(twin, lowering, platform="cpu" if method in ("auto", "onednn") else None)
+        mlir.register_lowering(twin, lowering, platform="cpu" if method in ("auto", "onednn", "commuted") else None)
     return twin
 
 

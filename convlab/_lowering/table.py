@@ -15,7 +15,7 @@ from types import ModuleType
 import jax.numpy as jnp
 from jax import lax
 
-from . import band, fft, gemm, lanes, lax_direct, onednn, packed, phases, taps, winograd
+from . import band, commuted, fft, gemm, lanes, lax_direct, onednn, packed, phases, taps, winograd
 from .problem import Problem
 
 FORMULATIONS: dict[str, ModuleType] = {
@@ -27,9 +27,12 @@ FORMULATIONS: dict[str, ModuleType] = {
     "band": band,
     "winograd": winograd,
     "fft": fft,
+    "commuted": commuted,
     "packed": packed,
     "phases": phases,
 }
+
+OF_THE_ENGINE = frozenset({"onednn", "commuted", "packed"})  # made of its calls, or faster only by them
 
 
 def _strided_gradient(p: Problem) -> bool:
@@ -52,6 +55,11 @@ def _few_wide(p: Problem) -> bool:
 
 def _few_pairs(p: Problem) -> bool:
     return p.groups == 1 and p.features < lanes.LANES and p.channels * p.features <= 32 and 1 < math.prod(p.window) <= 64
+
+
+def _overhanging(p: Problem) -> bool:
+    few = p.groups == 1 and p.rank >= 2 and p.features <= lanes.LANES and p.batch >= 128
+    return few and max(p.strides) == 1 and max(*p.lhs_dilation, *p.rhs_dilation) == 1 and commuted.inside(p) <= 0.7
 
 
 def _packs(p: Problem) -> bool:
@@ -102,6 +110,7 @@ FORWARD = (
     ("lanes", "few channels, a wide window: sixteen images fill a vector", _few_wide),
     ("taps", "few channels: one fused loop", _few),
     ("taps", "groups of a channel or two: one fused loop", _thin),
+    ("commuted", "few features, a window mostly over the edges: images fill the engine's vectors", _overhanging),
     ("packed", "few features: neighbouring places share the engine's vectors", _packs),
     ("onednn", "jaxlib's own engine", lambda p: True),
     ("gemm", "one tap: a matrix product", _one_tap),

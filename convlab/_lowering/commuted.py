@@ -1,0 +1,50 @@
+"""Convolution commutes: the kernel as the image, its features as the batch, and the images as the kernel, with the batch as features.
+
+The batch then fills the engine's vectors, and where the window hangs over the image's edges most of the time, as in the gradient of a
+convolution without padding, the engine leaves out what falls outside. (The oneDNN kernel gradient is the same exchange.)
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from . import onednn
+from .lanes import fill
+from .problem import Problem
+
+
+def direct(p: Problem) -> bool:
+    """The padding now lies around the kernel, where its zeros may meet an inf of the image."""
+    return False
+
+
+def inside(p: Problem) -> float:
+    """The part of the window's places that fall on the image, over all outputs."""
+
+    def along(out, stride, low, window, size):
+        place = np.arange(out)[:, None] * stride + np.arange(window) - low
+        return ((place >= 0) & (place < size)).mean()
+
+    lows = [low for low, _ in p.pads]
+    return math.prod(map(along, p.out, p.strides, lows, p.window, p.spatial))
+
+
+def refusal_forward(p: Problem) -> str | None:
+    if p.groups > 1 or any(d > 1 for d in (*p.lhs_dilation, *p.rhs_dilation)):
+        return "commuted takes an undilated image and window, ungrouped"
+    if not fill(p.batch):
+        return "commuted fills vectors with images, which are too few here"
+    return onednn.refusal_forward(p)
+
+
+def forward(x, kernel, p: Problem):
+    ends = [(out - 1) * s for out, s in zip(p.out, p.strides)]
+    lows = [end - low for end, (low, _) in zip(ends, p.pads)]
+    pads = [(low, end + n - low - w) for low, end, n, w in zip(lows, ends, p.spatial, p.window)]
+    image, space = jnp.moveaxis(kernel, -1, 0).astype(jnp.float32), range(1, p.rank + 1)
+    order = (*space, p.rank + 1, 0)
+    y = onednn.convolution(image, x.astype(jnp.float32), p.out, p.strides, pads, (1,) * p.rank, 1, order)
+    return jnp.flip(y, space).transpose(p.rank + 1, *space, 0).astype(p.out_dtype)
