@@ -9,11 +9,11 @@ path `("features", 0, "kernel")` is the entry `"features.0.weight"` of the state
 | `kernel`, convolution| `weight`       | `(out, in / groups, *window)`                                         |
 | `kernel`, transposed | `weight`       | `(in, out / groups, *window)`, mirrored unless `transpose_kernel=True`|
 | `scale`, `embedding` | `weight`       | the same                                                              |
+| `bias`               | `bias`         | the same                                                              |
+| `mean`, `var`        | `running_...`  | the same                                                              |
 
 With `weight_norm=True` the `scale` of a convolution is `parametrizations.weight.original0`, `(out, 1, ...)`, and its `kernel`
 `parametrizations.weight.original1`, as `torch.nn.utils.parametrizations.weight_norm` makes them.
-| `bias`               | `bias`         | the same                                                              |
-| `mean`, `var`        | `running_...`  | the same                                                              |
 
 A transposed convolution gives PyTorch's numbers with `use_consistent_padding=True`.
 """

@@ -61,14 +61,14 @@ def forward(x, kernel, p: Problem):
 
         return taps.summed(term, p.window, max(1, 64 // p.channels)).astype(p.out_dtype)
 
-    return out_of(apart(convolved, stored(into(taps.padded(x, p))), kernel))
+    return out_of(apart(convolved, stored(taps.padded(into(x), p)), kernel))
 
 
 def kernel_gradient(x, dy, p: Problem):
     if taps.empty(p):
         return jnp.zeros((*p.window, p.channels, p.features), p.out_dtype)
     acc, one = taps.accumulator(p), (1,) * p.rank
-    image, cotangents = stored(into(taps.padded(x, p))), stored(into(dy))
+    image, cotangents = stored(taps.padded(into(x), p)), stored(into(dy))
 
     def term(place):
         seen = taps.window_at(image, [o * s for o, s in zip(place, p.strides)], p.window, p.rhs_dilation).astype(acc)

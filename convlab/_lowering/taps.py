@@ -33,8 +33,9 @@ def accumulator(p: Problem):
 
 
 def padded(x, p: Problem):
-    """x after `lhs_dilation` and `pads`."""
-    config = [(0, 0, 0), *((lo, hi, d - 1) for (lo, hi), d in zip(p.pads, p.lhs_dilation)), (0, 0, 0)]
+    """x after `lhs_dilation` and `pads`, with one axis before the spatial ones."""
+    config = [(0, 0, 0), *((lo, hi, d - 1) for (lo, hi), d in zip(p.pads, p.lhs_dilation))]
+    config += [(0, 0, 0)] * (x.ndim - len(config))
     return lax.pad(x, jnp.zeros((), x.dtype), config) if any(map(any, config)) else x
 
 
@@ -96,7 +97,7 @@ def summed(term, grid: tuple[int, ...], unrolled: int):
         return functools.reduce(operator.add, (term((*at, first + i)) for i in range(count)))
 
     def row(r, total):
-        at = jnp.unravel_index(r, lead) if lead else ()
+        at = jnp.unravel_index(r, lead) if len(lead) > 1 else (r,) * len(lead)
         if blocks == 1:
             total += some(at, 0, UNROLLED)
         elif blocks:
