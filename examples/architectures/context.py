@@ -33,6 +33,7 @@ class Context(nnx.Module):
     """Context module. Yu, Koltun, "Multi-scale context aggregation by dilated convolutions", arXiv 1511.07122, table 1, "Basic".
 
     Input: 1 x 64 x 64 x 21
+    Output: 1 x 64 x 64 x 21
     Parameters: 28,392 (table 1: 64 C**2 weights in 7 layers of 3 x 3 C C and one of C C, 8 C biases, C = 21)
     Multiply-adds: 115.6 million (table 1: 64 C**2 for each of 64 x 64 places)
     Receptive field: 67 at `layers` (table 1)

@@ -24,6 +24,7 @@ class DCGAN(nnx.Module):
     """DCGAN generator. Radford, Metz, Chintala, "Unsupervised representation learning with deep convolutional GANs", arXiv 1511.06434, figure 1.
 
     Input: 1 x 100
+    Output: 1 x 64 x 64 x 3
     Parameters: 18,885,760 (the authors' code, gen_params of Newmu/dcgan_code faces/train_uncond_dcgan.py: 100 * 16384, 25 (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3), and 2 for each of 16384 + 512 + 256 + 128 normalised)
     Multiply-adds: 640.6 million (figure 1: 100 * 16384, and 25 c_in c_out for each of 16, 64, 256 and 1024 places of the inputs)
 

@@ -54,6 +54,7 @@ class DeepLabV3(nnx.Module):
     """DeepLab v3 (ResNet-50). Chen, Papandreou, Schroff, Adam, "Rethinking atrous convolution for semantic image segmentation", arXiv 1706.05587, figure 5.
 
     Input: 1 x 520 x 520 x 3
+    Output: 1 x 520 x 520 x 21
     Parameters: 42,004,074 (torchvision's documentation, deeplabv3_resnet50, with its auxiliary scores)
     Multiply-adds: 178.72 billion (torchvision's documentation, deeplabv3_resnet50, whose images are 520 high)
 

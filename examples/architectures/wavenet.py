@@ -30,6 +30,7 @@ class WaveNet(nnx.Module):
     """WaveNet. Van den Oord et al., "WaveNet: a generative model for raw audio", arXiv 1609.03499, figure 4.
 
     Input: 1 x 5120 x 256
+    Output: 1 x 5120 x 256
     Parameters: 1,514,912 (the sizes of ibab/tensorflow-wavenet, as the paper gives none: 2 * 256 * 32, 50 blocks of 2 (2 * 32**2 + 32) + 33 * 512, 49 of 33 * 32, 513 * 512 + 513 * 256)
     Multiply-adds: 7.597 billion (the same without biases, for each of 5120 samples)
     Receptive field: 5117 at `blocks.49` (section 2.1: 1024 of each of the five runs of dilations 1 to 512, and the first layer's; 320 ms at 16 kHz, "about 300" in section 3.1)
