@@ -28,7 +28,7 @@ from lenet.data import FASHION, Data  # noqa: E402  from the folder
 from lenet.distort import Distortion, distort, draw  # noqa: E402
 from lenet.engine import normalise  # noqa: E402
 
-EPOCHS, BATCH, WEIGHT_DECAY = 10, 128, 0.05
+EPOCHS, BATCH, WEIGHT_DECAY = 6, 128, 0.05
 DISTORTION = Distortion(shift=0.7, flip=0.5)
 
 

@@ -18,6 +18,7 @@ from . import loop, pictures
 
 EPOCHS, STEPS, BATCH, RATE = 20, 100, 16, 4e-3
 TESTED = 500
+CHANNELS = (8, 16, 32, 64)
 
 SIZE = 64
 SHAPES = 5  # from back to front; each may be missing
@@ -55,7 +56,7 @@ def _inside(kind: jax.Array, place: jax.Array) -> jax.Array:
 
 def build(seed: int) -> UNet:
     """U-Net with an eighth of the channels, four levels in the place of five, and results as large as the images."""
-    return UNet(1, len(NAMES), channels=(8, 16, 32, 64), padding="SAME", batch_norm=True, rngs=nnx.Rngs(seed))
+    return UNet(1, len(NAMES), channels=CHANNELS, padding="SAME", batch_norm=True, rngs=nnx.Rngs(seed))
 
 
 def loss(network: nnx.Module, data: Any, key: jax.Array) -> jax.Array:
