@@ -20,7 +20,7 @@ TWINS = twins()
 @pytest.mark.parametrize("name", TWINS)
 def test_pytorch_gives_the_same(name):
     torch.manual_seed(0)
-    twin, model = TWINS[name], catalogue.build(name, **catalogue.NETWORKS[name].narrow)
+    twin, model = TWINS[name], measure.drawn(name, **catalogue.NETWORKS[name].narrow)
     theirs = randomise(twin.build())
     loaded = weights.from_torch(theirs.state_dict(), model, names=twin.names, flattened=twin.flattened)
     x = measure.draw(small(name), seed=3)

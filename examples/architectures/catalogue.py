@@ -3,7 +3,7 @@
 A docstring begins with `NAME. SOURCE.` and has these lines, numbers with their sources:
 
     Input: 1 x 224 x 224 x 3                           perhaps with a dtype other than float32 behind it
-    Output: 1 x 1000                                   optional; of several outputs the first
+    Output: 1 x 1000                                   of several outputs the first
     Parameters: 25,557,032 (SOURCE)
     Multiply-adds: 4.089 billion (SOURCE)
     Receptive field: 483 at `path.of.layer` (SOURCE)   where one is published; 9 x 5 where the axes differ
@@ -60,7 +60,7 @@ class Facts:
     title: str
     source: str
     input: jax.ShapeDtypeStruct
-    output: tuple[int, ...] | None
+    output: tuple[int, ...]
     parameters: Published
     multiply_adds: Published
     field: Published | None = None
@@ -104,13 +104,13 @@ def facts(name: str) -> Facts:
     """What the docstring of a network says."""
     text = inspect.cleandoc(NETWORKS[name].constructor.__doc__ or "")
     title, _, source = " ".join(text.split("\n\n")[0].split()).partition(". ")
-    given, output = line(name, text, "Input", INPUT), line(name, text, "Output", SIZES, optional=True)
+    given, output = line(name, text, "Input", INPUT), line(name, text, "Output", SIZES)
     field = line(name, text, "Receptive field", FIELD, optional=True)
     return Facts(
         title=title,
         source=source.removesuffix("."),
         input=jax.ShapeDtypeStruct(sizes(given["text"]), given["dtype"] or "float32"),
-        output=sizes(output["text"]) if output else None,
+        output=sizes(output["text"]),
         parameters=published(line(name, text, "Parameters", FIGURE)),
         multiply_adds=published(line(name, text, "Multiply-adds", FIGURE)),
         field=Published(0, field["text"], field["source"]) if field else None,

@@ -19,6 +19,23 @@ RATE = 1e-3  # of the gradient descent
 ROUNDS = 3  # turns that each contestant has
 
 
+def drawn(name: str, **options: Any) -> nnx.Module:
+    """The network with random kernels and plain other parameters: initializers would be compiled, one for every shape."""
+    graph, state = nnx.split(catalogue.shapes(name, **options))
+    numbers, flat = np.random.default_rng(0), dict(nnx.to_flat_state(state))
+
+    def number(path: tuple, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        if path[-1] == "kernel":
+            return jnp.asarray(numbers.standard_normal(shape, np.float32) / math.sqrt(math.prod(shape[:-1])), dtype)
+        plain = np.zeros if path[-1] in ("bias", "mean", "count") else np.ones
+        return jnp.asarray(plain(shape), dtype)
+
+    filled = {path: leaf.replace(number(path, leaf.shape, leaf.dtype)) for path, leaf in flat.items()}
+    return nnx.merge(graph, nnx.from_flat_state(filled))
+
+
 def cast(model: nnx.Module, dtype: Any) -> nnx.Module:
     """The model with its computations and parameters in `dtype`; running statistics stay in float32."""
     graph, parameters, rest = nnx.split(model, nnx.Param, ...)
@@ -85,7 +102,7 @@ class Times:
 
 def times(name: str, dtype: str = "float32", seconds: float = 2.0) -> Times:
     """Of a network on its published input: the least time of a call, contestants in turns of `seconds`; nothing is compiled then."""
-    ours = cast(catalogue.build(name), dtype)
+    ours = cast(drawn(name), dtype)
     contestants, missing = {"convlab": ours}, ""
     try:
         contestants["flax"] = flax_layers(ours)
