@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen
+from conditions import DTYPE
 from layers_jax import Call, draw, linen_of
 from networks import Layers, Network, network
 
 
 class Model(linen.Module):
-    """The interpreter of `networks`; `system` is the module with the layers and pools to use."""
+    """The interpreter of `networks`; `system` is the module with the layers and pools to use. Parameters are float32 whatever they are
+    multiplied in."""
 
     network: Network
     system: Any
@@ -47,14 +49,15 @@ class Model(linen.Module):
             padding=[pads if isinstance(pads, tuple) else (pads, pads)] * rank,
             kernel_dilation=(dilation,) * rank,
             feature_group_count=groups,
+            dtype=DTYPE,
         )(x)
 
     def run_up(self, x, features):
         two = (2,) * self.network.rank
-        return self.system.ConvTranspose(features, two, strides=two, padding="VALID")(x)
+        return self.system.ConvTranspose(features, two, strides=two, padding="VALID", dtype=DTYPE)(x)
 
     def run_norm(self, x):
-        return linen.BatchNorm(use_running_average=False)(x)
+        return linen.BatchNorm(use_running_average=False, dtype=DTYPE)(x)
 
     def run_relu(self, x):
         return jax.nn.relu(x)
@@ -70,7 +73,7 @@ class Model(linen.Module):
         return x.reshape(x.shape[0], -1)
 
     def run_dense(self, x, features):
-        return linen.Dense(features)(x)
+        return linen.Dense(features, dtype=DTYPE)(x)
 
     def run_residual(self, x, branch, shortcut):
         return self.run(branch, x) + self.run(shortcut, x)
@@ -97,7 +100,7 @@ def training(model: Model, optimizer: optax.GradientTransformation) -> Callable:
 
         def loss(parameters):
             logits, changed = model.apply({"params": parameters, **statistics}, x, mutable=list(statistics))
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), changed
+            return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels).mean(), changed
 
         (value, statistics), gradients = jax.value_and_grad(loss, has_aux=True)(parameters)
         updates, moments = optimizer.update(gradients, moments, parameters)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from conditions import DEVICE, DTYPE
 from layers_torch import formats, queued
 from networks import Layers, Network, network
 from torch import nn
@@ -106,7 +107,9 @@ def training(described: Network, lay: Callable[[torch.Tensor], torch.Tensor]) ->
 
     def step():
         adam.zero_grad()
-        F.cross_entropy(net(x), labels).backward()
+        with torch.autocast(DEVICE, getattr(torch, DTYPE), DTYPE != "float32"):
+            loss = F.cross_entropy(net(x).float(), labels)
+        loss.backward()
         adam.step()
 
     return queued(step, 1)

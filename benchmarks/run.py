@@ -54,6 +54,8 @@ def measure(args: argparse.Namespace) -> report.Result:
         for subject in subjects.SUBJECTS if args.subject == "all" else [args.subject]:
             for row in (subjects.SUBJECTS | subjects.APART)[subject](contestants, choice):
                 result.rows.append(row)
+                if args.json:  # what is measured stays, whatever ends the run
+                    report.save(result, args.json)
                 print(tables.line(result, row), flush=True)
     finally:
         for contestant in contestants.values():

@@ -52,6 +52,7 @@ def typical(name) -> dict:
         "lanes": dict(batch=32, channels=2, groups=1, features=3, window=(3, 2), rank=2),
         "commuted": dict(batch=16, groups=1, channels=5, features=3, pads=((2, 2), (1, 3)), **plain),
         "packed": dict(channels=5, groups=1, features=3, window=(3, 2), pads=((1, 1), (0, 2)), **plain),
+        "dense": dict(channels=6, groups=3, features=12),
         "fft": dict(window=(9, 7), spatial=(20, 17), pads=((4, 4), (3, 3)), **depthwise, **plain),
     }.get(name, {})
 
@@ -199,10 +200,10 @@ def test_a_method_serves_a_result_smaller_than_the_window():
 @pytest.mark.parametrize("method", table.FORMULATIONS)
 def test_a_method_has_every_derivative(method):
     transposed = method == "phases"
-    batch = 16 if method in ("lanes", "commuted") else 1
+    batch, depthwise = 16 if method in ("lanes", "commuted") else 1, method in ("fft", "dense")
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2 * batch, 9, 8, 4)), "float32")
-    k = jnp.ones((3, 3, 1 if method == "fft" else 4, 4)) * jnp.arange(36.0).reshape(3, 3, 1, 4) / 36
-    groups = dict(feature_group_count=4) if method == "fft" else {}
+    k = jnp.ones((3, 3, 1 if depthwise else 4, 4)) * jnp.arange(36.0).reshape(3, 3, 1, 4) / 36
+    groups = dict(feature_group_count=4) if depthwise else {}
 
     def f(x, k, method):
         if transposed:

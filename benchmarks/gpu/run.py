@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""On one NVIDIA GPU: the layer suite beside PyTorch and plain lax, training of ResNet-50 and MobileNet, LeNet to 99 %.
+"""On one NVIDIA GPU: training of ResNet-50 and MobileNet, the layer suite beside PyTorch and plain lax, LeNet to 99 %.
 
 pip install -e '.[test]' 'jax[cuda13]' torch      or one of them elsewhere: --python torch=PATH
 python benchmarks/gpu/run.py --out benchmarks/gpu/results
+
+The same command again goes on where the last one was ended: a part that is in the folder is not measured twice. --dry-run tries every
+part on the CPU, with tiny sizes.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -19,10 +24,44 @@ BENCHMARKS = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(BENCHMARKS))
 
 import networks  # noqa: E402  beside this folder
+import suite  # noqa: E402
 
 TRAINER = BENCHMARKS.parent / "examples" / "mnist" / "train.py"
 QUEUE = 20  # calls of a layer given to the card before it is waited for
 GOAL = 0.99
+DTYPES = ("float32", "bfloat16")
+FIRST = ("depthwise", "dilated", "grouped", "sequence", "volume", "transposed", "pool")  # families where the least is known
+READY = {
+    "convlab": "import jax; print(jax.devices()[0].device_kind)",
+    "torch": "import os, torch; print(torch.empty(1, device=os.environ['BENCHMARK_DEVICE']).device)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What is measured in one go: `subject` and `options` of benchmarks/run.py."""
+
+    name: str
+    subject: str
+    dtype: str
+    options: tuple[str, ...] = ()
+
+
+def parts(only: str) -> list[Part]:
+    """What is worth most first: a run may be ended at any time."""
+    families = dict.fromkeys(case["family"] for case in suite.cases())
+    early = [name for name in families if any(word in name for word in FIRST)]
+    groups = {"first": early, "rest": [name for name in families if name not in early]}
+    found = [Part(f"networks-{dtype}", "photographs", dtype) for dtype in DTYPES]
+    for group, members in groups.items():
+        chosen = ",".join(f"{c['family']} {c['name']}" for c in suite.cases() if c["family"] in members and takes(only, c))
+        options = ("--modes", "forward,gradients", "--only", chosen)
+        found += [Part(f"layers-{dtype}-{group}", "layers", dtype, options) for dtype in DTYPES if chosen]
+    return found
+
+
+def takes(only: str, case: dict) -> bool:
+    return any(text in f"{case['family']} {case['name']}" for text in only.split(","))
 
 
 def cards() -> list[str]:
@@ -33,7 +72,14 @@ def cards() -> list[str]:
     return subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
 
 
-def conditions(dtype: str, device: str, tf32: bool) -> dict[str, str]:
+def libraries() -> str:
+    """What of CUDA's libraries and JAX's plugins this interpreter has."""
+    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    wanted = ("nvidia-cudnn", "nvidia-cublas", "jax-cuda")
+    return ", ".join(f"{name} {version}" for name, version in sorted(found.items()) if name.startswith(wanted))
+
+
+def conditions(dtype: str, device: str, tf32: bool, machine: str = "") -> dict[str, str]:
     """The environment of all contestants; see conditions.py."""
     jax = {"JAX_PLATFORMS": device, "JAX_DEFAULT_MATMUL_PRECISION": "default" if tf32 else "highest"}
     shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the contestants take turns on one card
@@ -42,31 +88,45 @@ def conditions(dtype: str, device: str, tf32: bool) -> dict[str, str]:
         "BENCHMARK_DTYPE": dtype,
         "BENCHMARK_TF32": str(int(tf32)),
         "BENCHMARK_QUEUE": str(QUEUE),
+        "BENCHMARK_MACHINE": f"{machine}, {dtype}, TF32 {'on' if tf32 else 'off'}" if machine else "",
     }
     return os.environ | jax | shared | asked
 
 
+def unready(contestant: str, python: str, environment: dict[str, str]) -> str | None:
+    """Why the contestant cannot have the device, None if it can."""
+    done = subprocess.run([python, "-c", READY[contestant]], env=environment, capture_output=True, text=True)
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it died"])[-1]
+
+
 def measure(subject: str, out: pathlib.Path, options: list[str], environment: dict[str, str]) -> dict:
-    """The rows of `benchmarks/run.py`, which it also leaves in `out`, as JSON and as tables."""
-    files = ["--json", str(out.with_suffix(".json")), "--markdown", str(out.with_suffix(".md"))]
-    subprocess.run([sys.executable, BENCHMARKS / "run.py", subject, *files, *options], env=environment, check=True)
-    return json.loads(out.with_suffix(".json").read_text())
+    """The rows of `benchmarks/run.py`, which are in `out`.json once all are there, in `out`.part.json before, and as tables."""
+    whole, begun = (out.with_name(out.name + suffix) for suffix in (".json", ".part.json"))
+    if not whole.exists():
+        files = ["--json", str(begun), "--markdown", str(out.with_name(out.name + ".md"))]
+        subprocess.run([sys.executable, BENCHMARKS / "run.py", subject, *files, *options], env=environment, check=True)
+        begun.rename(whole)
+    return json.loads(whole.read_text())
 
 
-def images_per_second(rows: list[dict], tiny: bool) -> list[str]:
+def images_per_second(rows: list[dict], tiny: bool, dtype: str) -> list[str]:
     lines = []
     for row in rows:
         batch = networks.network(row["case"], tiny).x[0]
         speeds = ", ".join(f"{name} {1e3 * batch / ms:.0f}" for name, ms in row["values"].items())
-        lines.append(f"{row['case']}, batch {batch}: {speeds} images a second")
+        lines.append(f"{row['case']}, {dtype}, batch {batch}: {speeds} images a second")
     return lines
 
 
 def lenet(out: pathlib.Path, options: list[str], environment: dict[str, str]) -> str:
     """Trains the example, compiling included, until its test accuracy is GOAL."""
-    metrics = out / "lenet.jsonl"
-    command = [sys.executable, TRAINER, "train", "--workdir", out / "lenet", "--metrics-file", metrics, *options]
-    subprocess.run(command, env=environment, check=True)
+    metrics, begun = out / "lenet.jsonl", out / "lenet.part.jsonl"
+    if not metrics.exists():
+        shutil.rmtree(out / "lenet", ignore_errors=True)  # of a run that was ended
+        begun.unlink(missing_ok=True)
+        command = [sys.executable, TRAINER, "train", "--workdir", out / "lenet", "--metrics-file", begun, *options]
+        subprocess.run(command, env=environment, check=True)
+        begun.rename(metrics)
     return reached([json.loads(line) for line in metrics.read_text().splitlines()])
 
 
@@ -80,29 +140,58 @@ def reached(epochs: list[dict]) -> str:
     return f"LeNet: {best:.2%} at best after {len(epochs)} epochs, {seconds:.1f} s of training"
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("gpu-results"), help="folder for the results")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="an interpreter for a contestant")
-    parser.add_argument("--only", default="", help="layers whose name contains one of these texts")
+    parser.add_argument("--only", default="", help="layers whose name contains one of these texts, comma separated")
+    parser.add_argument("--budget", default="0.3", help="seconds that a contestant spends on a layer and mode")
+    parser.add_argument("--data-dir", help="where MNIST is, for a machine that cannot download it")
     parser.add_argument("--no-tf32", dest="tf32", action="store_false", help="float32 products in full, for all contestants")
-    args = parser.parse_args(argv)
-    found = cards()
+    parser.add_argument("--dry-run", action="store_true", help="every part on the CPU, tiny: whether all of it would run")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    device, found = ("cpu", ["the CPU, tiny sizes"]) if args.dry_run else ("cuda", cards())
     if not found:
         print("run.py: there is no GPU here: nvidia-smi names none", file=sys.stderr)
         return 2
+    pythons = dict(pair.split("=", 1) for pair in args.python)
+    for contestant in READY:
+        python = pythons.get(contestant, sys.executable)
+        why = unready(contestant, python, conditions("float32", device, args.tf32))
+        if why:
+            print(f"run.py: {contestant} cannot use {device} with {python}: {why}", file=sys.stderr)
+            if contestant == "convlab":
+                return 2
     args.out.mkdir(parents=True, exist_ok=True)
-    common = ["--contestants", "convlab,flax,torch", *(word for pair in args.python for word in ("--python", pair))]
-    summary = [f"{found[0]}; TF32 {'on' if args.tf32 else 'off'}"]
-    for dtype in ("float32", "bfloat16"):
-        environment = conditions(dtype, "cuda", args.tf32)
-        options = [*common, "--modes", "forward,gradients", "--only", args.only]
-        measure("layers", args.out / f"layers-{dtype}", options, environment)
-    environment = conditions("float32", "cuda", args.tf32)
-    summary += images_per_second(measure("photographs", args.out / "photographs", common, environment)["rows"], tiny=False)
-    summary.append(lenet(args.out, ["--recipe", "mnist"], environment))
-    (args.out / "summary.txt").write_text("\n".join(summary) + "\n")
-    print("\n".join(summary))
+    summary = [f"{found[0]}; TF32 {'on' if args.tf32 else 'off'}; {libraries()}".rstrip("; ")]
+    common = ["--contestants", "convlab,flax,torch", "--budget", "0.01" if args.dry_run else args.budget]
+    common += [word for pair in args.python for word in ("--python", pair)] + ["--tiny"] * args.dry_run
+
+    def say(*lines: str) -> None:
+        summary.extend(lines)
+        print(*lines, sep="\n", flush=True)
+        (args.out / "summary.txt").write_text("\n".join(summary) + "\n")
+
+    for part in parts(args.only):
+        environment = conditions(part.dtype, device, args.tf32, found[0])
+        try:
+            result = measure(part.subject, args.out / part.name, [*common, *part.options], environment)
+        except subprocess.CalledProcessError as error:
+            say(f"{part.name}: not measured, exit code {error.returncode}")
+            continue
+        say(f"{part.name}: {len(result['rows'])} rows, {result['date']}, {result['contestants']}")
+        if part.subject == "photographs":
+            say(*images_per_second(result["rows"], args.dry_run, part.dtype))
+    options = ["--data", "digits", "--epochs", "1"] if args.dry_run else ["--recipe", "mnist"]
+    options += ["--data-dir", args.data_dir] if args.data_dir else []
+    try:
+        say(lenet(args.out, options, conditions("float32", device, args.tf32)))
+    except subprocess.CalledProcessError as error:
+        say(f"LeNet: not measured, exit code {error.returncode}; its message is above")
     return 0
 
 

@@ -50,11 +50,13 @@ def lower(function: Callable, *shapes: Any, on: jax.sharding.Mesh | None = None,
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """By the compiler's own account: operations, bytes moved to and from the chip's memory, bytes held between its instructions."""
+    """By the compiler's own account: operations, bytes moved to and from the chip's memory, bytes held between instructions, and the cycles
+    that each instruction of its schedule takes, added up (of a loop's body once)."""
 
     flops: float
     bytes: float
     temporary: int
+    cycles: int
 
 
 _known: dict[str, Estimate] = {}
@@ -68,5 +70,6 @@ def estimate(function: Callable, *shapes: Any) -> Estimate:
         compiled = lowered.compile()
         cost = compiled.cost_analysis()
         temporary = compiled.memory_analysis().temp_size_in_bytes
-        _known[text] = Estimate(cost.get("flops", 0.0), cost.get("bytes accessed", 0.0), temporary)
+        cycles = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', compiled.as_text())))
+        _known[text] = Estimate(cost.get("flops", 0.0), cost.get("bytes accessed", 0.0), temporary, cycles)
     return _known[text]

@@ -106,9 +106,10 @@ def _steps(eqn: Any, platform: str) -> Iterator[Step]:
     name, shapes = eqn.primitive.name, tuple(tuple(v.aval.shape) for v in eqn.invars)
     ours, accelerated = name.startswith("convlab_"), everywhere.is_active()
     here = platform == "cpu" and (ours or accelerated)
+    tuned = here or ours and platform == "tpu"
     elsewhere = "lax's, without convlab.accelerate()" if platform == "cpu" else f"what XLA makes of it on {platform}"
     if name.startswith("convlab_conv") or eqn.primitive is lax.conv_general_dilated_p:
-        yield _convolution(eqn, shapes, name.partition("convlab_conv_")[2] or "auto", here, elsewhere)
+        yield _convolution(eqn, shapes, name.partition("convlab_conv_")[2] or "auto", platform, tuned, elsewhere)
     elif name in POOLS or eqn.primitive in LAX_POOLS:
         kind = POOLS.get(name) or LAX_POOLS[eqn.primitive]
         derivative = ours and " " in kind and platform != "tpu"
@@ -116,15 +117,15 @@ def _steps(eqn: Any, platform: str) -> Iterator[Step]:
         yield Step(kind, shapes, formulation, reason)
 
 
-def _convolution(eqn: Any, shapes: tuple, method: str, here: bool, elsewhere: str) -> Step:
+def _convolution(eqn: Any, shapes: tuple, method: str, platform: str, tuned: bool, elsewhere: str) -> Step:
     lhs, rhs = (v.aval for v in eqn.invars)
     kind, _ = rules.read(lhs, rhs, eqn.params)
     operation = kind.replace("_", " ")
     if not rules.is_static(lhs, rhs):
         return Step(operation, shapes, "lax", "a size is symbolic: nothing to choose by")
-    if not here and method == "auto":
+    if not tuned and method == "auto":
         return Step(operation, shapes, "lax", elsewhere)
     with table.recorded() as choices:
-        jax.eval_shape(lambda x, k: rules.conv(x, k, method, **eqn.params), lhs, rhs)
+        jax.eval_shape(lambda x, k: rules.conv(x, k, method, platform=platform, **eqn.params), lhs, rhs)
     (formulation, reason), *parts = choices or [("lax", "nothing to compute")]
     return Step(operation, shapes, formulation, reason, tuple(dict.fromkeys(name for name, _ in parts)))

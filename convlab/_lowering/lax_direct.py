@@ -86,11 +86,15 @@ def forward(x, kernel, p: Problem):
     if _by_groups(p):
         pairs = zip(jnp.split(x, p.groups, -1), jnp.split(kernel, p.groups, -1))
         return jnp.concatenate([forward(seen, taps, _group(p)) for seen, taps in pairs], -1)
+    return convolve(x, kernel, p)
+
+
+def convolve(x, kernel, p: Problem):
+    """One convolution of lax's."""
     return _convolve(x, kernel, p.strides, p.pads, p.lhs_dilation, p.rhs_dilation, p.groups, p)
 
 
 def kernel_gradient(x, dy, p: Problem):
-    """A convolution of x by dy with channels in the place of the batch: strides and dilation of the window trade places."""
     if empty(p) or 0 in p.spatial:
         return jnp.zeros((*p.window, p.channels // p.groups, p.features), p.out_dtype)
     if _by_planes(p):
@@ -99,6 +103,11 @@ def kernel_gradient(x, dy, p: Problem):
     if _by_groups(p):
         pairs = zip(jnp.split(x, p.groups, -1), jnp.split(dy, p.groups, -1))
         return jnp.concatenate([kernel_gradient(seen, sent, _group(p)) for seen, sent in pairs], -1)
+    return convolve_gradient(x, dy, p)
+
+
+def convolve_gradient(x, dy, p: Problem):
+    """A convolution of x by dy with channels in the place of the batch: strides and dilation of the window trade places."""
     grouped = x.reshape(*x.shape[:-1], p.groups, p.channels // p.groups)
     # (c / g, *spatial, g * n): each group sees its own channels as the batch and sums over n
     images = jnp.moveaxis(jnp.moveaxis(grouped, -1, 0), 1, -1).reshape(-1, *p.spatial, p.groups * p.batch)

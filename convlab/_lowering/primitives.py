@@ -1,4 +1,4 @@
-"""convlab's primitives: convolution and the window reductions, each with a default lowering to lax's and one for the CPU."""
+"""convlab's primitives: convolution and the window reductions, each with a default lowering to lax's and others for CPU and TPU."""
 
 from __future__ import annotations
 
@@ -26,15 +26,13 @@ def lower_static(body: Callable, fallback: Callable) -> Callable:
     return rule
 
 
-def conv_lowering(method: str, fallback: Callable) -> Callable:
+def conv_lowering(method: str, fallback: Callable, platform: str = "cpu") -> Callable:
     """The rule that lowers a convolution by `rules`, without the engine where its custom call must not be."""
 
     def rule(ctx, lhs, rhs, **params):
-        if tuple(ctx.platforms or ctx.module_context.platforms) != ("cpu",):
-            without = frozenset(table.FORMULATIONS) - {"lax", method}
-        else:
-            without = table.OF_THE_ENGINE if onednn.refusal_context(ctx) else frozenset()
-        body = functools.partial(rules.conv, method=method, without=without)
+        lacks_engine = platform != "cpu" or onednn.refusal_context(ctx)
+        without = table.OF_THE_ENGINE if lacks_engine else frozenset()
+        body = functools.partial(rules.conv, method=method, without=without, platform=platform)
         return lower_static(body, fallback)(ctx, lhs, rhs, **params)
 
     return rule
@@ -46,9 +44,10 @@ def conv_primitive(method: str) -> Primitive:
     original = lax.conv_general_dilated_p
     twin = make_twin(original, "convlab_conv" if method == "auto" else f"convlab_conv_{method}")
     ad.defbilinear(twin, transpose_by_replay(original, twin, 0), transpose_by_replay(original, twin, 1))
-    lowering = conv_lowering(method, mlir.lower_fun(original.bind, multiple_results=False))
-    if method != "lax":
-        mlir.register_lowering(twin, lowering, platform="cpu" if method in ("auto", "onednn", "commuted") else None)
+    only = {"lax": (), "onednn": ("cpu",), "commuted": ("cpu",), "auto": ("cpu", "tpu")}
+    for platform in only.get(method, ("cpu", "tpu", "gpu")):
+        lowering = conv_lowering(method, mlir.lower_fun(original.bind, multiple_results=False), platform)
+        mlir.register_lowering(twin, lowering, platform=None if platform == "gpu" else platform)
     return twin
 
 

@@ -1,4 +1,4 @@
-"""From one general convolution of a JAX program to the formulation that computes it on the CPU.
+"""From one general convolution of a JAX program to the formulation that computes it on a platform.
 
 The operands, in whatever layout, are brought to a `Problem`'s form; a convolution that JAX wrote as somebody's kernel gradient is
 recognised by its structure and computed as one.
@@ -12,10 +12,12 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
+from . import lax_direct
 from .problem import Problem
-from .table import FORMULATIONS, choose, refusal
+from .table import FORMULATIONS, answer, choose, refusal
 
 Array = jnp.ndarray
+NONE: frozenset[str] = frozenset()
 
 
 def read_forward(lhs, rhs, params) -> Problem:
@@ -74,35 +76,46 @@ def _from(x, order):
     return _to(x, tuple(back))
 
 
-def conv(lhs: Array, rhs: Array, method: str = "auto", without: frozenset[str] = frozenset(), **params) -> Array:
-    """lax's general convolution with lax's parameters, by the formulation that the table or `method` names."""
+def conv(
+    lhs: Array, rhs: Array, method: str = "auto", without: frozenset[str] = NONE, platform: str = "cpu", **params
+) -> Array:
+    """lax's general convolution with lax's parameters, by the formulation that the platform's table or `method` names."""
     kind, p = read(lhs, rhs, params)
     if kind == "kernel_gradient" and params["batch_group_count"] == 1 and method != "auto" and refusal(method, kind, p):
         written = read_forward(lhs, rhs, params)
         kind, p = (kind, p) if refusal(method, "forward", written) else ("forward", written)
+    if platform != "cpu" and answer(kind, p, method, without, platform)[0] == "lax":
+        choose(kind, p, method, without, platform)
+        return lax.conv_general_dilated_p.bind(lhs, rhs, **params)  # as it was written
     spec = params["dimension_numbers"]
     batch, feature, *space = spec.lhs_spec
     out_feature, in_feature, *window = spec.rhs_spec
     out_batch, out_last, *out_space = spec.out_spec
+    options = method, without, platform
     if kind == "forward":
-        y = forward(_to(lhs, (batch, *space, feature)), _to(rhs, (*window, in_feature, out_feature)), p, method, without)
+        y = forward(_to(lhs, (batch, *space, feature)), _to(rhs, (*window, in_feature, out_feature)), p, *options)
         return _from(y, (out_batch, *out_space, out_last))
     x, dy = _to(lhs, (feature, *space, batch)), _to(rhs, (in_feature, *window, out_feature))
-    return _from(kernel_gradient(x, dy, p, method, without), (*out_space, out_batch, out_last))
+    return _from(kernel_gradient(x, dy, p, *options), (*out_space, out_batch, out_last))
 
 
-def forward(x, kernel, p: Problem, method: str = "auto", without: frozenset[str] = frozenset()):
-    name, _ = choose("forward", p, method, without)
+def forward(x, kernel, p: Problem, method: str = "auto", without: frozenset[str] = NONE, platform: str = "cpu"):
+    name, _ = choose("forward", p, method, without, platform)
     if name in ("phases", "packed"):
-        rest = without | {name}
-        return FORMULATIONS[name].forward(x, kernel, p, lambda x, k, part: forward(x, k, part, without=rest))
+        options = "auto", without | {name}, platform
+        return FORMULATIONS[name].forward(x, kernel, p, lambda x, k, part: forward(x, k, part, *options))
+    if name == "lax" and platform != "cpu":
+        return lax_direct.convolve(x, kernel, p)
     return FORMULATIONS[name].forward(x, kernel, p)
 
 
-def kernel_gradient(x, dy, p: Problem, method: str = "auto", without: frozenset[str] = frozenset()):
-    name, _ = choose("kernel_gradient", p, method, without)
+def kernel_gradient(x, dy, p: Problem, method: str = "auto", without: frozenset[str] = NONE, platform: str = "cpu"):
+    name, _ = choose("kernel_gradient", p, method, without, platform)
     if name == "phases":
-        return FORMULATIONS[name].kernel_gradient(x, dy, p, lambda x, dy, part: kernel_gradient(x, dy, part, without=without))
+        options = "auto", without, platform
+        return FORMULATIONS[name].kernel_gradient(x, dy, p, lambda x, dy, part: kernel_gradient(x, dy, part, *options))
+    if name == "lax" and platform != "cpu":
+        return lax_direct.convolve_gradient(x, dy, p)
     return FORMULATIONS[name].kernel_gradient(x, dy, p)
 
 

@@ -1,4 +1,5 @@
-"""Which formulation serves a convolution on the CPU: a table read from top to bottom, static facts only.
+"""Which formulation serves a convolution: tables read from top to bottom, static facts only; for the CPU as measured, for TPU as its
+compiler estimates. A GPU has lax's.
 
 A row is (formulation, reason, condition). The first row wins whose condition holds, whose formulation does not refuse the
 problem, and which is direct summation if the precision is "highest".
@@ -15,7 +16,7 @@ from types import ModuleType
 import jax.numpy as jnp
 from jax import lax
 
-from . import band, commuted, fft, gemm, lanes, lax_direct, onednn, packed, phases, taps, winograd
+from . import band, commuted, dense, fft, gemm, lanes, lax_direct, onednn, packed, phases, taps, winograd
 from .problem import Problem
 
 FORMULATIONS: dict[str, ModuleType] = {
@@ -24,6 +25,7 @@ FORMULATIONS: dict[str, ModuleType] = {
     "taps": taps,
     "lanes": lanes,
     "gemm": gemm,
+    "dense": dense,
     "band": band,
     "winograd": winograd,
     "fft": fft,
@@ -104,6 +106,15 @@ def _short_sums(p: Problem) -> bool:
     return p.depthwise and (max(p.strides) > 1 and taps <= 32 or taps <= 9 and places >= 2**16)
 
 
+def _pixels(p: Problem) -> bool:
+    return p.groups == 1 and p.channels * p.features <= 2 and math.prod(p.window) <= 25
+
+
+def _narrow(p: Problem) -> bool:
+    """Small groups, but for those of one channel in and out, which XLA has a loop of its own for."""
+    return max(p.channels, p.features) > p.groups > 1 and min(p.channels, p.features) // p.groups <= 80
+
+
 FORWARD = (
     ("taps", "depthwise, dilated input: each place adds up what reaches it", lambda p: _strided_gradient(p) and p.depthwise),
     ("phases", "a dilated input: no tap meets a stuffed zero", _strided_gradient),
@@ -139,6 +150,17 @@ KERNEL_GRADIENT = (
     ("lax", "XLA's own loop nest", lambda p: True),
 )
 
+TPU_FORWARD = (
+    ("gemm", "a channel or two in and out: products of pixels and weights, no tile of one channel", _pixels),
+    ("dense", "small groups, several in one kernel: the matrix unit multiplies that many channels anyway", _narrow),
+    ("lax", "what XLA makes of it on tpu", lambda p: True),
+)
+TPU_KERNEL_GRADIENT = TPU_FORWARD
+TABLES = {
+    "cpu": {"forward": FORWARD, "kernel_gradient": KERNEL_GRADIENT},
+    "tpu": {"forward": TPU_FORWARD, "kernel_gradient": TPU_KERNEL_GRADIENT},
+}
+
 
 def is_highest(precision) -> bool:
     return precision is not None and lax.Precision.HIGHEST in tuple(precision)
@@ -167,20 +189,23 @@ def recorded() -> Iterator[list[tuple[str, str]]]:
 _choices = threading.local()
 
 
-def choose(kind: str, p: Problem, method: str = "auto", without: frozenset[str] = frozenset()) -> tuple[str, str]:
-    """The formulation's name and the reason: `method` if it can serve, otherwise the table's first row that can."""
-    choice = _choose(kind, p, method, without)
+def choose(
+    kind: str, p: Problem, method: str = "auto", without: frozenset[str] = frozenset(), platform: str = "cpu"
+) -> tuple[str, str]:
+    """`answer`, which is recorded."""
+    choice = answer(kind, p, method, without, platform)
     if getattr(_choices, "made", None) is not None:
         _choices.made.append(choice)
     return choice
 
 
-def _choose(kind: str, p: Problem, method: str, without: frozenset[str]) -> tuple[str, str]:
+def answer(kind: str, p: Problem, method: str, without: frozenset[str], platform: str) -> tuple[str, str]:
+    """The formulation's name and the reason: `method` if it can serve, otherwise the first row of the platform's table that can."""
     if method != "auto" and method not in without and refusal(method, kind, p) is None:
         return method, "asked for"
     if not jnp.issubdtype(p.dtype, jnp.floating):
         return "lax", "not a real floating dtype"
-    for name, reason, condition in FORWARD if kind == "forward" else KERNEL_GRADIENT:
+    for name, reason, condition in TABLES.get(platform, {}).get(kind, ()):
         if name not in without and condition(p) and refusal(name, kind, p) is None:
             return name, reason
-    return "lax", "serves everything"
+    return "lax", f"what XLA makes of it on {platform}"
