@@ -12,6 +12,7 @@ from contestants import ROUNDS, Failed, Group, compete, prepared
 Row = dict[str, Any]
 LAYER_MODES = ("forward", "gradients", "scan", "vmap", "ensemble")
 NETWORKS = ("mobilenet", "mobilenet without norm", "resnet", "resnet without norm", "unet3d", "wavenet")
+PHOTOGRAPHS = ("resnet50", "mobilenet v1")
 STEPS = {"lenet": 8}
 
 
@@ -46,7 +47,7 @@ def networks(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 def photographs(contestants: Group, choice: Choice) -> Iterator[Row]:
     """At the full size of ImageNet: for accelerators."""
-    for name in ("resnet50", "mobilenet v1"):
+    for name in PHOTOGRAPHS:
         if choice.takes(name):
             yield from training(contestants, choice, name, "networks", ("step",))
 

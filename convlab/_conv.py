@@ -106,7 +106,7 @@ def conv(
         precision: as in `jax.lax`; "highest" sums directly, so that an inf or NaN stays in the windows that see it.
         preferred_element_type: dtype of the result, no narrower than the operands'.
         out_sharding: sharding of the result in JAX's explicit mode.
-        method: the formulation: "auto", "lax", "onednn", "taps", "lanes", "gemm", "band", "winograd", "fft",
+        method: the formulation: "auto", "lax", "onednn", "taps", "lanes", "gemm", "dense", "band", "winograd", "fft",
             "commuted", "packed" or "phases".
 
     Returns:

@@ -117,6 +117,8 @@ TABLES = {
     "layers": layers,
     "forward": lambda: formulations("FORWARD"),
     "kernel gradient": lambda: formulations("KERNEL_GRADIENT"),
+    "tpu forward": lambda: formulations("TPU_FORWARD"),
+    "tpu kernel gradient": lambda: formulations("TPU_KERNEL_GRADIENT"),
     "notebooks": notebooks,
     "contributing": lambda: linked((ROOT / "CONTRIBUTING.md").read_text().partition("\n")[2]),
 }

@@ -94,23 +94,26 @@ def test_what_cannot_run_is_left_out_with_the_reason():
 # --- accelerators -------------------------------------------------------------------------------------------------
 
 
-def test_layers_in_bfloat16_and_in_queues(tmp_path):
-    options = ["--only", "depthwise w3 dw 128 @56,max pool w2 s2 64 @56", "--modes", "forward", "--budget", "0.01"]
-    environment = gpu.conditions("bfloat16", "cpu", tf32=True)
-    rows = gpu.measure("layers", tmp_path / "layers", [*options, "--contestants", "convlab,flax"], environment)["rows"]
-    assert len(rows) == 2 and all(set(row["values"]) == {"convlab", "flax"} for row in rows)
+def test_the_command_tries_every_part_without_a_gpu(tmp_path, capfd):
+    """Layers and a network in both dtypes, LeNet's training; and what is in the folder is not measured again."""
+    only = "depthwise w3 dw 128 @56,max pool w2 s2 64 @56,mobilenet"
+    command = ["--dry-run", "--out", str(tmp_path), "--only", only, "--contestants", "convlab"]
+    assert gpu.main(command) == 0
+    said = (tmp_path / "summary.txt").read_text()
+    assert "not measured" not in said
+    for dtype in ("float32", "bfloat16"):
+        assert f"mobilenet v1, {dtype}, batch 2: convlab " in said
+        result = json.loads((tmp_path / f"layers-{dtype}-first.json").read_text())
+        assert [row["case"] for row in result["rows"][::2]] == ["w3 dw 128 @56 b1", "w2 s2 64 @56 b1"]
+        assert all(set(row["values"]) == {"convlab"} and not row["notes"] for row in result["rows"])
+        assert result["machine"].startswith(f"the CPU, tiny sizes, {dtype}, TF32 on")
+    assert "LeNet: " in said and " after 1 epochs, " in said
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json*")}
+    assert gpu.main(command) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json*")}
 
 
-def test_photographs_in_images_a_second(tmp_path):
-    environment = gpu.conditions("float32", "cpu", tf32=False)
-    options = ["--tiny", "--budget", "0.01", "--contestants", "convlab", "--only", "mobilenet"]
-    lines = gpu.images_per_second(gpu.measure("photographs", tmp_path / "photographs", options, environment)["rows"], True)
-    assert len(lines) == 1 and lines[0].startswith("mobilenet v1, batch 2: convlab ")
-
-
-def test_lenet_to_its_goal(tmp_path):
-    options = ["--data", "digits", "--epochs", "1"]
-    assert " after 1 epochs, " in gpu.lenet(tmp_path, options, gpu.conditions("float32", "cpu", tf32=True))
+def test_lenets_epochs_to_its_goal():
     epochs = [dict(epoch=n + 1, seconds=2.0, test_accuracy=a) for n, a in enumerate((0.98, 0.991, 0.992))]
     assert gpu.reached(epochs) == "LeNet: 99% of the test images after 2 epochs, 4.0 s of training"
 

@@ -326,6 +326,25 @@ def test_explain_names_each_step():
     assert {step.formulation for step in elsewhere} == {"lax"}
 
 
+def test_explain_names_the_formulations_of_a_tpu():
+    """Those that its compiler's estimates favour, for convlab's convolutions and not for lax's."""
+
+    def taken(x, *kernel, **options):
+        convolution = lambda k, x: convlab.conv(x, k, **options).sum()
+        args = jax.ShapeDtypeStruct(kernel, "float32"), jax.ShapeDtypeStruct(x, "float32")
+        return [step.formulation for step in convlab.explain(jax.grad(convolution, (0, 1)), *args, platform="tpu")]
+
+    assert taken((8, 512, 512, 1), 3, 3, 1, 1) == ["gemm"] * 3
+    assert taken((256, 28, 28, 1), 5, 5, 1, 6) == ["lax"] * 3
+    assert taken((8, 224, 224, 3), 4, 4, 3, 96, strides=4) == ["gemm", "gemm", "lax"]
+    assert taken((8, 56, 56, 128), 3, 3, 4, 128, feature_group_count=32) == ["dense"] * 3
+    assert taken((8, 56, 56, 32), 3, 3, 1, 64, feature_group_count=32) == ["lax", "dense", "dense"]
+    assert taken((8, 56, 56, 32), 3, 3, 1, 32, feature_group_count=32) == ["lax"] * 3
+    grouped = (8, 56, 56, 128), 3, 3, 4, 128
+    assert taken(*grouped, feature_group_count=32, precision="highest") == ["lax"] * 3
+    assert convlab.explain(plain, X, K, platform="tpu")[0].formulation == "lax"
+
+
 def test_explain_looks_into_loops():
     def loop(x, k):
         return lax.scan(lambda c, _: (convlab.conv(c, k), None), x, None, 2)

@@ -92,3 +92,27 @@ def test_precision_reaches_every_product_of_a_formulation(operands, method):
     gradient = jax.grad(lambda x, k: (convlab.conv(x, k, precision="high", method=method) ** 2).sum(), (0, 1))
     found = products(gradient, "tpu", *operands[:2])
     assert found and not any("DEFAULT" in line or "HIGH" not in line for line in found)
+
+
+@pytest.mark.parametrize("mantissa, bound", [(10, 2.0**-11), (7, 2.0**-8)], ids=["TF32", "bfloat16"])
+def test_operands_are_rounded_as_the_page_says(mantissa, bound):
+    """docs/tpu.md: the relative error that the accelerators' defaults bring to an operand, which is nearly reached."""
+    x = 1 + jnp.arange(2**16, dtype=jnp.float32) / 2**16
+    error = float((jnp.abs(jax.lax.reduce_precision(x, 8, mantissa) - x) / x).max())
+    assert 0.99 * bound < error <= bound
+    assert f"2<sup>{int(np.log2(bound))}</sup>" in (pathlib.Path(__file__).parents[1] / "docs" / "tpu.md").read_text()
+
+
+@pytest.mark.parametrize("method", ["auto", "dense"])
+def test_small_groups_are_right_in_one_artefact(method):
+    rng = np.random.default_rng(0)
+    x, k = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((2, 8, 9, 8), (3, 3, 2, 8)))
+
+    def gradient(x, k, method=method):
+        return jax.grad(lambda *a: (convlab.conv(*a, feature_group_count=4, method=method) ** 2).sum(), (0, 1))(x, k)
+
+    exported = jax.export.export(jax.jit(gradient), platforms=PLATFORMS)(x, k)
+    for got, expected in zip(exported.call(x, k), gradient(x, k, "lax")):
+        assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected)
+    alone = jax.export.export(jax.jit(gradient), platforms=("tpu",))(x, k).mlir_module()
+    assert "feature_group_count = 4" not in alone and "batch_group_count = 4" not in alone

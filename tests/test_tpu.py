@@ -146,6 +146,9 @@ LAYERS = (
     "stem w7 s2 3-64 @224",
     "few channels w5 1-6 @28",
     "depthwise w3 dw 32 @112",
+    "few channels w3 1 @512",
+    "stem w4 s4 3-96 @224",
+    "depthwise multiplier w3 dw 32-64 @56",
     "grouped w3 g32 128 @56",
     "sequence w3 d8 64 @4096",
     "volume w3 1-16 @64",
@@ -161,7 +164,7 @@ def test_no_layer_is_estimated_above_flaxs(name, mode):
     (case,) = (case for case in suite.cases() if f"{case['family']} {case['name']}".startswith(name))
     found = estimates.estimates(case, mode, "float32")
     ours, theirs = found["convlab"], found["flax"]
-    assert ours.flops <= 1.05 * theirs.flops
+    assert ours.flops <= 1.05 * theirs.flops or ours.cycles < theirs.cycles / 2  # a filled matrix unit multiplies zeros too
     assert ours.bytes <= 1.05 * theirs.bytes
     assert ours.temporary <= 1.05 * theirs.temporary + 2**16
 

@@ -24,6 +24,7 @@ BENCHMARKS = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(BENCHMARKS))
 
 import networks  # noqa: E402  beside this folder
+import subjects  # noqa: E402
 import suite  # noqa: E402
 
 TRAINER = BENCHMARKS.parent / "examples" / "mnist" / "train.py"
@@ -52,7 +53,8 @@ def parts(only: str) -> list[Part]:
     families = dict.fromkeys(case["family"] for case in suite.cases())
     early = [name for name in families if any(word in name for word in FIRST)]
     groups = {"first": early, "rest": [name for name in families if name not in early]}
-    found = [Part(f"networks-{dtype}", "photographs", dtype) for dtype in DTYPES]
+    trained = [name for name in subjects.PHOTOGRAPHS if any(text in name for text in only.split(","))]
+    found = [Part(f"networks-{dtype}", "photographs", dtype, ("--only", only)) for dtype in DTYPES if trained]
     for group, members in groups.items():
         chosen = ",".join(f"{c['family']} {c['name']}" for c in suite.cases() if c["family"] in members and takes(only, c))
         options = ("--modes", "forward,gradients", "--only", chosen)
@@ -144,7 +146,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("gpu-results"), help="folder for the results")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="an interpreter for a contestant")
-    parser.add_argument("--only", default="", help="layers whose name contains one of these texts, comma separated")
+    parser.add_argument("--only", default="", help="layers and networks whose name contains one of these texts")
+    parser.add_argument("--contestants", default="convlab,flax,torch", help="default: %(default)s")
     parser.add_argument("--budget", default="0.3", help="seconds that a contestant spends on a layer and mode")
     parser.add_argument("--data-dir", help="where MNIST is, for a machine that cannot download it")
     parser.add_argument("--no-tf32", dest="tf32", action="store_false", help="float32 products in full, for all contestants")
@@ -159,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
         print("run.py: there is no GPU here: nvidia-smi names none", file=sys.stderr)
         return 2
     pythons = dict(pair.split("=", 1) for pair in args.python)
-    for contestant in READY:
+    for contestant in READY.keys() & set(args.contestants.split(",")):
         python = pythons.get(contestant, sys.executable)
         why = unready(contestant, python, conditions("float32", device, args.tf32))
         if why:
@@ -168,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
                 return 2
     args.out.mkdir(parents=True, exist_ok=True)
     summary = [f"{found[0]}; TF32 {'on' if args.tf32 else 'off'}; {libraries()}".rstrip("; ")]
-    common = ["--contestants", "convlab,flax,torch", "--budget", "0.01" if args.dry_run else args.budget]
+    common = ["--contestants", args.contestants, "--budget", "0.01" if args.dry_run else args.budget]
     common += [word for pair in args.python for word in ("--python", pair)] + ["--tiny"] * args.dry_run
 
     def say(*lines: str) -> None:

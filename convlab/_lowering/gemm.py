@@ -28,7 +28,7 @@ def refusal_forward(p: Problem) -> str | None:
 refusal_kernel_gradient = refusal_forward
 
 
-def _blocks(p: Problem) -> bool:
+def tiles(p: Problem) -> bool:
     """Whether the windows tile the image."""
     tiled = all(o * w == s for o, w, s in zip(p.out, p.window, p.spatial))
     return tiled and p.window == p.strides and not any(map(any, p.pads)) and all(d == 1 for d in p.rhs_dilation)
@@ -55,7 +55,7 @@ def _times(seen, weights, p: Problem):
 def forward(x, kernel, p: Problem):
     if empty(p):
         return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
-    if _blocks(p) and p.groups == 1:
+    if tiles(p) and p.groups == 1:
         return _times(_columns(x, p), kernel.reshape(-1, p.features), p).astype(p.out_dtype)
     image = padded(x, p)
     products = (_times(shifted(image, tap, p), kernel[tap], p) for tap in indices(p))
@@ -77,7 +77,7 @@ def kernel_gradient(x, dy, p: Problem):
     shape = (*p.window, p.channels // p.groups, p.features)
     if empty(p):
         return jnp.zeros(shape, p.out_dtype)
-    if _blocks(p) and p.groups == 1:
+    if tiles(p) and p.groups == 1:
         return _gram(_columns(x, p), dy, p).reshape(shape).astype(p.out_dtype)
     image = padded(x, p)
     return jnp.stack([_gram(shifted(image, tap, p), dy, p) for tap in indices(p)]).reshape(shape).astype(p.out_dtype)

@@ -106,13 +106,35 @@ def _short_sums(p: Problem) -> bool:
     return p.depthwise and (max(p.strides) > 1 and taps <= 32 or taps <= 9 and places >= 2**16)
 
 
-def _pixels(p: Problem) -> bool:
-    return p.groups == 1 and p.channels * p.features <= 2 and math.prod(p.window) <= 25
+def _large(p: Problem) -> bool:
+    """A large image of a small batch, which XLA lays out with the channels in the lanes of a TPU, 128 for one."""
+    return p.groups == 1 and p.batch <= 32 and p.batch * math.prod(p.out) >= 2**16 and math.prod(p.window) <= 27
+
+
+def _one_channel(p: Problem) -> bool:
+    return _large(p) and min(p.channels, p.features) == 1 and max(p.channels, p.features) <= 16
+
+
+def _from_one(p: Problem) -> bool:
+    return _one_channel(p) and (p.channels == 1 or p.channels * p.features <= 2)
+
+
+def _to_few(p: Problem) -> bool:
+    return _large(p) and p.rank == 2 and 1 < p.features <= 4 and 8 <= p.channels <= 16
+
+
+def _patches(p: Problem) -> bool:
+    return p.groups == 1 and p.channels <= 4 and math.prod(p.window) > 1 and gemm.tiles(p)
 
 
 def _narrow(p: Problem) -> bool:
     """Small groups, but for those of one channel in and out, which XLA has a loop of its own for."""
     return max(p.channels, p.features) > p.groups > 1 and min(p.channels, p.features) // p.groups <= 80
+
+
+def _narrow_sums(p: Problem) -> bool:
+    """`_narrow`, but for one channel and several features, which XLA makes dense by itself."""
+    return _narrow(p) and not p.depthwise
 
 
 FORWARD = (
@@ -150,12 +172,24 @@ KERNEL_GRADIENT = (
     ("lax", "XLA's own loop nest", lambda p: True),
 )
 
+_IN_LANES = "one channel, in or out, of a large image: products of pixels and weights"
+_TO_FEW = "a large image, few features: a product for each tap"
+_MATRIX = "a window that equals its strides: a matrix product"
+_FILLED = "small groups: several in one kernel fill the matrix unit"
 TPU_FORWARD = (
-    ("gemm", "a channel or two in and out: products of pixels and weights, no tile of one channel", _pixels),
-    ("dense", "small groups, several in one kernel: the matrix unit multiplies that many channels anyway", _narrow),
+    ("gemm", _IN_LANES, _one_channel),
+    ("gemm", _TO_FEW, _to_few),
+    ("gemm", _MATRIX, _patches),
+    ("dense", _FILLED, _narrow_sums),
     ("lax", "what XLA makes of it on tpu", lambda p: True),
 )
-TPU_KERNEL_GRADIENT = TPU_FORWARD
+TPU_KERNEL_GRADIENT = (
+    ("gemm", _IN_LANES, _from_one),
+    ("gemm", _TO_FEW, _to_few),
+    ("gemm", _MATRIX, _patches),
+    ("dense", _FILLED, _narrow),
+    ("lax", "what XLA makes of it on tpu", lambda p: True),
+)
 TABLES = {
     "cpu": {"forward": FORWARD, "kernel_gradient": KERNEL_GRADIENT},
     "tpu": {"forward": TPU_FORWARD, "kernel_gradient": TPU_KERNEL_GRADIENT},
