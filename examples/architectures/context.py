@@ -24,7 +24,7 @@ def identity(features: int, noise: float = 0.0) -> Callable:
         same = jnp.arange(seen)[:, None] * features // seen == jnp.arange(made) * features // made
         middle = tuple(n // 2 for n in window)
         kernel = noise * jax.random.normal(key, shape, dtype)
-        return kernel.at[middle].add(jnp.where(same, features / max(seen, made), 0).astype(dtype))
+        return kernel.at[middle].add(jnp.where(same, features / made, 0).astype(dtype))
 
     return init
 
