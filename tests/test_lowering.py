@@ -169,6 +169,16 @@ def test_direct_formulations_keep_an_inf_in_its_windows(name):
         np.testing.assert_array_equal(~np.isfinite(jax.jit(forced(name, "forward", p))(x, kernel)), touched)
 
 
+def test_one_long_dilated_sequence_has_a_gradient():
+    """The engine ends the process where it meets an image of one channel under a column of some 400 places."""
+    p = problem(
+        np.random.default_rng(0), rank=1, batch=1, spatial=(700,), window=(3,), rhs_dilation=(2,), strides=(1,), groups=1,
+        channels=16, features=16,
+    )  # fmt: skip
+    x, _, dy = operands(p)
+    assert_near("onednn", jax.jit(forced("auto", "kernel_gradient", p))(x, dy), oracle_gradient(p, x, dy))
+
+
 def test_highest_precision_is_direct():
     highest = (lax.Precision.HIGHEST,) * 2
     for name, kind in itertools.product(table.FORMULATIONS, ("forward", "kernel_gradient")):

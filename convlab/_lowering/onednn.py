@@ -314,6 +314,10 @@ def _dense_gradient(x, dy, p: Problem):
     So the taps of that axis and the channels are one long row of outputs, which is what keeps the vector units busy.
     """
     per_group = p.channels // p.groups
+    if p.batch == p.rank == 1 and _gaps(p)[0] > 1:
+        # An image of one channel under a long column ends the process (oneDNN cannot create the primitive); one of two does not.
+        x, dy = (jnp.concatenate([a, jnp.zeros_like(a)]) for a in (x, dy))
+        p = dataclasses.replace(p, batch=2)
     if p.rank == 3 and _gaps(p)[-1] > 1:  # the channels cannot share the last axis, and there is no fourth
         return jnp.stack([_dense_gradient(x, dy, _one_tap(p, t)) for t in range(p.window[-1])], 2).squeeze(3)
     pads, strides, gaps = _ends(p), p.strides, _gaps(p)
