@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen
 from conditions import DTYPE
+from flax import linen
 from layers_jax import Call, draw, linen_of
 from networks import Layers, Network, network
 
