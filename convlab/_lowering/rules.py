@@ -12,7 +12,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from . import lax_direct
+from . import gemm, lax_direct
 from .problem import Problem
 from .table import FORMULATIONS, answer, choose, refusal
 
@@ -84,6 +84,8 @@ def conv(
     if kind == "kernel_gradient" and params["batch_group_count"] == 1 and method != "auto" and refusal(method, kind, p):
         written = read_forward(lhs, rhs, params)
         kind, p = (kind, p) if refusal(method, "forward", written) else ("forward", written)
+    if platform == "tpu" and params["batch_group_count"] == 1 and gemm.tiles(read_forward(lhs, rhs, params)):
+        kind, p = "forward", read_forward(lhs, rhs, params)  # no kernel gradient has such strides
     if platform != "cpu" and answer(kind, p, method, without, platform)[0] == "lax":
         choose(kind, p, method, without, platform)
         return lax.conv_general_dilated_p.bind(lhs, rhs, **params)  # as it was written
