@@ -79,12 +79,12 @@ def cell(row: Row, fact: str, scale: float) -> str:
     if f"{ours / scale:.3g}" == f"{theirs / scale:.3g}":
         return f"{ours / scale:.3g}"
     text = f"{ours / scale:.3g} / {theirs / scale:.3g} ({ratio(ours, theirs):.2f})"
-    return f"**{text}**" if ours > WORSE * theirs and ours - theirs > 2**16 else text
+    return f"**{text}**" if ours > WORSE * theirs and ours - theirs > scale / 16 else text
 
 
 def differs(row: Row) -> bool:
-    pairs = [(row["convlab"][fact], row["flax"][fact]) for fact, _, _ in COLUMNS] if row["flax"] else []
-    return any(max(pair) > WORSE * min(pair) and abs(pair[0] - pair[1]) > 2**16 for pair in pairs)
+    pairs = [(row["convlab"][fact] / scale, row["flax"][fact] / scale) for fact, _, scale in COLUMNS] if row["flax"] else []
+    return any(max(pair) > WORSE * min(pair) and abs(pair[0] - pair[1]) > 1 / 16 for pair in pairs)
 
 
 PARTS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
