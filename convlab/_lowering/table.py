@@ -190,7 +190,7 @@ TPU_KERNEL_GRADIENT = (
     ("dense", _FILLED, _narrow),
     ("lax", "what XLA makes of it on tpu", lambda p: True),
 )
-TABLES = {
+TABLES: dict[str, dict[str, tuple]] = {
     "cpu": {"forward": FORWARD, "kernel_gradient": KERNEL_GRADIENT},
     "tpu": {"forward": TPU_FORWARD, "kernel_gradient": TPU_KERNEL_GRADIENT},
 }
