@@ -39,6 +39,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="the table of all networks, each measured in a process of its own")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of images and parameters")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each of three turns of a contestant lasts")
+    parser.add_argument("--times", type=pathlib.Path, metavar="FOLDER", help="of --all: keeps each network's times, and takes what it has")
     parser.add_argument("--markdown", type=pathlib.Path, metavar="FILE", help="write the table of --all between FILE's marks")
     parser.add_argument("--json", action="store_true", help="of NAME, the times alone")
     args = parser.parse_args(argv)
@@ -48,8 +49,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"NAME must be one of {', '.join(catalogue.NETWORKS)}, got {args.name!r}")
     if not args.seconds > 0:
         parser.error(f"--seconds must be positive, got {args.seconds}")
-    if args.markdown and not args.all:
-        parser.error("--markdown needs --all")
+    if (args.markdown or args.times) and not args.all:
+        parser.error("--markdown and --times need --all")
     if args.markdown and not marked(args.markdown):
         parser.error(f"--markdown must name a file with the lines {BEGIN} and {END}, got {args.markdown}")
     return args
@@ -90,23 +91,30 @@ def row(name: str, times: measure.Times) -> tuple[str, ...]:
     return (name, size(facts.input), *counts, *ms)
 
 
-def measured(name: str, dtype: str, seconds: float) -> measure.Times:
-    """In a process of its own, so that no network finds the memory as another left it."""
+def measured(name: str, dtype: str, seconds: float, folder: pathlib.Path | None) -> measure.Times:
+    """In a process of its own, so that no network finds the memory as another left it; or as kept in a folder."""
+    kept = folder / f"{name}-{dtype}.json" if folder else None
+    if kept and kept.exists():
+        return measure.Times(**json.loads(kept.read_text()))
     command = [sys.executable, __file__, name, "--json", "--dtype", dtype, "--seconds", str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{name}: {done.stderr.strip().splitlines()[-1:]}")
-    return measure.Times(**json.loads(done.stdout.splitlines()[-1]))
+    answer = done.stdout.splitlines()[-1]
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(answer)
+    return measure.Times(**json.loads(answer))
 
 
-def table(dtype: str, seconds: float) -> tuple[list[tuple[str, ...]], dict[str, str]]:
+def table(dtype: str, seconds: float, folder: pathlib.Path | None) -> tuple[list[tuple[str, ...]], dict[str, str]]:
     """The rows, printed as they come, and by network the layer that Flax does not have."""
     rows, missing = [], {}
     widths = [max(12, len(title)) for title in TITLES]
     line = lambda cells: "  ".join([cells[0].ljust(18), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))])
     print(line(TITLES), flush=True)
     for name in catalogue.NETWORKS:
-        times = measured(name, dtype, seconds)
+        times = measured(name, dtype, seconds, folder)
         rows.append(row(name, times))
         print(line(rows[-1]), flush=True)
         if times.missing:
@@ -159,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps(dataclasses.asdict(measure.times(args.name, args.dtype, args.seconds))))
     elif args.all:
-        rows, missing = table(args.dtype, args.seconds)
+        rows, missing = table(args.dtype, args.seconds, args.times)
         if args.markdown:
             write(markdown(rows, missing, args.dtype), args.markdown)
     else:
