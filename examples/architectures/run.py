@@ -39,7 +39,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="the table of all networks, each measured in a process of its own")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of images and parameters")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each of three turns of a contestant lasts")
-    parser.add_argument("--times", type=pathlib.Path, metavar="FOLDER", help="of --all: keeps each network's times, and takes what it has")
+    parser.add_argument(
+        "--times", type=pathlib.Path, metavar="FOLDER", help="of --all: keeps each network's times, and takes what it has"
+    )
     parser.add_argument("--markdown", type=pathlib.Path, metavar="FILE", help="write the table of --all between FILE's marks")
     parser.add_argument("--json", action="store_true", help="of NAME, the times alone")
     args = parser.parse_args(argv)
