@@ -88,9 +88,13 @@ def size(given: Any) -> str:
 def row(name: str, times: measure.Times) -> tuple[str, ...]:
     facts = catalogue.facts(name)
     found = analysis.analyze(catalogue.shapes(name), facts.input)
-    ms = [f"{of[who]:,.1f}" if who in of else "—" for of in (times.forward, times.step) for who in ("convlab", "flax")]
+    ms = [milliseconds(of[who]) if who in of else "—" for of in (times.forward, times.step) for who in ("convlab", "flax")]
     counts = (f"{found.parameters:,}", facts.parameters.text, f"{found.macs_with_padding:,}", facts.multiply_adds.text)
     return (name, size(facts.input), *counts, *ms)
+
+
+def milliseconds(ms: float) -> str:
+    return f"{ms:.3g}" if ms < 1000 else f"{ms:,.0f}"
 
 
 def measured(name: str, dtype: str, seconds: float, folder: pathlib.Path | None) -> measure.Times:
