@@ -125,8 +125,8 @@ TABLES = {
 
 # --- pages that are files elsewhere -------------------------------------------------------------------------------
 
-PAGES = {"benchmarks.md": "benchmarks/README.md", "seam.md": "convlab/_lowering/README.md"}
-LINKS = {"convlab/_lowering/README.md": "seam.md"}
+PAGES = {"benchmarks.md": "benchmarks/README.md", "seam.md": "convlab/_lowering/README.md", "trainings.md": "examples/architectures/README.md"}
+LINKS = {"convlab/_lowering/README.md": "seam.md", "../../docs/networks.md": "networks.md"}
 
 
 def linked(text: str) -> str:
@@ -144,6 +144,8 @@ def on_files(files, config):
     for name, path in PAGES.items():
         files.append(File.generated(config, name, content=linked((ROOT / path).read_text())))
     files.append(File.generated(config, "picture.png", content=(ROOT / "benchmarks/picture.png").read_bytes()))
+    for path in sorted((ROOT / "examples/architectures/trainings").glob("*.png")):
+        files.append(File.generated(config, f"trainings/{path.name}", content=path.read_bytes()))
     return files
 
 

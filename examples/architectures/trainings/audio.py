@@ -149,6 +149,7 @@ def run(seed: int, epochs: int, say: loop.Say, tested: int = TESTED) -> loop.Run
 
     optimizer = loop.cosine(RATE, epochs * STEPS)
     start = Listener(rngs=nnx.Rngs(seed))
+    say(f"TCN, {loop.described(start, sounds.shape[1:])}")
     last = lambda network: float(right(network)[-1])
     network, course = loop.train(start, loss, optimizer, loop.keys(seed, epochs, STEPS), last, say)
     whole = np.asarray(jax.nn.softmax(loop.outputs(network, sounds[:STREAMED])))

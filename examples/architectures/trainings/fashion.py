@@ -91,7 +91,9 @@ def run(seed: int, epochs: int, say: loop.Say, samples: Data, networks: tuple[st
         constructor, rate = NETWORKS[name]
         optimizer = loop.cosine(rate, epochs * len(inputs[0][0]), WEIGHT_DECAY)
         told = lambda line: say(f"{name}, {line}")
-        trained[name], courses[name] = loop.train(constructor(rngs=nnx.Rngs(seed)), loss, optimizer, inputs, right, told, data)
+        start = constructor(rngs=nnx.Rngs(seed))
+        told(loop.described(start, (*samples.train_images.shape[1:], 1)))
+        trained[name], courses[name] = loop.train(start, loss, optimizer, inputs, right, told, data)
         figures |= {
             f"accuracy, {name}": courses[name].scores[-1],
             f"first epoch's loss, {name}": courses[name].losses[0],

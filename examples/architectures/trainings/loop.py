@@ -12,6 +12,8 @@ import numpy as np
 import optax
 from flax import nnx
 
+from convlab.analysis import analyze
+
 Say = Callable[[str], None]
 TEST_SEED = 2**31 - 1  # of data to test on that are drawn; training draws from keys that are folded first
 
@@ -111,6 +113,12 @@ def train(
         told = f"loss {course.losses[-1]:.4f}, tested {100 * course.scores[-1]:.2f} %, {course.seconds:.0f} s"
         say(f"epoch {number} of {len(inputs)}: {told}")
     return network, course
+
+
+def described(network: nnx.Module, shape: tuple[int, ...]) -> str:
+    """Its size, and its work on an input of that shape."""
+    found = analyze(evaluating(network), jax.ShapeDtypeStruct((1, *shape), "float32"))
+    return f"{found.parameters:,} parameters, {found.macs_with_padding / 1e6:.2f} million multiply-adds for one input"
 
 
 def evaluating(network: nnx.Module) -> nnx.Module:

@@ -22,10 +22,12 @@ def figure(width: float, height: float) -> Figure:
 
 
 def png(drawn: Figure) -> bytes:
-    """In 64 colours, a quarter of the size."""
+    """In 256 colours, a third of the size."""
     canvas, content = FigureCanvasAgg(drawn), io.BytesIO()
     canvas.draw()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(64).save(content, "png", optimize=True)
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(
+        256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+    ).save(content, "png", optimize=True)
     return content.getvalue()
 
 

@@ -86,7 +86,9 @@ def run(seed: int, epochs: int, say: loop.Say, tested: int = TESTED) -> loop.Run
 
     mean = lambda network: float(overlaps(tables(network)).mean())
     optimizer = loop.cosine(RATE, epochs * STEPS)
-    trained, course = loop.train(build(seed), loss, optimizer, loop.keys(seed, epochs, STEPS), mean, say)
+    start = build(seed)
+    say(f"U-Net, {loop.described(start, images.shape[1:])}")
+    trained, course = loop.train(start, loss, optimizer, loop.keys(seed, epochs, STEPS), mean, say)
     matrix, nothing = tables(trained), confusion(truth, np.zeros_like(truth))
     figures = {
         "mean intersection over union": overlaps(matrix).mean(),
