@@ -125,7 +125,11 @@ TABLES = {
 
 # --- pages that are files elsewhere -------------------------------------------------------------------------------
 
-PAGES = {"benchmarks.md": "benchmarks/README.md", "seam.md": "convlab/_lowering/README.md", "trainings.md": "examples/architectures/README.md"}
+PAGES = {
+    "benchmarks.md": "benchmarks/README.md",
+    "seam.md": "convlab/_lowering/README.md",
+    "trainings.md": "examples/architectures/README.md",
+}
 LINKS = {"convlab/_lowering/README.md": "seam.md", "../../docs/networks.md": "networks.md"}
 
 
