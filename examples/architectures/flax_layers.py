@@ -63,6 +63,11 @@ def spread(given: dict[str, Any], rank: int) -> dict[str, Any]:
     return given | dict(window_shape=every(window), strides=strides and every(strides), padding=pads)
 
 
+def whole(function: Callable) -> Callable:
+    """Of all places."""
+    return lambda layer: Function(lambda x: function(x, tuple(range(1, x.ndim - 1)), keepdims=layer.keepdims))
+
+
 def plain(function: Callable) -> Callable:
     return lambda layer: Function(function)
 
@@ -88,8 +93,8 @@ COUNTERPARTS: dict[Any, tuple[Callable, dict[str, Any]]] = {
     cn.MinPool: (pool(nnx.min_pool), POOL),
     cn.SumPool: (pool(lambda x, **options: nnx.pool(x, 0.0, lax.add, **options)), POOL),
     cn.AvgPool: (pool(nnx.avg_pool, "count_include_pad"), POOL | {"divisor_override": None}),
-    cn.GlobalAvgPool: (plain(lambda x: jnp.mean(x, range(1, x.ndim - 1))), {"keepdims": False}),
-    cn.GlobalMaxPool: (plain(lambda x: jnp.max(x, range(1, x.ndim - 1))), {"keepdims": False}),
+    cn.GlobalAvgPool: (whole(jnp.mean), {}),
+    cn.GlobalMaxPool: (whole(jnp.max), {}),
     cn.Flatten: (plain(lambda x: x.reshape(x.shape[0], -1)), {}),
 }
 
