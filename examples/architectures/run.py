@@ -105,7 +105,7 @@ def measured(name: str, dtype: str, seconds: float, folder: pathlib.Path | None)
     command = [sys.executable, __file__, name, "--json", "--dtype", dtype, "--seconds", str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{name}: {done.stderr.strip().splitlines()[-1:]}")
+        raise RuntimeError(f"{name} failed: {(done.stderr.strip().splitlines() or [done.returncode])[-1]}")
     answer = done.stdout.splitlines()[-1]
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps(dataclasses.asdict(measure.times(args.name, args.dtype, args.seconds))))
     elif args.all:
-        rows, missing = table(args.dtype, args.seconds, args.times)
+        try:
+            rows, missing = table(args.dtype, args.seconds, args.times)
+        except RuntimeError as failed:
+            print(f"run.py: {failed}", file=sys.stderr)
+            return 2
         if args.markdown:
             write(markdown(rows, missing, args.dtype), args.markdown)
     else:
