@@ -13,7 +13,10 @@ Array = jax.Array
 
 
 class Block(nnx.Module):
-    """The gated unit of equation 2, tanh(filter) * sigmoid(gate), and what it gives to the next block and to the sum of skips."""
+    """The gated unit of equation 2, tanh(filter) * sigmoid(gate), and what it gives to the next block and to the sum of skips.
+
+    The last block has no next one, and so no convolution towards it, which no gradient would reach.
+    """
 
     def __init__(self, features: int, skip_features: int, dilation: int, *, last: bool, rngs: nnx.Rngs):
         self.filter = cn.CausalConv(features, features, 2, kernel_dilation=dilation, rngs=rngs)
