@@ -51,8 +51,8 @@ def _few(p: Problem) -> bool:
 
 
 def _few_wide(p: Problem) -> bool:
-    """Few channels, but a window whose sums outweigh the way to the lanes and back."""
-    return _few(p) and p.rank >= 2 and math.prod(p.window) >= 16
+    """A first layer, with a window whose sums outweigh the way to the lanes and back."""
+    return _few(p) and p.channels == 1 and p.rank >= 2 and math.prod(p.window) >= 16
 
 
 def _few_pairs(p: Problem) -> bool:
