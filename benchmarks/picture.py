@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 import matplotlib
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 from report import Result, Row, case_name
 
 matplotlib.use("Agg")
@@ -51,6 +51,9 @@ def draw(result: Result, path: pathlib.Path) -> bool:
         for ax, (mode, rows) in zip(axes, band.items()):
             panel(ax, result, rows, names)
             ax.set_title(TITLES.get(mode, mode), fontsize=9)
+        low, high = axes[0].get_xlim()
+        for ax in axes if high / low < 1000 else []:  # powers of ten alone would be one or two
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes[0].set_yticks(range(len(names)), names, fontsize=6)
         axes[0].set_ylim(len(names) - 0.4, -0.6)
     handles, labels = frames[0].axes[0].get_legend_handles_labels()
