@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
 import subprocess
 import sys
 from typing import Any
 
 import catalogue
-import jax
 import measure
 
 from convlab import analysis
@@ -128,23 +123,9 @@ def table(dtype: str, seconds: float, folder: pathlib.Path | None) -> tuple[list
     return rows, missing
 
 
-def conditions(dtype: str) -> str:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax"))
-    where = f"{os.cpu_count()} cores of {processor()}" if jax.default_backend() == "cpu" else str(jax.devices()[0].device_kind)
-    return f"{datetime.date.today()}, {where}, Python {platform.python_version()}, {versions}, {dtype}"
-
-
-def processor() -> str:
-    path = pathlib.Path("/proc/cpuinfo")
-    names = (
-        [line.split(":")[1].strip() for line in path.read_text().splitlines() if "model name" in line] if path.exists() else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def markdown(rows: list[tuple[str, ...]], missing: dict[str, str], dtype: str) -> str:
     form = lambda cells: f"| {' | '.join(cells)} |"
-    lines = [f"Measured: {conditions(dtype)}.", "", form(TITLES), form(["---", "---", *["---:"] * (len(TITLES) - 2)])]
+    lines = [f"Measured: {measure.conditions(dtype)}.", "", form(TITLES), form(["---", "---", *["---:"] * (len(TITLES) - 2)])]
     lines += [form([f"[{cells[0]}](#{cells[0]})", *cells[1:]]) for cells in rows]
     if missing:
         lines += ["", "— : Flax has no counterpart of " + "; ".join(f"{what} ({name})" for name, what in missing.items()) + "."]

@@ -92,7 +92,7 @@ def train(given: argparse.Namespace) -> int:
     with explained(f"cannot make {out}"):
         out.mkdir(parents=True, exist_ok=True)
     from lenet.files import write_atomically
-    from run import conditions
+    from measure import conditions
 
     epochs, runs = given.epochs or usual, []
     for seed in given.seeds:
