@@ -124,10 +124,12 @@ def test_it_gives_what_flax_gives_and_nearly_so_in_bfloat16(name):
     model = measure.drawn(name, **catalogue.NETWORKS[name].narrow)
     apply, state = measure.forward(model)
     half, half_state = measure.forward(measure.cast(model, jnp.bfloat16))
-    try:
-        theirs, _ = measure.forward(flax_layers(model))
-    except Missing:
+    if name == "tcn":  # weight normalisation inside a causal layer
+        with pytest.raises(Missing, match="weight_norm=True"):
+            flax_layers(model)
         theirs = apply
+    else:
+        theirs, _ = measure.forward(flax_layers(model))
     x = measure.draw(small(name), seed=1)
     narrow = x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x
     together = lambda state, half_state, x, narrow: (apply(state, x), theirs(state, x), half(half_state, narrow))

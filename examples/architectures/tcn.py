@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 from flax import nnx
+from streamed import Streamed
 
 from convlab import nnx as cn
 
@@ -23,13 +24,13 @@ class Block(nnx.Module):
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(-2,), rngs=rngs)  # spatial: a channel goes as a whole
         self.downsample = None if in_features == features else cn.Conv(in_features, features, 1, rngs=rngs)
 
-    def __call__(self, x: Array, run: Callable) -> Array:
-        y = self.dropout(nnx.relu(run(self.conv1, x)))
-        y = self.dropout(nnx.relu(run(self.conv2, y)))
+    def __call__(self, x: Array, layer_of: Callable) -> Array:
+        y = self.dropout(nnx.relu(layer_of(self.conv1, x)))
+        y = self.dropout(nnx.relu(layer_of(self.conv2, y)))
         return nnx.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-class TCN(nnx.Module):
+class TCN(Streamed):
     """TCN. Bai, Kolter, Koltun, "An empirical evaluation of generic convolutional and recurrent networks for sequence modeling", arXiv 1803.01271, table 1, sequential MNIST.
 
     Input: 1 x 784 x 1
@@ -60,20 +61,7 @@ class TCN(nnx.Module):
         )
         self.head = nnx.Linear(features, classes, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
-        return self._run(x, lambda layer, x: layer(x))
-
-    def init_cache(self, batch: int = 1) -> None:
-        """Forgets what `step` has seen."""
-        for _, layer in nnx.iter_modules(self):
-            if isinstance(layer, cn.CausalConv):
-                layer.init_cache((batch, 1, layer.in_features))
-
-    def step(self, x: Array) -> Array:
-        """The scores of the chunk `x`, `(n, time, in_features)`, that follows what has been seen."""
-        return self._run(x, lambda layer, x: layer.step(x))
-
-    def _run(self, x: Array, run: Callable) -> Array:
+    def run(self, x: Array, layer_of: Callable) -> Array:
         for block in self.blocks:
-            x = block(x, run)
+            x = block(x, layer_of)
         return self.head(x)

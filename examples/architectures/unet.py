@@ -51,7 +51,21 @@ class Up(nnx.Module):
         return self.convs(jnp.concatenate([crop(skip, x.shape[1:-1]), x], -1))
 
 
-class UNet(nnx.Module):
+class UShape(nnx.Module):
+    """`down` with a `pool` behind each level, `bottom`, `up` with what each level has left on the way down, and a `head`."""
+
+    def __call__(self, x: Array) -> Array:
+        skips = []
+        for double in self.down:
+            skips.append(double(x))
+            x = self.pool(skips[-1])
+        x = self.bottom(x)
+        for up, skip in zip(self.up, reversed(skips)):
+            x = up(x, skip)
+        return self.head(x)
+
+
+class UNet(UShape):
     """U-Net. Ronneberger, Fischer, Brox, "U-Net: convolutional networks for biomedical image segmentation", arXiv 1505.04597, figure 1.
 
     Input: 1 x 572 x 572 x 1
@@ -81,13 +95,3 @@ class UNet(nnx.Module):
         self.bottom = Double(*widths[-2:], **options)
         self.up = nnx.List(Up(b, a, **options) for a, b in zip(channels[-2::-1], channels[:0:-1]))
         self.head = cn.Conv(channels[0], classes, (1, 1), rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        skips = []
-        for double in self.down:
-            skips.append(double(x))
-            x = self.pool(skips[-1])
-        x = self.bottom(x)
-        for up, skip in zip(self.up, reversed(skips)):
-            x = up(x, skip)
-        return self.head(x)

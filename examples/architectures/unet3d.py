@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from unet import crop
+from unet import UShape, crop
 
 from convlab import nnx as cn
 
@@ -50,7 +50,7 @@ class Up(nnx.Module):
         return self.convs(jnp.concatenate([crop(skip, x.shape[1:-1]), x], -1))
 
 
-class UNet3D(nnx.Module):
+class UNet3D(UShape):
     """3-D U-Net. Çiçek, Abdulkadir, Lienkamp, Brox, Ronneberger, "3D U-Net: learning dense volumetric segmentation from sparse annotation", arXiv 1606.06650, figure 2.
 
     Input: 1 x 132 x 132 x 116 x 3
@@ -78,13 +78,3 @@ class UNet3D(nnx.Module):
         self.pool = cn.MaxPool((2, 2, 2), strides=2)
         self.up = nnx.List(Up(b, a, padding=padding, rngs=rngs) for a, b in zip(channels[-2::-1], channels[:0:-1]))
         self.head = cn.Conv(channels[0], classes, (1, 1, 1), rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        skips = []
-        for double in self.down:
-            skips.append(double(x))
-            x = self.pool(skips[-1])
-        x = self.bottom(x)
-        for up, skip in zip(self.up, reversed(skips)):
-            x = up(x, skip)
-        return self.head(x)

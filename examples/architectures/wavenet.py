@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 from flax import nnx
+from streamed import Streamed
 
 from convlab import nnx as cn
 
@@ -24,12 +25,12 @@ class Block(nnx.Module):
         self.skip = cn.Conv(features, skip_features, 1, rngs=rngs)
         self.residual = None if last else cn.Conv(features, features, 1, rngs=rngs)
 
-    def __call__(self, x: Array, run: Callable) -> tuple[Array, Array]:
-        z = nnx.tanh(run(self.filter, x)) * nnx.sigmoid(run(self.gate, x))
+    def __call__(self, x: Array, layer_of: Callable) -> tuple[Array, Array]:
+        z = nnx.tanh(layer_of(self.filter, x)) * nnx.sigmoid(layer_of(self.gate, x))
         return x if self.residual is None else x + self.residual(z), self.skip(z)
 
 
-class WaveNet(nnx.Module):
+class WaveNet(Streamed):
     """WaveNet. Van den Oord et al., "WaveNet: a generative model for raw audio", arXiv 1609.03499, figure 4.
 
     Input: 1 x 5120 x 256
@@ -61,22 +62,9 @@ class WaveNet(nnx.Module):
         self.conv1 = cn.Conv(skip_features, skip_features, 1, rngs=rngs)
         self.conv2 = cn.Conv(skip_features, quantization if classes is None else classes, 1, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
-        return self._run(x, lambda layer, x: layer(x))
-
-    def init_cache(self, batch: int = 1) -> None:
-        """Forgets what `step` has heard."""
-        for _, layer in nnx.iter_modules(self):
-            if isinstance(layer, cn.CausalConv):
-                layer.init_cache((batch, 1, layer.in_features))
-
-    def step(self, x: Array) -> Array:
-        """The scores of the chunk `x`, `(n, time, quantization)`, that follows what has been heard."""
-        return self._run(x, lambda layer, x: layer.step(x))
-
-    def _run(self, x: Array, run: Callable) -> Array:
-        x, skips = run(self.causal, x), 0
+    def run(self, x: Array, layer_of: Callable) -> Array:
+        x, skips = layer_of(self.causal, x), 0
         for block in self.blocks:
-            x, skip = block(x, run)
+            x, skip = block(x, layer_of)
             skips += skip
         return self.conv2(nnx.relu(self.conv1(nnx.relu(skips))))
