@@ -144,6 +144,7 @@ CONVOLUTIONS = [
     case("conv", "no axis: a matrix product", (2, 5, 3), (3, 4), (4,)),
     case("conv", "empty batch", (0, 5, 5, 3), kernel, strides=2),
     case("conv", "uneven and negative pads", image, kernel, padding=((-1, 2), [2, -2])),
+    case("conv", "crops that take more than the image", (2, 1, 5, 3), kernel, padding=((7, -4), (1, 0)), dtype="int32"),
     case("conv", "causal in two axes", image, kernel, padding="CAUSAL", kernel_dilation=(2, 1)),
     case("conv", "CIRCULAR", image, (4, 3, 3, 4), padding="CIRCULAR", strides=(2, 1)),
     case("conv", "REFLECT", image, (3, 4, 3, 4), padding="REFLECT"),

@@ -32,10 +32,12 @@ refusal_kernel_gradient = refusal_forward
 
 
 def _convolve(x, kernel, strides, pads, lhs_dilation, rhs_dilation, groups, p):
-    if any(min(pad) < 0 for pad in pads):  # jaxlib 0.10.2 reads beyond an image that its convolution crops
-        crops = [(min(lo, 0), min(hi, 0), d - 1) for (lo, hi), d in zip(pads, lhs_dilation)]
+    cropped = [min(pad) < 0 for pad in pads]
+    if any(cropped):  # jaxlib 0.10.2 reads beyond an image that its convolution crops
+        crops = [(*pad, d - 1) if crop else (0, 0, 0) for crop, pad, d in zip(cropped, pads, lhs_dilation)]
         x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *crops, (0, 0, 0)])
-        pads, lhs_dilation = [(max(lo, 0), max(hi, 0)) for lo, hi in pads], (1,) * p.rank
+        pads = [(0, 0) if crop else pad for crop, pad in zip(cropped, pads)]
+        lhs_dilation = [1 if crop else d for crop, d in zip(cropped, lhs_dilation)]
     last = p.rank + 1
     image, taps = (0, last, *range(1, last)), (last, last - 1, *range(last - 1))
     return lax.conv_general_dilated(
