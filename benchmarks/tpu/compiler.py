@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Callable
@@ -50,13 +51,17 @@ def lower(function: Callable, *shapes: Any, on: jax.sharding.Mesh | None = None,
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """By the compiler's own account: operations, bytes moved to and from the chip's memory, bytes held between instructions, and the cycles
-    that each instruction of its schedule takes, added up (of a loop's body once)."""
+    """By the compiler's own account: operations, bytes moved to and from the chip's memory, bytes held between instructions, the cycles
+    that each instruction of its schedule takes, added up (of a loop's body once), the bytes of arguments and results as they are tiled, and
+    what it has no estimate for: windows that are no part of a fusion, and how many entries are gathered or scattered."""
 
     flops: float
     bytes: float
     temporary: int
     cycles: int
+    operands: int = 0
+    windows: int = 0
+    entries: int = 0
 
 
 _known: dict[str, Estimate] = {}
@@ -68,8 +73,30 @@ def estimate(function: Callable, *shapes: Any) -> Estimate:
     text = re.sub(r"module @\S+", "module", lowered.as_text())
     if text not in _known:
         compiled = lowered.compile()
-        cost = compiled.cost_analysis()
-        temporary = compiled.memory_analysis().temp_size_in_bytes
-        cycles = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', compiled.as_text())))
-        _known[text] = Estimate(cost.get("flops", 0.0), cost.get("bytes accessed", 0.0), temporary, cycles)
+        cost, memory, schedule = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
+        _known[text] = Estimate(
+            cost.get("flops", 0.0),
+            cost.get("bytes accessed", 0.0),
+            memory.temp_size_in_bytes,
+            sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', schedule))),
+            memory.argument_size_in_bytes + memory.output_size_in_bytes,
+            _lone_windows(schedule),
+            _entries(schedule),
+        )
     return _known[text]
+
+
+def _lone_windows(schedule: str) -> int:
+    _, _, entry = schedule.partition("\nENTRY ")
+    return len(re.findall(r" (?:reduce-window|select-and-scatter)\(", entry))
+
+
+def _entries(schedule: str) -> int:
+    """Pieces that gathers read and scatters write, each at an index of its own."""
+    shapes = {name: math.prod(map(int, sizes.split(","))) for name, sizes in re.findall(r"%(\S+) = \w+\[([\d,]+)\]", schedule)}
+    total = 0
+    for name, sizes in re.findall(r"%(\S+) = \S+ gather\(.*?slice_sizes={([\d,]+)}", schedule):
+        total += shapes[name] // math.prod(map(int, sizes.split(",")))
+    for updates in re.findall(r" scatter\(%\S+, %\S+, %(\S+)\), update_window_dims={}", schedule):
+        total += shapes[updates]
+    return total

@@ -1,9 +1,11 @@
-"""What the TPU's compiler expects of every layer of the suite, convlab's beside Flax's: `python benchmarks/tpu/estimates.py`."""
+"""What the TPU's compiler expects of every layer of the suite, convlab's beside Flax's, and of the operations that neither Flax nor lax
+has, beside plain JAX: `python benchmarks/tpu/estimates.py`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import math
@@ -17,13 +19,21 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import compiler
 import jax
 import layers_jax
+import operations
 import suite
 
 CONTESTANTS = ("convlab", "flax")
 MODES = ("forward", "gradients")
 WORSE = 1.02  # what is flagged, or told apart
 COLUMNS = (("cycles", "kcycles", 1e3), ("bytes", "MiB moved", 2**20), ("temporary", "MiB held", 2**20), ("flops", "Mflop", 1e6))
-Row = dict[str, Any]  # layer, mode, dtype, and by contestant its estimate, None where Flax lacks the layer
+OF_OPERATIONS = (
+    *COLUMNS[:3],
+    ("operands", "MiB of arguments and results", 2**20),
+    ("windows", "windows without estimate", 1),
+    ("entries", "thousand entries one by one", 1e3),
+)
+PLAIN = "plain JAX"
+Row = dict[str, Any]  # layer, mode, dtype, and by contestant ("flax" of a layer, PLAIN of an operation) its estimate or None
 
 
 def of_type(shapes: Any, dtype: str) -> Any:
@@ -48,17 +58,26 @@ def estimates(case: dict[str, Any], mode: str, dtype: str) -> dict[str, compiler
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
+def jobs() -> Iterator[tuple[str, str, Callable[[str, str], dict[str, compiler.Estimate]]]]:
+    """(name, rival, estimates by mode and dtype) of every layer and operation."""
+    for case in suite.cases():
+        yield f"{case['family']} {case['name']}", "flax", functools.partial(estimates, case)
+    for image in operations.IMAGES:
+        for operation in operations.OPERATIONS:
+            made = functools.partial(operations.estimates, operation, image)
+            yield f"{operation.name} {'x'.join(map(str, image))}", PLAIN, made
+
+
 def rows(only: str, modes: list[str], dtype: str, kept: pathlib.Path | None) -> Iterator[Row]:
     """Each row as it is made; those that `kept` has are taken from there, and it gets the others."""
     lines = kept.read_text().splitlines() if kept and kept.exists() else []
     known = {tuple(row[key] for key in ("layer", "mode", "dtype")): row for row in map(json.loads, lines)}
-    for case in suite.cases():
-        name = f"{case['family']} {case['name']}"
+    for name, rival, made in jobs():
         if any(text in name for text in only.split(",")):
             for mode in modes:
                 if (name, mode, dtype) not in known:
-                    found = {who: dataclasses.asdict(e) for who, e in estimates(case, mode, dtype).items()}
-                    known[name, mode, dtype] = {"layer": name, "mode": mode, "dtype": dtype, "flax": None, **found}
+                    found = {who: dataclasses.asdict(e) for who, e in made(mode, dtype).items()}
+                    known[name, mode, dtype] = {"layer": name, "mode": mode, "dtype": dtype, rival: None, **found}
                     if kept:
                         with kept.open("a") as file:
                             file.write(json.dumps(known[name, mode, dtype]) + "\n")
@@ -75,7 +94,7 @@ def ratio(ours: float, theirs: float) -> float:
 def cell(row: Row, fact: str, scale: float) -> str:
     """`convlab / flax (ratio)`, one number where they agree, in bold where convlab's is the larger."""
     ours = row["convlab"][fact]
-    theirs = row["flax"][fact] if row["flax"] else ours
+    theirs = (row.get("flax") or row.get(PLAIN) or row["convlab"])[fact]
     if f"{ours / scale:.3g}" == f"{theirs / scale:.3g}":
         return f"{ours / scale:.3g}"
     text = f"{ours / scale:.3g} / {theirs / scale:.3g} ({ratio(ours, theirs):.2f})"
@@ -96,16 +115,24 @@ PARTS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
 
 def as_tables(found: list[Row]) -> str:
     """The parts that have rows, each a table."""
-    rest, parts = sorted(found, key=lambda row: ratio(row["convlab"]["bytes"], (row["flax"] or row["convlab"])["bytes"])), []
-    titles = ["layer", "mode", *(title for _, title, _ in COLUMNS)]
+    layers = [row for row in found if PLAIN not in row]
+    rest, parts = sorted(layers, key=lambda row: ratio(row["convlab"]["bytes"], (row["flax"] or row["convlab"])["bytes"])), []
     for title, belongs in PARTS:
         mine, rest = [row for row in rest if belongs(row)], [row for row in rest if not belongs(row)]
         if belongs is not differs:
             mine.sort(key=found.index)
-        lines = [f"| {row['layer']} | {row['mode']} | {' | '.join(cell(row, f, s) for f, _, s in COLUMNS)} |" for row in mine]
-        if lines:
-            parts.append("\n".join([f"{title}:\n\n| {' | '.join(titles)} |\n|{' --- |' * len(titles)}", *lines]))
+        parts += table(title, "layer", mine, COLUMNS)
+    parts += table(
+        f"Operations of convlab's own; convlab / {PLAIN}", "operation", [r for r in found if PLAIN in r], OF_OPERATIONS
+    )
     return "\n\n".join(parts)
+
+
+def table(title: str, subject: str, mine: list[Row], columns: tuple[tuple[str, str, float], ...]) -> list[str]:
+    """One table, or none without rows."""
+    titles = [subject, "mode", *(title for _, title, _ in columns)]
+    lines = [f"| {row['layer']} | {row['mode']} | {' | '.join(cell(row, f, s) for f, _, s in columns)} |" for row in mine]
+    return ["\n".join([f"{title}:\n\n| {' | '.join(titles)} |\n|{' --- |' * len(titles)}", *lines])] if lines else []
 
 
 def heading(dtype: str) -> str:
@@ -127,7 +154,8 @@ def main(argv: list[str] | None = None) -> int:
     found = []
     for row in rows(args.only, args.modes.split(","), args.dtype, args.kept):
         found.append(row)
-        print(row["layer"], row["mode"], *(f"{cell(row, f, s)} {title}" for f, title, s in COLUMNS), sep="  ", flush=True)
+        columns = OF_OPERATIONS if PLAIN in row else COLUMNS
+        print(row["layer"], row["mode"], *(f"{cell(row, f, s)} {title}" for f, title, s in columns), sep="  ", flush=True)
     text = f"{heading(args.dtype)}\n\n{as_tables(found)}"
     if args.markdown:
         from tables import write_markdown
