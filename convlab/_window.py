@@ -31,8 +31,30 @@ def is_sequence(value: Any) -> bool:
     return getattr(value, "ndim", 1) > 0 and hasattr(value, "__len__") and hasattr(value, "__iter__")
 
 
+def as_int(value: Any) -> int | None:
+    """`value` as an int, None for all else: booleans, floats, values that `jax.jit` traces."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
 def is_int(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool) and not is_sequence(value)
+    return as_int(value) is not None
+
+
+def listed(value: Any) -> Any:
+    """An array as lists, so that its numbers are no arrays, which `jax.jit` would trace; all else as it is."""
+    try:
+        return value.tolist() if hasattr(value, "tolist") else value
+    except TypeError:
+        return value
+
+
+def traced(value: Any) -> str:
+    """The hint that `value` is known too late, if it is."""
+    late = "Tracer" in type(value).__name__ or (isinstance(value, (tuple, list)) and any(map(traced, value)))
+    return "It is traced: name it in `static_argnames` of `jax.jit`." if late else ""
 
 
 def axes(rank: int) -> str:
@@ -42,23 +64,25 @@ def axes(rank: int) -> str:
 def integer(argument: str, value: Any, minimum: int | None = 1, fact: str = "") -> int:
     """`value` as an int of at least `minimum`."""
     rule = "be an int" + ("" if minimum is None else f" >= {minimum}")
-    if not is_int(value):
-        raise wrong(argument, rule, value, fact, kind=TypeError)
-    if minimum is not None and value < minimum:
+    number = as_int(value)
+    if number is None:
+        raise wrong(argument, rule, value, fact, traced(value), TypeError)
+    if minimum is not None and number < minimum:
         raise wrong(argument, rule, value, fact)
-    return operator.index(value)
+    return number
 
 
 def spread(argument: str, value: Any, rank: int, minimum: int | None = 1, hint: str = "") -> tuple[int, ...]:
     """One int for every axis, or one per axis, as `rank` ints of at least `minimum`."""
-    several = (value,) * rank if is_int(value) else value
+    several = listed((value,) * rank if is_int(value) else value)
     bound = "" if minimum is None else f" >= {minimum}"
     rule = f"be an int{bound} or one int{bound} per axis"
     if not is_sequence(several) or not all(map(is_int, several)):
-        raise wrong(argument, rule, value, axes(rank), hint, TypeError)
-    if len(several) != rank or (minimum is not None and any(v < minimum for v in several)):
+        raise wrong(argument, rule, value, axes(rank), traced(value) or hint, TypeError)
+    numbers = tuple(map(operator.index, several))
+    if len(numbers) != rank or (minimum is not None and any(v < minimum for v in numbers)):
         raise wrong(argument, rule, value, axes(rank), hint)
-    return tuple(map(operator.index, several))
+    return numbers
 
 
 # --- paddings -----------------------------------------------------------------------------------------------------
@@ -93,10 +117,10 @@ def read_padding(padding: Any, rank: int, argument: str = "padding", named: Sequ
     if is_int(padding):
         return ((operator.index(padding),) * 2,) * rank
     if not is_sequence(padding):
-        raise wrong(argument, rule, padding, axes(rank), kind=TypeError)
-    pairs = tuple((p, p) if is_int(p) else p for p in padding)
+        raise wrong(argument, rule, padding, axes(rank), traced(padding), TypeError)
+    pairs = tuple((p, p) if is_int(p) else listed(p) for p in listed(padding))
     if not all(is_sequence(p) and all(map(is_int, p)) for p in pairs):
-        raise wrong(argument, rule, padding, axes(rank), kind=TypeError)
+        raise wrong(argument, rule, padding, axes(rank), traced(padding), TypeError)
     if len(pairs) != rank or any(len(p) != 2 for p in pairs):
         lone = rank == 1 and len(pairs) == 2 and all(map(is_int, padding))
         raise wrong(argument, rule, padding, axes(rank), f"Write ({tuple(padding)},) for one pair." if lone else "")

@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 from bad_calls import BAD_CALLS
 
@@ -42,3 +43,22 @@ def test_every_function_has_bad_calls():
     without = {"accelerate", "explain", "conv_general_dilated"}
     functions = {n for n in convlab.__all__ if callable(getattr(convlab, n))} - without
     assert functions <= {row.function for row in BAD_CALLS}
+
+
+@pytest.mark.parametrize("option", ["strides", "padding", "kernel_dilation", "feature_group_count"])
+def test_a_traced_number_where_a_static_one_is_needed_is_refused_with_the_remedy(option):
+    x, kernel = jnp.ones((1, 6, 5, 2)), jnp.ones((3, 3, 2, 2))
+    with pytest.raises(TypeError) as caught:
+        jax.eval_shape(lambda value: convlab.conv(x, kernel, **{option: value}), 1)
+    form = re.fullmatch(FORM, str(caught.value))
+    assert form and form["argument"] == option and "static_argnames" in form["hint"]
+
+
+def test_numbers_in_concrete_arrays_are_numbers_while_tracing_too():
+    x, kernel = jnp.ones((1, 6, 5, 2)), jnp.ones((3, 3, 2, 2))
+    two, ones, pairs = jnp.int32(2), jnp.array([1, 1]), jnp.array([[1, 0], [2, 1]])
+    made = jax.eval_shape(lambda: convlab.conv(x, kernel, strides=two, padding=pairs, kernel_dilation=ones))
+    assert made.shape == (1, 3, 3, 2)
+    half = jnp.float32(0.5)
+    with pytest.raises(TypeError, match="`strides` must be an int"):
+        jax.eval_shape(lambda: convlab.conv(x, kernel, strides=half))
