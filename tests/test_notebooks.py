@@ -44,7 +44,7 @@ NUMBERS = {
         "[1, 4, 11, 18, 25, 32, 32, 24] [1, 4, 11, 18, 25, 32, 32, 24]",
         "matrix times input: [17, 24, 31, 38]",
         "equal: True\nconvlab's own Fourier formulation: True",
-        "flipped kernel: True\ndk is the correlation of x with g: True\ndx is M.T @ g: True",
+        "full convolution of g with k: True\ndk is the correlation of x with g: True\ndx is M.T @ g: True",
         "3,687,936 weights",
         "117,600",
         "local connection is convolution: True",
