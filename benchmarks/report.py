@@ -22,6 +22,10 @@ TIMING_LIMIT = 1.5
 IMPORT_LIMIT = 50.0  # milliseconds
 
 
+class Unusable(Exception):
+    """There is nothing to tell; the text says why."""
+
+
 @dataclasses.dataclass
 class Result:
     """`contestants` maps names to versions; a row has `subject, family, case, mode, unit`, `values` and `notes`."""
@@ -82,9 +86,18 @@ def save(result: Result, path: pathlib.Path) -> None:
     path.write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
 
 
+def read(path: pathlib.Path) -> Result:
+    try:
+        return Result(**json.loads(path.read_text()))
+    except OSError as error:
+        raise Unusable(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise Unusable(f"{path} is no result of run.py --json") from error
+
+
 def load(paths: list[pathlib.Path]) -> Result:
     """The results of several runs as one, in the suite's order; of what was measured twice the later file counts."""
-    parts = [Result(**json.loads(path.read_text())) for path in paths]
+    parts = list(map(read, paths))
     rows = {tuple(row[key] for key in ("subject", "family", "case", "mode")): row for part in parts for row in part.rows}
     contestants = {name: versions for part in parts for name, versions in part.contestants.items()}
     order = {(case["family"], case["name"]): place for place, case in enumerate(suite.cases())}

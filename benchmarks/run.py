@@ -18,35 +18,43 @@ import sys
 import report
 import subjects
 import tables
+from command_line import Parser, interpreter, output, positive, some_of
 from contestants import KINDS, gather
 
 BUSY = 0.5  # load for each core
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subject", nargs="?", default="all", choices=[*subjects.SUBJECTS, *subjects.APART, "all", "report"])
     parser.add_argument("results", nargs="*", type=pathlib.Path, help="for `report`: JSON files of earlier runs")
-    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="an interpreter for a contestant")
-    parser.add_argument("--contestants", default=",".join(KINDS), help="default: %(default)s")
+    parser.add_argument(
+        "--python", action="append", type=interpreter, default=[], metavar="NAME=PATH", help="an interpreter for a contestant"
+    )
+    parser.add_argument("--contestants", type=some_of(KINDS), default=",".join(KINDS), help="default: %(default)s")
     parser.add_argument("--only", default="", help="cases whose family and name contain one of these texts, comma separated")
-    parser.add_argument("--modes", default="", help="layers: forward, gradients, scan, vmap, ensemble; default all")
+    modes = some_of(subjects.MODES)
+    parser.add_argument("--modes", type=modes, help=f"some of {', '.join(subjects.MODES)}; default all")
     parser.add_argument("--tiny", action="store_true", help="networks small enough to try the command")
-    parser.add_argument("--budget", type=float, default=0.5, help="seconds that a contestant spends on a case and mode")
-    parser.add_argument("--patience", type=float, default=120, help="seconds after which a contestant is given up on a mode")
-    parser.add_argument("--json", type=pathlib.Path, metavar="OUT", help="write all numbers")
-    parser.add_argument("--markdown", type=pathlib.Path, metavar="OUT", help="write the tables, between the file's marks")
-    parser.add_argument("--picture", type=pathlib.Path, metavar="OUT.png", help="draw the ratios")
-    return parser.parse_args(argv)
+    parser.add_argument("--budget", type=positive, default=0.5, help="seconds that a contestant spends on a case and mode")
+    parser.add_argument("--patience", type=positive, default=120, help="seconds after which a contestant is given up on a mode")
+    parser.add_argument("--json", type=output, metavar="OUT", help="write all numbers")
+    parser.add_argument("--markdown", type=output, metavar="OUT", help="write the tables, between the file's marks")
+    parser.add_argument("--picture", type=output, metavar="OUT.png", help="draw the ratios")
+    args = parser.parse_args(argv)
+    if args.subject == "report" and not args.results:
+        parser.error("`report` needs the JSON files of earlier runs")
+    if args.subject != "report" and args.results:
+        parser.error(f"only `report` takes files, got {args.subject} {args.results[0]}")
+    return args
 
 
 def measure(args: argparse.Namespace) -> report.Result:
-    pythons = dict(pair.split("=", 1) for pair in args.python)
-    contestants = gather(args.contestants.split(","), pythons, args.patience)
+    contestants = gather(args.contestants.split(","), dict(args.python), args.patience)
     if not contestants:
-        raise SystemExit("no contestant can run: is convlab installed with its `test` extra?")
+        raise report.Unusable("no contestant can run: is convlab installed with its `test` extra?")
     result = report.started({name: contestant.ask("hello") for name, contestant in contestants.items()})
-    choice = subjects.Choice(args.only, args.modes, args.budget, args.tiny)
+    choice = subjects.Choice(args.only, args.modes or "", args.budget, args.tiny)
     if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
         print("The machine is busy: the ratios are in doubt, PyTorch suffers most from it.", file=sys.stderr)
     print(tables.heading(result))
@@ -63,9 +71,18 @@ def measure(args: argparse.Namespace) -> report.Result:
     return result
 
 
-def main() -> None:
+def main() -> int:
     args = parse()
-    result = report.load(args.results) if args.subject == "report" else measure(args)
+    try:
+        result = report.load(args.results) if args.subject == "report" else measure(args)
+        if not result.rows:
+            raise report.Unusable(f"nothing of {args.subject} is called {args.only!r}")
+    except report.Unusable as why:
+        print(f"run.py: {why}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"run.py: interrupted; what was measured is in {args.json or 'no file: name one with --json'}", file=sys.stderr)
+        return 130
     print(f"{result.where()}; {result.date}")
     print(tables.summary(result))
     if args.json:
@@ -77,7 +94,8 @@ def main() -> None:
 
         if not picture.draw(result, args.picture):
             print("no picture: nobody met a reference in layers, networks or lenet")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

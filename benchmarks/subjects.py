@@ -11,6 +11,8 @@ from contestants import ROUNDS, Failed, Group, compete, prepared
 
 Row = dict[str, Any]
 LAYER_MODES = ("forward", "gradients", "scan", "vmap", "ensemble")
+STEP_MODES = ("step", "scan")
+MODES = tuple(dict.fromkeys((*LAYER_MODES, *STEP_MODES)))
 NETWORKS = ("mobilenet", "mobilenet without norm", "resnet", "resnet without norm", "unet3d", "wavenet")
 PHOTOGRAPHS = ("resnet50", "mobilenet v1")
 STEPS = {"lenet": 8}
@@ -53,7 +55,7 @@ def photographs(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 
 def lenet(contestants: Group, choice: Choice) -> Iterator[Row]:
-    yield from training(contestants, choice, "lenet", "lenet", ("step", "scan"))
+    yield from training(contestants, choice, "lenet", "lenet", STEP_MODES)
 
 
 def training(contestants: Group, choice: Choice, name: str, subject: str, modes: tuple[str, ...]) -> Iterator[Row]:

@@ -92,6 +92,29 @@ def test_what_cannot_run_is_left_out_with_the_reason():
     assert "max pool" in done.stdout
 
 
+WRONG = {
+    "photos": "invalid choice: 'photos'",
+    "layers --modes froward": "must be some of forward, gradients, scan, vmap, ensemble, step, comma separated, got 'froward'",
+    "layers --contestants pytorch": "must be some of convlab, flax, accelerate, torch, comma separated, got 'pytorch'",
+    "layers --python newest": "must be NAME=PATH, got 'newest'",
+    "layers --budget 0": "must be a positive number, got '0'",
+    "layers --json /nowhere/out.json": "must be a file in a folder that exists, got '/nowhere/out.json'",
+    "layers --only nothing --contestants convlab": "nothing of layers is called 'nothing'",
+    "layers out.json": "only `report` takes files",
+    "report": "`report` needs the JSON files of earlier runs",
+    "report /nowhere/out.json": "cannot read /nowhere/out.json: No such file or directory",
+    f"report {BENCHMARKS / 'README.md'}": "is no result of run.py --json",
+}
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_what_cannot_be_done_is_said_in_one_line(command):
+    done = subprocess.run([sys.executable, str(BENCHMARKS / "run.py"), *command.split()], capture_output=True, text=True)
+    lines = [line for line in done.stderr.splitlines() if "The machine is busy" not in line]
+    assert (done.returncode, len(lines)) == (2, 1), done.stderr
+    assert lines[0].startswith("run.py: ") and WRONG[command] in lines[0]
+
+
 # --- accelerators -------------------------------------------------------------------------------------------------
 
 

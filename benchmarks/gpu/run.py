@@ -26,6 +26,8 @@ sys.path.insert(0, str(BENCHMARKS))
 import networks  # noqa: E402  beside this folder
 import subjects  # noqa: E402
 import suite  # noqa: E402
+from command_line import Parser, interpreter, positive, some_of  # noqa: E402
+from contestants import KINDS  # noqa: E402
 
 TRAINER = BENCHMARKS.parent / "examples" / "mnist" / "train.py"
 QUEUE = 20  # calls of a layer given to the card before it is waited for
@@ -143,12 +145,14 @@ def reached(epochs: list[dict]) -> str:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("gpu-results"), help="folder for the results")
-    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="an interpreter for a contestant")
+    parser.add_argument(
+        "--python", action="append", type=interpreter, default=[], metavar="NAME=PATH", help="an interpreter for a contestant"
+    )
     parser.add_argument("--only", default="", help="layers and networks whose name contains one of these texts")
-    parser.add_argument("--contestants", default="convlab,flax,torch", help="default: %(default)s")
-    parser.add_argument("--budget", default="0.3", help="seconds that a contestant spends on a layer and mode")
+    parser.add_argument("--contestants", type=some_of(KINDS), default="convlab,flax,torch", help="default: %(default)s")
+    parser.add_argument("--budget", type=positive, default=0.3, help="seconds that a contestant spends on a layer and mode")
     parser.add_argument("--data-dir", help="where MNIST is, for a machine that cannot download it")
     parser.add_argument("--no-tf32", dest="tf32", action="store_false", help="float32 products in full, for all contestants")
     parser.add_argument("--dry-run", action="store_true", help="every part on the CPU, tiny: whether all of it would run")
@@ -161,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     if not found:
         print("run.py: there is no GPU here: nvidia-smi names none", file=sys.stderr)
         return 2
-    pythons = dict(pair.split("=", 1) for pair in args.python)
+    pythons = dict(args.python)
     for contestant in READY.keys() & set(args.contestants.split(",")):
         python = pythons.get(contestant, sys.executable)
         why = unready(contestant, python, conditions("float32", device, args.tf32))
@@ -171,8 +175,8 @@ def main(argv: list[str] | None = None) -> int:
                 return 2
     args.out.mkdir(parents=True, exist_ok=True)
     summary = [f"{found[0]}; TF32 {'on' if args.tf32 else 'off'}; {libraries()}".rstrip("; ")]
-    common = ["--contestants", args.contestants, "--budget", "0.01" if args.dry_run else args.budget]
-    common += [word for pair in args.python for word in ("--python", pair)] + ["--tiny"] * args.dry_run
+    common = ["--contestants", args.contestants, "--budget", "0.01" if args.dry_run else str(args.budget)]
+    common += [word for pair in args.python for word in ("--python", "=".join(pair))] + ["--tiny"] * args.dry_run
 
     def say(*lines: str) -> None:
         summary.extend(lines)
