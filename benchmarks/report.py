@@ -69,6 +69,8 @@ class Result:
 def started(contestants: dict[str, dict[str, str]]) -> Result:
     cpu = next(iter(re.findall(r"model name\s*: (.*)", _read("/proc/cpuinfo"))), platform.processor() or platform.machine())
     machine = f"{cpu}, {os.cpu_count()} cores, {platform.system()}"
+    dtype = os.environ.get("BENCHMARK_DTYPE", "float32")
+    machine += f", {dtype}" if dtype != "float32" else ""
     machine = os.environ.get("BENCHMARK_MACHINE") or machine
     policy = os.environ.get("OMP_WAIT_POLICY")
     machine += f", OMP_WAIT_POLICY={policy}" if policy else ""

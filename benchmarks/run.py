@@ -22,6 +22,7 @@ from command_line import Parser, interpreter, output, positive, some_of
 from contestants import KINDS, gather
 
 BUSY = 0.5  # load for each core
+DTYPES = ("float32", "bfloat16", "float16")  # of a layer's operands and results; of what a network multiplies
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,6 +36,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="cases whose family and name contain one of these texts, comma separated")
     modes = some_of(subjects.MODES)
     parser.add_argument("--modes", type=modes, help=f"some of {', '.join(subjects.MODES)}; default all")
+    dtype = os.environ.get("BENCHMARK_DTYPE", "float32")
+    parser.add_argument("--dtype", default=dtype, choices=DTYPES, help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="networks small enough to try the command")
     parser.add_argument("--budget", type=positive, default=0.5, help="seconds that a contestant spends on a case and mode")
     parser.add_argument("--patience", type=positive, default=120, help="seconds after which a contestant is given up on a mode")
@@ -50,6 +53,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def measure(args: argparse.Namespace) -> report.Result:
+    os.environ["BENCHMARK_DTYPE"] = args.dtype  # the contestants' processes read it
     contestants = gather(args.contestants.split(","), dict(args.python), args.patience)
     if not contestants:
         raise report.Unusable("no contestant can run: is convlab installed with its `test` extra?")

@@ -81,8 +81,8 @@ def test_report_joins_runs_and_flags(measured, tmp_path):
 
 def test_training():
     options = ["--tiny", "--budget", 0.01, "--contestants", "convlab"]
-    printed = run("lenet", "--modes", "step", *options).stdout
-    assert "training lenet" in printed and "steps a second" in printed
+    printed = run("lenet", "--modes", "step", "--dtype", "bfloat16", *options).stdout
+    assert "training lenet" in printed and "steps a second" in printed and ", bfloat16, load" in printed
 
 
 def test_what_cannot_run_is_left_out_with_the_reason():

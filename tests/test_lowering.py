@@ -190,6 +190,43 @@ def test_a_long_column_sums_right(kind):
     assert_near("onednn", actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
 
 
+BFLOAT16 = {  # problem, and the maps whose operands the engine takes as bfloat16; the others it takes as float32
+    "dense": (dict(channels=20, features=24, groups=1), "forward kernel_gradient"),
+    "one tap": (dict(channels=20, features=24, groups=1, window=(1, 1), pads=((0, 0),) * 2), "forward kernel_gradient"),
+    "depthwise": (dict(channels=32, features=32, groups=32), "forward"),
+    "a wide window": (dict(channels=6, features=6, groups=6, window=(3, 9), pads=((1, 1), (4, 4))), ""),
+    "with a multiplier": (dict(channels=20, features=40, groups=20), ""),
+    "groups of four": (dict(channels=16, features=32, groups=4), "forward"),
+    "on a sequence": (dict(channels=16, features=32, groups=4, rank=1), ""),
+    "groups of five": (dict(channels=20, features=12, groups=4), "forward kernel_gradient"),
+    "a volume": (dict(channels=5, features=6, groups=1, rank=3), "forward kernel_gradient"),
+}
+
+
+@pytest.mark.parametrize("name", BFLOAT16)
+def test_the_engine_multiplies_bfloat16_where_that_is_safe(name, monkeypatch):
+    fixed, narrow = BFLOAT16[name]
+    narrow_dtypes = dict(dtype=jnp.dtype("bfloat16"), out_dtype=jnp.dtype("bfloat16"))
+    rank = fixed.get("rank", 2)
+    plain = dict(rank=2, batch=4, spatial=(9,) * rank, window=(3,) * rank, pads=((1, 1),) * rank, **narrow_dtypes)
+    p = problem(np.random.default_rng(1), **{**plain, "strides": (1,) * rank, "rhs_dilation": (1,) * rank, **fixed})
+    x, kernel, dy = operands(p)
+    for kind in ("forward", "kernel_gradient"):
+        if why := table.refusal("onednn", kind, p):
+            pytest.skip(why)
+        second = kernel if kind == "forward" else dy
+        actual = jax.jit(forced("onednn", kind, p))(x, second)
+        assert actual.dtype == p.out_dtype
+        expected = oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy)
+        np.testing.assert_allclose(reference.wide(actual), expected, rtol=2**-8, atol=1e-5 * np.abs(expected).max())
+        for native in (True, False):
+            monkeypatch.setattr(onednn, "_multiplies_bfloat16", lambda: native)
+            text = jax.jit(lambda a, b: forced("onednn", kind, p)(a, b)).lower(x, second).as_text()
+            calls = [line for line in text.splitlines() if "__onednn$" in line]
+            assert calls and all(("xbf16>, tensor" in call) == (native and kind in narrow.split()) for call in calls)
+            monkeypatch.undo()
+
+
 def test_highest_precision_is_direct():
     highest = (lax.Precision.HIGHEST,) * 2
     for name, kind in itertools.product(table.FORMULATIONS, ("forward", "kernel_gradient")):

@@ -44,7 +44,7 @@ def forward(x, kernel, p: Problem):
     ends = [(out - 1) * s for out, s in zip(p.out, p.strides)]
     lows = [end - low for end, (low, _) in zip(ends, p.pads)]
     pads = [(low, end + n - low - w) for low, end, n, w in zip(lows, ends, p.spatial, p.window)]
-    image, space = jnp.moveaxis(kernel, -1, 0).astype(jnp.float32), range(1, p.rank + 1)
+    image, space = jnp.moveaxis(kernel, -1, 0), range(1, p.rank + 1)
     order = (*space, p.rank + 1, 0)
-    y = onednn.convolution(image, x.astype(jnp.float32), p.out, p.strides, pads, (1,) * p.rank, 1, order)
-    return jnp.flip(y, space).transpose(p.rank + 1, *space, 0).astype(p.out_dtype)
+    y = onednn.convolution(image, x, p.out, p.strides, pads, (1,) * p.rank, 1, p.out_dtype, order)
+    return jnp.flip(y, space).transpose(p.rank + 1, *space, 0)

@@ -168,15 +168,13 @@ def _pad(x, pads):
 
 
 def forward(x, kernel, p: Problem):
-    x, kernel, gaps = x.astype(jnp.float32), kernel.astype(jnp.float32), _gaps(p)
+    gaps = _gaps(p)
     if _plain(p) and max(gaps) > 1:
-        y = _without_gaps(x, kernel, p)
-    elif _plain(p) and p.rank == 1:  # oneDNN's fast depthwise convolutions have two axes or three
+        return _without_gaps(x, kernel, p)
+    if _plain(p) and p.rank == 1:  # oneDNN's fast depthwise convolutions have two axes or three
         pads, strides = ((0, 0), *p.pads), (1, *p.strides)
-        y = convolution(x[:, None], kernel[None], (1, *p.out), strides, pads, (1, 1), p.groups)[:, 0]
-    else:
-        y = convolution(x, kernel, p.out, p.strides, p.pads, gaps, p.groups)
-    return y.astype(p.out_dtype)
+        return convolution(x[:, None], kernel[None], (1, *p.out), strides, pads, (1, 1), p.groups, p.out_dtype)[:, 0]
+    return convolution(x, kernel, p.out, p.strides, p.pads, gaps, p.groups, p.out_dtype)
 
 
 def _without_gaps(x, kernel, p: Problem):
@@ -200,7 +198,6 @@ def _without_gaps(x, kernel, p: Problem):
         lhs_dilation=(1,) * (p.rank + split),
         rhs_dilation=(1,) * (p.rank + split),
         **dict.fromkeys(("channels", "features", "groups"), channels),
-        out_dtype=x.dtype,
     )
     image = x.reshape(p.batch, *problem.spatial, channels)
     y = forward(image, jnp.tile(kernel, gaps[-1]).reshape(*problem.window, 1, channels), problem)
@@ -209,7 +206,6 @@ def _without_gaps(x, kernel, p: Problem):
 
 
 def kernel_gradient(x, dy, p: Problem):
-    x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
     if _pointwise(p):
         seen = x[(slice(None), *(slice(None, None, s) for s in p.strides))]
         dkernel = _gram(seen.reshape(-1, p.channels), dy.reshape(-1, p.features))
@@ -331,7 +327,7 @@ def _dense_gradient(x, dy, p: Problem):
         pads, strides, out, gaps = [*pads, (0, 0)], (*strides, 1), (*p.window, per_group), (*gaps, 1)
         spatial, dy = (*p.spatial, per_group), dy[..., None, :]
     order = (*range(1, dy.ndim - 1), 0, dy.ndim - 1)
-    y = convolution(x.reshape(1, *spatial, -1), dy, out, gaps, pads, strides, p.groups, order)
+    y = convolution(x.reshape(1, *spatial, -1), dy, out, gaps, pads, strides, p.groups, order=order)
     return y.reshape(*p.window, per_group, p.features)
 
 
@@ -341,12 +337,35 @@ def _one_tap(p: Problem, t: int) -> Problem:
     return dataclasses.replace(p, window=(*p.window[:-1], 1), pads=(*p.pads[:-1], (lo - t * d, hi - (w - 1 - t) * d)))
 
 
-def convolution(x, kernel, out, strides, pads, dilation, groups, order=None):
-    """The convolution's custom call. `order`: the kernel's axes in the order (*window, in, out)."""
+def _operands(dtype, groups: int = 1, channels: int = 1, features: int = 1, window=(), dilated=(), pads=()):
+    """The dtype in which the engine multiplies: float32, or bfloat16 where the processor and a fast program of oneDNN's do.
+
+    Elsewhere oneDNN falls back on products in parallel loops, which wait for each other for ever in XLA's pool, or does not
+    come to the end of writing a program. The channels and features are those of a group.
+    """
+    if dtype != jnp.bfloat16 or not _multiplies_bfloat16():
+        return jnp.float32
+    if groups > 1 and channels == 1:
+        serves = features == 1 and max(window) <= 7
+    elif groups > 1 and channels <= 16 and channels % 4 == features % 4 == 0:
+        serves = len(window) == 2 and max(window) <= 3 and not any(dilated) and max(map(max, pads)) <= 1
+    else:
+        serves = True
+    return jnp.bfloat16 if serves else jnp.float32
+
+
+def _multiplies_bfloat16() -> bool:
+    """Tried on processors without AMX only, for which oneDNN chooses among other programs."""
+    return "avx512_bf16" in _instructions() and "amx_bf16" not in _instructions()
+
+
+def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float32, order=None):
+    """The convolution's custom call, summed in float32. `order`: the kernel's axes in the order (*window, in, out)."""
     rank = x.ndim - 2
     order = order or tuple(range(rank + 2))
+    *window, channels, features = (kernel.shape[axis] for axis in order)
     # oneDNN reads beyond the image where a single place is strided
-    reach = [(kernel.shape[axis] - 1) * d + 1 for axis, d in zip(order, dilation)]
+    reach = [(w - 1) * d + 1 for w, d in zip(window, dilation)]
     pads = [(lo, r - n - lo) if m == 1 else (lo, hi) for (lo, hi), m, r, n in zip(pads, out, reach, x.shape[1:])]
     strides = [1 if m == 1 else s for m, s in zip(out, strides)]
     if min(map(min, pads)) < 0:
@@ -367,17 +386,19 @@ def convolution(x, kernel, out, strides, pads, dilation, groups, order=None):
         "output": {"data": image},
         "window": {"pad_left": lows, "pad_right": highs, "strides": strides, "window_dilations": dilation},
     }
-    sizes = [out[axis] for axis in axes]
-    y = _call("convolution", (x.shape[0], *sizes, kernel.shape[order[-1]]), {"onednn_conv_config": config}, x, kernel)
-    return y.reshape(x.shape[0], *out, -1)
+    operands = _operands(x.dtype, groups, channels, features // groups, window, [d > 1 for d in dilation], pads)
+    shape = (x.shape[0], *(out[axis] for axis in axes), features)
+    return _call("convolution", shape, dtype, {"onednn_conv_config": config}, operands, x, kernel).reshape(x.shape[0], *out, -1)
 
 
 def _gram(a, b):
-    """The product of a's transpose with b, by the matrix product's custom call."""
-    return _call("matmul", (a.shape[1], b.shape[1]), {"onednn_matmul_config": {"transpose_a": True}}, a, b)
+    """The product of a's transpose with b in float32, by the matrix product's custom call."""
+    config = {"onednn_matmul_config": {"transpose_a": True}}
+    return _call("matmul", (a.shape[1], b.shape[1]), jnp.float32, config, _operands(a.dtype), a, b)
 
 
-def _call(name, shape, config, *operands):
-    result, config = jax.ShapeDtypeStruct(shape, jnp.float32), json.dumps(config)
-    call = jax.ffi.ffi_call(f"__onednn${name}", result, custom_call_api_version=2, legacy_backend_config=config)
-    return call(*operands)
+def _call(name, shape, dtype, config, operands, *arrays):
+    """The call on arrays of the dtype `operands`; its result is float32 or theirs, before it is made `dtype`."""
+    result = jax.ShapeDtypeStruct(shape, dtype if dtype == operands else jnp.float32)
+    options = dict(custom_call_api_version=2, legacy_backend_config=json.dumps(config))
+    return jax.ffi.ffi_call(f"__onednn${name}", result, **options)(*(a.astype(operands) for a in arrays)).astype(dtype)
