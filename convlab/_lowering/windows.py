@@ -49,6 +49,11 @@ def apart(function: Callable, *args: jax.Array) -> jax.Array:
         return jax.jit(function)(*args)
 
 
+def _wide(x: jax.Array) -> jax.Array:
+    """16-bit floats as float32: sums need it, and XLA's loops on a CPU compare it several times faster."""
+    return x.astype(jnp.float32) if x.dtype in (jnp.bfloat16, jnp.float16) else x
+
+
 def _slice(x: jax.Array, stage: Stage, starts, counts, strides) -> jax.Array:
     """`counts` places along the axes of the stage, from `starts` on."""
     index = [slice(None)] * x.ndim
@@ -166,8 +171,7 @@ def _without_ones(reduction: Callable[..., jax.Array]) -> Callable[..., jax.Arra
 
 @_without_ones
 def window_sum(x, *, window_dimensions, window_strides, padding, base_dilation, window_dilation):
-    wide = jnp.float32 if x.dtype in (jnp.bfloat16, jnp.float16) else x.dtype
-    y = x.astype(wide)
+    y = _wide(x)
     for axis in axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
         if axis.base > 1 and axis.stride == 1 and axis.size > 1:
             y = _back([y], (axis.mirrored,), lambda y, taps: y if (taps >= 0).all() else jnp.where(taps >= 0, y, 0))
@@ -246,7 +250,7 @@ def _at_winner(winner, values, stage: Stage):
 
 @_without_ones
 def window_argmax(x, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
-    index, scale = jnp.zeros(x.shape, jnp.int32), 1
+    x, index, scale = _wide(x), jnp.zeros(x.shape, jnp.int32), 1
     for stage in _stages(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
         x, winner = _winners(x, stage, reducer)
         index = _at_winner(winner, index, stage) + scale * winner.astype(jnp.int32)
@@ -256,6 +260,7 @@ def window_argmax(x, *, reducer: Reducer, window_dimensions, window_strides, pad
 
 @_without_ones
 def max_tangent(x, dx, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
+    x = _wide(x)
     for stage in _stages(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
         x, winner = _winners(x, stage, reducer)
         dx = stored(_at_winner(winner, dx, stage))
@@ -264,12 +269,12 @@ def max_tangent(x, dx, *, reducer: Reducer, window_dimensions, window_strides, p
 
 @_without_ones
 def max_cotangent(x, dy, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
-    stages = []
+    x, stages = _wide(x), []
     for stage in _stages(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
         x, winner = _winners(x, stage, reducer)
         stages.append((stage, winner))
-    wide = jnp.float32 if dy.dtype in (jnp.bfloat16, jnp.float16) else dy.dtype
-    dx = dy.astype(wide)
-    for stage, winner in reversed(stages):
-        dx = stored(_back([dx, winner], stage, lambda dy, won, taps: jnp.where(won == taps.astype(won.dtype), dy, 0)))
-    return dx.astype(dy.dtype)
+    dx = _wide(dy)
+    for nth, (stage, winner) in reversed(list(enumerate(stages))):
+        back = _back([dx, winner], stage, lambda dy, won, taps: jnp.where(won == taps.astype(won.dtype), dy, 0))
+        dx = stored(back.astype(dx.dtype if nth else dy.dtype))
+    return dx
