@@ -67,7 +67,7 @@ def layers() -> str:
     for name, layer in sorted(vars(nnx).items()):
         if inspect.isclass(layer) and hasattr(linen, name) and layer.__module__.startswith("convlab"):
             said = inspect.cleandoc(layer.__doc__).split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
-            of = re.match(r"`(convlab\.\w+)` as a layer", said)
+            of = re.match(r"`(convlab\.\w+)` as a layer\b", said)
             page = next((p for p in REFERENCE if of and f"::: {of[1]}\n" in p.read_text()), None)
             if page:
                 said = f"[`{of[1]}`]({page.name}#{of[1]})" + said.removeprefix(f"`{of[1]}`")

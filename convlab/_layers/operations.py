@@ -70,7 +70,10 @@ def layer(function: Callable, title: str = "", called: Sequence[str] = (), tried
     called_as: Callable = call_with if called else call
     called_as.__name__ = "__call__"  # Flax's tables list the methods of this name
     body: dict[str, Any] = {"_options": options, "_rehearse": rehearse, "__call__": called_as}
-    body["__doc__"] = f"`convlab.{function.__name__}` as a layer: called with {', '.join((image.name, *called))}."
+    whose = "A layer" if function.__module__ == __name__ else f"`convlab.{function.__name__}` as a layer"
+    arguments = ", ".join(f"`{name}`" for name in (image.name, *called))
+    summary = inspect.cleandoc(function.__doc__ or "").splitlines()[0]
+    body["__doc__"] = f"{whose}, called with {arguments}. {summary}"
     fields = [(parameter.name, Any, _field(parameter)) for parameter in parameters]
     title = title or "".join(word.capitalize() for word in function.__name__.split("_"))
     return dataclasses.make_dataclass(title, fields, bases=(Operation,), namespace=body, eq=False, repr=False)
