@@ -68,6 +68,7 @@ def from_torch(
         A model like `model` with the numbers of `state_dict`, in the dtypes of `model`; `model` is left as it is.
 
     Raises:
+        TypeError: a state dict that is no mapping, a model of another library.
         ValueError: entries that are missing, left over or of another shape; a path in an option that `model` does not
             have.
 
@@ -80,16 +81,17 @@ def from_torch(
     """
     import jax.numpy as jnp
 
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"`state_dict` must be a mapping of names to arrays, got {type(state_dict).__name__}.")
     leaves, rebuild, found = _leaves(model)
     layouts = _Layouts(leaves, names, flattened, found | dict(mirrored or {}))
     expected = {layouts.entry(path): path for path in leaves}
     given = {key: value for key, value in state_dict.items() if not key.endswith("num_batches_tracked")}
     if given.keys() != expected.keys():
         missing, unknown = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
-        raise ValueError(
-            f"`state_dict` must have the entries of `model` and no other, got {unknown} without {missing}. "
-            "Pass `names` where paths differ."
-        )
+        faults = [f"none for {_few(missing)}"] * bool(missing) + [f"{_few(unknown)} besides"] * bool(unknown)
+        hint = " Pass `names` where paths differ." if len(faults) == 2 else ""
+        raise ValueError(f"`state_dict` must have the entries of `model` and no other, got {' and '.join(faults)}.{hint}")
     filled = {}
     for key, path in expected.items():
         array = layouts.array(path, _as_numpy(given[key]))
@@ -151,6 +153,8 @@ def _linen_leaves(variables: Mapping) -> tuple[dict, Any, dict[str, int]]:
 def _nnx_leaves(model: Any) -> tuple[dict, Any, dict[str, int]]:
     from flax import nnx
 
+    if not isinstance(model, nnx.Pytree):
+        raise TypeError(f"`model` must be an nnx.Module or the variables of a Linen module, got {type(model).__name__}.")
     flat = dict(nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))))
     paths = {tuple(map(str, path)): path for path in flat}
 
@@ -165,6 +169,10 @@ def _nnx_leaves(model: Any) -> tuple[dict, Any, dict[str, int]]:
         if getattr(module, "transpose_kernel", True) is False
     }
     return {path: flat[full][...] for path, full in paths.items()}, rebuild, mirrored
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 class _Layouts:

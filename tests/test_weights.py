@@ -160,6 +160,12 @@ def test_what_does_not_fit_is_refused(change, options, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("state, model", [("weights.pt", {"params": {}}), ({}, linen.Dense(2)), ({}, None)], ids=str)
+def test_what_is_no_state_dict_or_no_model_is_refused(state, model):
+    with pytest.raises(TypeError, match=r"`(state_dict|model)` must be .*, got "):
+        weights.from_torch(state, model)
+
+
 DTYPES = ["bool", "uint8", "int16", "float16", "bfloat16", "float32", "float64", "int64"]
 
 
