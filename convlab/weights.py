@@ -153,7 +153,7 @@ def _linen_leaves(variables: Mapping) -> tuple[dict, Any, dict[str, int]]:
 def _nnx_leaves(model: Any) -> tuple[dict, Any, dict[str, int]]:
     from flax import nnx
 
-    if not isinstance(model, nnx.Pytree):
+    if not isinstance(model, nnx.Module):
         raise TypeError(f"`model` must be an nnx.Module or the variables of a Linen module, got {type(model).__name__}.")
     flat = dict(nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))))
     paths = {tuple(map(str, path)): path for path in flat}

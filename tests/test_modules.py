@@ -190,6 +190,8 @@ AT_CONSTRUCTION = [
     ),
     (lambda s: s["CausalConv"](4, 3, padding="SAME"), "`padding` must be 'CAUSAL' for a causal convolution, got 'SAME'."),
     (lambda s: s["CausalConv"](4, 3, input_dilation=2), "`input_dilation` must be 1 for a causal convolution, got 2."),
+    (lambda s: s["WSConv"](4, (3, 3), epsilon=0), "`epsilon` must be a number > 0, got 0."),
+    (lambda s: s["WSConv"](4, (3, 3), epsilon="1e-5"), "`epsilon` must be a number > 0, got '1e-5'."),
     (lambda s: s["SeparableConv"](4, (3, 3), multiplier=0), "`multiplier` must be an int >= 1, got 0."),
     (lambda s: s["MaxPool"]((2, 2), padding="SMAE"), "`padding` must be one of"),
     (lambda s: s["TopKPool"]((2, 2), k=5), "`k` must be"),
@@ -212,6 +214,11 @@ def test_bad_options_are_refused_at_construction(make, text):
     messages = [message(make, system) for system in (Lazy(), vars(convlab.linen))]
     assert all(text in m for m in messages), messages
     assert messages[0].replace("out_features", "features") == messages[1]
+
+
+def test_a_bias_is_wanted_or_not():
+    """Whatever counts as false, as in Linen."""
+    assert convlab.nnx.Conv(4, 5, (3,), use_bias=None, rngs=RNGS).bias is None
 
 
 def test_what_a_lone_int_leaves_open_is_refused_with_the_image():

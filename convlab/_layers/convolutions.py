@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -199,6 +200,13 @@ class WSConv(Conv):
     """A convolution whose kernel is standardised, for each output channel, before it is used."""
 
     epsilon: float
+
+    def _check_options(self, channels: int | None = None) -> None:
+        if not isinstance(self.epsilon, numbers.Real) or isinstance(self.epsilon, bool):
+            raise wrong("epsilon", "be a number > 0", self.epsilon, kind=TypeError)
+        if not self.epsilon > 0:
+            raise wrong("epsilon", "be a number > 0", self.epsilon)
+        super()._check_options(channels)
 
     def _effective(self, kernel: Array) -> Array:
         over, wide = range(kernel.ndim - 1), kernel.astype(accumulator(kernel))

@@ -68,7 +68,7 @@ class Layer(nnx.Module):
             self.mask = nnx.static(_layers.Constant(self.mask))
         self._int, self.kernel_size = is_int(self.kernel_size), self._size
         recipe = Recipe(kernel_init, bias_init, tuple(kernel_metadata.items()), tuple(bias_metadata.items()))
-        keys = [rngs.params() for _ in range(1 + self.use_bias)]
+        keys = [rngs.params() for _ in range(1 + bool(self.use_bias))]
         image = self._known()
         if image is None:
             self._recipe, self.pending = recipe, Pending(jnp.stack(keys))
