@@ -371,3 +371,17 @@ def test_examples_run(test):
 
 def test_there_are_examples():
     assert len(list(examples())) >= 6
+
+
+@pytest.mark.parametrize("name", sorted(CONVOLUTIONS))
+def test_layers_with_a_kernel_say_arguments_parameters_errors_and_an_example(name):
+    text = inspect.cleandoc(getattr(convlab.nnx, name).__doc__)
+    assert [title for title in ("Args:", "Attributes:", "Raises:", "Example:") if f"\n{title}\n" not in text] == []
+    own = (
+        [f.name for f in dataclasses.fields(getattr(convlab.nnx, name)) if f.init]
+        if name != "SeparableConv"
+        else ["multiplier"]
+    )
+    inherited = {f.name for f in dataclasses.fields(convlab.nnx.Conv)} if name != "Conv" else set()
+    assert [field for field in own if field not in text.split("Attributes:")[0] and field not in inherited] == []
+    assert "\nExample:\n" in inspect.cleandoc(getattr(convlab.linen, name).__doc__)

@@ -121,7 +121,14 @@ class Conv(_layers.Conv, Layer):
 
 
 class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]  # it counts fields that are no arguments
-    """`Conv` with a group for every channel: each makes `multiplier` channels of its own."""
+    """`Conv` with a group for every channel: each makes `multiplier` channels of its own.
+
+    Args and Raises: as in `convlab.nnx.DepthwiseConv`, without `in_features` and `rngs`.
+
+    Example:
+        >>> DepthwiseConv((3, 3), multiplier=2).init_with_output(jax.random.key(0), jnp.ones((1, 28, 28, 3)))[0].shape
+        (1, 28, 28, 6)
+    """
 
     features: Any = dataclasses.field(init=False, default=None)
     feature_group_count: Any = dataclasses.field(init=False, default=None)
@@ -130,7 +137,13 @@ class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]  # it co
 
 
 class WSConv(_layers.WSConv, Conv):
-    """`Conv` whose kernel has mean 0 and variance 1 for each output channel (plus `epsilon`) when it is used.
+    """`Conv` whose kernel has mean 0 and variance 1 for each output channel when it is used.
+
+    Args and Raises: as in `convlab.nnx.WSConv`, `features` for `out_features`, without `in_features` and `rngs`.
+
+    Example:
+        >>> WSConv(8, (3, 3)).init_with_output(jax.random.key(0), jnp.ones((1, 28, 28, 3)))[0].shape
+        (1, 28, 28, 8)
 
     Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv 1903.10520.
     """
@@ -144,6 +157,8 @@ class CausalConv(_layers.CausalConv, Conv):
 
     The results of `step` on chunks of any lengths, put together, are the result on the whole sequence. What must be remembered
     is in the collection "cache", as `init_cache` makes it. With strides its length, and so the program, depends on the phase.
+
+    Args and Raises: as in `convlab.nnx.CausalConv`, `features` for `out_features`, without `in_features` and `rngs`.
 
     Example:
         >>> layer, x = CausalConv(1, 3), jnp.arange(5.0).reshape(1, 5, 1)
@@ -232,7 +247,14 @@ class ConvTranspose(_layers.ConvTranspose, Layer):
 
 
 class ConvLocal(_layers.ConvLocal, Layer):
-    """A convolution with a kernel and a bias of its own at every place. A superset of `flax.linen.ConvLocal`."""
+    """A convolution with a kernel and a bias of its own at every place. A superset of `flax.linen.ConvLocal`.
+
+    Args and Raises: as in `convlab.nnx.ConvLocal`, `features` for `out_features`, without `in_features`, `spatial_shape` and `rngs`.
+
+    Example:
+        >>> ConvLocal(8, (3, 3), padding="VALID").init_with_output(jax.random.key(0), jnp.ones((1, 6, 5, 3)))[0].shape
+        (1, 4, 3, 8)
+    """
 
     features: int
     kernel_size: int | Sequence[int]
@@ -260,7 +282,15 @@ class ConvLocal(_layers.ConvLocal, Layer):
 
 
 class DeformConv(_layers.DeformConv, Layer):
-    """`convlab.deform_conv` with its kernel and bias: called with `inputs`, `offset` and perhaps the modulation `mask`."""
+    """`convlab.deform_conv` with its kernel and bias: called with `inputs`, `offset` and perhaps the modulation `mask`.
+
+    Args and Raises: as in `convlab.nnx.DeformConv`, `features` for `out_features`, without `in_features` and `rngs`.
+
+    Example:
+        >>> x, offset = jnp.ones((1, 8, 8, 3)), jnp.zeros((1, 8, 8, 18))
+        >>> DeformConv(8, (3, 3)).init_with_output(jax.random.key(0), x, offset)[0].shape
+        (1, 8, 8, 8)
+    """
 
     features: int
     kernel_size: int | Sequence[int]
@@ -284,7 +314,14 @@ class DeformConv(_layers.DeformConv, Layer):
 
 
 class SeparableConv(linen.Module):
-    """A `DepthwiseConv` without bias, `depthwise`, and a `Conv` of one tap, `pointwise`, that mixes its channels."""
+    """A `DepthwiseConv` without bias, `depthwise`, and a `Conv` of one tap, `pointwise`, that mixes its channels.
+
+    Args and Raises: as in `convlab.nnx.SeparableConv`, `features` for `out_features`, without `in_features` and `rngs`.
+
+    Example:
+        >>> SeparableConv(8, (3, 3), strides=2).init_with_output(jax.random.key(0), jnp.ones((1, 28, 28, 3)))[0].shape
+        (1, 14, 14, 8)
+    """
 
     features: int
     kernel_size: int | Sequence[int]

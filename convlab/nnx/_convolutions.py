@@ -101,7 +101,24 @@ class Conv(_layers.Conv, Layer):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class DepthwiseConv(_layers.DepthwiseConv, Conv):
-    """`Conv` with a group for every channel: each makes `multiplier` channels of its own."""
+    """`Conv` with a group for every channel: each makes `multiplier` channels of its own.
+
+    Args:
+        multiplier: how many channels are made of each one.
+        in_features, kernel_size and the options: as in `Conv`, without `out_features` and `feature_group_count`, which follow.
+
+    Attributes:
+        kernel: `nnx.Param` of shape `(*kernel_size, 1, multiplier * in_features)`, channel by channel.
+        bias, scale: as in `Conv`.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+
+    Example:
+        >>> layer = DepthwiseConv(3, (3, 3), multiplier=2, rngs=nnx.Rngs(0))
+        >>> layer(jnp.ones((1, 28, 28, 3))).shape, layer.kernel.shape
+        ((1, 28, 28, 6), (3, 3, 1, 6))
+    """
 
     out_features: Any = dataclasses.field(init=False, default=None)
     feature_group_count: Any = dataclasses.field(init=False, default=None)
@@ -115,7 +132,22 @@ class DepthwiseConv(_layers.DepthwiseConv, Conv):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class WSConv(_layers.WSConv, Conv):
-    """`Conv` whose kernel has mean 0 and variance 1 for each output channel (plus `epsilon`) when it is used.
+    """`Conv` whose kernel has mean 0 and variance 1 for each output channel when it is used.
+
+    Args:
+        epsilon: added to the variance before its root divides, above 0.
+        in_features, out_features, kernel_size and the options: as in `Conv`.
+
+    Attributes:
+        kernel, bias, scale: as in `Conv`; the kernel is kept as it is trained, not as it is used.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+
+    Example:
+        >>> layer = WSConv(3, 8, (3, 3), rngs=nnx.Rngs(0))
+        >>> abs(layer(jnp.ones((1, 5, 5, 3)))[0, 2, 2]).max() < 1e-4  # weights that sum to 0 see no constant
+        Array(True, dtype=bool)
 
     Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv 1903.10520.
     """
@@ -130,6 +162,16 @@ class CausalConv(_layers.CausalConv, Conv):
 
     The results of `step` on chunks of any lengths, put together, are the result on the whole sequence. What must be remembered
     is in `cache`, an `nnx.Cache`, which `init_cache` makes. With strides its length, and so the program, depends on the phase.
+
+    Args:
+        padding, input_dilation: "CAUSAL" and 1, nothing else.
+        in_features, out_features, kernel_size and the other options: as in `Conv`.
+
+    Attributes:
+        kernel, bias, scale: as in `Conv`.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
 
     Example:
         >>> layer = CausalConv(1, 1, 3, rngs=nnx.Rngs(0))
@@ -210,6 +252,25 @@ class ConvLocal(_layers.ConvLocal, Layer):
     """A convolution with a kernel and a bias of its own at every place, `flax.linen.ConvLocal` for NNX.
 
     Its parameters depend on the size of the image: without `in_features` or `spatial_shape` they are made at the first call.
+
+    Args:
+        spatial_shape: the spatial sizes of the images.
+        strides, padding, input_dilation, kernel_dilation, padding_mode: as in `convlab.conv_local`.
+        feature_group_count: 1.
+        in_features, out_features, kernel_size and the other options: as in `Conv`.
+
+    Attributes:
+        kernel: `nnx.Param` of shape `(*out, taps * in_features, out_features)`, a row for each tap of each channel, channel by
+            channel.
+        bias: `nnx.Param` of shape `(*out, out_features)`, or None.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv_local`, at construction where the options tell.
+
+    Example:
+        >>> layer = ConvLocal(3, 8, (3, 3), padding="VALID", spatial_shape=(6, 5), rngs=nnx.Rngs(0))
+        >>> layer(jnp.ones((1, 6, 5, 3))).shape, layer.kernel.shape, layer.bias.shape
+        ((1, 4, 3, 8), (4, 3, 27, 8), (4, 3, 8))
     """
 
     strides: Any = 1
@@ -232,7 +293,26 @@ class ConvLocal(_layers.ConvLocal, Layer):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class DeformConv(_layers.DeformConv, Layer):
-    """`convlab.deform_conv` with its kernel and bias: called with `inputs`, `offset` and perhaps the modulation `mask`."""
+    """`convlab.deform_conv` with its kernel and bias: called with `inputs`, `offset` and perhaps the modulation `mask`.
+
+    Another layer makes the offsets, as a rule a `Conv` of the same window and strides with kernels of zeros.
+
+    Args:
+        strides, padding, kernel_dilation, feature_group_count: as in `convlab.deform_conv`, and the shapes of `offset` and `mask`.
+        in_features, out_features, kernel_size and the other options: as in `Conv`.
+
+    Attributes:
+        kernel, bias: as in `Conv`.
+
+    Raises:
+        TypeError, ValueError: as `convlab.deform_conv`, at construction where the options tell.
+
+    Example:
+        >>> x, zeros = jnp.ones((1, 8, 8, 3)), nnx.initializers.zeros
+        >>> offsets = Conv(3, 2 * 9, (3, 3), kernel_init=zeros, rngs=nnx.Rngs(0))
+        >>> DeformConv(3, 8, (3, 3), rngs=nnx.Rngs(0))(x, offsets(x)).shape
+        (1, 8, 8, 8)
+    """
 
     strides: Any = 1
     _: KW_ONLY
@@ -246,7 +326,25 @@ class DeformConv(_layers.DeformConv, Layer):
 
 
 class SeparableConv(nnx.Module):
-    """A `DepthwiseConv` without bias, `depthwise`, and a `Conv` of one tap, `pointwise`, that mixes its channels."""
+    """A `DepthwiseConv` without bias, `depthwise`, and a `Conv` of one tap, `pointwise`, that mixes its channels.
+
+    Args:
+        multiplier: how many channels `depthwise` makes of each one.
+        kernel_size, strides, padding, kernel_dilation, padding_mode, padding_value: of `depthwise`.
+        out_features, use_bias, bias_init: of `pointwise`.
+        in_features and the other options: of both, as in `Conv`.
+
+    Attributes:
+        depthwise, pointwise: the two layers.
+
+    Raises:
+        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+
+    Example:
+        >>> layer = SeparableConv(3, 8, (3, 3), strides=2, rngs=nnx.Rngs(0))
+        >>> layer(jnp.ones((1, 28, 28, 3))).shape
+        (1, 14, 14, 8)
+    """
 
     def __init__(
         self,
