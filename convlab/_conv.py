@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from . import _lowering
 from ._patches import as_array, check_number, check_scalar, pad_axis, pad_spatial
@@ -268,8 +269,12 @@ def conv_transpose(
 def _transposed_kernel(kernel: Array, groups: int) -> Array:
     """(*window, o / g, i) mirrored, as (*window, i / g, o)."""
     *size, made, seen = kernel.shape
-    grouped = jnp.flip(kernel, range(len(size))).reshape(*size, made, groups, seen // groups)
-    return jnp.moveaxis(grouped, -1, -3).swapaxes(-1, -2).reshape(*size, seen // groups, groups * made)
+    if groups == 1:
+        swapped = kernel.swapaxes(-1, -2)
+    else:
+        grouped = kernel.reshape(*size, made, groups, seen // groups)
+        swapped = jnp.moveaxis(grouped, -1, -3).swapaxes(-1, -2).reshape(*size, seen // groups, groups * made)
+    return lax.rev(swapped, range(len(size)))  # last, where a compiler makes it a property of the convolution
 
 
 def _fold_back(y: Array, axis: int, pair: tuple[int, int], mode: str, length: int, shown: Any) -> Array:

@@ -6,10 +6,12 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad, mlir
 
 from . import lanes, onednn, rules, table, windows
+from .axis import axes
 from .twins import Primitive, abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay, zero_like
 
 # --- convolution --------------------------------------------------------------------------------------------------
@@ -78,6 +80,20 @@ def _sum_transpose(cotangent, x, **params):
 
 window_sum_p = make_twin(lax.reduce_window_sum_p, "convlab_window_sum")
 ad.deflinear2(window_sum_p, _sum_transpose)
+
+
+def _sum_of_lax(x, **params):
+    """lax's, but an axis of one place that every window holds, the gradient of a sum over a whole axis, is copied."""
+    copies = {axis.index: axis.out for axis in axes(x, **params) if axis.size == 1 and axis.out and axis.real.any(1).all()}
+    idle = {name: (0, 0) if name == "padding" else 1 for name in params}
+    rest = {name: tuple(idle[name] if i in copies else v for i, v in enumerate(value)) for name, value in params.items()}
+    y = lax.reduce_window_sum_p.bind(x, **rest) if axes(x, **rest) else x
+    return jnp.broadcast_to(y, [copies.get(i, n) for i, n in enumerate(y.shape)])
+
+
+mlir.register_lowering(
+    window_sum_p, lower_static(_sum_of_lax, mlir.lower_fun(lax.reduce_window_sum_p.bind, multiple_results=False))
+)
 mlir.register_lowering(window_sum_p, mlir.lower_fun(windows.window_sum, multiple_results=False), platform="cpu")
 
 
