@@ -399,6 +399,6 @@ def _gram(a, b):
 
 def _call(name, shape, dtype, config, operands, *arrays):
     """The call on arrays of the dtype `operands`; its result is float32 or theirs, before it is made `dtype`."""
-    result = jax.ShapeDtypeStruct(shape, dtype if dtype == operands else jnp.float32)
-    options = dict(custom_call_api_version=2, legacy_backend_config=json.dumps(config))
-    return jax.ffi.ffi_call(f"__onednn${name}", result, **options)(*(a.astype(operands) for a in arrays)).astype(dtype)
+    result, config = jax.ShapeDtypeStruct(shape, dtype if dtype == operands else jnp.float32), json.dumps(config)
+    call = jax.ffi.ffi_call(f"__onednn${name}", result, custom_call_api_version=2, legacy_backend_config=config)
+    return call(*(a.astype(operands) for a in arrays)).astype(dtype)
