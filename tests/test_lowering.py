@@ -11,7 +11,7 @@ import reference
 from jax import lax
 
 import convlab
-from convlab._lowering import everywhere, onednn, rules, table, taps
+from convlab._lowering import engine, everywhere, rules, table, taps
 from convlab._lowering.problem import Problem
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -106,7 +106,7 @@ def test_formulations_sum_as_the_oracle_does(name, kind):
         assert actual.dtype == p.out_dtype
         assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
         served += 1
-    why = onednn.available() if name in ("onednn", "commuted") else None
+    why = engine.available() if name in ("onednn", "commuted") else None
     has = hasattr(table.FORMULATIONS[name], kind)
     assert served >= 2 or not has or why or name in ("band", "fft", "winograd") and kind == "kernel_gradient"
 
@@ -220,7 +220,7 @@ def test_the_engine_multiplies_bfloat16_where_that_is_safe(name, monkeypatch):
         expected = oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy)
         np.testing.assert_allclose(reference.wide(actual), expected, rtol=2**-8, atol=1e-5 * np.abs(expected).max())
         for native in (True, False):
-            monkeypatch.setattr(onednn, "_multiplies_bfloat16", lambda: native)
+            monkeypatch.setattr(engine, "_multiplies_bfloat16", lambda: native)
             text = jax.jit(lambda a, b: forced("onednn", kind, p)(a, b)).lower(x, second).as_text()
             calls = [line for line in text.splitlines() if "__onednn$" in line]
             assert calls and all(("xbf16>, tensor" in call) == (native and kind in narrow.split()) for call in calls)
@@ -268,7 +268,7 @@ def test_a_method_has_every_derivative(method):
             return (convlab.conv_transpose(x, k, strides=2, method=method) ** 2).sum()
         return (convlab.conv(x, k, method=method, **groups) ** 2).sum()
 
-    if method in ("onednn", "commuted") and onednn.available():
+    if method in ("onednn", "commuted") and engine.available():
         return
     for derivative in (
         lambda g: jax.grad(g, (0, 1))(x, k),
@@ -283,15 +283,15 @@ def test_a_method_has_every_derivative(method):
 
 
 def test_the_engine_can_be_switched_off():
-    former = onednn.switch(False)
+    former = engine.switch(False)
     try:
-        assert onednn.available() == "the engine is switched off"
+        assert engine.available() == "the engine is switched off"
         x, k = jnp.ones((2, 14, 14, 16)), jnp.ones((3, 3, 16, 16))
         (step,) = convlab.explain(convlab.conv, x, k, platform="cpu")
         assert step.formulation != "onednn"
         np.testing.assert_allclose(convlab.conv(x, k, padding="VALID"), 144.0)
     finally:
-        onednn.switch(former)
+        engine.switch(former)
 
 
 def test_symbolic_sizes_and_other_platforms_export():

@@ -11,7 +11,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from . import onednn
+from . import engine, onednn
 from .lanes import fill
 from .problem import Problem
 
@@ -46,5 +46,5 @@ def forward(x, kernel, p: Problem):
     pads = [(low, end + n - low - w) for low, end, n, w in zip(lows, ends, p.spatial, p.window)]
     image, space = jnp.moveaxis(kernel, -1, 0), range(1, p.rank + 1)
     order = (*space, p.rank + 1, 0)
-    y = onednn.convolution(image, x, p.out, p.strides, pads, (1,) * p.rank, 1, p.out_dtype, order)
+    y = engine.convolution(image, x, p.out, p.strides, pads, (1,) * p.rank, 1, p.out_dtype, order)
     return jnp.flip(y, space).transpose(p.rank + 1, *space, 0)

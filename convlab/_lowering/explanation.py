@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from . import everywhere, onednn, rules, table
+from . import engine, everywhere, rules, table
 
 POOLS = {
     "convlab_window_sum": "sum",
@@ -85,7 +85,7 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
     closed = jax.make_jaxpr(lambda *a, **k: fn(*a, **k))(*args, **kwargs)
     found = Explanation(step for eqn in _equations(closed.jaxpr) for step in _steps(eqn, platform))
     why = (
-        onednn.available()
+        engine.available()
         if platform == "cpu" and any(step.operation in ("forward", "kernel gradient") for step in found)
         else None
     )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad, mlir
 
-from . import lanes, onednn, rules, table, windows
+from . import engine, lanes, rules, table, windows
 from .axis import axes
 from .twins import Primitive, abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay, zero_like
 
@@ -32,7 +32,7 @@ def conv_lowering(method: str, fallback: Callable, platform: str = "cpu") -> Cal
     """The rule that lowers a convolution by `rules`, without the engine where its custom call must not be."""
 
     def rule(ctx, lhs, rhs, **params):
-        lacks_engine = platform != "cpu" or onednn.refusal_context(ctx)
+        lacks_engine = platform != "cpu" or engine.refusal_context(ctx)
         without = table.OF_THE_ENGINE if lacks_engine else frozenset()
         body = functools.partial(rules.conv, method=method, without=without, platform=platform)
         return lower_static(body, fallback)(ctx, lhs, rhs, **params)
