@@ -123,7 +123,7 @@ def _operands(dtype, groups: int = 1, channels: int = 1, features: int = 1, wind
     if dtype != jnp.bfloat16 or not _multiplies_bfloat16():
         return jnp.float32
     if groups > 1 and channels == 1:
-        serves = features == 1 and max(window) <= 7
+        serves = features == 1 and max(window) <= 7 and not any(dilated)
     elif groups > 1 and channels <= 16 and channels % 4 == features % 4 == 0:
         serves = len(window) == 2 and max(window) <= 3 and not any(dilated) and max(map(max, pads)) <= 1
     else:
