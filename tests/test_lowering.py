@@ -1,6 +1,8 @@
 """Every formulation against the oracle in all maps, and what the seam promises: the choice, `accelerate`, `explain`."""
 
 import itertools
+import json
+import re
 import warnings
 
 import jax
@@ -188,6 +190,21 @@ def test_a_long_column_sums_right(kind):
     x, kernel, dy = operands(p)
     actual = jax.jit(forced("auto", kind, p))(x, kernel if kind == "forward" else dy)
     assert_near("onednn", actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
+
+
+def test_the_engine_gets_no_pads_as_wide_as_the_window():
+    """For those it may have no program but products in parallel loops, which have hung."""
+    three = dict(rank=3, batch=1, spatial=(2, 3, 9), channels=9, window=(2, 4, 3), features=3, groups=3)
+    p = problem(np.random.default_rng(0), **three, strides=(4, 1, 1), rhs_dilation=(1,) * 3, pads=((0, 1), (0, 1), (0, 0)))
+    wide = problem(np.random.default_rng(0), rank=1, batch=2, channels=4, features=4, groups=1, window=(3,), pads=((4, 5),))
+    for problem_, kind in ((p, "kernel_gradient"), (wide, "forward")):
+        if why := table.refusal("onednn", kind, problem_):
+            pytest.skip(why)
+        x, kernel, dy = operands(problem_)
+        text = jax.jit(forced("onednn", kind, problem_)).lower(x, kernel if kind == "forward" else dy).as_text()
+        (config,) = (json.loads(found.replace(r"\22", '"')) for found in re.findall(r'backend_config = "(.*?)", operand', text))
+        window = config["onednn_conv_config"]["window"]
+        assert not any(window["pad_left"] + window["pad_right"])
 
 
 BFLOAT16 = {  # problem, and the maps whose operands the engine takes as bfloat16; the others it takes as float32
