@@ -150,11 +150,12 @@ LAYERS = (
     "stem w4 s4 3-96 @224",
     "depthwise multiplier w3 dw 32-64 @56",
     "grouped w3 g32 128 @56",
+    "grouped w3 s2 g32 256 @28",
     "sequence w3 d8 64 @4096",
     "volume w3 1-16 @64",
-    "transposed w4 s2 128-64 @16 b16",
+    "transposed w16 s8 256-128 @128",
     "max pool w3 s2 64 @112",
-    "average pool w3 s2 128 @56",
+    "average pool w7 512 @7",
 )
 
 
@@ -164,7 +165,7 @@ def test_no_layer_is_estimated_above_flaxs(name, mode):
     (case,) = (case for case in suite.cases() if f"{case['family']} {case['name']}".startswith(name))
     found = estimates.estimates(case, mode, "float32")
     ours, theirs = found["convlab"], found["flax"]
-    assert ours.flops <= 1.05 * theirs.flops or ours.cycles < theirs.cycles / 2  # a filled matrix unit multiplies zeros too
+    assert ours.cycles <= estimates.WORSE * theirs.cycles
     assert ours.bytes <= 1.05 * theirs.bytes
     assert ours.temporary <= 1.05 * theirs.temporary + 2**16
 

@@ -58,21 +58,21 @@ def estimates(case: dict[str, Any], mode: str, dtype: str) -> dict[str, compiler
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
-def jobs() -> Iterator[tuple[str, str, Callable[[str, str], dict[str, compiler.Estimate]]]]:
-    """(name, rival, estimates by mode and dtype) of every layer and operation."""
-    for case in suite.cases():
+def jobs(layers: pathlib.Path) -> Iterator[tuple[str, str, Callable[[str, str], dict[str, compiler.Estimate]]]]:
+    """(name, rival, estimates by mode and dtype) of every layer, and with the suite's of every operation."""
+    for case in suite.cases(layers):
         yield f"{case['family']} {case['name']}", "flax", functools.partial(estimates, case)
-    for image in operations.IMAGES:
+    for image in operations.IMAGES if layers == suite.SUITE else ():
         for operation in operations.OPERATIONS:
             made = functools.partial(operations.estimates, operation, image)
             yield f"{operation.name} {'x'.join(map(str, image))}", PLAIN, made
 
 
-def rows(only: str, modes: list[str], dtype: str, kept: pathlib.Path | None) -> Iterator[Row]:
+def rows(layers: pathlib.Path, only: str, modes: list[str], dtype: str, kept: pathlib.Path | None) -> Iterator[Row]:
     """Each row as it is made; those that `kept` has are taken from there, and it gets the others."""
     lines = kept.read_text().splitlines() if kept and kept.exists() else []
     known = {tuple(row[key] for key in ("layer", "mode", "dtype")): row for row in map(json.loads, lines)}
-    for name, rival, made in jobs():
+    for name, rival, made in jobs(layers):
         if any(text in name for text in only.split(",")):
             for mode in modes:
                 if (name, mode, dtype) not in known:
@@ -142,6 +142,9 @@ def heading(dtype: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--suite", type=pathlib.Path, default=suite.SUITE, metavar="JSON", help="the layers; between.json has others"
+    )
     parser.add_argument("--only", default="", help="layers whose name contains one of these texts, comma separated")
     parser.add_argument("--modes", default=",".join(MODES), help="forward, gradients")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
@@ -152,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
         print("estimates.py: the TPU's compiler is not here; pip install libtpu", file=sys.stderr)
         return 2
     found = []
-    for row in rows(args.only, args.modes.split(","), args.dtype, args.kept):
+    for row in rows(args.suite, args.only, args.modes.split(","), args.dtype, args.kept):
         found.append(row)
         columns = OF_OPERATIONS if PLAIN in row else COLUMNS
         print(row["layer"], row["mode"], *(f"{cell(row, f, s)} {title}" for f, title, s in columns), sep="  ", flush=True)

@@ -16,7 +16,9 @@ from . import lax_direct
 from .problem import Problem
 from .taps import empty
 
-WIDTH = 128  # channels that fill a matrix unit
+WHOLE = 160  # channels, in or out, up to which one kernel holds all groups
+FEW = 4  # groups, likewise; and the fewest that are put together
+WIDTH = 32  # channels that the kernels of several groups have at least
 
 
 def direct(p: Problem) -> bool:
@@ -25,42 +27,42 @@ def direct(p: Problem) -> bool:
 
 
 def refusal_forward(p: Problem) -> str | None:
-    return None if _together(p) > 1 else f"dense takes groups of fewer than {WIDTH} channels, in or out"
+    return None if p.groups > 1 else "dense takes groups"
 
 
 refusal_kernel_gradient = refusal_forward
 
 
-def _together(p: Problem) -> int:
-    """How many groups one kernel holds: as few as fill the unit, all if those do not."""
+def together(p: Problem) -> int:
+    """How many groups one kernel holds."""
     narrow = min(p.channels, p.features) // p.groups
-    return next(m for m in range(1, p.groups + 1) if p.groups % m == 0 and (m * narrow >= WIDTH or m == p.groups))
+    if p.groups <= FEW or p.groups * narrow <= WHOLE:
+        return p.groups
+    return next(m for m in range(FEW, p.groups + 1) if p.groups % m == 0 and (m * narrow >= WIDTH or m == p.groups))
 
 
 def _merged(p: Problem) -> Problem:
-    return dataclasses.replace(p, groups=p.groups // _together(p))
+    return dataclasses.replace(p, groups=p.groups // together(p))
 
 
-def _own(p: Problem) -> np.ndarray:
-    """(group of the channel, 1, 1, group of the feature, 1): whether the two groups are the same one."""
-    many = _together(p)
-    return np.eye(many, dtype=bool).reshape(many, 1, 1, many, 1)
+def _own(p: Problem):
+    """(channels of a kernel, features): whether both are of one group. Features stay where they are, along the vectors."""
+    of_channels = np.repeat(np.arange(together(p)), p.channels // p.groups)
+    of_features = np.arange(p.features) // (p.features // p.groups) % together(p)
+    return jnp.asarray(of_channels)[:, None] == jnp.asarray(of_features)
 
 
 def forward(x, kernel, p: Problem):
     if empty(p) or 0 in p.spatial:
         return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
-    q = _merged(p)
-    blocks = kernel.reshape(*p.window, 1, p.channels // p.groups, q.groups, -1, p.features // p.groups)
-    diagonal = jnp.where(_own(p), blocks, jnp.zeros((), kernel.dtype))
-    return lax_direct.convolve(x, diagonal.reshape(*p.window, -1, p.features), q)
+    repeated = jnp.concatenate([kernel] * together(p), -2)
+    return lax_direct.convolve(x, jnp.where(_own(p), repeated, jnp.zeros((), kernel.dtype)), _merged(p))
 
 
 def kernel_gradient(x, dy, p: Problem):
     shape = (*p.window, p.channels // p.groups, p.features)
     if empty(p) or 0 in p.spatial:
         return jnp.zeros(shape, p.out_dtype)
-    q = _merged(p)
-    blocks = lax_direct.convolve_gradient(x, dy, q)
-    blocks = blocks.reshape(*p.window, _together(p), p.channels // p.groups, q.groups, -1, p.features // p.groups)
-    return jnp.where(_own(p), blocks, jnp.zeros((), blocks.dtype)).sum(p.rank).reshape(shape).astype(p.out_dtype)
+    blocks = lax_direct.convolve_gradient(x, dy, _merged(p))
+    own = jnp.where(_own(p), blocks, jnp.zeros((), blocks.dtype))
+    return own.reshape(*p.window, together(p), *shape[-2:]).sum(p.rank).astype(p.out_dtype)

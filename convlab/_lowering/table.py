@@ -124,17 +124,20 @@ def _to_few(p: Problem) -> bool:
 
 
 def _patches(p: Problem) -> bool:
-    return p.groups == 1 and p.channels <= 4 and math.prod(p.window) > 1 and gemm.tiles(p)
+    """Of an image so large that XLA's layout of it, a channel to 128 lanes, outweighs that of the matrix."""
+    return p.groups == 1 and p.channels <= 4 and math.prod(p.window) > 1 and math.prod(p.spatial) >= 2**12 and gemm.tiles(p)
 
 
 def _narrow(p: Problem) -> bool:
     """Small groups, but for those of one channel in and out, which XLA has a loop of its own for."""
-    return max(p.channels, p.features) > p.groups > 1 and min(p.channels, p.features) // p.groups <= 80
+    many = max(p.channels, p.features) > p.groups > 1
+    return many and min(p.channels, p.features) // p.groups <= (80 if dense.together(p) == p.groups else 16)
 
 
 def _narrow_sums(p: Problem) -> bool:
-    """`_narrow`, but for one channel and several features, which XLA makes dense by itself."""
-    return _narrow(p) and not p.depthwise
+    """`_narrow`, but for one channel and several features, which XLA makes dense itself, and wide windows of 128 features."""
+    filled = p.features // p.groups >= 128 and math.prod(p.window) > 9
+    return _narrow(p) and not p.depthwise and not filled
 
 
 FORWARD = (
