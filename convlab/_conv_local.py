@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 
 from ._conv import as_window, check_channels, promoted, read_border, with_bias
-from ._patches import as_array, pad_spatial, patches
+from ._lowering.sampling import FIRST, sample
+from ._patches import as_array, pad_spatial, views
 from ._pool import accumulator, settled, spatial_of
 from ._window import Window, dilate, integer, spread, wrong
 
@@ -72,10 +73,12 @@ def conv_local(
 
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, hole - 1) for hole in (*(1,) * len(batch), *holes, 1)])
     x = pad_spatial(x, window.pads(dilated), modes, shown=padding)
-    seen = patches(x, Window(size, window.strides, "VALID", window.dilation))
-    seen = seen.reshape(math.prod(batch), math.prod(out), taps, channels)
-    kernel = kernel.reshape(math.prod(out), channels, taps, features)
-    y = _sum_of_products("bptc,pctf->bpf", seen, kernel, precision).reshape(*batch, *out, features)
+    # channels and then taps, as the kernel has them, are cheap to stack where places are innermost, here the image's last axis
+    x = jnp.moveaxis(x.reshape(-1, *x.shape[len(batch) :]), -1, 1)[..., None]
+    seen = jnp.stack(views(x, Window(size, window.strides, "VALID", window.dilation)), 2)
+    seen = seen.reshape(math.prod(batch), channels * taps, math.prod(out)).transpose(2, 0, 1)
+    kernel = kernel.reshape(math.prod(out), channels * taps, features)
+    y = _sum_of_products("pbk,pkf->pbf", seen, kernel, precision).swapaxes(0, 1).reshape(*batch, *out, features)
     if bias is None:
         return y
     bias = as_array("bias", bias)
@@ -151,42 +154,34 @@ def deform_conv(
         rule = f"have shape ({', '.join(map(str, places))}, groups * {taps * rank}), with groups that divide {channels}"
         raise wrong("offset", rule, offset.shape, f"{channels} channels and a kernel of shape {kernel.shape}")
     x, window = settled(x, window)
-    n = math.prod(batch)
-    position = _positions(x, window, offset.reshape(n, math.prod(out), parts, taps, rank))
-    seen = _sample(x.reshape(n, *x.shape[len(batch) :]), position)
+    n, spots = math.prod(batch), math.prod(out)
+    low, within = _positions(x, window, offset.reshape(n, spots, parts, taps, rank))
+    cell = [jnp.where(at > FIRST, jnp.minimum(at, size), FIRST).astype(jnp.int32) for at, size in zip(low, spatial_of(x, rank))]
+    sides = [(1 - part, part) for part in within]
+    weights = [functools.reduce(operator.mul, corner) for corner in itertools.product(*sides)]
+    seen = sample(x.reshape(n, *spatial_of(x, rank), parts, channels // parts), cell, weights)
     if mask is not None:
         mask = as_array("mask", mask)
         if mask.shape != (*places, parts * taps):
             raise wrong("mask", f"have shape {(*places, parts * taps)}", mask.shape, f"offset of shape {offset.shape}")
         seen = seen * mask.reshape(n, math.prod(out), parts, taps, 1).astype(seen.dtype)
-    seen = seen.astype(x.dtype).swapaxes(2, 3).reshape(n, math.prod(out), taps, groups, channels // groups)
+    seen = seen.astype(x.dtype).swapaxes(2, 3).reshape(n * spots, taps, groups, channels // groups)
     kernel = kernel.reshape(taps, channels // groups, groups, features // groups)
-    y = _sum_of_products("bptgi,tigo->bpgo", seen, kernel, precision)
+    if groups == 1:  # one axis to sum over needs no transposed copy
+        seen, kernel = seen.reshape(n * spots, 1, 1, -1), kernel.reshape(1, -1, 1, features)
+    y = _sum_of_products("ptgi,tigo->pgo", seen, kernel, precision)
     return with_bias(y.reshape(*places, features), bias, features)
 
 
-def _positions(x: Array, window: Window, offset: Array) -> Array:
-    """Where on the image each tap looks: the places of its window, `(places, 1, taps, rank)`, moved by `offset`."""
+def _positions(x: Array, window: Window, offset: Array) -> tuple[list[Array], list[Array]]:
+    """Where on the image each tap looks, by axis: the place before it and how far it is beyond that, `(taps, parts, n, places)`."""
     spatial = spatial_of(x, window.rank)
     starts = [np.arange(o) * s - lo for o, s, (lo, _) in zip(window.out(spatial), window.strides, window.pads(spatial))]
     steps = [np.arange(k) * d for k, d in zip(window.size, window.dilation)]
-    start, step = (np.stack(np.meshgrid(*a, indexing="ij"), -1).reshape(-1, window.rank) for a in (starts, steps))
-    return (start[:, None, None] + step) + offset.astype(accumulator(offset))
-
-
-def _sample(x: Array, position: Array) -> Array:
-    """`x: (n, *spatial, c)` at `position: (n, places, parts, taps, rank)`, as `(n, places, parts, taps, c / parts)`."""
-    spatial, rank, parts = x.shape[1:-1], position.shape[-1], position.shape[2]
-    values = x.reshape(len(x), math.prod(spatial), parts, x.shape[-1] // parts)
-    corner = np.array(list(itertools.product((0, 1), repeat=rank)))
-    low = lax.stop_gradient(jnp.floor(position))
-    at = low[..., None, :] + corner
-    inside = ((at >= 0) & (at < np.array(spatial))).all(-1)
-    index = (at.astype(jnp.int32) * np.array([math.prod(spatial[axis + 1 :]) for axis in range(rank)], np.int32)).sum(-1)
-    rows = jax.vmap(jax.vmap(lambda rows, at: rows.at[at].get(mode="fill", fill_value=0), (1, 1), 1))
-    seen = rows(values, jnp.where(inside, index, math.prod(spatial)))
-    along = jnp.stack([1 - (position - low), position - low], -1)
-    weight = functools.reduce(operator.mul, [along[..., axis, corner[:, axis]] for axis in range(rank)])
-    # what is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight
-    seen = jnp.where((weight == 0)[..., None] & ~jnp.isfinite(seen), 0, seen)
-    return jnp.einsum("...k,...kc->...c", weight, seen, precision="highest")
+    start, step = (np.stack(np.meshgrid(*a, indexing="ij")).reshape(window.rank, -1) for a in (starts, steps))
+    offset = offset.astype(accumulator(offset)).transpose(4, 3, 2, 0, 1)
+    position = [
+        (start[axis] + step[axis][:, None]).astype(offset.dtype)[:, None, None] + offset[axis] for axis in range(window.rank)
+    ]
+    low = [lax.stop_gradient(jnp.floor(at)) for at in position]
+    return low, [at - before for at, before in zip(position, low)]

@@ -1,0 +1,74 @@
+"""An image between its elements, where each place has a cell of its own: the gathers of deformable convolutions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Array = jax.Array
+
+# Cells that touch no element have corners at -2 and -1 or beyond the end, where the border of zeros is.
+FIRST = -2
+
+
+def sample(x: Array, cell: Sequence[Array], weights: Sequence[Array]) -> Array:
+    """The weighted sum of the corners of cells.
+
+    `x: (n, *spatial, parts, c)`; `cell`: for each spatial axis the lower corner, `FIRST` to its size; `weights`: one for each
+    corner, the last axis fastest; both `(taps, parts, n, places)`. The result is `(n, places, parts, taps, c)`.
+    """
+    return lax.platform_dependent(x, tuple(cell), tuple(weights), tpu=by_cell, default=by_corner)
+
+
+def by_corner(x: Array, cell: Sequence[Array], weights: Sequence[Array]) -> Array:
+    """A gather for each corner, which fuses with the sum: nothing but the sum is stored."""
+    table, steps = _bordered(x, after=2)
+    at = _flat(cell, steps, table.shape).transpose(1, 2, 3, 0)
+    rows = table.reshape(-1, table.shape[-1])
+    moves = [sum(s for s, upper in zip(steps, corner) if upper) for corner in _corners(cell)]
+    seen = [rows.at[(at + move).ravel()].get(mode="promise_in_bounds") for move in moves]
+    return _mixed(seen, [w.transpose(1, 2, 3, 0) for w in weights]).transpose(1, 2, 0, 3, 4)
+
+
+def by_cell(x: Array, cell: Sequence[Array], weights: Sequence[Array]) -> Array:
+    """One gather of cells, their corners side by side in the channels, taps outermost: a TPU pays by the row, and lays the two
+    last axes out in tiles of 8 x 128."""
+    table, _ = _bordered(x, after=3)
+    sizes, channels = [n - 1 for n in table.shape[2:-1]], x.shape[-1]
+    views = [table[:, :, *map(slice, corner, (n + k for n, k in zip(sizes, corner)))] for corner in _corners(cell)]
+    cells = jnp.concatenate(views, -1)
+    at = _flat(cell, [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))], cells.shape)
+    rows = cells.reshape(-1, cells.shape[-1]).at[at.ravel()].get(mode="promise_in_bounds")
+    return _mixed(jnp.split(rows, len(weights), -1), weights).transpose(2, 3, 1, 0, 4)
+
+
+def _corners(cell: Sequence[Array]) -> list[tuple[int, ...]]:
+    return list(itertools.product((0, 1), repeat=len(cell)))
+
+
+def _bordered(x: Array, after: int) -> tuple[Array, list[int]]:
+    """`(parts, n, *bordered, c)`, and how many rows it is to the next place along each axis."""
+    x = jnp.moveaxis(x, -2, 0)
+    x = jnp.pad(x, [(0, 0), (0, 0), *[(-FIRST, after)] * (x.ndim - 3), (0, 0)])
+    return x, [math.prod(x.shape[axis:-1]) for axis in range(3, x.ndim)]
+
+
+def _flat(cell: Sequence[Array], steps: Sequence[int], shape: Sequence[int]) -> Array:
+    """The row of each cell in a table of `shape`, `(parts, n, *places, c)`."""
+    images = jnp.arange(shape[0] * shape[1], dtype=jnp.int32).reshape(shape[0], shape[1], 1) * math.prod(shape[2:-1])
+    return sum(((at - FIRST) * step for at, step in zip(cell, steps)), images)
+
+
+def _mixed(seen: Sequence[Array], weights: Sequence[Array]) -> Array:
+    """The sum of `(rows, c)` by the weights of those rows, in the weights' shape."""
+    total = 0
+    for values, weight in zip(seen, weights):
+        by_row = weight.reshape(-1, 1)
+        # what is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight
+        total = total + by_row * jnp.where((by_row == 0) & ~jnp.isfinite(values), 0, values)
+    return total.reshape(*weights[0].shape, -1)
