@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
-import operator
 from typing import Any
 
 import jax
@@ -157,18 +154,16 @@ def deform_conv(
     n, spots = math.prod(batch), math.prod(out)
     low, within = _positions(x, window, offset.reshape(n, spots, parts, taps, rank))
     cell = [jnp.where(at > FIRST, jnp.minimum(at, size), FIRST).astype(jnp.int32) for at, size in zip(low, spatial_of(x, rank))]
-    sides = [(1 - part, part) for part in within]
-    weights = [functools.reduce(operator.mul, corner) for corner in itertools.product(*sides)]
-    seen = sample(x.reshape(n, *spatial_of(x, rank), parts, channels // parts), cell, weights)
+    seen = sample(x.reshape(n, *spatial_of(x, rank), parts, channels // parts), cell, within)
     if mask is not None:
         mask = as_array("mask", mask)
         if mask.shape != (*places, parts * taps):
             raise wrong("mask", f"have shape {(*places, parts * taps)}", mask.shape, f"offset of shape {offset.shape}")
-        seen = seen * mask.reshape(n, math.prod(out), parts, taps, 1).astype(seen.dtype)
+        seen = seen * mask.reshape(n, spots, parts, taps, 1).astype(seen.dtype)
     seen = seen.astype(x.dtype).swapaxes(2, 3).reshape(n * spots, taps, groups, channels // groups)
     kernel = kernel.reshape(taps, channels // groups, groups, features // groups)
     if groups == 1:  # one axis to sum over needs no transposed copy
-        seen, kernel = seen.reshape(n * spots, 1, 1, -1), kernel.reshape(1, -1, 1, features)
+        seen, kernel = seen.reshape(n * spots, 1, 1, taps * channels), kernel.reshape(1, taps * channels, 1, features)
     y = _sum_of_products("ptgi,tigo->pgo", seen, kernel, precision)
     return with_bias(y.reshape(*places, features), bias, features)
 

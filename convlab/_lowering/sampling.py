@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -16,39 +18,45 @@ Array = jax.Array
 FIRST = -2
 
 
-def sample(x: Array, cell: Sequence[Array], weights: Sequence[Array]) -> Array:
-    """The weighted sum of the corners of cells.
+def sample(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
+    """Linear interpolation in cells.
 
-    `x: (n, *spatial, parts, c)`; `cell`: for each spatial axis the lower corner, `FIRST` to its size; `weights`: one for each
-    corner, the last axis fastest; both `(taps, parts, n, places)`. The result is `(n, places, parts, taps, c)`.
+    `x: (n, *spatial, parts, c)`; for each spatial axis `cell`, the lower corner, `FIRST` to the axis's size, and `within`, how far
+    from it to the upper one; both `(taps, parts, n, places)`. The result is `(n, places, parts, taps, c)`.
     """
-    return lax.platform_dependent(x, tuple(cell), tuple(weights), tpu=by_cell, default=by_corner)
+    return lax.platform_dependent(x, tuple(cell), tuple(within), tpu=by_cell, default=by_corner)
 
 
-def by_corner(x: Array, cell: Sequence[Array], weights: Sequence[Array]) -> Array:
+def by_corner(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
     """A gather for each corner, which fuses with the sum: nothing but the sum is stored."""
     table, steps = _bordered(x, after=2)
     at = _flat(cell, steps, table.shape).transpose(1, 2, 3, 0)
     rows = table.reshape(-1, table.shape[-1])
     moves = [sum(s for s, upper in zip(steps, corner) if upper) for corner in _corners(cell)]
     seen = [rows.at[(at + move).ravel()].get(mode="promise_in_bounds") for move in moves]
-    return _mixed(seen, [w.transpose(1, 2, 3, 0) for w in weights]).transpose(1, 2, 0, 3, 4)
+    weights = [w.transpose(1, 2, 3, 0).reshape(-1, 1) for w in _weights(within)]
+    return _mixed(seen, weights).reshape(*at.shape, x.shape[-1]).transpose(1, 2, 0, 3, 4)
 
 
-def by_cell(x: Array, cell: Sequence[Array], weights: Sequence[Array]) -> Array:
+def by_cell(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
     """One gather of cells, their corners side by side in the channels, taps outermost: a TPU pays by the row, and lays the two
     last axes out in tiles of 8 x 128."""
     table, _ = _bordered(x, after=3)
-    sizes, channels = [n - 1 for n in table.shape[2:-1]], x.shape[-1]
+    sizes = [n - 1 for n in table.shape[2:-1]]
     views = [table[:, :, *map(slice, corner, (n + k for n, k in zip(sizes, corner)))] for corner in _corners(cell)]
     cells = jnp.concatenate(views, -1)
     at = _flat(cell, [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))], cells.shape)
-    rows = cells.reshape(-1, cells.shape[-1]).at[at.ravel()].get(mode="promise_in_bounds")
+    rows = cells.reshape(-1, cells.shape[-1]).at[at].get(mode="promise_in_bounds")
+    weights = [w[..., None] for w in _weights(within)]
     return _mixed(jnp.split(rows, len(weights), -1), weights).transpose(2, 3, 1, 0, 4)
 
 
 def _corners(cell: Sequence[Array]) -> list[tuple[int, ...]]:
     return list(itertools.product((0, 1), repeat=len(cell)))
+
+
+def _weights(within: Sequence[Array]) -> list[Array]:
+    return [functools.reduce(operator.mul, corner) for corner in itertools.product(*((1 - part, part) for part in within))]
 
 
 def _bordered(x: Array, after: int) -> tuple[Array, list[int]]:
@@ -65,10 +73,5 @@ def _flat(cell: Sequence[Array], steps: Sequence[int], shape: Sequence[int]) -> 
 
 
 def _mixed(seen: Sequence[Array], weights: Sequence[Array]) -> Array:
-    """The sum of `(rows, c)` by the weights of those rows, in the weights' shape."""
-    total = 0
-    for values, weight in zip(seen, weights):
-        by_row = weight.reshape(-1, 1)
-        # what is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight
-        total = total + by_row * jnp.where((by_row == 0) & ~jnp.isfinite(values), 0, values)
-    return total.reshape(*weights[0].shape, -1)
+    """What is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight."""
+    return sum(w * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values) for values, w in zip(seen, weights))

@@ -1,0 +1,46 @@
+"""Images between their elements: the gathers of the platforms agree, and neither mixes in what it does not see."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from quick import quick
+
+import convlab
+from convlab._lowering import sampling
+
+
+@pytest.mark.parametrize("spatial", [(5,), (4, 5), (3, 2, 4)], ids=str)
+def test_the_formulations_agree_in_values_and_derivatives(spatial):
+    rng, rank = np.random.default_rng(0), len(spatial)
+    x = jnp.asarray(rng.standard_normal((2, *spatial, 2, 3)), jnp.float32)
+    shape = (4, 2, 2, 50)  # (taps, parts, n, places)
+    cell = [jnp.asarray(rng.integers(sampling.FIRST, n, shape, endpoint=True), jnp.int32) for n in spatial]
+    within = [jnp.asarray(rng.uniform(0, 1, shape), jnp.float32) for _ in range(rank)]
+    moved = [jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for _ in range(rank)]
+
+    def everything(x, within):
+        results = []
+        for formulation in (sampling.by_corner, sampling.by_cell):
+            f = lambda x, within: formulation(x, cell, within)
+            gradient = jax.grad(lambda *a: (f(*a) ** 2).sum(), (0, 1))
+            results.append((f(x, within), jax.jvp(gradient, (x, within), (x, moved))))
+        return results
+
+    one, other = quick(everything)(x, within)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), one, other)
+
+
+@pytest.mark.parametrize("formulation", [sampling.by_corner, sampling.by_cell])
+def test_an_infinity_that_is_not_seen_is_not_felt(formulation, monkeypatch):
+    """On an element the neighbours weigh nothing; the derivative there is that to the right, to 0 where that is not finite."""
+    monkeypatch.setattr(sampling.lax, "platform_dependent", lambda *args, **_: formulation(*args))
+    kernel = jnp.ones((1, 1, 1))
+
+    def f(offset):
+        return convlab.deform_conv(jnp.array([1.0, 3.0, jnp.inf, 5.0]).reshape(1, 4, 1), offset.reshape(1, 4, 1), kernel)[0, :, 0]
+
+    for offset, expected in [([0, 0, 0, 0], [1, 3, np.inf, 5]), ([9, -9, 1, 0.5], [0, 0, 5, 2.5]), ([np.nan, 0, 1, 0], [np.nan, 3, 5, 5])]:
+        np.testing.assert_array_equal(f(jnp.array(offset, jnp.float32)), np.array(expected, np.float32))
+    slope = jax.jacobian(f)(jnp.zeros(4)).diagonal()
+    np.testing.assert_array_equal(slope[jnp.array([0, 1, 3])], [2, -3, -5])
