@@ -160,11 +160,14 @@ def deform_conv(
         if mask.shape != (*places, parts * taps):
             raise wrong("mask", f"have shape {(*places, parts * taps)}", mask.shape, f"offset of shape {offset.shape}")
         seen = seen * mask.reshape(n, spots, parts, taps, 1).astype(seen.dtype)
-    seen = seen.astype(x.dtype).swapaxes(2, 3).reshape(n * spots, taps, groups, channels // groups)
-    kernel = kernel.reshape(taps, channels // groups, groups, features // groups)
-    if groups == 1:  # one axis to sum over needs no transposed copy
-        seen, kernel = seen.reshape(n * spots, 1, 1, taps * channels), kernel.reshape(1, taps * channels, 1, features)
-    y = _sum_of_products("ptgi,tigo->pgo", seen, kernel, precision)
+    seen = seen.astype(x.dtype).swapaxes(2, 3)
+    if groups == 1:  # without an axis of groups in the way no copy is transposed
+        seen, kernel = seen.reshape(n * spots, taps * channels), kernel.reshape(taps * channels, features)
+        y = _sum_of_products("pi,io->po", seen, kernel, precision)
+    else:
+        seen = seen.reshape(n * spots, taps, groups, channels // groups)
+        kernel = kernel.reshape(taps, channels // groups, groups, features // groups)
+        y = _sum_of_products("ptgi,tigo->pgo", seen, kernel, precision)
     return with_bias(y.reshape(*places, features), bias, features)
 
 

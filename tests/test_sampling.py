@@ -35,12 +35,17 @@ def test_the_formulations_agree_in_values_and_derivatives(spatial):
 def test_an_infinity_that_is_not_seen_is_not_felt(formulation, monkeypatch):
     """On an element the neighbours weigh nothing; the derivative there is that to the right, to 0 where that is not finite."""
     monkeypatch.setattr(sampling.lax, "platform_dependent", lambda *args, **_: formulation(*args))
-    kernel = jnp.ones((1, 1, 1))
+    x, kernel = jnp.array([1.0, 3.0, jnp.inf, 5.0]).reshape(4, 1), jnp.ones((1, 1, 1))
 
     def f(offset):
-        return convlab.deform_conv(jnp.array([1.0, 3.0, jnp.inf, 5.0]).reshape(1, 4, 1), offset.reshape(1, 4, 1), kernel)[0, :, 0]
+        return convlab.deform_conv(x, offset[:, None], kernel)[:, 0]
 
-    for offset, expected in [([0, 0, 0, 0], [1, 3, np.inf, 5]), ([9, -9, 1, 0.5], [0, 0, 5, 2.5]), ([np.nan, 0, 1, 0], [np.nan, 3, 5, 5])]:
+    nan, inf = np.nan, np.inf
+    for offset, expected in [
+        ([0, 0, 0, 0], [1, 3, inf, 5]),
+        ([9, -9, 1, 0.5], [0, 0, 5, 2.5]),
+        ([nan, 0, 1, 0], [nan, 3, 5, 5]),
+    ]:
         np.testing.assert_array_equal(f(jnp.array(offset, jnp.float32)), np.array(expected, np.float32))
     slope = jax.jacobian(f)(jnp.zeros(4)).diagonal()
     np.testing.assert_array_equal(slope[jnp.array([0, 1, 3])], [2, -3, -5])

@@ -74,4 +74,5 @@ def _flat(cell: Sequence[Array], steps: Sequence[int], shape: Sequence[int]) -> 
 
 def _mixed(seen: Sequence[Array], weights: Sequence[Array]) -> Array:
     """What is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight."""
-    return sum(w * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values) for values, w in zip(seen, weights))
+    parts = [w * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values) for values, w in zip(seen, weights)]
+    return functools.reduce(operator.add, parts)
