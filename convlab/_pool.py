@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +84,16 @@ def averaged(x: Array) -> Any:
 # --- maxima and minima --------------------------------------------------------------------------------------------
 
 
+@overload
+def max_pool(
+    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
+    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
+) -> Array: ...  # fmt: skip
+@overload
+def max_pool(
+    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
+    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[True],
+) -> tuple[Array, Array]: ...  # fmt: skip
 def max_pool(
     x: Array,
     window_shape: Any,
@@ -124,6 +134,16 @@ def max_pool(
     return _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, "max")
 
 
+@overload
+def min_pool(
+    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
+    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
+) -> Array: ...  # fmt: skip
+@overload
+def min_pool(
+    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
+    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[True],
+) -> tuple[Array, Array]: ...  # fmt: skip
 def min_pool(
     x: Array,
     window_shape: Any,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,10 @@ def adaptive_avg_pool(x: Array, output_shape: Any) -> Array:
     return (total / jnp.asarray(count[..., None], total.dtype)).astype(averaged(x))
 
 
+@overload
+def adaptive_max_pool(x: Array, output_shape: Any, *, return_indices: Literal[False] = ...) -> Array: ...
+@overload
+def adaptive_max_pool(x: Array, output_shape: Any, *, return_indices: Literal[True]) -> tuple[Array, Array]: ...
 def adaptive_max_pool(x: Array, output_shape: Any, *, return_indices: bool = False) -> Array | tuple[Array, Array]:
     """The largest value of windows that cut the image into `output_shape` nearly equal parts.
 
@@ -260,6 +264,16 @@ def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce:
 # --- fractional ---------------------------------------------------------------------------------------------------
 
 
+@overload
+def fractional_max_pool(
+    x: Array, window_shape: Any, *, output_shape: Any = ..., output_ratio: Any = ..., key: Any = ...,
+    samples: Array | None = ..., return_indices: Literal[False] = ...,
+) -> Array: ...  # fmt: skip
+@overload
+def fractional_max_pool(
+    x: Array, window_shape: Any, *, output_shape: Any = ..., output_ratio: Any = ..., key: Any = ...,
+    samples: Array | None = ..., return_indices: Literal[True],
+) -> tuple[Array, Array]: ...  # fmt: skip
 def fractional_max_pool(
     x: Array,
     window_shape: Any,

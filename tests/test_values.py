@@ -87,3 +87,18 @@ def test_stochastic_pool_draws_elements_in_proportion(window_shape):
     expected = (elements**2).sum(1) / elements.sum(1)
     spread = ((elements**3).sum(1) / elements.sum(1) - expected**2).sum() ** 0.5
     assert abs((drawn - expected).sum()) < 4 * spread
+
+
+@pytest.mark.parametrize("function", [convlab.conv, convlab.conv_transpose])
+def test_a_bias_does_not_change_the_dtype(function):
+    x, kernel, bias = (
+        jax.ShapeDtypeStruct(*of) for of in (((1, 5, 2), "bfloat16"), ((3, 2, 4), "bfloat16"), ((4,), "float32"))
+    )
+    assert jax.eval_shape(function, x, kernel, bias).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("length, places", [(4, 1), (5, 2), (8, 2), (9, 3)])
+def test_a_window_that_hangs_over_begins_before_the_end(length, places):
+    """As PyTorch: of windows of 2 with strides of 4, one that would begin behind the image is no window."""
+    assert convlab.Window(2, 4, ceil_mode=True).out((length,)) == (places,)
+    assert jax.eval_shape(lambda x: convlab.max_pool(x, 2, 4, ceil_mode=True), np.ones((1, length, 1))).shape == (1, places, 1)
