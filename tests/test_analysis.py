@@ -171,6 +171,16 @@ def test_a_known_index_is_followed():
     assert found["conv"].field.intervals == (((5, 6), (6, 8)),)
 
 
+def test_zeros_between_neighbours_keep_a_field_small():
+    """Of 1 0 2 0 3 ... a window of 3 sees two numbers or one."""
+
+    def network(x):
+        return convlab.conv(jax.lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 1), (0, 0, 0))), kernel(3), padding="VALID")
+
+    found = analyze(network, jnp.ones((1, 5, 1)))["conv"].field
+    assert [found.at((i,), (5,)) for i in range(3)] == [(slice(0, 2),), (slice(1, 2),), (slice(1, 3),)]
+
+
 # --- multiply-adds ------------------------------------------------------------------------------------------------
 
 CONVOLUTIONS = [
