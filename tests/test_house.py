@@ -4,6 +4,7 @@ import ast
 import doctest
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -94,6 +95,12 @@ def test_exports_are_complete_and_sorted():
     assert public >= DESIGNED
     assert list(convlab.__all__) == sorted(convlab.__all__)
     assert set(convlab.__all__) == public
+
+
+def test_the_version_is_that_of_the_package():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", convlab.__version__)
+    text = (PACKAGE.parent / "pyproject.toml").read_text()
+    assert 'path = "convlab/__init__.py"' in text and "\nversion =" not in text
 
 
 def public_functions():
