@@ -13,7 +13,7 @@ import numpy as np
 from ._conv import as_window, read_border
 from ._patches import as_array, check_mode, check_number, patches, source
 from ._pool import accumulator, read, settled
-from ._window import Window, dilate, integer, is_int, is_sequence, spread, wrong
+from ._window import Window, dilate, integer, is_int, is_sequence, listed, spread, traced, wrong
 
 Array = jax.Array
 
@@ -159,8 +159,9 @@ def conv_matrix(
 def _read_shape(input_shape: Any, kernel: Array, channels: int) -> tuple[int, ...]:
     rule = f"be {kernel.ndim - 1} ints >= 1, (*spatial, {channels})"
     fact = f"a kernel of shape {kernel.shape}"
+    input_shape = listed(input_shape)
     if not is_sequence(input_shape) or not all(map(is_int, input_shape)):
-        raise wrong("input_shape", rule, input_shape, fact, kind=TypeError)
+        raise wrong("input_shape", rule, input_shape, fact, traced(input_shape), TypeError)
     if len(input_shape) != kernel.ndim - 1 or min(input_shape) < 1 or input_shape[-1] != channels:
         raise wrong("input_shape", rule, input_shape, fact)
     return tuple(map(int, input_shape))

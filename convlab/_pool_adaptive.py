@@ -14,7 +14,7 @@ from jax import lax
 
 from ._patches import as_array, check_image, image_rank
 from ._pool import accumulator, averaged, check_ordered, max_pool, read, spatial_of
-from ._window import Window, axes, is_int, is_sequence, spread, wrong
+from ._window import Window, axes, is_int, is_sequence, listed, spread, traced, wrong
 
 Array = jax.Array
 
@@ -95,10 +95,10 @@ def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
     """The image and the sizes of the result."""
     x = as_array("x", x)
     rank = len(output_shape) if is_sequence(output_shape) else image_rank(x, "output_shape")
-    sizes = (output_shape,) * rank if is_int(output_shape) else output_shape
+    sizes = listed((output_shape,) * rank if is_int(output_shape) else output_shape)
     rule = "be an int >= 1, or one int >= 1 or None per axis"
     if not is_sequence(sizes) or not all(m is None or is_int(m) for m in sizes):
-        raise wrong("output_shape", rule, output_shape, axes(rank), kind=TypeError)
+        raise wrong("output_shape", rule, output_shape, axes(rank), traced(output_shape), TypeError)
     if any(m is not None and m < 1 for m in sizes):
         raise wrong("output_shape", rule, output_shape, axes(rank))
     check_image(x, rank)
@@ -250,8 +250,9 @@ def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce:
     Source: He et al., "Spatial pyramid pooling in deep convolutional networks for visual recognition", arXiv 1406.4729.
     """
     x = as_array("x", x)
+    levels = listed(levels)
     if not is_sequence(levels) or not all(map(is_int, levels)):
-        raise wrong("levels", "be a sequence of ints >= 1", levels, kind=TypeError)
+        raise wrong("levels", "be a sequence of ints >= 1", levels, hint=traced(levels), kind=TypeError)
     if len(levels) == 0 or min(levels) < 1:
         raise wrong("levels", "be a sequence of at least one int >= 1", levels)
     pools: dict[str, Any] = {"max": adaptive_max_pool, "avg": adaptive_avg_pool}
