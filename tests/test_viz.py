@@ -65,6 +65,12 @@ def test_padding_modes_are_told_apart():
     assert shown("reflect").count("x2") == 2  # the place itself, and the padding that repeats it
 
 
+@pytest.mark.parametrize("name", ["REFLECT", "circular"])
+def test_a_padding_that_names_its_border_shows_it(name):
+    named = viz.slide(X, jnp.ones((5, 1, 1)), padding=name)
+    assert texts(named.at(0)) == texts(viz.slide(X, jnp.ones((5, 1, 1)), padding=2, padding_mode=name.lower()).at(0))
+
+
 def test_groups_and_channels_of_an_image():
     image = jnp.arange(32.0).reshape(4, 4, 2)
     kernel = jnp.arange(16.0).reshape(2, 2, 1, 4)
