@@ -4,7 +4,8 @@ import functools as _functools
 import warnings as _warnings
 
 from . import calls as _calls
-from .windows import window_argmax as window_argmax
+from .tpu import window_argmax as window_argmax
+from .windows import stored as stored
 
 try:
     from .everywhere import accelerate as accelerate

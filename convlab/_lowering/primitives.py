@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad, mlir
 
-from . import engine, lanes, rules, table, windows
+from . import engine, lanes, rules, table, tpu, windows
 from .axis import axes
 from .twins import Primitive, abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay, zero_like
 
@@ -100,23 +100,6 @@ mlir.register_lowering(window_sum_p, mlir.lower_fun(windows.window_sum, multiple
 # --- maxima -------------------------------------------------------------------------------------------------------
 
 
-def _as_lax_has_it(x, v, *, body, of_lax, reducer, **params):
-    """`body`, but by lax's own operation where a TPU has an instruction for it, which needs two axes outside the window."""
-    outside = sum(size == stride == 1 for size, stride in zip(params["window_dimensions"], params["window_strides"]))
-    undilated = max(*params["base_dilation"], *params["window_dilation"]) == 1
-    if outside >= 2 and undilated and min(map(min, params["padding"])) >= 0 and x.dtype == v.dtype:
-        return of_lax(x, v, select_prim=lax.ge_p if reducer == "max" else lax.le_p, **params)
-    return body(x, v, reducer=reducer, **params)
-
-
-def _lax_tangent(x, dx, **params):
-    return lax.select_and_gather_add_p.bind(dx, x, **params)
-
-
-def _lax_cotangent(x, dy, *, base_dilation, window_dilation, **params):
-    return lax.select_and_scatter_add_p.bind(dy, x, **params)
-
-
 def _max_primitive(original: Primitive, reducer: windows.Reducer) -> Primitive:
     """The windows' winners, with the derivatives that lax lacks for dilated windows and negative pads."""
     twin = make_twin(original, f"convlab_window_{reducer}")
@@ -142,12 +125,9 @@ def _max_primitive(original: Primitive, reducer: windows.Reducer) -> Primitive:
         mlir.register_lowering(primitive, lowered)
         lowered = mlir.lower_fun(functools.partial(lanes.pooled(body), reducer=reducer), multiple_results=False)
         mlir.register_lowering(primitive, lowered, platform="cpu")
-    for primitive, body, of_lax in (
-        (tangent, windows.max_tangent, _lax_tangent),
-        (cotangent, windows.max_cotangent, _lax_cotangent),
-    ):
-        lowered = functools.partial(_as_lax_has_it, body=body, of_lax=of_lax, reducer=reducer)
-        mlir.register_lowering(primitive, mlir.lower_fun(lowered, multiple_results=False), platform="tpu")
+    for primitive, body in ((tangent, tpu.tangent), (cotangent, tpu.cotangent)):
+        lowered = mlir.lower_fun(functools.partial(body, reducer=reducer), multiple_results=False)
+        mlir.register_lowering(primitive, lowered, platform="tpu")
     body = functools.partial(lanes.pooled(windows.window_max), reducer=reducer)
     mlir.register_lowering(twin, mlir.lower_fun(body, multiple_results=False), platform="cpu")
     return twin

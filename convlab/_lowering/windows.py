@@ -180,7 +180,7 @@ def window_sum(x, *, window_dimensions, window_strides, padding, base_dilation, 
     return y.astype(x.dtype)
 
 
-def _lowest(dtype, reducer: Reducer):
+def lowest(dtype, reducer: Reducer):
     """What never wins: the padding of a max (min: of a min)."""
     if dtype == jnp.bool_:
         return reducer == "min"
@@ -192,7 +192,7 @@ def _lowest(dtype, reducer: Reducer):
 @_without_ones
 def window_max(x, *, reducer: Reducer, window_dimensions, window_strides, padding, base_dilation, window_dilation):
     for axis in axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
-        x = _fold(x, axis, lax.max if reducer == "max" else lax.min, _lowest(x.dtype, reducer))
+        x = _fold(x, axis, lax.max if reducer == "max" else lax.min, lowest(x.dtype, reducer))
     return x
 
 
@@ -229,7 +229,7 @@ def _winners(x, stage: Stage, reducer: Reducer):
             best, winner = jnp.where(take, values, best), jnp.where(take, small(tap), winner)
         return best, winner
 
-    best, winner = _over_windows(x, stage, _lowest(x.dtype, reducer), body)
+    best, winner = _over_windows(x, stage, lowest(x.dtype, reducer), body)
     return stored(best), stored(winner)
 
 

@@ -1,0 +1,158 @@
+"""Maxima of windows on a TPU. It has one instruction for the gradient of a maximum over undilated windows; others are brought to that form.
+
+Places that no window sees are cut away, and of a dilated axis every d-th place becomes an axis of its own, outside of the window:
+what is left is `select_and_scatter_add` with pads of its own, which unlike a padded copy never win a tie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from . import windows
+from .windows import Reducer, lowest, max_cotangent, max_tangent
+
+_MOST_TAPS = 64  # that are compared one by one; of more, axis after axis is quicker
+
+_SELECT = {"max": lax.ge_p, "min": lax.le_p}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """One axis: which places are kept, every `step`-th from `first` on, and how they and the outputs are laid out in `phases`."""
+
+    size: int
+    first: int
+    step: int
+    kept: int
+    window: int
+    stride: int
+    low: int
+    high: int
+    phases: int
+    front: int
+    apart: int
+    out: int
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.kept // self.phases)
+
+    @property
+    def out_blocks(self) -> int:
+        return self.blocks + self.low + self.high - self.window + 1 if self.phases > 1 else self.out
+
+
+def _span(size: int, window: int, stride: int, pads: tuple[int, int], dilation: int) -> _Span:
+    low, high = pads
+    out = (size + low + high - (window - 1) * dilation - 1) // stride + 1
+    step = math.gcd(stride, dilation) if window > 1 else 1
+    stride, dilation = stride // step, dilation // step if window > 1 else 1
+    first = max(-low, 0) if low < 0 else -low % step
+    first += (-low - first) % step
+    low = (low + first) // step
+    last = first + step * ((out - 1) * stride + (window - 1) * dilation - low)  # that a window sees
+    kept = (min(last, size - 1) - first) // step + 1
+    if dilation == 1:
+        high = (out - 1) * stride + window - low - kept
+        return _Span(size, first, step, kept, window, stride, low, high, 1, 0, 1, out)
+    before, blocks = -(-low // dilation), -(-kept // dilation)
+    front = before * dilation - low
+    out_blocks = max(-(-(front + (out - 1) * stride + 1) // dilation), blocks + before - window + 1)
+    high = out_blocks - blocks - before + window - 1
+    return _Span(size, first, step, kept, window, 1, before, high, dilation, front, stride, out)
+
+
+def _in_phases(x: jax.Array, spans: list[_Span], counts: list[int]) -> jax.Array:
+    return x.reshape([n for span, count in zip(spans, counts) for n in ((count, span.phases) if span.phases > 1 else (count,))])
+
+
+def _of_places(x: jax.Array, spans: list[_Span], fill) -> jax.Array:
+    for axis, span in enumerate(spans):
+        x = lax.slice_in_dim(x, span.first, span.first + (span.kept - 1) * span.step + 1, span.step, axis)
+    x = lax.pad(x, jnp.asarray(fill, x.dtype), [(0, span.blocks * span.phases - span.kept, 0) for span in spans])
+    return _in_phases(x, spans, [span.blocks for span in spans])
+
+
+def _to_places(x: jax.Array, spans: list[_Span]) -> jax.Array:
+    x = x.reshape([span.blocks * span.phases for span in spans])
+    x = lax.slice(x, (0,) * x.ndim, [span.kept for span in spans])
+    config = [(s.first, s.size - s.first - (s.kept - 1) * s.step - 1, s.step - 1) for s in spans]
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _of_outputs(y: jax.Array, spans: list[_Span]) -> jax.Array:
+    config = [(s.front, s.out_blocks * s.phases - s.front - (s.out - 1) * s.apart - 1, s.apart - 1) for s in spans]
+    y = lax.pad(y, jnp.zeros((), y.dtype), config)
+    return _in_phases(y, spans, [span.out_blocks for span in spans])
+
+
+def _spans(x, v, *, window_dimensions, window_strides, padding, base_dilation, window_dilation) -> list[_Span] | None:
+    """None where the instruction cannot serve: it needs two axes outside of the window, which are XLA's choice to lay out."""
+    outside = sum(size == stride == 1 for size, stride in zip(window_dimensions, window_strides))
+    if outside < 2 or max(base_dilation) > 1 or x.dtype != v.dtype or 0 in (*x.shape, *v.shape):
+        return None
+    spans = [_span(*axis) for axis in zip(x.shape, window_dimensions, window_strides, padding, window_dilation)]
+    return spans if all(span.kept > 0 for span in spans) else None
+
+
+def _params(spans: list[_Span], reducer: Reducer) -> dict:
+    outside = (1, 1, (0, 0))
+    axes = [
+        fact
+        for span in spans
+        for fact in ([(span.window, span.stride, (span.low, span.high))] + ([outside] if span.phases > 1 else []))
+    ]
+    sizes, strides, padding = zip(*axes)
+    return dict(window_dimensions=sizes, window_strides=strides, padding=padding, select_prim=_SELECT[reducer])
+
+
+def tangent(x, dx, *, reducer: Reducer, **window):
+    """`max_tangent`, by `select_and_gather_add` where the window has the form for it."""
+    spans = _spans(x, dx, **window)
+    if spans is None or max(window["window_dilation"]) > 1 or min(map(min, window["padding"])) < 0:
+        return max_tangent(x, dx, reducer=reducer, **window)
+    return lax.select_and_gather_add_p.bind(dx, x, select_prim=_SELECT[reducer], **window)
+
+
+def cotangent(x, dy, *, reducer: Reducer, **window):
+    """`max_cotangent`, by `select_and_scatter_add`."""
+    spans = _spans(x, dy, **window)
+    if spans is None:
+        return max_cotangent(x, dy, reducer=reducer, **window)
+    x, dy = _of_places(x, spans, lowest(x.dtype, reducer)), _of_outputs(dy, spans)
+    return _to_places(lax.select_and_scatter_add_p.bind(dy, x, **_params(spans, reducer)), spans)
+
+
+def window_argmax(x, **options):
+    """The number of the tap that wins each window, by the platform's formulation."""
+    ways = [functools.partial(body, **options) for body in (argmax, windows.window_argmax)]
+    return lax.platform_dependent(x, tpu=ways[0], default=ways[1])
+
+
+def argmax(x, *, reducer: Reducer, **window):
+    """`windows.window_argmax`: where lax's maximum stands, in one loop over the output that keeps nothing but the number of a tap."""
+    taps = list(np.ndindex(*window["window_dimensions"]))
+    if not jnp.issubdtype(x.dtype, jnp.floating) or max(window["base_dilation"]) > 1 or len(taps) > _MOST_TAPS:
+        return windows.window_argmax(x, reducer=reducer, **window)
+    best = (lax.reduce_window_max_p if reducer == "max" else lax.reduce_window_min_p).bind(x, **window)
+
+    def seen(fill):
+        padded = lax.pad(x, jnp.asarray(fill, x.dtype), [(*pair, 0) for pair in window["padding"]])
+        for tap in taps:
+            starts = [t * d for t, d in zip(tap, window["window_dilation"])]
+            ends = [at + (n - 1) * s + 1 for at, n, s in zip(starts, best.shape, window["window_strides"])]
+            yield lax.slice(padded, starts, ends, window["window_strides"])
+
+    first = last = jnp.zeros(best.shape, jnp.int32)
+    for number, values in reversed(list(enumerate(seen(jnp.nan)))):  # no padding equals anything
+        first = jnp.where(values == best, number, first)
+    for number, values in enumerate(seen(0)):
+        last = jnp.where(values != values, number, last)
+    return jnp.where(best != best, last, first)
