@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from . import _lowering
-from ._patches import pad_spatial, patches, views
+from ._patches import pad_spatial, views
 from ._pool import accumulator, averaged, check_ordered, counts, read, reduce, settled, spatial_of
 from ._window import Window, integer, read_modes, wrong
 
@@ -200,27 +200,58 @@ def top_k_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = 
     if integer("k", k) > count:
         raise wrong("k", f"be an int from 1 to {count}", k, f"window_shape {window.size}")
     laid, window = settled(x.astype(accumulator(x)), window)
-    taps = _taps(laid, window)
-    inside = _taps(jnp.ones((*spatial_of(laid, window.rank), 1), bool), window)
-    chosen = inside & (_rank(taps, inside) < k)
-    total = jnp.where(chosen, taps, 0).sum(-2)
-    return (total / inside.sum(-2, dtype=total.dtype).clip(1, k)).astype(averaged(x))
+    total = _sum_of_largest(laid, window, k)
+    return (total / jnp.asarray(np.minimum(counts(laid, window, include_pad=False), k), total.dtype)).astype(averaged(x))
 
 
-def _taps(x: Array, window: Window) -> Array:
-    """`(*batch, *out, taps, c)`."""
-    seen = patches(x, window)
-    return seen.reshape(*seen.shape[: seen.ndim - 1 - window.rank], math.prod(window.size), x.shape[-1])
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _sum_of_largest(x: Array, window: Window, k: int) -> Array:
+    return functools.reduce(operator.add, [_value(order, x.dtype) for order in _largest(_orders(x, window), k)])
 
 
-def _rank(taps: Array, inside: Array) -> Array:
-    """How many taps of the same window come before each in descending order."""
-    one, other = taps[..., :, None, :], taps[..., None, :, :]
-    order = np.arange(taps.shape[-2])
-    earlier = (order[:, None] > order)[..., None]
-    nan = one != one
-    before = (other > one) | (other != other) & ~nan | earlier & ((other == one) | nan & (other != other))
-    return (before & inside[..., None, :, :]).sum(-2)
+@_sum_of_largest.defjvp
+def _sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    orders = _orders(lax.stop_gradient(x), window)
+    least = _lowering.stored(_largest(orders, k)[-1])
+    left = k - functools.reduce(operator.add, [(order > least).astype(jnp.int32) for order in orders])
+    last = jnp.zeros(left.shape, jnp.int32)  # the number of the last tap that is chosen of those that equal the least
+    for number, order in enumerate(orders):
+        last = jnp.where((order == least) & (left > 0), number, last)
+        left -= (order == least).astype(jnp.int32)
+    last = _lowering.stored(last)
+    chosen = [(order > least) | (order == least) & (number <= last) for number, order in enumerate(orders)]
+    parts = [jnp.where(some, tap, 0) for some, tap in zip(chosen, views(dx, window))]
+    return _sum_of_largest(x, window, k), functools.reduce(operator.add, parts)
+
+
+def _orders(x: Array, window: Window) -> list[Array]:
+    """For each tap an integer that is ordered as the numbers are, NaN above all and padding, -2 ** 31 (or 63), below."""
+    bits = _folded(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
+    most = jnp.iinfo(bits.dtype)
+    return views(jnp.where(x != x, most.max, bits), window, most.min)
+
+
+def _folded(x: Array, dtype: Any) -> Array:
+    """Between a float's bits and an integer of the same order: those of negative numbers are counted backwards."""
+    bits = x if jnp.issubdtype(x.dtype, jnp.integer) else lax.bitcast_convert_type(x, dtype)
+    bits = jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
+    return bits if bits.dtype == dtype else lax.bitcast_convert_type(bits, dtype)
+
+
+def _value(order: Array, dtype: Any) -> Array:
+    return jnp.where(order == jnp.iinfo(order.dtype).min, 0, _folded(order, dtype))
+
+
+def _largest(orders: list[Array], k: int) -> list[Array]:
+    """The `k` largest of each window in descending order, by insertion."""
+    found: list[Array] = []
+    for order in orders:
+        for place, other in enumerate(found):
+            found[place], order = lax.max(other, order), lax.min(other, order)
+        if len(found) < k:
+            found.append(order)
+    return found
 
 
 def mixed_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, alpha: Any = 0.5) -> Array:
