@@ -86,6 +86,8 @@ def _runs(places: np.ndarray) -> Iterator[tuple[int, int, int]]:
         step = int(places[stop] - places[start]) if stop < len(places) else 1
         while abs(step) <= 1 and stop < len(places) and places[stop] - places[stop - 1] == step:
             stop += 1
+        if step in (0, -1) and stop < len(places) and places[stop] - places[stop - 1] == 1:
+            stop -= 1  # where it turns upwards: the axis itself is one piece
         yield int(places[start]), int(places[stop - 1]), stop - start
         start = stop
 
@@ -167,13 +169,15 @@ def views(x: Array, window: Window, fill: Any = 0) -> list[Array]:
     out = window.out(spatial)
     for axis, pair in enumerate(window.pads(spatial), first):
         x = pad_axis(x, axis, pair, "constant", fill)
-    seen = []
+    batch, ones, seen, phases = x.shape[:first], (1,) * first, [], {}
     for tap in itertools.product(*map(range, window.size)):
-        starts = [t * d for t, d in zip(tap, window.dilation)]
-        limits = [start + (o - 1) * s + 1 for start, o, s in zip(starts, out, window.strides)]
-        batch = x.shape[:first]
-        low, high = (*(0,) * first, *starts, 0), (*batch, *limits, x.shape[-1])
-        seen.append(lax.slice(x, low, high, (*(1,) * first, *window.strides, 1)))
+        places = [t * d for t, d in zip(tap, window.dilation)]
+        phase = tuple(place % s for place, s in zip(places, window.strides))
+        if phase not in phases:  # first every s-th place, then a run of them: so the adjoint adds runs, and spreads few sums
+            phases[phase] = lax.slice(x, (*(0,) * first, *phase, 0), x.shape, (*ones, *window.strides, 1))
+        starts = [place // s for place, s in zip(places, window.strides)]
+        limits = [start + o for start, o in zip(starts, out)]
+        seen.append(lax.slice(phases[phase], (*(0,) * first, *starts, 0), (*batch, *limits, x.shape[-1])))
     return seen
 
 
