@@ -10,6 +10,7 @@ from quick import quick
 from reference import pad_pairs
 
 import convlab
+from convlab import _unpool
 
 NAMES = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL", "CIRCULAR", "REFLECT")
 
@@ -179,6 +180,25 @@ def test_unpooling_puts_maxima_back(spatial, size):
     np.testing.assert_array_equal(again, y)
     assert ((back == x) | (back == 0)).all()
     assert (back != 0).sum() == y.size
+
+
+@pytest.mark.parametrize("size, stride, pad", [(3, 2, 1), (2, 2, 0), (3, 1, 0)])
+def test_unpooling_by_comparisons_is_unpooling(size, stride, pad):
+    """What a TPU does where every index is near its window, and that far ones are seen."""
+    spatial, x = (9, 8), numbers(2, 9, 8, 3).astype(np.float32)
+
+    def both(x, dx):
+        y, at = convlab.max_pool(x, (size,) * 2, (stride,) * 2, [(pad, pad)] * 2, return_indices=True)
+        near, adding = _unpool._are_near(at, spatial), [
+            jax.vjp(lambda y, add=add: add(y, at, spatial, True), y) for add in (_unpool._placed_near, _unpool._scattered)
+        ]  # fmt: skip
+        put = [put(y, at, spatial, False) for put in (_unpool._placed_near, _unpool._scattered)]
+        return near, _unpool._are_near(at[::-1, ::-1], spatial), [put, *zip(*((z, pull(dx)[0]) for z, pull in adding))]
+
+    near, turned, pairs = quick(both)(x, numbers(2, 9, 8, 3).astype(np.float32))
+    assert near and not turned
+    for ours, scattered in pairs:
+        np.testing.assert_allclose(ours, scattered, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("spatial, out", [((6,), (3,)), ((4, 6), (2, 2)), ((7, 5), (7, None))])
