@@ -1,5 +1,6 @@
 """What XLA's compiler for TPU makes of convlab, on a machine without a TPU: that it compiles, and what it is estimated to cost."""
 
+import dataclasses
 import importlib.util
 import math
 import pathlib
@@ -19,6 +20,7 @@ import cases  # noqa: E402
 import compiler  # noqa: E402
 import estimates  # noqa: E402
 import flax  # noqa: E402
+import operations  # noqa: E402
 import suite  # noqa: E402
 import test_modules  # noqa: E402
 from lenet import engine, model  # noqa: E402
@@ -168,6 +170,37 @@ def test_no_layer_is_estimated_above_flaxs(name, mode):
     assert ours.cycles <= estimates.WORSE * theirs.cycles
     assert ours.bytes <= 1.05 * theirs.bytes
     assert ours.temporary <= 1.05 * theirs.temporary + 2**16
+
+
+# What an operation may move, in bytes of its arguments and results as they are tiled.
+MOVED = {
+    ("max_pool with indices", "forward"): 7,
+    ("max_pool dilated", "gradients"): 2,
+    ("max_pool cropped", "gradients"): 6,
+    ("top_k_pool of 3", "forward"): 7,
+    ("top_k_pool of 3", "gradients"): 18,
+    ("pad reflect", "forward"): 5,
+}
+
+
+def estimate_of(name, image, mode):
+    (operation,) = (o for o in operations.OPERATIONS if o.name == name)
+    return operations.estimates(dataclasses.replace(operation, plain=None), image, mode, "float32")["convlab"]
+
+
+@pytest.mark.parametrize("image", operations.IMAGES)
+@pytest.mark.parametrize("name, mode", MOVED)
+def test_operations_of_our_own_are_tiled_well(name, mode, image):
+    found = estimate_of(name, image, mode)
+    assert found.bytes <= MOVED[name, mode] * found.operands
+    assert found.temporary <= found.operands / 4
+
+
+@pytest.mark.parametrize("mode", estimates.MODES)
+def test_what_comes_from_a_pool_is_unpooled_without_a_scatter(mode):
+    found = estimate_of("max_unpool", operations.IMAGES[0], mode)
+    assert found.entries == 0
+    assert found.temporary <= found.operands
 
 
 # --- many chips ---------------------------------------------------------------------------------------------------

@@ -53,7 +53,8 @@ def lower(function: Callable, *shapes: Any, on: jax.sharding.Mesh | None = None,
 class Estimate:
     """By the compiler's own account: operations, bytes moved to and from the chip's memory, bytes held between instructions, the cycles
     that each instruction of its schedule takes, added up (of a loop's body once), the bytes of arguments and results as they are tiled, and
-    what it has no estimate for: windows that are no part of a fusion, and how many entries are gathered or scattered."""
+    what it has no estimate for: windows that are no part of a fusion, and how many entries are gathered or scattered. Cycles, windows and
+    entries are those where the condition of every `lax.cond` holds; bytes are those of all branches."""
 
     flops: float
     bytes: float
@@ -73,7 +74,7 @@ def estimate(function: Callable, *shapes: Any) -> Estimate:
     text = re.sub(r"module @\S+", "module", lowered.as_text())
     if text not in _known:
         compiled = lowered.compile()
-        cost, memory, schedule = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
+        cost, memory, schedule = compiled.cost_analysis(), compiled.memory_analysis(), _usual(compiled.as_text())
         _known[text] = Estimate(
             cost.get("flops", 0.0),
             cost.get("bytes accessed", 0.0),
@@ -84,6 +85,22 @@ def estimate(function: Callable, *shapes: Any) -> Estimate:
             _entries(schedule),
         )
     return _known[text]
+
+
+def _usual(schedule: str) -> str:
+    """The computations that run where every condition holds, the entry last."""
+    parts = {part[0]: part[1] for part in re.findall(r"^(?:ENTRY )?%(\S+) \(.*?\{\n(.*?)^\}", schedule, re.S | re.M)}
+    if "conditional(" not in schedule:
+        return schedule
+    entry = re.search(r"^ENTRY %(\S+)", schedule, re.M)
+    reached, waiting = [], [entry[1]] if entry else []
+    while waiting:
+        name = waiting.pop()
+        reached.append(name)
+        body = re.sub(r"false_computation=%[^,\s]+|branch_computations=\{%[^,\s]+,", "", parts[name])
+        parts[name] = body
+        waiting += [n for n in re.findall(r"%([\w.<>-]+)", body) if n in parts and n not in reached and n not in waiting]
+    return "\n".join(f"%{name}\n{parts[name]}" for name in reached[1:]) + f"\nENTRY %{reached[0]}\n{parts[reached[0]]}"
 
 
 def _lone_windows(schedule: str) -> int:
