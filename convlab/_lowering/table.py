@@ -128,6 +128,10 @@ def _patches(p: Problem) -> bool:
     return p.groups == 1 and p.channels <= 4 and math.prod(p.window) > 1 and math.prod(p.spatial) >= 2**12 and gemm.tiles(p)
 
 
+def _small_patches(p: Problem) -> bool:
+    return _patches(p) and math.prod(p.window) <= 16
+
+
 def _narrow(p: Problem) -> bool:
     """Small groups, but for those of one channel in and out, which XLA has a loop of its own for."""
     many = max(p.channels, p.features) > p.groups > 1
@@ -189,7 +193,7 @@ TPU_FORWARD = (
 TPU_KERNEL_GRADIENT = (
     ("gemm", _IN_LANES, _from_one),
     ("gemm", _TO_FEW, _to_few),
-    ("gemm", _MATRIX, _patches),
+    ("gemm", _MATRIX, _small_patches),
     ("dense", _FILLED, _narrow),
     ("lax", "what XLA makes of it on tpu", lambda p: True),
 )
