@@ -416,6 +416,7 @@ def test_explain_names_the_formulations_of_a_tpu():
     assert taken((8, 224, 224, 3), 16, 16, 3, 192, strides=16)[0] == "gemm"
     assert taken((8, 56, 56, 128), 3, 3, 4, 128, feature_group_count=32) == ["dense"] * 3
     assert taken((8, 28, 28, 256), 3, 3, 8, 256, feature_group_count=32, strides=2) == ["dense"] * 3
+    assert taken((8, 28, 28, 168), 3, 3, 24, 168, feature_group_count=7) == ["lax"] * 3
     assert taken((8, 28, 28, 384), 1, 1, 48, 384, feature_group_count=8) == ["lax"] * 3
     assert taken((8, 56, 56, 32), 3, 3, 1, 64, feature_group_count=32) == ["lax", "dense", "dense"]
     assert taken((8, 56, 56, 32), 3, 3, 1, 32, feature_group_count=32) == ["lax"] * 3

@@ -33,11 +33,16 @@ def refusal_forward(p: Problem) -> str | None:
 refusal_kernel_gradient = refusal_forward
 
 
+def whole(p: Problem) -> bool:
+    """Whether one kernel holds all groups because they are few or small."""
+    return p.groups <= FEW or min(p.channels, p.features) <= WHOLE
+
+
 def together(p: Problem) -> int:
     """How many groups one kernel holds."""
-    narrow = min(p.channels, p.features) // p.groups
-    if p.groups <= FEW or p.groups * narrow <= WHOLE:
+    if whole(p):
         return p.groups
+    narrow = min(p.channels, p.features) // p.groups
     return next(m for m in range(FEW, p.groups + 1) if p.groups % m == 0 and (m * narrow >= WIDTH or m == p.groups))
 
 

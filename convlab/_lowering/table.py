@@ -135,7 +135,7 @@ def _small_patches(p: Problem) -> bool:
 def _narrow(p: Problem) -> bool:
     """Small groups, but for those of one channel in and out, which XLA has a loop of its own for."""
     many = max(p.channels, p.features) > p.groups > 1
-    return many and min(p.channels, p.features) // p.groups <= (80 if dense.together(p) == p.groups else 16)
+    return many and min(p.channels, p.features) // p.groups <= (80 if dense.whole(p) else 16)
 
 
 def _narrow_sums(p: Problem) -> bool:
