@@ -110,10 +110,10 @@ def _lone_windows(schedule: str) -> int:
 
 def _entries(schedule: str) -> int:
     """Pieces that gathers read and scatters write, each at an index of its own."""
-    shapes = {name: math.prod(map(int, sizes.split(","))) for name, sizes in re.findall(r"%(\S+) = \w+\[([\d,]+)\]", schedule)}
+    shapes = {name: list(map(int, n.split(","))) for name, n in re.findall(r"%(\S+) = \w+\[([\d,]+)\]", schedule)}
     total = 0
     for name, sizes in re.findall(r"%(\S+) = \S+ gather\(.*?slice_sizes={([\d,]+)}", schedule):
-        total += shapes[name] // math.prod(map(int, sizes.split(",")))
-    for updates in re.findall(r" scatter\(%\S+, %\S+, %(\S+)\), update_window_dims={}", schedule):
-        total += shapes[updates]
+        total += math.prod(shapes[name]) // math.prod(map(int, sizes.split(",")))
+    for updates, window in re.findall(r" scatter\(%\S+, %\S+, %(\S+)\), update_window_dims={([\d,]*)}", schedule):
+        total += math.prod(n for axis, n in enumerate(shapes[updates]) if str(axis) not in window.split(","))
     return total

@@ -108,6 +108,25 @@ def blur(x):
     return lax.conv_general_dilated(x, kernel, STRIDES, "VALID", dimension_numbers=layout, feature_group_count=c)
 
 
+def deformed(x, offset, kernel):
+    """A gather for each corner, as in a composition of `grid_sample` and a product."""
+    n, h, w, _ = x.shape
+    out = halved(x.shape)[1:3]
+    starts = jnp.stack(jnp.meshgrid(*(jnp.arange(o) * s - lo for o, s, (lo, _) in zip(out, STRIDES, PADS)), indexing="ij"), -1)
+    taps = jnp.stack(jnp.meshgrid(*map(jnp.arange, WINDOW), indexing="ij"), -1).reshape(-1, 2)
+    position = starts[:, :, None] + taps + offset.reshape(n, *out, -1, 2)
+    low = jnp.floor(position)
+    seen = jnp.zeros(())
+    for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        at = (low + jnp.array(corner)).astype(jnp.int32)
+        weight = (1 - jnp.abs(position - at)).prod(-1)
+        inside = ((at >= 0) & (at < jnp.array((h, w)))).all(-1)
+        at = jnp.where(inside[..., None], at, 0)
+        values = x[jnp.arange(n)[:, None, None, None], at[..., 0], at[..., 1]]
+        seen += values * jnp.where(inside, weight, 0)[..., None]
+    return jnp.einsum("nhwtc,tcf->nhwf", seen.astype(x.dtype), kernel.reshape(-1, *kernel.shape[2:]))
+
+
 # --- the list -----------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +136,15 @@ def ours(name: str, *args: Any, **options: Any) -> Callable[..., Any]:
 
 def indices_of(image: Shape) -> Sequence[tuple[Shape, str]]:
     return ((halved(image), "int32"),)
+
+
+def local_kernel(image: Shape) -> Sequence[tuple[Shape, str]]:
+    return (((*halved(image)[1:3], math.prod(WINDOW) * image[-1], image[-1]), "float32"),)
+
+
+def offset_and_kernel(image: Shape) -> Sequence[tuple[Shape, str]]:
+    c = image[-1]
+    return ((*halved(image)[:3], 2 * math.prod(WINDOW)), "float32"), ((*WINDOW, c, c), "float32")
 
 
 CROPPED = [(-1, 1), (-1, 1)]
@@ -176,6 +204,20 @@ OPERATIONS: tuple[Operation, ...] = (
         ours("pool", -math.inf, jnp.logaddexp, *POOL),
         lambda x: lax.reduce_window(x, -jnp.inf, jnp.logaddexp, *ON_ALL_AXES),
         plain_has_gradient=False,
+    ),
+    Operation(
+        "conv_local",
+        lambda x, kernel: convlab.conv_local(x, kernel, kernel_size=WINDOW, strides=STRIDES, padding=PADS),
+        lambda x, kernel: lax.conv_general_dilated_local(
+            x, kernel, STRIDES, PADS, WINDOW, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        local_kernel,
+    ),
+    Operation(
+        "deform_conv",
+        lambda x, offset, kernel: convlab.deform_conv(x, offset, kernel, strides=STRIDES, padding=PADS),
+        deformed,
+        offset_and_kernel,
     ),
     Operation("unfold", ours("unfold", *POOL), patches),
     Operation("pad reflect", ours("pad", (3, 3), "reflect"), lambda x: jnp.pad(x, [(0, 0), (3, 3), (3, 3), (0, 0)], "reflect")),
