@@ -4,8 +4,11 @@
 
 import importlib.util
 import json
+import os
+import signal
 import statistics
 import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -138,12 +141,36 @@ def in_this_process(monkeypatch):
     """train.py is called here and not in a process of its own; yields the argument lists seen."""
     seen = []
 
-    def run(command):
+    def finished(command):
         seen.append(command[2:])
-        return subprocess.CompletedProcess(command, program.main(command[2:]))
+        return program.main(command[2:])
 
-    monkeypatch.setattr(seeds.subprocess, "run", run)
+    monkeypatch.setattr(seeds, "finished", finished)
     return seen
+
+
+def test_ctrl_c_waits_for_the_run_at_hand_to_save(tmp_path):
+    saving = """
+import signal, sys, time
+def save(*_):
+    time.sleep(1)
+    print("saved", flush=True)
+    sys.exit(130)
+signal.signal(signal.SIGINT, save)
+print("ready", flush=True)
+time.sleep(60)
+"""
+    (tmp_path / "saving.py").write_text(saving)
+    series = f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import seeds; "
+    series += f"sys.exit(seeds.finished([sys.executable, {str(tmp_path / 'saving.py')!r}]))"
+    command = [sys.executable, "-c", series]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        assert running.stdout.readline() == "ready\n"
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+        assert running.communicate(timeout=60) == ("saved\n", "")
+    assert running.returncode == 130
 
 
 def test_seeds_train_what_is_missing_and_print_the_mean(cache, idx, tmp_path, capsys, in_this_process):

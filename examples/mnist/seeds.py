@@ -29,6 +29,16 @@ def summary(runs: list[list[dict]]) -> str:
     return f"{statistics.mean(last):.3f} %{spread}: {each}; {len(runs[0])} epochs, {seconds:.0f} s of training each"
 
 
+def finished(command: list[str]) -> int:
+    """The exit code of a program. Ctrl-C reaches it by itself, and it is waited for until it has saved."""
+    with subprocess.Popen(command) as program:
+        while True:
+            try:
+                return program.wait()
+            except KeyboardInterrupt:
+                pass
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="seeds.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a name or a TOML file, as train.py --recipe")
@@ -43,9 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     for seed in range(given.seeds):
         folder = given.runs / f"{pathlib.Path(given.recipe).stem}-seed-{seed}"
         command = [sys.executable, str(TRAIN), "train", "--recipe", given.recipe, "--seed", str(seed), "--resume"]
-        done = subprocess.run([*command, "--workdir", str(folder), *options])
-        if done.returncode:
-            return done.returncode
+        code = finished([*command, "--workdir", str(folder), *options])
+        if code:
+            return code
         runs.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
     print(f"{given.recipe}: {summary(runs)}")
     return 0
