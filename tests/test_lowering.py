@@ -265,8 +265,9 @@ def test_a_method_that_cannot_serve_says_why():
         convlab.conv(x, k, method="winograd", precision="highest")
 
 
-def test_a_method_serves_a_result_smaller_than_the_window():
-    x, k = jnp.ones((1, 2, 2, 8)), jnp.ones((3, 3, 8, 8))
+@pytest.mark.parametrize("spatial", [(2, 2), (2, 11), (11, 2)])
+def test_winograd_serves_results_smaller_than_the_window_and_long_ones(spatial):
+    x, k = jnp.ones((1, *spatial, 8)), jnp.ones((3, 3, 8, 8))
     steps = convlab.explain(lambda: convlab.conv(x, k, method="winograd"), platform="cpu")
     assert [step.formulation for step in steps] == ["winograd"]
     np.testing.assert_allclose(convlab.conv(x, k, method="winograd"), convlab.conv(x, k, method="lax"), rtol=1e-5)
