@@ -95,6 +95,16 @@ def random(*shape):
     return jnp.asarray(np.random.default_rng(len(shape)).normal(size=shape), jnp.float32)
 
 
+def test_a_method_is_named_within_shard_map():
+    """The kernel is cast there before it meets the image."""
+    x, k = jnp.ones((8, 5, 3)), jnp.ones((3, 3, 2))
+    mesh = mesh_of(8, names=("batch",))
+    split = jax.shard_map(
+        lambda x, k: convlab.conv(x, k, method="taps"), mesh=mesh, in_specs=(P("batch"), P()), out_specs=P("batch")
+    )
+    np.testing.assert_array_equal(quick(split)(x, k), convlab.conv(x, k, method="lax"))
+
+
 @pytest.mark.parametrize("case", CONVS)
 def test_conv(case):
     options = dict(CONVS[case])

@@ -42,7 +42,9 @@ def convolve(
     strides, pads = tuple(strides), tuple(map(tuple, pads))
     if method != "auto":
         traced = jax.make_jaxpr(lambda x, k: lax.conv_general_dilated(x, k, strides, pads, **options))(x, kernel)
-        check_method(method, x, kernel, traced.eqns[0].params)
+        # Inside shard_map a cast of an operand may stand before it.
+        params = next(eqn.params for eqn in traced.eqns if eqn.primitive is lax.conv_general_dilated_p)
+        check_method(method, x, kernel, params)
     return conv_general_dilated(x, kernel, strides, pads, method=method, **options)
 
 
