@@ -44,12 +44,24 @@ def spatial_of(x: Array, rank: int) -> tuple[int, ...]:
 
 
 def settled(x: Array, window: Window) -> tuple[Array, Window]:
-    """The paddings that bring their own border, "CIRCULAR" and "REFLECT", are laid around the image."""
+    """The paddings that bring their own border, "CIRCULAR" and "REFLECT", are laid around the image; no overhang sees what a pad crops."""
     modes = set(read_modes("zeros", window.rank, window.padding))
     if modes <= {"zeros"}:
-        return x, window
+        return _cut(x, window)
     x = pad_spatial(x, window.declared(spatial_of(x, window.rank)), list(modes) * window.rank, shown=window.padding)
     return x, Window(window.size, window.strides, "VALID", window.dilation, window.ceil_mode)
+
+
+def _cut(x: Array, window: Window) -> tuple[Array, Window]:
+    """Without the end that negative pads crop, if a window of `ceil_mode` could hang over it."""
+    spatial = spatial_of(x, window.rank)
+    pads = window.declared(spatial)
+    cuts = [min(n, max(0, -hi)) for n, (_, hi) in zip(spatial, pads)]
+    if not window.ceil_mode or not any(cuts):
+        return x, window
+    x = x[(..., *(slice(0, n - cut) for n, cut in zip(spatial, cuts)), slice(None))]
+    padding = tuple((lo, hi + cut) for (lo, hi), cut in zip(pads, cuts))
+    return x, Window(window.size, window.strides, padding, window.dilation, window.ceil_mode)
 
 
 def on_all_axes(x: Array, window: Window) -> dict[str, tuple]:

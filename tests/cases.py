@@ -254,6 +254,7 @@ def padded(function, **options):
         case(function, "pads, uneven", image, padding=((1, 2), (0, 1)), strides=2, **window),
         case(function, "int padding, dilated", image, padding=1, window_dilation=(2, 3), **window),
         case(function, "negative pads", image, padding=((-1, 0), (1, -2)), **window),
+        case(function, "an overhang over what is cropped", image, padding=((0, 0), (0, -2)), strides=2, ceil_mode=True, **window),
         case(function, "negative pads, dilated and strided", image, padding=((-1, 2), (-1, 1)), window_dilation=(2, 1),
              strides=2, **window),
         case(function, "overhang", (2, 8, 7, 2), padding=1, strides=(3, 2), ceil_mode=True, **window),
