@@ -208,8 +208,9 @@ def _dense_gradient(x, dy, p: Problem):
     So the taps of that axis and the channels are one long row of outputs, which is what keeps the vector units busy.
     """
     per_group = p.channels // p.groups
-    if p.batch == p.rank == 1 and _gaps(p)[0] > 1:
-        # An image of one channel under a long column ends the process (oneDNN cannot create the primitive); one of two does not.
+    if p.batch == 1 and (p.rank == 1 and _gaps(p)[0] > 1 or p.features == p.groups > 1):
+        # A group of one channel under one of dy is a depthwise convolution, which oneDNN has no fast program for where it is dilated; and
+        # an image of one channel under a long dilated column ends the process (it cannot create the primitive). Those of two do not.
         x, dy = (jnp.concatenate([a, jnp.zeros_like(a)]) for a in (x, dy))
         p = dataclasses.replace(p, batch=2)
     if p.rank == 3 and _gaps(p)[-1] > 1:  # the channels cannot share the last axis, and there is no fourth
