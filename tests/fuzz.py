@@ -5,7 +5,7 @@
 
 A worker computes one problem after another and says before each which one it is; if it dies, or does nothing for a minute, that
 problem is the fault, and the next worker goes on behind it. Values are held to NumPy's in float64, relative to the sums of
-magnitudes. Every fault is a line with its seed, of which `--seed S --count 1` makes it again; any of them makes the exit code 1.
+magnitudes. oneDNN says which program it runs: its last resorts are a fault too, for they have hung. Every fault is a line with its seed, of which `--seed S --count 1` makes it again; any of them makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ import traceback
 
 IDLE = 60  # seconds without a sign of life
 SLOW = 30  # seconds of processor time for a problem
+LAST_RESORT = re.compile(r"^onednn_verbose,.*,exec,cpu,convolution,((?:x64:)?gemm:[^,]*|ref[^,]*),")
 
 
 # --- the worker ---------------------------------------------------------------------------------------------------
@@ -61,10 +63,22 @@ def _ticks(pid: int) -> tuple[str, int]:
         return "?", time.monotonic_ns()
 
 
+def _read(lines: list[str]) -> list[dict]:
+    """What the worker says, and what oneDNN's own lines between say of the problem at hand."""
+    said: list[dict] = []
+    for line in lines:
+        if line.startswith("{") and line.endswith("\n"):
+            said.append(json.loads(line))
+        elif said and (program := LAST_RESORT.match(line)):
+            said.append({"seed": said[-1]["seed"], "resort": program[1]})
+    return said
+
+
 def run(what: str, seeds: range, until: float):
     """(lines, return code) of one worker; None for the code if it hung, 0 if its time was over."""
     command = [sys.executable, __file__, "--worker", "--what", what, "--seed", str(seeds.start), "--count", str(len(seeds))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    told = {**os.environ, "ONEDNN_VERBOSE": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=told) as process:
         lines, errors = [], []
         readers = [
             threading.Thread(target=lambda pipe=pipe, to=to: to.extend(pipe), daemon=True)
@@ -82,10 +96,10 @@ def run(what: str, seeds: range, until: float):
             if (hung := time.monotonic() - since > IDLE) or time.monotonic() > until:
                 process.kill()
                 process.wait()
-                return [json.loads(line) for line in lines if line.endswith("\n")], None if hung else 0, ""
+                return _read(lines), None if hung else 0, ""
         for reader in readers:
             reader.join()
-    return [json.loads(line) for line in lines], process.returncode, "".join(errors[-3:]).strip()
+    return _read(lines), process.returncode, "".join(errors[-3:]).strip()
 
 
 def search(what: str, seeds: range, minutes: float) -> tuple[int, list[str]]:
@@ -95,7 +109,8 @@ def search(what: str, seeds: range, minutes: float) -> tuple[int, list[str]]:
         lines, code, error = run(what, seeds, until)
         texts = {line["seed"]: line["begins"] for line in lines if "begins" in line}
         ends = {line["seed"]: line["ends"] for line in lines if "ends" in line}
-        found = {seed: end for seed, end in ends.items() if end}
+        found = {line["seed"]: f"the engine ran {line['resort']}" for line in lines if "resort" in line}
+        found |= {seed: end for seed, end in ends.items() if end}
         if code != 0:
             last = lines[-1]["seed"] if lines else seeds.start
             found[last] = "the process hung" if code is None else f"the process ended with {code}: {error}"
