@@ -126,7 +126,7 @@ class accelerate:
     Changes the lowering of `lax.conv_general_dilated`, `lax.reduce_window` and their derivatives; see also `explain`.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         global _active
         self._key, self._on = None, False
         with _lock:
@@ -149,7 +149,7 @@ class accelerate:
     def __enter__(self) -> accelerate:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         global _active
         if not self._on:
             return

@@ -48,7 +48,7 @@ class accelerate:
     def __enter__(self) -> accelerate:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         pass
 
 
