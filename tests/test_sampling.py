@@ -1,5 +1,8 @@
 """Images between their elements: the gathers of the platforms agree, and neither mixes in what it does not see."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from quick import quick
 
 import convlab
+from convlab import Window, _conv_local
 from convlab._lowering import sampling
 
 
@@ -49,3 +53,21 @@ def test_an_infinity_that_is_not_seen_is_not_felt(formulation, monkeypatch):
         np.testing.assert_array_equal(f(jnp.array(offset, jnp.float32)), np.array(expected, np.float32))
     slope = jax.jacobian(f)(jnp.zeros(4)).diagonal()
     np.testing.assert_array_equal(slope[jnp.array([0, 1, 3])], [2, -3, -5])
+
+
+@pytest.mark.parametrize("shape, window", [
+    ((2, 5, 6, 3), Window((3, 2), (2, 1), "VALID", (1, 2))),
+    ((3, 9, 2), Window((3,), (2,), "VALID", (1,))),
+    ((1, 4, 5, 4, 2), Window((2, 2, 3), (1, 1, 1), "VALID", (1, 1, 1))),
+])  # fmt: skip
+def test_a_tpus_local_products_are_everybodys(shape, window):
+    """Values, gradients and tangents of both ways to find what a place sees."""
+    rng = np.random.default_rng(0)
+    out = window.out(shape[1:-1])
+    x, kernel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in (shape, (*out, shape[-1] * math.prod(window.size), 5)))
+    found = []
+    for way in (functools.partial(_conv_local._products, precision=None), _conv_local._products_on_tpu):
+        products = functools.partial(way, window=window)
+        value, pull = jax.vjp(products, x, kernel)
+        found.append((value, *pull(jnp.cos(value)), jax.jvp(products, (x, kernel), (kernel.sum() * x, kernel))[1]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *found)
