@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from ._conv import as_window, check_channels, promoted, read_border, with_bias
+from ._lowering.local import local_products, sum_of_products
 from ._lowering.sampling import FIRST, sample
 from ._patches import as_array, pad_spatial, views
 from ._pool import accumulator, settled, spatial_of
@@ -72,12 +73,9 @@ def conv_local(
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, hole - 1) for hole in (*(1,) * len(batch), *holes, 1)])
     x = pad_spatial(x, window.pads(dilated), modes, shown=padding)
     x, seen_by = x.reshape(-1, *x.shape[len(batch) :]), Window(size, window.strides, "VALID", window.dilation)
-    products = functools.partial(_products, window=seen_by, precision=precision)
-    if precision is None and jnp.issubdtype(x.dtype, jnp.floating) and 0 not in x.shape:
-        y = lax.platform_dependent(x, kernel, tpu=functools.partial(_products_on_tpu, window=seen_by), default=products)
-    else:
-        y = products(x, kernel)
-    y = y.reshape(*batch, *out, features)
+    y = local_products(x, kernel, functools.partial(_stacked, window=seen_by), seen_by, precision).reshape(
+        *batch, *out, features
+    )
     if bias is None:
         return y
     bias = as_array("bias", bias)
@@ -86,43 +84,11 @@ def conv_local(
     return y + bias.astype(y.dtype)
 
 
-def _products(x: Array, kernel: Array, window: Window, precision: Any) -> Array:
-    """What each place of `x: (n, *spatial, c)` sees times its kernel, the places along one axis, which a CPU multiplies fastest."""
-    seen = _stacked(x, window)
-    rows, kernels = seen.reshape(*seen.shape[:2], -1).transpose(2, 0, 1), kernel.reshape(-1, *kernel.shape[-2:])
-    y = _sum_of_products("pnk,pkf->pnf", rows, kernels, precision).swapaxes(0, 1)
-    return y.reshape(len(x), *kernel.shape[:-2], -1)
-
-
-def _products_on_tpu(x: Array, kernel: Array, window: Window) -> Array:
-    return _sum_of_products("n...k,...kf->n...f", _seen(x, window), kernel, None)
-
-
 def _stacked(x: Array, window: Window) -> Array:
-    """`(n, c * taps, *out)`: channels and then taps, as the kernel has them, are cheap to stack where places are innermost, here the
-    image's last axis."""
+    """What each place of `x: (n, *spatial, c)` sees, `(n, c * taps, *out)`: channels and then taps, as the kernel has them, are cheap to
+    stack where places are innermost, here the image's last axis."""
     seen = jnp.stack(views(jnp.moveaxis(x, -1, 1)[..., None], window), 2)
     return seen.reshape(len(x), -1, *seen.shape[3:-1])
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _seen(x: Array, window: Window) -> Array:
-    """`(n, *out, c * taps)`, by a product with ones and zeros, which a TPU fuses with the products that follow."""
-    image, taps = (0, x.ndim - 1, *range(1, x.ndim - 1)), (x.ndim - 1, x.ndim - 2, *range(x.ndim - 2))
-    options = dict(rhs_dilation=window.dilation, dimension_numbers=lax.ConvDimensionNumbers(image, taps, image))
-    return lax.conv_general_dilated_patches(x, window.size, window.strides, "VALID", **options)
-
-
-@_seen.defjvp
-def _seen_jvp(window: Window, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (x,), (dx,) = primals, tangents  # the adjoint of slices takes fewer cycles
-    return _seen(x, window), jnp.moveaxis(_stacked(dx, window), 1, -1)
-
-
-def _sum_of_products(subscripts: str, a: Array, b: Array, precision: Any) -> Array:
-    """`jnp.einsum`, with 16-bit floats summed in float32."""
-    wide = accumulator(a) if jnp.issubdtype(a.dtype, jnp.floating) else None
-    return jnp.einsum(subscripts, a, b, precision=precision, preferred_element_type=wide).astype(a.dtype)
 
 
 def deform_conv(
@@ -198,11 +164,11 @@ def deform_conv(
     seen = seen.astype(x.dtype).swapaxes(2, 3)
     if groups == 1:  # without an axis of groups in the way no copy is transposed
         seen, kernel = seen.reshape(n * spots, taps * channels), kernel.reshape(taps * channels, features)
-        y = _sum_of_products("pi,io->po", seen, kernel, precision)
+        y = sum_of_products("pi,io->po", seen, kernel, precision)
     else:
         seen = seen.reshape(n * spots, taps, groups, channels // groups)
         kernel = kernel.reshape(taps, channels // groups, groups, features // groups)
-        y = _sum_of_products("ptgi,tigo->pgo", seen, kernel, precision)
+        y = sum_of_products("ptgi,tigo->pgo", seen, kernel, precision)
     return with_bias(y.reshape(*places, features), bias, features)
 
 

@@ -39,6 +39,14 @@ ARROWS = dict.fromkeys(OPERATIONS, {"_window", "_lowering", *OPERATIONS}) | {
 }
 
 
+def test_only_the_seam_knows_platforms():
+    others = [p for p in SOURCES if room(p) not in ("_lowering", "sharding", "viz", "analysis")]
+    assert not [str(p) for p in others if re.search(r"platform_dependent|register_lowering", p.read_text())]
+    told = (PACKAGE / "_lowering" / "README.md").read_text()
+    rooms = {p.stem for p in SOURCES if room(p) == "_lowering"} - {"__init__"}
+    assert not {name for name in rooms if f"`{name}`" not in told}
+
+
 def imported(path):
     """The absolute names of the modules that a source imports, at any depth."""
     package = ("convlab", *path.relative_to(PACKAGE).parts[:-1])

@@ -10,7 +10,7 @@ from quick import quick
 from reference import pad_pairs
 
 import convlab
-from convlab import _unpool
+from convlab._lowering import placing
 
 NAMES = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL", "CIRCULAR", "REFLECT")
 
@@ -189,11 +189,11 @@ def test_unpooling_by_comparisons_is_unpooling(size, stride, pad):
 
     def both(x, dx):
         y, at = convlab.max_pool(x, (size,) * 2, (stride,) * 2, [(pad, pad)] * 2, return_indices=True)
-        near, adding = _unpool._are_near(at, spatial), [
-            jax.vjp(lambda y, add=add: add(y, at, spatial, True), y) for add in (_unpool._placed_near, _unpool._scattered)
+        near, adding = placing._are_near(at, spatial), [
+            jax.vjp(lambda y, add=add: add(y, at, spatial, True), y) for add in (placing._placed_near, placing._scattered)
         ]  # fmt: skip
-        put = [put(y, at, spatial, False) for put in (_unpool._placed_near, _unpool._scattered)]
-        return near, _unpool._are_near(at[::-1, ::-1], spatial), [put, *zip(*((z, pull(dx)[0]) for z, pull in adding))]
+        put = [put(y, at, spatial, False) for put in (placing._placed_near, placing._scattered)]
+        return near, placing._are_near(at[::-1, ::-1], spatial), [put, *zip(*((z, pull(dx)[0]) for z, pull in adding))]
 
     near, turned, pairs = quick(both)(x, numbers(2, 9, 8, 3).astype(np.float32))
     assert near and not turned

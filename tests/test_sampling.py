@@ -11,7 +11,7 @@ from quick import quick
 
 import convlab
 from convlab import Window, _conv_local
-from convlab._lowering import sampling
+from convlab._lowering import local, sampling
 
 
 @pytest.mark.parametrize("spatial", [(5,), (4, 5), (3, 2, 4)], ids=str)
@@ -66,8 +66,9 @@ def test_a_tpus_local_products_are_everybodys(shape, window):
     out = window.out(shape[1:-1])
     x, kernel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in (shape, (*out, shape[-1] * math.prod(window.size), 5)))
     found = []
-    for way in (functools.partial(_conv_local._products, precision=None), _conv_local._products_on_tpu):
-        products = functools.partial(way, window=window)
+    stacked = functools.partial(_conv_local._stacked, window=window)
+    for way in (functools.partial(local.by_slices, precision=None), functools.partial(local.by_ones, window=window)):
+        products = functools.partial(way, stacked=stacked)
         value, pull = jax.vjp(products, x, kernel)
         found.append((value, *pull(jnp.cos(value)), jax.jvp(products, (x, kernel), (kernel.sum() * x, kernel))[1]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *found)
