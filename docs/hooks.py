@@ -109,7 +109,9 @@ def notebooks() -> str:
     for path in refresh.NOTEBOOKS:
         title, _, text = nbformat.read(path, as_version=4).cells[0].source.partition("\n")
         about = text.strip().split("\n\n")[0].replace("\n", " ")
-        rows.append(f"| **{title.lstrip('# ')}**<br>{about} | [open in Colab]({refresh.address(path.name)}) |")
+        address = refresh.address(path.name)
+        where = f"[open in Colab]({address})" if address else f"`notebooks/{path.name}`"
+        rows.append(f"| **{title.lstrip('# ')}**<br>{about} | {where} |")
     return "\n".join(rows)
 
 

@@ -10,46 +10,60 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
+import tomllib
 
 import nbformat
 from nbclient import NotebookClient
 
-# --- the one setting: where the repository is on GitHub -----------------------------------------------------------
-REPOSITORY = "convlab/convlab"
-BRANCH = "main"
-# ------------------------------------------------------------------------------------------------------------------
-
 FOLDER = pathlib.Path(__file__).parent
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]-*.ipynb"))
+URLS = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]["urls"]
+REPOSITORY = URLS.get("Repository")  # None until the project has a public address
 COLAB = "https://colab.research.google.com"
 HEAVY = 10_000  # characters of one output
+INSTALL = """
+try:
+    import convlab.viz
+except ImportError:
+    import pathlib
+
+    here = pathlib.Path().resolve()
+    found = [*here.glob("convlab_jax-*.whl"), *here.glob("../dist/convlab_jax-*.whl")]
+    found += [folder for folder in (here, *here.parents) if (folder / "convlab/viz").is_dir()]
+    source = f"{{found[0]}}[examples]" if found else "{address}"
+    if not source:
+        raise SystemExit(
+            "convlab is not installed. Put its wheel (convlab_jax-*.whl) beside this notebook,\\n"
+            "or open the notebook inside a clone of the repository, and run this cell again."
+        ) from None
+    %pip install --quiet "{{source}}"
+"""
 EXAMPLE = """
 import pathlib
 import sys
 
-if not pathlib.Path("../examples").exists():
-    !git clone --quiet --depth 1 --branch {branch} https://github.com/{repository} /tmp/convlab
-sys.path[:0] = [str(p) for p in (pathlib.Path("../examples/mnist"), pathlib.Path("/tmp/convlab/examples/mnist")) if p.exists()]
+program = next((p for p in (pathlib.Path("../examples/mnist"), pathlib.Path("examples/mnist")) if p.exists()), None)
+if program is None:
+    raise SystemExit("This notebook imports examples/mnist: put the repository's folder `examples` beside it.")
+sys.path.insert(0, str(program))
 """
 
 
-def address(name: str) -> str:
-    """Where Colab opens a notebook."""
-    return f"{COLAB}/github/{REPOSITORY}/blob/{BRANCH}/notebooks/{name}"
+def address(name: str) -> str | None:
+    """Where Colab opens a notebook; None until the repository has a public address on GitHub."""
+    if not REPOSITORY:
+        return None
+    return f"{COLAB}/github/{REPOSITORY.removeprefix('https://github.com/')}/blob/main/notebooks/{name}"
 
 
 def badge(name: str) -> str:
-    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({address(name)})"
+    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({address(name)})" if REPOSITORY else ""
 
 
 def installation(text: str) -> str:
-    """The cell that installs what is missing; where the notebook imports the LeNet program, it is fetched too."""
-    cell = f"""try:
-    import convlab.viz
-except ImportError:
-    %pip install --quiet "convlab[examples] @ git+https://github.com/{REPOSITORY}@{BRANCH}"
-"""
-    return (cell + EXAMPLE.format(repository=REPOSITORY, branch=BRANCH) if "from lenet " in text else cell).strip()
+    """The cell that installs what is missing; a notebook that imports the LeNet program looks for that too."""
+    cell = INSTALL.format(address=f"convlab-jax[examples] @ git+{REPOSITORY}" if REPOSITORY else "")
+    return (cell + EXAMPLE if "from lenet " in text else cell).strip()
 
 
 def headed(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
@@ -57,7 +71,7 @@ def headed(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
     text = "\n".join(cell.source for cell in notebook.cells)
     first, second = notebook.cells[:2]
     heading = first.source.split("\n\n[![Open in Colab]")[0]
-    first.source = f"{heading}\n\n{badge(name)}"
+    first.source = f"{heading}\n\n{badge(name)}".rstrip()
     if second.source.startswith("try:\n    import convlab"):
         notebook.cells.remove(second)
     cell = nbformat.v4.new_code_cell(installation(text), id="install")
