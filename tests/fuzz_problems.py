@@ -1,4 +1,4 @@
-"""Random convolutions, wider than the tests': long sequences, pads beyond the window, every kind of group, batches about the lanes.
+"""Random convolutions, wider than the tests': long sequences, pads beyond the window, every kind of group, batches about the batch_vectorized.
 
 The three maps (`forward`, `input_gradient`, `kernel_gradient`) are NumPy's, tap by tap, in the operands' dtype.
 """
@@ -9,7 +9,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from convlab._lowering.problem import Problem
+from convlab._backend.problem import Problem
 
 BATCHES = (1, 1, 1, 2, 2, 3, 15, 16, 17, 32)
 CHANNELS = (1, 1, 1, 2, 2, 3, 4, 5, 7, 8, 15, 16, 17)
@@ -29,9 +29,9 @@ def below(rng, values):
 
 def channels(rng):
     """(channels, features, groups)"""
-    kind = pick(rng, ("dense", "dense", "depthwise", "multiplied", "grouped"))
+    kind = pick(rng, ("block_diagonal", "block_diagonal", "depthwise", "multiplied", "grouped"))
     some = lambda: pick(rng, (*CHANNELS, int(rng.integers(1, 65)), int(rng.integers(1, 301))))
-    if kind == "dense":
+    if kind == "block_diagonal":
         return some(), some(), 1
     if kind == "depthwise":
         return (some(),) * 3
@@ -72,7 +72,7 @@ def problem(rng, dtype=np.float32, most_sums=MOST_SUMS) -> Problem:
             dtype=jnp.dtype(dtype),
             out_dtype=jnp.dtype(dtype),
         )
-        p.__dict__["pads"] = tuple(pads(rng, n, r) for n, r in zip(p.spatial, p.reach))
+        p.__dict__["pads"] = tuple(pads(rng, n, r) for n, r in zip(p.spatial, p.effective_size))
         numbers = max(map(math.prod, shapes(p)))
         if 0 not in p.out and numbers <= MOST_NUMBERS and p.macs <= most_sums:
             return p

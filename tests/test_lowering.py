@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import sys
 import warnings
 
 import jax
@@ -13,8 +14,8 @@ import reference
 from jax import lax
 
 import convlab
-from convlab._lowering import engine, everywhere, rules, table, taps
-from convlab._lowering.problem import Problem
+from convlab._backend import dispatch, engine, tables, taps
+from convlab._backend.problem import Problem
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 LOOSE = {"winograd": 2e-5, "fft": 2e-5}
@@ -47,14 +48,14 @@ def typical(name) -> dict:
     depthwise = dict(channels=6, groups=6, features=12)
     plain = dict(strides=(1, 1), rhs_dilation=(1, 1), rank=2)
     return {
-        "phases": dict(lhs_dilation=(2, 3), rank=2),
+        "subpixel": dict(lhs_dilation=(2, 3), rank=2),
         "winograd": dict(window=(3, 3), spatial=(13, 9), channels=5, groups=1, features=7, pads=((1, 1), (0, 2)), **plain),
-        "band": dict(window=(5, 3), spatial=(12, 11), channels=2, groups=1, features=4, pads=((2, 2), (1, 0)), **plain),
+        "toeplitz": dict(window=(5, 3), spatial=(12, 11), channels=2, groups=1, features=4, pads=((2, 2), (1, 0)), **plain),
         "taps": depthwise,
-        "lanes": dict(batch=32, channels=2, groups=1, features=3, window=(3, 2), rank=2),
-        "commuted": dict(batch=16, groups=1, channels=5, features=3, pads=((2, 2), (1, 3)), **plain),
-        "packed": dict(channels=5, groups=1, features=3, window=(3, 2), pads=((1, 1), (0, 2)), **plain),
-        "dense": dict(channels=6, groups=3, features=12),
+        "batch_vectorized": dict(batch=32, channels=2, groups=1, features=3, window=(3, 2), rank=2),
+        "swapped_operands": dict(batch=16, groups=1, channels=5, features=3, pads=((2, 2), (1, 3)), **plain),
+        "output_blocking": dict(channels=5, groups=1, features=3, window=(3, 2), pads=((1, 1), (0, 2)), **plain),
+        "block_diagonal": dict(channels=6, groups=3, features=12),
         "fft": dict(window=(9, 7), spatial=(20, 17), pads=((4, 4), (3, 3)), **depthwise, **plain),
     }.get(name, {})
 
@@ -94,23 +95,23 @@ def assert_near(name, actual, expected, dtype=np.float32):
 
 
 def forced(name, kind, p):
-    return lambda a, b: (rules.forward if kind == "forward" else rules.kernel_gradient)(a, b, p, name)
+    return lambda a, b: (dispatch.forward if kind == "forward" else dispatch.kernel_gradient)(a, b, p, name)
 
 
-@pytest.mark.parametrize("name, kind", list(itertools.product(table.FORMULATIONS, ("forward", "kernel_gradient"))))
+@pytest.mark.parametrize("name, kind", list(itertools.product(tables.FORMULATIONS, ("forward", "kernel_gradient"))))
 def test_formulations_sum_as_the_oracle_does(name, kind):
     served = 0
     for p in problems(name):
-        if table.refusal(name, kind, p) or 0 in p.out:
+        if tables.unsupported_reason(name, kind, p) or 0 in p.out:
             continue
         x, kernel, dy = operands(p)
         actual = jax.jit(forced(name, kind, p))(x, kernel if kind == "forward" else dy)
         assert actual.dtype == p.out_dtype
         assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
         served += 1
-    why = engine.available() if name in ("onednn", "commuted") else None
-    has = hasattr(table.FORMULATIONS[name], kind)
-    assert served >= 2 or not has or why or name in ("band", "fft", "winograd") and kind == "kernel_gradient"
+    why = engine.available() if name in ("onednn", "swapped_operands") else None
+    has = hasattr(tables.FORMULATIONS[name], kind)
+    assert served >= 2 or not has or why or name in ("toeplitz", "fft", "winograd") and kind == "kernel_gradient"
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -126,7 +127,7 @@ def test_depthwise_sums_and_spreads(seed, monkeypatch):
         assert_near("taps", actual, oracle_gradient(p, x, dy))
     p = problem(rng, **channels, rank=2, lhs_dilation=(2, 3), strides=(1, 1))
     x, kernel, _ = operands(p)
-    assert table.choose("forward", p)[0] == "taps"
+    assert tables.choose("forward", p)[0] == "taps"
     assert_near("taps", jax.jit(forced("taps", "forward", p))(x, kernel), oracle(p, x, kernel))
     if 0 not in x.shape:
         x = x.at[0, 0, 0, 0].set(np.inf)
@@ -134,13 +135,13 @@ def test_depthwise_sums_and_spreads(seed, monkeypatch):
         assert not np.isfinite(oracle(p, x, kernel)[~np.isfinite(actual)]).any()
 
 
-@pytest.mark.parametrize("name", table.FORMULATIONS)
+@pytest.mark.parametrize("name", tables.FORMULATIONS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 def test_formulations_in_other_dtypes(name, dtype, x64):
     dtypes = dict(dtype=jnp.dtype(dtype), out_dtype=jnp.dtype(dtype))
     p = problem(np.random.default_rng(3), **{**dict(rank=2), **typical(name), **dtypes})
     for kind in ("forward", "kernel_gradient"):
-        if table.refusal(name, kind, p):
+        if tables.unsupported_reason(name, kind, p):
             continue
         x, kernel, dy = operands(p)
         actual = jax.jit(forced(name, kind, p))(x, kernel if kind == "forward" else dy)
@@ -148,21 +149,21 @@ def test_formulations_in_other_dtypes(name, dtype, x64):
         assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy), p.dtype)
 
 
-@pytest.mark.parametrize("name", table.FORMULATIONS)
+@pytest.mark.parametrize("name", tables.FORMULATIONS)
 def test_an_empty_batch_computes(name):
     p = problem(np.random.default_rng(0), **{**typical(name), "batch": 0})
     for kind in ("forward", "kernel_gradient"):
-        if not table.refusal(name, kind, p):
+        if not tables.unsupported_reason(name, kind, p):
             x, kernel, dy = operands(p)
             y = forced(name, kind, p)(x, kernel if kind == "forward" else dy)
             assert y.shape == (dy if kind == "forward" else kernel).shape
             assert not y.any()
 
 
-@pytest.mark.parametrize("name", table.FORMULATIONS)
+@pytest.mark.parametrize("name", tables.FORMULATIONS)
 def test_direct_formulations_keep_an_inf_in_its_windows(name):
     for p in problems(name):
-        if table.refusal(name, "forward", p) or 0 in p.out or not table.FORMULATIONS[name].direct(p):
+        if tables.unsupported_reason(name, "forward", p) or 0 in p.out or not tables.FORMULATIONS[name].sums_directly(p):
             continue
         x, kernel, _ = operands(p)
         x = x.at[(0, *(n // 2 for n in p.spatial), 0)].set(np.inf)
@@ -198,7 +199,7 @@ def test_the_engine_gets_no_pads_as_wide_as_the_window():
     p = problem(np.random.default_rng(0), **three, strides=(4, 1, 1), rhs_dilation=(1,) * 3, pads=((0, 1), (0, 1), (0, 0)))
     wide = problem(np.random.default_rng(0), rank=1, batch=2, channels=4, features=4, groups=1, window=(3,), pads=((4, 5),))
     for problem_, kind in ((p, "kernel_gradient"), (wide, "forward")):
-        if why := table.refusal("onednn", kind, problem_):
+        if why := tables.unsupported_reason("onednn", kind, problem_):
             pytest.skip(why)
         x, kernel, dy = operands(problem_)
         text = jax.jit(forced("onednn", kind, problem_)).lower(x, kernel if kind == "forward" else dy).as_text()
@@ -208,7 +209,7 @@ def test_the_engine_gets_no_pads_as_wide_as_the_window():
 
 
 BFLOAT16 = {  # problem, and the maps whose operands the engine takes as bfloat16; the others it takes as float32
-    "dense": (dict(channels=20, features=24, groups=1), "forward kernel_gradient"),
+    "block_diagonal": (dict(channels=20, features=24, groups=1), "forward kernel_gradient"),
     "one tap": (dict(channels=20, features=24, groups=1, window=(1, 1), pads=((0, 0),) * 2), "forward kernel_gradient"),
     "depthwise": (dict(channels=32, features=32, groups=32), "forward"),
     "a wide window": (dict(channels=6, features=6, groups=6, window=(3, 9), pads=((1, 1), (4, 4))), ""),
@@ -229,7 +230,7 @@ def test_the_engine_multiplies_bfloat16_where_that_is_safe(name, monkeypatch):
     p = problem(np.random.default_rng(1), **{**plain, "strides": (1,) * rank, "rhs_dilation": (1,) * rank, **fixed})
     x, kernel, dy = operands(p)
     for kind in ("forward", "kernel_gradient"):
-        if why := table.refusal("onednn", kind, p):
+        if why := tables.unsupported_reason("onednn", kind, p):
             pytest.skip(why)
         second = kernel if kind == "forward" else dy
         actual = jax.jit(forced("onednn", kind, p))(x, second)
@@ -246,10 +247,10 @@ def test_the_engine_multiplies_bfloat16_where_that_is_safe(name, monkeypatch):
 
 def test_highest_precision_is_direct():
     highest = (lax.Precision.HIGHEST,) * 2
-    for name, kind in itertools.product(table.FORMULATIONS, ("forward", "kernel_gradient")):
+    for name, kind in itertools.product(tables.FORMULATIONS, ("forward", "kernel_gradient")):
         for p in problems(name):
-            chosen, _ = table.choose(kind, p.__class__(**{**vars(p), "precision": highest}))
-            assert table.FORMULATIONS[chosen].direct(p)
+            chosen, _ = tables.choose(kind, p.__class__(**{**vars(p), "precision": highest}))
+            assert tables.FORMULATIONS[chosen].sums_directly(p)
 
 
 # --- the choice ---------------------------------------------------------------------------------------------------
@@ -257,8 +258,8 @@ def test_highest_precision_is_direct():
 
 def test_a_method_that_cannot_serve_says_why():
     x, k = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
-    with pytest.raises(ValueError, match="^`method` must name a formulation that serves this call, got 'phases'. Phases"):
-        convlab.conv(x, k, method="phases")
+    with pytest.raises(ValueError, match="^`method` must name a formulation that serves this call, got 'subpixel'. Subpixel"):
+        convlab.conv(x, k, method="subpixel")
     with pytest.raises(ValueError, match=r"^`method` must be one of 'auto', 'lax', .*, got 'fast'\.$"):
         convlab.conv(x, k, method="fast")
     with pytest.raises(ValueError, match="`method` must name a formulation that serves this call, got 'winograd'"):
@@ -273,10 +274,10 @@ def test_winograd_serves_results_smaller_than_the_window_and_long_ones(spatial):
     np.testing.assert_allclose(convlab.conv(x, k, method="winograd"), convlab.conv(x, k, method="lax"), rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", table.FORMULATIONS)
+@pytest.mark.parametrize("method", tables.FORMULATIONS)
 def test_a_method_has_every_derivative(method):
-    transposed = method == "phases"
-    batch, depthwise = 16 if method in ("lanes", "commuted") else 1, method in ("fft", "dense")
+    transposed = method == "subpixel"
+    batch, depthwise = 16 if method in ("batch_vectorized", "swapped_operands") else 1, method in ("fft", "block_diagonal")
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2 * batch, 9, 8, 4)), "float32")
     k = jnp.ones((3, 3, 1 if depthwise else 4, 4)) * jnp.arange(36.0).reshape(3, 3, 1, 4) / 36
     groups = dict(feature_group_count=4) if depthwise else {}
@@ -286,7 +287,7 @@ def test_a_method_has_every_derivative(method):
             return (convlab.conv_transpose(x, k, strides=2, method=method) ** 2).sum()
         return (convlab.conv(x, k, method=method, **groups) ** 2).sum()
 
-    if method in ("onednn", "commuted") and engine.available():
+    if method in ("onednn", "swapped_operands") and engine.available():
         return
     for derivative in (
         lambda g: jax.grad(g, (0, 1))(x, k),
@@ -361,9 +362,9 @@ def test_accelerate_is_undone():
         assert {step.formulation for step in convlab.explain(f, X, K, platform="cpu")}.isdisjoint({"lax"})
         with convlab.accelerate():
             pass
-        assert everywhere.is_active()
+        assert sys.modules["convlab._backend.accelerate"].is_active()
         assert lowered() != before
-    assert not everywhere.is_active()
+    assert not sys.modules["convlab._backend.accelerate"].is_active()
     assert lowered() == before
 
 
@@ -376,10 +377,10 @@ def test_accelerate_leaves_other_platforms_alone(platform):
 
 
 def test_accelerate_survives_another_jax(monkeypatch):
-    monkeypatch.setattr(everywhere, "mlir", object())
-    everywhere._say_once.cache_clear()
+    monkeypatch.setattr(sys.modules["convlab._backend.accelerate"], "mlir", object())
+    sys.modules["convlab._backend.accelerate"]._say_once.cache_clear()
     with pytest.warns(UserWarning, match=r"convlab.accelerate\(\) has no effect with this version"), convlab.accelerate():
-        assert not everywhere.is_active()
+        assert not sys.modules["convlab._backend.accelerate"].is_active()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         convlab.accelerate().__exit__()
@@ -394,7 +395,7 @@ def test_explain_names_each_step():
 
     steps = convlab.explain(jax.grad(net, (0, 1)), jnp.ones((3, 3, 16, 16)), jnp.ones((2, 16, 16, 16)), platform="cpu")
     assert [s.operation for s in steps] == ["forward", "max", "max gradient", "kernel gradient", "forward"]
-    assert steps[-1].formulation == "phases"
+    assert steps[-1].formulation == "subpixel"
     assert steps[-1].parts
     assert all(s.reason and s.formulation in str(s) for s in steps)
     assert repr(steps).count("\n") >= 4
@@ -415,11 +416,11 @@ def test_explain_names_the_formulations_of_a_tpu():
     assert taken((8, 224, 224, 3), 4, 4, 3, 96, strides=4) == ["gemm", "gemm", "lax"]
     assert taken((64, 32, 32, 3), 4, 4, 3, 192, strides=4) == ["lax"] * 3
     assert taken((8, 224, 224, 3), 16, 16, 3, 192, strides=16)[0] == "gemm"
-    assert taken((8, 56, 56, 128), 3, 3, 4, 128, feature_group_count=32) == ["dense"] * 3
-    assert taken((8, 28, 28, 256), 3, 3, 8, 256, feature_group_count=32, strides=2) == ["dense"] * 3
+    assert taken((8, 56, 56, 128), 3, 3, 4, 128, feature_group_count=32) == ["block_diagonal"] * 3
+    assert taken((8, 28, 28, 256), 3, 3, 8, 256, feature_group_count=32, strides=2) == ["block_diagonal"] * 3
     assert taken((8, 28, 28, 168), 3, 3, 24, 168, feature_group_count=7) == ["lax"] * 3
     assert taken((8, 28, 28, 384), 1, 1, 48, 384, feature_group_count=8) == ["lax"] * 3
-    assert taken((8, 56, 56, 32), 3, 3, 1, 64, feature_group_count=32) == ["lax", "dense", "dense"]
+    assert taken((8, 56, 56, 32), 3, 3, 1, 64, feature_group_count=32) == ["lax", "block_diagonal", "block_diagonal"]
     assert taken((8, 56, 56, 32), 3, 3, 1, 32, feature_group_count=32) == ["lax"] * 3
     grouped = (8, 56, 56, 128), 3, 3, 4, 128
     assert taken(*grouped, feature_group_count=32, precision="highest") == ["lax"] * 3

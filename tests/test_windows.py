@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quick import quick
 
-from convlab._lowering import axis, lanes, primitives, tpu, windows
+from convlab._backend import axis, batch_vectorized, primitives, tpu, windows
 
 
 @st.composite
@@ -145,7 +145,7 @@ def test_tiles_of_few_channels_lie_in_lanes(kind, odd):
     dy = rng.integers(-3, 4, (32, 2, 3, 3)).astype(np.float32)
     for reduction, arrays in ((windows.window_max, (x,)), (windows.max_tangent, (x, dx)), (windows.max_cotangent, (x, dy))):
         reduced = functools.partial(reduction, reducer=kind, **window)
-        by_lanes = functools.partial(lanes.pooled(reduction), reducer=kind, **window)
+        by_lanes = functools.partial(batch_vectorized.pooled(reduction), reducer=kind, **window)
         assert "[2,7,6,3,16]" in str(jax.make_jaxpr(by_lanes)(*arrays))
         np.testing.assert_array_equal(quick(by_lanes)(*arrays), quick(reduced)(*arrays))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad, mlir
 
-from . import engine, lanes, rules, table, tpu, windows
+from . import batch_vectorized, dispatch, engine, tables, tpu, windows
 from .axis import axes
 from .twins import Primitive, abstract_of, make_linear, make_transposes, make_twin, replay, transpose_by_replay, zero_like
 
@@ -21,7 +21,7 @@ def lower_static(body: Callable, fallback: Callable) -> Callable:
     """The rule that lowers by `body`, and by `fallback` where a size is symbolic and there is nothing to choose by."""
 
     def rule(ctx, *args, **params):
-        if not rules.is_static(*ctx.avals_in):
+        if not dispatch.is_static(*ctx.avals_in):
             return fallback(ctx, *args, **params)
         return mlir.lower_fun(functools.partial(body, **params), multiple_results=False)(ctx, *args)
 
@@ -32,9 +32,9 @@ def conv_lowering(method: str, fallback: Callable, platform: str = "cpu") -> Cal
     """The rule that lowers a convolution by `rules`, without the engine where its custom call must not be."""
 
     def rule(ctx, lhs, rhs, **params):
-        lacks_engine = platform != "cpu" or engine.refusal_context(ctx)
-        without = table.OF_THE_ENGINE if lacks_engine else frozenset()
-        body = functools.partial(rules.conv, method=method, without=without, platform=platform)
+        lacks_engine = platform != "cpu" or engine.unsupported_context(ctx)
+        without = tables.OF_THE_ENGINE if lacks_engine else frozenset()
+        body = functools.partial(dispatch.conv, method=method, without=without, platform=platform)
         return lower_static(body, fallback)(ctx, lhs, rhs, **params)
 
     return rule
@@ -46,7 +46,7 @@ def conv_primitive(method: str) -> Primitive:
     original = lax.conv_general_dilated_p
     twin = make_twin(original, "convlab_conv" if method == "auto" else f"convlab_conv_{method}")
     ad.defbilinear(twin, transpose_by_replay(original, twin, 0), transpose_by_replay(original, twin, 1))
-    only = {"lax": (), "onednn": ("cpu",), "commuted": ("cpu",), "auto": ("cpu", "tpu")}
+    only = {"lax": (), "onednn": ("cpu",), "swapped_operands": ("cpu",), "auto": ("cpu", "tpu")}
     for platform in only.get(method, ("cpu", "tpu", "gpu")):
         lowering = conv_lowering(method, mlir.lower_fun(original.bind, multiple_results=False), platform)
         mlir.register_lowering(twin, lowering, platform=None if platform == "gpu" else platform)
@@ -123,12 +123,12 @@ def _max_primitive(original: Primitive, reducer: windows.Reducer) -> Primitive:
     for primitive, body in ((tangent, windows.max_tangent), (cotangent, windows.max_cotangent)):
         lowered = mlir.lower_fun(functools.partial(body, reducer=reducer), multiple_results=False)
         mlir.register_lowering(primitive, lowered)
-        lowered = mlir.lower_fun(functools.partial(lanes.pooled(body), reducer=reducer), multiple_results=False)
+        lowered = mlir.lower_fun(functools.partial(batch_vectorized.pooled(body), reducer=reducer), multiple_results=False)
         mlir.register_lowering(primitive, lowered, platform="cpu")
     for primitive, body in ((tangent, tpu.tangent), (cotangent, tpu.cotangent)):
         lowered = mlir.lower_fun(functools.partial(body, reducer=reducer), multiple_results=False)
         mlir.register_lowering(primitive, lowered, platform="tpu")
-    body = functools.partial(lanes.pooled(windows.window_max), reducer=reducer)
+    body = functools.partial(batch_vectorized.pooled(windows.window_max), reducer=reducer)
     mlir.register_lowering(twin, mlir.lower_fun(body, multiple_results=False), platform="cpu")
     return twin
 

@@ -15,7 +15,7 @@ from jax import lax
 Array = jax.Array
 
 
-def placed(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
+def unpool(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
     """`(n, *spatial, c)` values put, or added, to their indices among `(n, *shape, c)` zeros."""
     scatter = functools.partial(_scattered, shape=shape, adding=adding)
     if any(size < len(_offsets(size, pooled)) for size, pooled in zip(shape, x.shape[1:-1])):

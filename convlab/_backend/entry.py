@@ -7,9 +7,9 @@ from collections.abc import Callable
 import jax
 from jax import lax
 
-from .._window import wrong
-from . import rules
-from .table import FORMULATIONS, refusal
+from .._window import argument_error
+from . import dispatch
+from .tables import FORMULATIONS, unsupported_reason
 
 
 def convolve(
@@ -51,7 +51,11 @@ def convolve(
 def check_method(method: str, x, kernel, params: dict) -> None:
     """That the formulation serves the forward map, which a convolution with few places is though it looks like a gradient."""
     if method not in FORMULATIONS:
-        raise wrong("method", f"be one of {', '.join(map(repr, ('auto', *FORMULATIONS)))}", method)
-    why = refusal(method, "forward", rules.read_forward(x, kernel, params)) if rules.is_static(x, kernel) else None
+        raise argument_error("method", f"be one of {', '.join(map(repr, ('auto', *FORMULATIONS)))}", method)
+    why = (
+        unsupported_reason(method, "forward", dispatch.read_forward(x, kernel, params))
+        if dispatch.is_static(x, kernel)
+        else None
+    )
     if why:
-        raise wrong("method", "name a formulation that serves this call", method, hint=f"{why[0].upper()}{why[1:]}.")
+        raise argument_error("method", "name a formulation that serves this call", method, hint=f"{why[0].upper()}{why[1:]}.")

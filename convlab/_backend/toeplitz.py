@@ -19,22 +19,22 @@ from .problem import Problem
 from .taps import accumulator, empty, indices, padded, shifted
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     """A pixel meets the zeros of the band, where an inf becomes a NaN in windows that do not see it."""
     return False
 
 
-def refusal_forward(p: Problem) -> str | None:
+def unsupported_forward(p: Problem) -> str | None:
     if p.rank == 0 or p.groups > 1 or any(d > 1 for d in p.lhs_dilation):
-        return "band takes an undilated image, ungrouped"
+        return "toeplitz takes an undilated image, ungrouped"
     if not jnp.issubdtype(p.dtype, jnp.inexact):
-        return "band takes floats"
+        return "toeplitz takes floats"
     if p.spatial[-1] * p.channels * p.out[-1] * p.features > 1 << 20:
-        return "band would need a matrix of more than a million entries for each row of the window"
+        return "toeplitz would need a matrix of more than a million entries for each row of the window"
     return None
 
 
-refusal_kernel_gradient = refusal_forward
+unsupported_kernel_gradient = unsupported_forward
 
 
 def _rows(p: Problem) -> Problem:

@@ -35,7 +35,7 @@ def _pad(x: jax.Array, axis: Axis, low: int, high: int, value, interior: int = 0
     return lax.pad(x, jnp.asarray(value, x.dtype), config)
 
 
-def stored(x: jax.Array) -> jax.Array:
+def materialize(x: jax.Array) -> jax.Array:
     """`x`, kept in memory: XLA writes in place what is updated, and would otherwise compute it anew for every tap that reads it."""
     if 0 in x.shape:
         return x
@@ -43,7 +43,7 @@ def stored(x: jax.Array) -> jax.Array:
     return lax.dynamic_update_slice(x, lax.slice(x, origin, (1,) * x.ndim), origin)
 
 
-def apart(function: Callable, *args: jax.Array) -> jax.Array:
+def no_inline(function: Callable, *args: jax.Array) -> jax.Array:
     """`function(*args)`, which XLA neither fuses with what reads it nor computes anew for every reader."""
     with set_xla_metadata(inlineable="false"):
         return jax.jit(function)(*args)
@@ -78,7 +78,7 @@ def _over_windows(x: jax.Array, stage: Stage, fill, body: Callable[[Taps, Region
     runs = []
     for axis in stage:
         if axis.runs is None:
-            x = stored(_pad(x, axis, axis.low, axis.high, fill, axis.base - 1))
+            x = materialize(_pad(x, axis, axis.low, axis.high, fill, axis.base - 1))
             runs.append([(0, axis.out, [(t, t * axis.dilation) for t in range(axis.window)])])
         else:
             runs.append([(o, count, [(t, axis.start(o, t)) for t in real]) for o, count, real in axis.runs])
@@ -107,8 +107,8 @@ def _fold(x: jax.Array, axis: Axis, combine: Callable, fill) -> jax.Array:
     if axis.size == 1:  # a global pool's gradient: what sees the one place has its value
         sees = np.expand_dims(axis.real.any(axis=1), _others(x, (axis,)))
         return jnp.where(sees, x, jnp.asarray(fill, x.dtype))
-    if axis.runs is not None and axis.reach > axis.stride and axis.window > MOST_RUNS:
-        x = stored(x)
+    if axis.runs is not None and axis.effective_size > axis.stride and axis.window > MOST_RUNS:
+        x = materialize(x)
     return _over_windows(x, (axis,), fill, lambda taps, _: functools.reduce(combine, [values for _, values in taps]))
 
 
@@ -124,7 +124,7 @@ def _back(values: Sequence[jax.Array], stage: Stage, contribution: Callable[...,
         if found is None:
             backs = [back for back, _ in axis.reached]
             shift, high = max(0, -min(backs)), max(0, axis.blocks + max(backs) - axis.out)
-            values = [stored(_pad(v, axis, shift, high, 0)) for v in values]
+            values = [materialize(_pad(v, axis, shift, high, 0)) for v in values]
             found = [(0, axis.blocks, tuple(range(len(backs))))]
         runs.append([(n, [(b + back + shift, taps) for back, taps in map(axis.reached.__getitem__, at)]) for b, n, at in found])
     behind = [axis.index + 1 + nth for nth, axis in enumerate(stage)]
@@ -230,7 +230,7 @@ def _winners(x, stage: Stage, reducer: Reducer):
         return best, winner
 
     best, winner = _over_windows(x, stage, lowest(x.dtype, reducer), body)
-    return stored(best), stored(winner)
+    return materialize(best), materialize(winner)
 
 
 def _others(x: jax.Array, stage: Stage) -> list[int]:
@@ -263,7 +263,7 @@ def max_tangent(x, dx, *, reducer: Reducer, window_dimensions, window_strides, p
     x = _wide(x)
     for stage in _stages(x, window_dimensions, window_strides, padding, base_dilation, window_dilation):
         x, winner = _winners(x, stage, reducer)
-        dx = stored(_at_winner(winner, dx, stage))
+        dx = materialize(_at_winner(winner, dx, stage))
     return dx
 
 
@@ -276,5 +276,5 @@ def max_cotangent(x, dy, *, reducer: Reducer, window_dimensions, window_strides,
     dx = _wide(dy)
     for nth, (stage, winner) in reversed(list(enumerate(stages))):
         back = _back([dx, winner], stage, lambda dy, won, taps: jnp.where(won == taps.astype(won.dtype), dy, 0))
-        dx = stored(back.astype(dx.dtype if nth else dy.dtype))
+        dx = materialize(back.astype(dx.dtype if nth else dy.dtype))
     return dx

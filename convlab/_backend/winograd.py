@@ -29,12 +29,12 @@ _WINDOW = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4],
 _OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float64)
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     """The outputs of a tile share their sums."""
     return False
 
 
-def refusal_forward(p: Problem) -> str | None:
+def unsupported_forward(p: Problem) -> str | None:
     ones = all(n == 1 for n in (*p.strides, *p.lhs_dilation, *p.rhs_dilation))
     if p.window != (3, 3) or p.groups > 1 or not ones:
         return "winograd takes 3 x 3 windows, undilated, ungrouped, of stride 1"

@@ -19,11 +19,11 @@ from .problem import Problem
 LONGEST_SUM = 8192  # terms in float32 that keep the relative error below 2e-6
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     return True
 
 
-def _refusal(p: Problem) -> str | None:
+def _unsupported(p: Problem) -> str | None:
     if not 1 <= p.rank <= 3:
         return "oneDNN convolves 1 to 3 spatial axes"
     if p.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16) or p.out_dtype not in (jnp.float32, p.dtype):
@@ -38,17 +38,17 @@ def _refusal(p: Problem) -> str | None:
     return available()
 
 
-def refusal_forward(p: Problem) -> str | None:
+def unsupported_forward(p: Problem) -> str | None:
     if _plain(p) and any(d > 1 and (s > 1 or p.rank == 3) for d, s in zip(_gaps(p), p.strides)):
         # For these oneDNN falls back on products in parallel loops, which wait for each other for ever in XLA's pool.
         return "oneDNN's depthwise convolution has no dilated window, and this one does not reshape into one without"
-    return _refusal(p)
+    return _unsupported(p)
 
 
-def refusal_kernel_gradient(p: Problem) -> str | None:
+def unsupported_kernel_gradient(p: Problem) -> str | None:
     if _pointwise(p) and "avx512bw" not in instructions():
         return "oneDNN's matrix product is used with AVX-512 only"
-    return _refusal(p)
+    return _unsupported(p)
 
 
 def _plain(p: Problem) -> bool:
@@ -133,7 +133,7 @@ def _pieces(p: Problem) -> int:
 def _from_rows(x, dy, first: int, last: int, p: Problem):
     """The gradient from the outputs `first` to `last` of the first axis."""
     lo, stride = p.pads[0][0] - first * p.strides[0], p.strides[0]
-    hi = (last - 1 - first) * stride + p.reach[0] - p.spatial[0] - lo
+    hi = (last - 1 - first) * stride + p.effective_size[0] - p.spatial[0] - lo
     p, dy = dataclasses.replace(p, pads=((lo, hi), *p.pads[1:])), dy[:, first:last]
     if not _few_features(p):
         return _grouped_gradient(x, dy, p)
@@ -143,7 +143,7 @@ def _from_rows(x, dy, first: int, last: int, p: Problem):
 
 def _ends(p: Problem):
     """The pads that let the window reach exactly what the outputs see."""
-    facts = zip(p.pads, p.out, p.strides, p.reach, p.spatial)
+    facts = zip(p.pads, p.out, p.strides, p.effective_size, p.spatial)
     return [(lo, (out - 1) * s + reach - n - lo) for (lo, _), out, s, reach, n in facts]
 
 
@@ -156,7 +156,7 @@ def _depthwise_gradient(x, dy, p: Problem):
         image, taps, ends = x[None], dy, [(0, 0), *ends]
         out, strides = (1, *p.window), (1, *gaps)
     else:  # no axis is left: the images stand in a row along the first, with zeros in dy where a window would see two
-        rest = p.reach[0] - 1
+        rest = p.effective_size[0] - 1
         image = pad(x, [ends[0], (0, 0), (0, 0)]).reshape(1, -1, *p.spatial[1:], p.channels)
         taps = pad(dy, [(0, rest), (0, 0), (0, 0)]).reshape(-1, *p.out[1:], p.channels)
         ends, out, strides = [(0, rest), *ends[1:]], p.window, gaps

@@ -14,7 +14,7 @@ from jax import lax
 
 from . import gemm, lax_direct
 from .problem import Problem
-from .table import FORMULATIONS, answer, choose, refusal
+from .tables import FORMULATIONS, answer, choose, unsupported_reason
 
 Array = jnp.ndarray
 NONE: frozenset[str] = frozenset()
@@ -81,9 +81,14 @@ def conv(
 ) -> Array:
     """lax's general convolution with lax's parameters, by the formulation that the platform's table or `method` names."""
     kind, p = read(lhs, rhs, params)
-    if kind == "kernel_gradient" and params["batch_group_count"] == 1 and method != "auto" and refusal(method, kind, p):
+    if (
+        kind == "kernel_gradient"
+        and params["batch_group_count"] == 1
+        and method != "auto"
+        and unsupported_reason(method, kind, p)
+    ):
         written = read_forward(lhs, rhs, params)
-        kind, p = (kind, p) if refusal(method, "forward", written) else ("forward", written)
+        kind, p = (kind, p) if unsupported_reason(method, "forward", written) else ("forward", written)
     if platform == "tpu" and params["batch_group_count"] == 1 and gemm.tiles(read_forward(lhs, rhs, params)):
         kind, p = "forward", read_forward(lhs, rhs, params)  # no kernel gradient has such strides
     if platform != "cpu" and answer(kind, p, method, without, platform)[0] == "lax":
@@ -103,7 +108,7 @@ def conv(
 
 def forward(x, kernel, p: Problem, method: str = "auto", without: frozenset[str] = NONE, platform: str = "cpu"):
     name, _ = choose("forward", p, method, without, platform)
-    if name in ("phases", "packed"):
+    if name in ("subpixel", "output_blocking"):
         options = "auto", without | {name}, platform
         return FORMULATIONS[name].forward(x, kernel, p, lambda x, k, part: forward(x, k, part, *options))
     if name == "lax" and platform != "cpu":
@@ -113,7 +118,7 @@ def forward(x, kernel, p: Problem, method: str = "auto", without: frozenset[str]
 
 def kernel_gradient(x, dy, p: Problem, method: str = "auto", without: frozenset[str] = NONE, platform: str = "cpu"):
     name, _ = choose("kernel_gradient", p, method, without, platform)
-    if name == "phases":
+    if name == "subpixel":
         options = "auto", without, platform
         return FORMULATIONS[name].kernel_gradient(x, dy, p, lambda x, dy, part: kernel_gradient(x, dy, part, *options))
     if name == "lax" and platform != "cpu":

@@ -19,7 +19,7 @@ from jax import lax
 
 from . import depthwise
 from .problem import Problem
-from .windows import stored
+from .windows import materialize
 
 # Terms of one fused loop. More would only compile longer; their own sum keeps the accumulators' chains short.
 UNROLLED = 16
@@ -57,7 +57,7 @@ def empty(p: Problem) -> bool:
     return 0 in (p.batch, p.channels, p.features, *p.out, *p.window)
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     return True
 
 
@@ -66,22 +66,22 @@ def _plain(p: Problem) -> bool:
     return p.depthwise and p.features == p.channels
 
 
-def refusal_forward(p: Problem) -> str | None:
+def unsupported_forward(p: Problem) -> str | None:
     if any(d > 1 for d in p.lhs_dilation):
         if _plain(p) and all(s == 1 for s in p.strides) and depthwise.meetings(p) <= 64:
             return None
-        return "taps would multiply the zeros of a dilated input; phases splits it first"
+        return "taps would multiply the zeros of a dilated input; subpixel splits it first"
     if p.channels // p.groups > 16:
         return "taps unrolls the channels of a group, more than 16 here"
     return None
 
 
-def refusal_kernel_gradient(p: Problem) -> str | None:
+def unsupported_kernel_gradient(p: Problem) -> str | None:
     if any(d > 1 for d in p.lhs_dilation):
-        return "taps would read the zeros of a dilated input; phases mirrors it first"
+        return "taps would read the zeros of a dilated input; subpixel mirrors it first"
     if p.channels // p.groups * (p.features // p.groups) > 64:
         return "taps keeps a sum for each pair of channels in a group, more than 64 here"
-    return refusal_forward(p)
+    return unsupported_forward(p)
 
 
 def summed(term, grid: tuple[int, ...], unrolled: int):
@@ -126,7 +126,7 @@ def forward(x, kernel, p: Problem):
         return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
     acc, per_group = accumulator(p), p.channels // p.groups
     if any(d > 1 for d in p.lhs_dilation):
-        return depthwise.spread(x, kernel, p, acc)
+        return depthwise.input_gradient(x, kernel, p, acc)
     image = padded(x, p)
     if p.groups == 1:
         images, kernels = [image[..., i, None] for i in range(per_group)], [kernel]
@@ -142,7 +142,7 @@ def forward(x, kernel, p: Problem):
 
         return summed(term, p.window, 64 // per_group)
 
-    return stored(_interleaved([output(weights) for weights in kernels]).astype(p.out_dtype))
+    return materialize(_interleaved([output(weights) for weights in kernels]).astype(p.out_dtype))
 
 
 def _interleaved(parts):

@@ -20,15 +20,15 @@ from .taps import accumulator, empty
 _FEW = 16  # groups
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     return True
 
 
-def refusal_forward(p: Problem) -> str | None:
+def unsupported_forward(p: Problem) -> str | None:
     return None
 
 
-refusal_kernel_gradient = refusal_forward
+unsupported_kernel_gradient = unsupported_forward
 
 
 def _convolve(x, kernel, strides, pads, lhs_dilation, rhs_dilation, groups, p):
@@ -115,7 +115,7 @@ def convolve_gradient(x, dy, p: Problem):
     images = jnp.moveaxis(jnp.moveaxis(grouped, -1, 0), 1, -1).reshape(-1, *p.spatial, p.groups * p.batch)
     pads = tuple(
         (lo, (out - 1) * s + reach - size - lo)
-        for (lo, _), out, s, reach, size in zip(p.pads, p.out, p.strides, p.reach, p.dilated)
+        for (lo, _), out, s, reach, size in zip(p.pads, p.out, p.strides, p.effective_size, p.dilated)
     )
     dkernel = _convolve(images, jnp.moveaxis(dy, 0, -2), p.rhs_dilation, pads, p.lhs_dilation, p.strides, p.groups, p)
     return jnp.moveaxis(dkernel, 0, -2)

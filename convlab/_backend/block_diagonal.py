@@ -21,16 +21,16 @@ FEW = 4  # groups, likewise; and the fewest that are put together
 WIDTH = 32  # channels that the kernels of several groups have at least
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     """A channel meets the zeros of other groups' features, where an inf becomes a NaN."""
     return False
 
 
-def refusal_forward(p: Problem) -> str | None:
-    return None if p.groups > 1 else "dense takes groups"
+def unsupported_forward(p: Problem) -> str | None:
+    return None if p.groups > 1 else "block_diagonal takes groups"
 
 
-refusal_kernel_gradient = refusal_forward
+unsupported_kernel_gradient = unsupported_forward
 
 
 def whole(p: Problem) -> bool:

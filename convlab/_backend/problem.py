@@ -42,13 +42,13 @@ class Problem:
         return tuple(max(0, (s - 1) * d + 1) if s else 0 for s, d in zip(self.spatial, self.lhs_dilation))
 
     @property
-    def reach(self) -> tuple[int, ...]:
+    def effective_size(self) -> tuple[int, ...]:
         """The extent of the dilated window on the input."""
         return tuple((w - 1) * d + 1 for w, d in zip(self.window, self.rhs_dilation))
 
     @property
     def out(self) -> tuple[int, ...]:
-        spans = (s + lo + hi - r for s, (lo, hi), r in zip(self.dilated, self.pads, self.reach))
+        spans = (s + lo + hi - r for s, (lo, hi), r in zip(self.dilated, self.pads, self.effective_size))
         return tuple(span // stride + 1 if span >= 0 else 0 for span, stride in zip(spans, self.strides))
 
     @property

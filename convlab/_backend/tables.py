@@ -16,25 +16,38 @@ from types import ModuleType
 import jax.numpy as jnp
 from jax import lax
 
-from . import band, commuted, dense, fft, gemm, lanes, lax_direct, onednn, packed, phases, taps, winograd
+from . import (
+    batch_vectorized,
+    block_diagonal,
+    fft,
+    gemm,
+    lax_direct,
+    onednn,
+    output_blocking,
+    subpixel,
+    swapped_operands,
+    taps,
+    toeplitz,
+    winograd,
+)
 from .problem import Problem
 
 FORMULATIONS: dict[str, ModuleType] = {
     "lax": lax_direct,
     "onednn": onednn,
     "taps": taps,
-    "lanes": lanes,
+    "batch_vectorized": batch_vectorized,
     "gemm": gemm,
-    "dense": dense,
-    "band": band,
+    "block_diagonal": block_diagonal,
+    "toeplitz": toeplitz,
     "winograd": winograd,
     "fft": fft,
-    "commuted": commuted,
-    "packed": packed,
-    "phases": phases,
+    "swapped_operands": swapped_operands,
+    "output_blocking": output_blocking,
+    "subpixel": subpixel,
 }
 
-OF_THE_ENGINE = frozenset({"onednn", "commuted", "packed"})  # made of its calls, or faster only by them
+OF_THE_ENGINE = frozenset({"onednn", "swapped_operands", "output_blocking"})  # made of its calls, or faster only by them
 
 
 def _strided_gradient(p: Problem) -> bool:
@@ -56,17 +69,27 @@ def _few_wide(p: Problem) -> bool:
 
 
 def _few_pairs(p: Problem) -> bool:
-    return p.groups == 1 and p.features < lanes.LANES and p.channels * p.features <= 32 and 1 < math.prod(p.window) <= 64
+    return (
+        p.groups == 1
+        and p.features < batch_vectorized.LANES
+        and p.channels * p.features <= 32
+        and 1 < math.prod(p.window) <= 64
+    )
 
 
 def _overhanging(p: Problem) -> bool:
-    few = p.groups == 1 and p.rank >= 2 and p.features <= lanes.LANES and p.batch >= 128
-    return few and max(p.strides) == 1 and max(*p.lhs_dilation, *p.rhs_dilation) == 1 and commuted.inside(p) <= 0.7
+    few = p.groups == 1 and p.rank >= 2 and p.features <= batch_vectorized.LANES and p.batch >= 128
+    return few and max(p.strides) == 1 and max(*p.lhs_dilation, *p.rhs_dilation) == 1 and swapped_operands.inside(p) <= 0.7
 
 
 def _packs(p: Problem) -> bool:
-    few = p.groups == 1 and p.features <= lanes.LANES // 2 and p.macs >= 2**20
-    return few and onednn.refusal_forward(p) is None and packed.refusal_forward(p) is None and packed.left(p) <= 0.8
+    few = p.groups == 1 and p.features <= batch_vectorized.LANES // 2 and p.macs >= 2**20
+    return (
+        few
+        and onednn.unsupported_forward(p) is None
+        and output_blocking.unsupported_forward(p) is None
+        and output_blocking.left(p) <= 0.8
+    )
 
 
 def _lone(p: Problem) -> bool:
@@ -135,7 +158,7 @@ def _small_patches(p: Problem) -> bool:
 def _narrow(p: Problem) -> bool:
     """Small groups, but for those of one channel in and out, which XLA has a loop of its own for."""
     many = max(p.channels, p.features) > p.groups > 1
-    return many and min(p.channels, p.features) // p.groups <= (80 if dense.whole(p) else 16)
+    return many and min(p.channels, p.features) // p.groups <= (80 if block_diagonal.whole(p) else 16)
 
 
 def _narrow_sums(p: Problem) -> bool:
@@ -146,12 +169,12 @@ def _narrow_sums(p: Problem) -> bool:
 
 FORWARD = (
     ("taps", "depthwise, dilated input: each place adds up what reaches it", lambda p: _strided_gradient(p) and p.depthwise),
-    ("phases", "a dilated input: no tap meets a stuffed zero", _strided_gradient),
-    ("lanes", "few channels, a wide window: sixteen images fill a vector", _few_wide),
+    ("subpixel", "a dilated input: no tap meets a stuffed zero", _strided_gradient),
+    ("batch_vectorized", "few channels, a wide window: sixteen images fill a vector", _few_wide),
     ("taps", "few channels: one fused loop", _few),
     ("taps", "groups of a channel or two: one fused loop", _thin),
-    ("commuted", "few features, a window mostly over the edges: images fill the engine's vectors", _overhanging),
-    ("packed", "few features: neighbouring places share the engine's vectors", _packs),
+    ("swapped_operands", "few features, a window mostly over the edges: images fill the engine's vectors", _overhanging),
+    ("output_blocking", "few features: neighbouring places share the engine's vectors", _packs),
     ("onednn", "jaxlib's own engine", lambda p: True),
     ("gemm", "one tap: a matrix product", _one_tap),
     ("taps", "depthwise: one fused loop", lambda p: p.depthwise),
@@ -160,18 +183,18 @@ FORWARD = (
     ("lax", "XLA's own loop nest", lambda p: True),
 )
 KERNEL_GRADIENT = (
-    ("phases", "a dilated input: the mirrored strided convolution", _strided_gradient),
+    ("subpixel", "a dilated input: the mirrored strided convolution", _strided_gradient),
     ("lax", "one channel, in and out or along a sequence: XLA's own loop nest", _lone),
     ("taps", "depthwise, strided or a large image: fused sums", _short_sums),
     ("taps", "groups of a channel or two: fused sums", _thin),
     ("lax", "a long dilated sequence: XLA's own loop nest", _long_dilated),
-    ("lanes", "few channels: sums of sixteen images side by side", _few_pairs),
+    ("batch_vectorized", "few channels: sums of sixteen images side by side", _few_pairs),
     ("taps", "one channel, a wide window, few features: sums over the positions", _first_layer),
     ("onednn", "jaxlib's own engine, the batch in the place of the channels", lambda p: True),
     ("taps", "depthwise: sums over the positions", lambda p: p.depthwise),
     ("gemm", "one tap: a matrix product", _one_tap),
     ("taps", "few channels: sums over the positions", lambda p: p.groups == 1 and p.channels * p.features <= 8),
-    ("band", "few channels: rows times rows", _banded),
+    ("toeplitz", "few channels: rows times rows", _banded),
     ("gemm", "wide channels: one product a tap", _wide),
     ("gemm", "a small volume: one product a tap", lambda p: p.groups == 1 and p.rank == 3 and math.prod(p.window) <= 8),
     ("taps", "small groups: sums over the positions", lambda p: p.groups > 1),
@@ -187,14 +210,14 @@ TPU_FORWARD = (
     ("gemm", _IN_LANES, _one_channel),
     ("gemm", _TO_FEW, _to_few),
     ("gemm", _MATRIX, _patches),
-    ("dense", _FILLED, _narrow_sums),
+    ("block_diagonal", _FILLED, _narrow_sums),
     ("lax", "what XLA makes of it on tpu", lambda p: True),
 )
 TPU_KERNEL_GRADIENT = (
     ("gemm", _IN_LANES, _from_one),
     ("gemm", _TO_FEW, _to_few),
     ("gemm", _MATRIX, _small_patches),
-    ("dense", _FILLED, _narrow),
+    ("block_diagonal", _FILLED, _narrow),
     ("lax", "what XLA makes of it on tpu", lambda p: True),
 )
 TABLES: dict[str, dict[str, tuple]] = {
@@ -207,14 +230,14 @@ def is_highest(precision) -> bool:
     return precision is not None and lax.Precision.HIGHEST in tuple(precision)
 
 
-def refusal(name: str, kind: str, p: Problem) -> str | None:
+def unsupported_reason(name: str, kind: str, p: Problem) -> str | None:
     """Why the formulation cannot serve the problem, None if it can. `kind` is "forward" or "kernel_gradient"."""
     formulation = FORMULATIONS[name]
     if not hasattr(formulation, kind):
         return f"{name} has no {kind.replace('_', ' ')}"
-    if is_highest(p.precision) and not formulation.direct(p):
+    if is_highest(p.precision) and not formulation.sums_directly(p):
         return f"{name} is not direct summation, as precision 'highest' asks"
-    return getattr(formulation, f"refusal_{kind}")(p)
+    return getattr(formulation, f"unsupported_{kind}")(p)
 
 
 @contextlib.contextmanager
@@ -242,11 +265,11 @@ def choose(
 
 def answer(kind: str, p: Problem, method: str, without: frozenset[str], platform: str) -> tuple[str, str]:
     """The formulation's name and the reason: `method` if it can serve, otherwise the first row of the platform's table that can."""
-    if method != "auto" and method not in without and refusal(method, kind, p) is None:
+    if method != "auto" and method not in without and unsupported_reason(method, kind, p) is None:
         return method, "asked for"
     if not jnp.issubdtype(p.dtype, jnp.floating):
         return "lax", "not a real floating dtype"
     for name, reason, condition in TABLES.get(platform, {}).get(kind, ()):
-        if name not in without and condition(p) and refusal(name, kind, p) is None:
+        if name not in without and condition(p) and unsupported_reason(name, kind, p) is None:
             return name, reason
     return "lax", f"what XLA makes of it on {platform}"

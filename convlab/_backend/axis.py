@@ -29,22 +29,22 @@ class Axis:
         return (self.size - 1) * self.base + 1 if self.size else 0
 
     @property
-    def reach(self) -> int:
+    def effective_size(self) -> int:
         return (self.window - 1) * self.dilation + 1
 
     @property
     def out(self) -> int:
-        span = self.dilated + self.low + self.high - self.reach
+        span = self.dilated + self.low + self.high - self.effective_size
         return span // self.stride + 1 if span >= 0 else 0
 
     @property
     def trivial(self) -> bool:
-        return self.reach == self.stride == self.base == 1 and self.low == self.high == 0
+        return self.effective_size == self.stride == self.base == 1 and self.low == self.high == 0
 
     @property
     def tiles(self) -> bool:
         """Whether no place is seen twice and no window is cut."""
-        return self.base == 1 and self.stride >= self.reach and self.low == 0 and self.high <= 0
+        return self.base == 1 and self.stride >= self.effective_size and self.low == 0 and self.high <= 0
 
     @functools.cached_property
     def real(self) -> np.ndarray:
@@ -69,8 +69,8 @@ class Axis:
     @property
     def mirrored(self) -> Axis:
         """The axis whose transpose this one is, if its stride is 1: places of the one are outputs of the other."""
-        low = self.reach - 1 - self.low
-        high = (self.size - 1) * self.base + self.reach - low - self.out
+        low = self.effective_size - 1 - self.low
+        high = (self.size - 1) * self.base + self.effective_size - low - self.out
         return dataclasses.replace(self, size=self.out, stride=self.base, base=1, low=low, high=high)
 
     @property
@@ -82,9 +82,9 @@ class Axis:
     def reached(self) -> list[tuple[int, np.ndarray]]:
         """(back, taps): through `taps[phase]`, -1 for none, the output `block + back` sees the place `stride * block + phase`."""
         found = {}
-        for back in range((self.low - self.reach) // self.stride, (self.low + self.stride) // self.stride + 1):
+        for back in range((self.low - self.effective_size) // self.stride, (self.low + self.stride) // self.stride + 1):
             offset = np.arange(self.stride) + self.low - back * self.stride
-            hit = (offset >= 0) & (offset < self.reach) & (offset % self.dilation == 0)
+            hit = (offset >= 0) & (offset < self.effective_size) & (offset % self.dilation == 0)
             if hit.any():
                 found[back] = np.where(hit, offset // self.dilation, -1)
         return list(found.items())

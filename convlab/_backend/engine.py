@@ -2,7 +2,7 @@
 
 A custom call with the configuration that XLA's rewriter would write reaches it, without any flag. Neither is documented,
 so `available` tries it once in a process, and everything that calls it serves only where that holds. A program that contains the
-call cannot be exported, nor split over devices by the partitioner (`refusal_context`), nor kept in JAX's persistent cache.
+call cannot be exported, nor split over devices by the partitioner (`unsupported_context`), nor kept in JAX's persistent cache.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def available() -> str | None:
     return _trial()
 
 
-def refusal_context(ctx: mlir.LoweringRuleContext) -> str | None:
+def unsupported_context(ctx: mlir.LoweringRuleContext) -> str | None:
     """Why the engine cannot be part of the module that is being lowered, None if it can."""
     module = ctx.module_context
     if module.lowering_parameters.for_export:

@@ -30,10 +30,10 @@ def _axes(p: Problem) -> list[Axis]:
 
 def meetings(p: Problem) -> int:
     """How many inputs, at most, `spread` adds up for a place of the output."""
-    return int(np.prod([-(-r // d) for r, d in zip(p.reach, p.lhs_dilation)]))
+    return int(np.prod([-(-r // d) for r, d in zip(p.effective_size, p.lhs_dilation)]))
 
 
-def spread(x, kernel, p: Problem, acc):
+def input_gradient(x, kernel, p: Problem, acc):
     axes = [axis.mirrored for axis in _axes(p)]  # of the strided convolution whose outputs are x, whose places are y
     shifts = [max(0, -min(back for back, _ in axis.reached)) for axis in axes]
     ends = [max(0, axis.blocks + max(back for back, _ in axis.reached) - axis.out) for axis in axes]

@@ -11,18 +11,18 @@ from .problem import Problem
 from .taps import accumulator, empty, padded
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     """A spectrum mixes all pixels."""
     return False
 
 
-def refusal_forward(p: Problem) -> str | None:
+def unsupported_forward(p: Problem) -> str | None:
     if not 1 <= p.rank <= 3 or any(d > 1 for d in p.lhs_dilation):
         return "fft takes one to three undilated axes"
     return None if jnp.issubdtype(p.out_dtype, jnp.floating) else "fft takes real floats"
 
 
-refusal_kernel_gradient = refusal_forward
+unsupported_kernel_gradient = unsupported_forward
 
 
 def _smooth(size: int) -> int:

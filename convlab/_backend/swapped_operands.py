@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import engine, onednn
-from .lanes import fill
+from .batch_vectorized import fill
 from .problem import Problem
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     """The padding now lies around the kernel, where its zeros may meet an inf of the image."""
     return False
 
@@ -32,12 +32,12 @@ def inside(p: Problem) -> float:
     return math.prod(map(along, p.out, p.strides, lows, p.window, p.spatial))
 
 
-def refusal_forward(p: Problem) -> str | None:
+def unsupported_forward(p: Problem) -> str | None:
     if p.groups > 1 or any(d > 1 for d in (*p.lhs_dilation, *p.rhs_dilation)):
-        return "commuted takes an undilated image and window, ungrouped"
+        return "swapped_operands takes an undilated image and window, ungrouped"
     if not fill(p.batch):
-        return "commuted fills vectors with images, which are too few here"
-    return onednn.refusal_forward(p)
+        return "swapped_operands fills vectors with images, which are too few here"
+    return onednn.unsupported_forward(p)
 
 
 def forward(x, kernel, p: Problem):

@@ -21,7 +21,7 @@ def frozen(option: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rehearsal:
+class Call:
     """A call on abstract arrays of these shapes. Options compare as they are shown: 1 is not 1.0, and lists have no hash."""
 
     function: Callable
@@ -34,7 +34,7 @@ class Rehearsal:
 
 
 @functools.lru_cache(maxsize=4096)
-def rehearse(call: Rehearsal) -> None:
+def validate_options(call: Call) -> None:
     """Raises what the function has to say of its options, before there is an image."""
     arrays = [None if shape is None else jax.ShapeDtypeStruct(shape, jnp.float32) for shape in call.shapes]
     jax.eval_shape(functools.partial(call.function, **call.options), *arrays)

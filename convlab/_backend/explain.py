@@ -9,7 +9,8 @@ from typing import Any
 import jax
 from jax import lax
 
-from . import engine, everywhere, rules, table
+from . import dispatch, engine, tables
+from .accelerate import is_active
 
 POOLS = {
     "convlab_window_sum": "sum",
@@ -104,7 +105,7 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
 
 def _steps(eqn: Any, platform: str) -> Iterator[Step]:
     name, shapes = eqn.primitive.name, tuple(tuple(v.aval.shape) for v in eqn.invars)
-    ours, accelerated = name.startswith("convlab_"), everywhere.is_active()
+    ours, accelerated = name.startswith("convlab_"), is_active()
     here = platform == "cpu" and (ours or accelerated)
     tuned = here or ours and platform == "tpu"
     elsewhere = "lax's, without convlab.accelerate()" if platform == "cpu" else f"what XLA makes of it on {platform}"
@@ -119,13 +120,13 @@ def _steps(eqn: Any, platform: str) -> Iterator[Step]:
 
 def _convolution(eqn: Any, shapes: tuple, method: str, platform: str, tuned: bool, elsewhere: str) -> Step:
     lhs, rhs = (v.aval for v in eqn.invars)
-    kind, _ = rules.read(lhs, rhs, eqn.params)
+    kind, _ = dispatch.read(lhs, rhs, eqn.params)
     operation = kind.replace("_", " ")
-    if not rules.is_static(lhs, rhs):
+    if not dispatch.is_static(lhs, rhs):
         return Step(operation, shapes, "lax", "a size is symbolic: nothing to choose by")
     if not tuned and method == "auto":
         return Step(operation, shapes, "lax", elsewhere)
-    with table.recorded() as choices:
-        jax.eval_shape(lambda x, k: rules.conv(x, k, method, platform=platform, **eqn.params), lhs, rhs)
+    with tables.recorded() as choices:
+        jax.eval_shape(lambda x, k: dispatch.conv(x, k, method, platform=platform, **eqn.params), lhs, rhs)
     (formulation, reason), *parts = choices or [("lax", "nothing to compute")]
     return Step(operation, shapes, formulation, reason, tuple(dict.fromkeys(name for name, _ in parts)))

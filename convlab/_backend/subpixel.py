@@ -17,18 +17,18 @@ import numpy as np
 from .problem import Problem
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     return True
 
 
-def refusal_forward(p: Problem) -> str | None:
-    return None if any(d > 1 for d in p.lhs_dilation) else "phases needs a dilated input"
+def unsupported_forward(p: Problem) -> str | None:
+    return None if any(d > 1 for d in p.lhs_dilation) else "subpixel needs a dilated input"
 
 
-def refusal_kernel_gradient(p: Problem) -> str | None:
+def unsupported_kernel_gradient(p: Problem) -> str | None:
     if any(s > 1 for s in p.strides):
-        return "phases mirrors the kernel gradient of an undilated stride only"
-    return refusal_forward(p)
+        return "subpixel mirrors the kernel gradient of an undilated stride only"
+    return unsupported_forward(p)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ def kernel_gradient(x, dy, p: Problem, gradient):
         lhs_dilation=(1,) * p.rank,
         pads=tuple(
             (reach - 1 - lo, (s - 1) * d + 1 - out + lo)
-            for reach, (lo, _), s, d, out in zip(p.reach, p.pads, p.spatial, p.lhs_dilation, p.out)
+            for reach, (lo, _), s, d, out in zip(p.effective_size, p.pads, p.spatial, p.lhs_dilation, p.out)
         ),
     )
     flipped = jnp.flip(gradient(dy, x, mirrored), tuple(range(p.rank)))

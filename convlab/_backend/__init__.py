@@ -3,13 +3,13 @@
 import functools as _functools
 import warnings as _warnings
 
-from . import calls as _calls
+from . import entry as _calls
 from .tpu import window_argmax as window_argmax
-from .windows import stored as stored
+from .windows import materialize as materialize
 
 try:
-    from .everywhere import accelerate as accelerate
-    from .explanation import explain as explain
+    from .accelerate import accelerate as accelerate
+    from .explain import explain as explain
     from .primitives import conv_general_dilated as conv_general_dilated
     from .primitives import window_max_p as window_max_p
     from .primitives import window_min_p as window_min_p

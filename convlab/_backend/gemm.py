@@ -17,15 +17,15 @@ from .problem import Problem
 from .taps import accumulator, empty, indices, padded, shifted
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     return True
 
 
-def refusal_forward(p: Problem) -> str | None:
+def unsupported_forward(p: Problem) -> str | None:
     return "gemm would multiply the zeros of a dilated input" if any(d > 1 for d in p.lhs_dilation) else None
 
 
-refusal_kernel_gradient = refusal_forward
+unsupported_kernel_gradient = unsupported_forward
 
 
 def tiles(p: Problem) -> bool:

@@ -16,22 +16,22 @@ import jax.numpy as jnp
 from . import taps
 from .axis import Axis, axes
 from .problem import Problem
-from .windows import apart, stored
+from .windows import materialize, no_inline
 
 LANES = 16
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     return True
 
 
-def refusal_forward(p: Problem) -> str | None:
+def unsupported_forward(p: Problem) -> str | None:
     if p.groups > 1 or any(d > 1 for d in p.lhs_dilation):
-        return "lanes serves convolutions without groups of an undilated input"
-    return None if fill(p.batch) else f"lanes takes {LANES} images at a time"
+        return "batch_vectorized serves convolutions without groups of an undilated input"
+    return None if fill(p.batch) else f"batch_vectorized takes {LANES} images at a time"
 
 
-refusal_kernel_gradient = refusal_forward
+unsupported_kernel_gradient = unsupported_forward
 
 
 def fill(batch: int) -> bool:
@@ -61,14 +61,14 @@ def forward(x, kernel, p: Problem):
 
         return taps.summed(term, p.window, max(1, 64 // p.channels)).astype(p.out_dtype)
 
-    return out_of(apart(convolved, stored(taps.padded(into(x), p)), kernel))
+    return out_of(no_inline(convolved, materialize(taps.padded(into(x), p)), kernel))
 
 
 def kernel_gradient(x, dy, p: Problem):
     if taps.empty(p):
         return jnp.zeros((*p.window, p.channels, p.features), p.out_dtype)
     acc, one = taps.accumulator(p), (1,) * p.rank
-    image, cotangents = stored(taps.padded(into(x), p)), stored(into(dy))
+    image, cotangents = materialize(taps.padded(into(x), p)), materialize(into(dy))
 
     def term(place):
         seen = taps.window_at(image, [o * s for o, s in zip(place, p.strides)], p.window, p.rhs_dilation).astype(acc)

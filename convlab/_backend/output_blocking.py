@@ -13,11 +13,11 @@ import math
 
 import jax.numpy as jnp
 
-from .lanes import LANES
+from .batch_vectorized import LANES
 from .problem import Problem
 
 
-def direct(p: Problem) -> bool:
+def sums_directly(p: Problem) -> bool:
     """A pixel meets the zeros beside each copy, where an inf becomes a NaN in windows that do not see it."""
     return False
 
@@ -43,11 +43,11 @@ def left(p: Problem) -> float:
     return _work(_counts(p), p) / _work((1,) * p.rank, p)
 
 
-def refusal_forward(p: Problem) -> str | None:
+def unsupported_forward(p: Problem) -> str | None:
     if p.rank == 0 or p.groups > 1 or any(d > 1 for d in p.lhs_dilation):
-        return "packed takes an undilated image, ungrouped"
+        return "output_blocking takes an undilated image, ungrouped"
     if 0 in (p.features, *p.window, *p.out) or max(_counts(p)) == 1:
-        return "packed would only multiply zeros here"
+        return "output_blocking would only multiply zeros here"
     return None
 
 
@@ -58,7 +58,7 @@ def forward(x, kernel, p: Problem, conv):
     window = tuple(w + m - 1 for w, m in zip(p.window, counts))
     strides = tuple(s * m for s, m in zip(p.strides, counts))
     problem = dataclasses.replace(p, window=window, features=math.prod(counts) * p.features, strides=strides)
-    ends = zip(p.pads, blocks, strides, problem.reach, p.spatial)
+    ends = zip(p.pads, blocks, strides, problem.effective_size, p.spatial)
     problem = dataclasses.replace(problem, pads=tuple((lo, (b - 1) * s + r - lo - n) for (lo, _), b, s, r, n in ends))
     places = itertools.product(*map(range, counts))
     copies = [jnp.pad(kernel, [*((j, m - 1 - j) for j, m in zip(place, counts)), (0, 0), (0, 0)]) for place in places]
