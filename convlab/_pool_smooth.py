@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ import numpy as np
 from jax import lax
 
 from . import _backend
-from ._patches import pad_spatial, patches
-from ._pool import accumulator, averaged, check_ordered, counts, read, reduce, settled, spatial_of
+from ._patches import MAX_UNROLLED_TAPS, max_taps, pad_axis, pad_spatial, scan_taps, sum_taps, tap_groups
+from ._pool import accumulator, along_axis, averaged, check_ordered, counts, read, reduce, settled, spatial_of
 from ._window import Window, argument_error, integer, read_modes
 
 Array = jax.Array
@@ -34,12 +35,15 @@ def _weight(argument: str, value: Any, x: Array, low: float = 0, high: float = m
     if isinstance(value, (jax.Array, np.ndarray)):
         if value.shape not in ((), x.shape[-1:]):
             raise argument_error(argument, rule, value.shape, f"{x.shape[-1]} channels")
-        return value.astype(accumulator(x))
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        if jnp.iscomplexobj(value):
+            raise argument_error(argument, rule, value.dtype.name, kind=TypeError)
+        value = jnp.asarray(value).astype(accumulator(x))
+        return jnp.expand_dims(value, range(x.ndim - value.ndim)) if value.ndim else value
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or isinstance(value, np.complexfloating):
         raise argument_error(argument, rule, value, kind=TypeError)
     if not (low <= value <= high if closed else low < value <= high):
         raise argument_error(argument, rule, value)
-    return value
+    return float(value)
 
 
 # --- power means --------------------------------------------------------------------------------------------------
@@ -52,6 +56,62 @@ def _power(x: Array, p: Any) -> Array:
         return even if p % 2 == 0 else jnp.abs(x) * even
     nonzero = x != 0
     return jnp.where(nonzero, jnp.abs(jnp.where(nonzero, x, 1)) ** p, 0)
+
+
+def _power_sums(x: Array, window: Window, p: Any) -> tuple[Array, Array]:
+    """The largest of `|x|` in each window (smallest of those other than 0, if `p < 0`) and the sum of `(|x| / largest) ** p`.
+
+    No power leaves the range of the dtype that its root would come back to. Where a window holds nothing, both are 0.
+    """
+    x, window = settled(x, window)
+    sign = -1 if isinstance(p, float) and p < 0 else 1
+    size = jnp.minimum(lax.stop_gradient(jnp.abs(x)), jnp.finfo(x.dtype).max)
+    nonzero = size != 0
+    total = _power((x if sign > 0 else jnp.where(nonzero, x, 1)) / jnp.where(nonzero, size, 1), p)
+    if sign < 0:
+        size = jnp.where(nonzero, jnp.minimum(1 / jnp.where(nonzero, size, 1), jnp.finfo(x.dtype).max), 0)
+        total = jnp.where(nonzero, total, 0)
+    first = x.ndim - 1 - window.rank
+    for axis, pair in enumerate(window.pads(spatial_of(x, window.rank))):
+        at, geometry = first + axis, (window.size[axis], window.strides[axis], window.dilation[axis])
+        size, total = (pad_axis(a, at, pair, "zeros") for a in (size, total))
+        size, total = _sums_along(size, total, at, *geometry, p if sign > 0 else -p)
+    return (jnp.where(size == 0, 0, 1 / jnp.where(size == 0, 1, size)) if sign < 0 else size), total
+
+
+def _sums_along(size: Array, total: Array, axis: int, taps: int, stride: int, dilation: int, p: Any) -> tuple[Array, Array]:
+    """The windows along an axis: of taps where they hardly overlap, otherwise of windows half as long."""
+    if taps <= max(4, 2 * stride):
+        ones = (1,) * (size.ndim - axis - 2)
+        window = Window((taps, *ones), (stride, *ones), "VALID", (dilation, *ones))
+        return _merged(tap_groups(size, window), tap_groups(total, window), p)
+
+    def part(pair: tuple[Array, Array], start: int, length: int, step: int = 1) -> tuple[Array, Array]:
+        sliced = [lax.slice_in_dim(a, start, start + (length - 1) * step + 1, step, axis)[None] for a in pair]
+        return sliced[0], sliced[1]
+
+    out = size.shape[axis] - (taps - 1) * dilation
+    done, whole, block, width = 0, None, (size, total), 1
+    while True:
+        if taps & width:
+            here = part(block, done * dilation, out + (taps - done - width) * dilation)
+            before = None if whole is None else part(whole, 0, here[0].shape[axis + 1])
+            whole = tuple(a[0] for a in here) if before is None else _merged(*zip(before, here), p)  # type: ignore[assignment]
+            done += width
+        if done == taps:
+            break
+        length = block[0].shape[axis] - width * dilation
+        block = _merged(*zip(part(block, 0, length), part(block, width * dilation, length)), p)
+        width *= 2
+    size, total = part(whole, 0, (out - 1) // stride + 1, stride)  # type: ignore[arg-type]
+    return size[0], total[0]
+
+
+def _merged(sizes: Sequence[Array], totals: Sequence[Array], p: Any) -> tuple[Array, Array]:
+    """The sums of groups of taps as sums of the largest size."""
+    largest = max_taps(sizes)
+    unit = jnp.where(largest == 0, 1, largest)
+    return largest[0], sum_taps([total * _power(size / unit, p) for size, total in zip(sizes, totals)])[0]
 
 
 def lp_pool(
@@ -97,12 +157,11 @@ def lp_pool(
         largest = reduce(_backend.window_max_p, jnp.abs(wide), window)
         y = largest if p > 0 else reduce(_backend.window_min_p, jnp.abs(wide), window)
         return jnp.where(largest < 0, 0, y).astype(averaged(x))
-    none = (wide == 0) & (p < 0)  # makes the sum infinite, and so the norm 0
-    scale = math.prod(window.size) / counts(x, window, include_pad=True)
-    total = reduce(_backend.window_sum_p, _power(jnp.where(none, 1, wide), p), window)
-    y = _power(total * jnp.asarray(scale, total.dtype), 1 / p)
-    if p < 0:
-        y = jnp.where(reduce(_backend.window_max_p, none.astype(wide.dtype), window) > 0, 0, y)
+    scale = math.prod(window.size) / counts(wide, window, include_pad=True)
+    size, total = _power_sums(wide, window, p)
+    y = size * _power(total * scale, 1 / p)
+    if p < 0:  # a zero makes the sum infinite, and so the norm 0
+        y = jnp.where(reduce(_backend.window_max_p, (wide == 0).astype(wide.dtype), window) > 0, 0, y)
     return y.astype(averaged(x))
 
 
@@ -129,8 +188,8 @@ def gem_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "V
     """
     x, window = _read_real(x, window_shape, strides, padding)
     p = _weight("p", p, x)
-    total = reduce(_backend.window_sum_p, _power(x.astype(accumulator(x)), p), window)
-    return _power(total / math.prod(window.size), 1 / p).astype(averaged(x))
+    size, total = _power_sums(x.astype(accumulator(x)), window, p)
+    return (size * _power(total / math.prod(window.size), 1 / p)).astype(averaged(x))
 
 
 # --- weighted means -----------------------------------------------------------------------------------------------
@@ -161,14 +220,19 @@ def softmax_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any 
     """
     x, window = _read_real(x, window_shape, strides, padding)
     temperature = _weight("temperature", temperature, x)
-    laid, window = settled(x.astype(accumulator(x)), window)
-    seen = patches(laid, window, -jnp.inf)
-    largest = lax.stop_gradient(functools.reduce(lax.max, seen))
-    largest = jnp.where(largest == -jnp.inf, 0, largest)
-    weights = [jnp.exp((tap - largest) / temperature) for tap in seen]
-    total = functools.reduce(operator.add, weights)
-    weighted = [w * jnp.where(tap == -jnp.inf, 0, tap) for w, tap in zip(weights, seen)]
-    return (functools.reduce(operator.add, weighted) / jnp.where(total == 0, 1, total)).astype(averaged(x))
+    groups = tap_groups(*settled(x.astype(accumulator(x)), window), -jnp.inf)
+    largest = lax.stop_gradient(max_taps(groups))
+    infinite = largest == jnp.inf  # then it is the mean; elsewhere an infinity is -inf or padding, and has no weight
+
+    def weight(tap: Array) -> Array:
+        none = jnp.isinf(tap)
+        return jnp.where(none, 0, jnp.exp(jnp.where(none | infinite, 0, tap - largest) / temperature))
+
+    weights = [weight(tap) for tap in groups]
+    total = sum_taps(weights)
+    weighted = sum_taps([w * jnp.where(jnp.isinf(tap), 0, tap) for w, tap in zip(weights, groups)])
+    y = jnp.where(infinite, largest, weighted / jnp.where(total == 0, 1, total))
+    return y[0].astype(averaged(x))
 
 
 def top_k_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, k: int = 2) -> Array:
@@ -201,35 +265,61 @@ def top_k_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = 
         raise argument_error("k", f"be an int from 1 to {count}", k, f"window_shape {window.size}")
     laid, window = settled(x.astype(accumulator(x)), window)
     total = _sum_of_largest(laid, window, k)
-    return (total / jnp.asarray(np.minimum(counts(laid, window, include_pad=False), k), total.dtype)).astype(averaged(x))
+    return (total / jnp.minimum(jnp.asarray(counts(laid, window, include_pad=False), total.dtype), k)).astype(averaged(x))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _sum_of_largest(x: Array, window: Window, k: int) -> Array:
-    return functools.reduce(operator.add, [_value(order, x.dtype) for order in _largest(_orders(x, window), k)])
+    groups = _orders(x, window)
+    if _sorts(window, k):
+        return _value(_sorted(groups, k)[0], x.dtype).sum(-1)
+    return functools.reduce(operator.add, [_value(order, x.dtype) for order in _largest(groups, k)])[0]
 
 
 @_sum_of_largest.defjvp
 def _sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    orders = _orders(lax.stop_gradient(x), window)
-    least = _backend.materialize(_largest(orders, k)[-1])
-    left = k - functools.reduce(operator.add, [(order > least).astype(jnp.int32) for order in orders])
-    last = jnp.zeros(left.shape, jnp.int32)  # the number of the last tap that is chosen of those that equal the least
-    for number, order in enumerate(orders):
+    groups = _orders(lax.stop_gradient(x), window)
+    least, last = _last_chosen(groups, k, _sorts(window, k))
+    numbers = np.cumsum([0, *map(len, groups)])
+    chosen = []
+    for number, order in zip(numbers, groups):
+        tap = number + lax.broadcasted_iota(jnp.int32, order.shape, 0)
+        chosen.append((order > least) | (order == least) & (tap <= last))
+    parts = [jnp.where(some, tap, 0) for some, tap in zip(chosen, tap_groups(dx, window))]
+    return _sum_of_largest(x, window, k), sum_taps(parts)[0]
+
+
+def _sorts(window: Window, k: int) -> bool:
+    return math.prod(window.size) * k > 4 * MAX_UNROLLED_TAPS
+
+
+def _sorted(groups: list[Array], k: int) -> tuple[Array, Array]:
+    """The `k` largest of each window in descending order, `(*batch, *out, c, k)`, and which taps they are; the first of equals first."""
+    largest, taps = lax.top_k(jnp.moveaxis(jnp.concatenate(groups), 0, -1), k)
+    return largest, taps
+
+
+def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Array]:
+    """The least of the `k` largest of each window, and the number of the last tap that is chosen of those that equal it."""
+    if by_sort:
+        largest, taps = _sorted(groups, k)
+        return largest[None, ..., -1], taps[None, ..., -1].astype(jnp.int32)
+    least = _backend.materialize(_largest(groups, k)[-1])
+    left = k - functools.reduce(operator.add, [(order > least).astype(jnp.int32) for order in groups])
+    last = jnp.zeros(left.shape, jnp.int32)
+    for number, order in enumerate(groups):
         last = jnp.where((order == least) & (left > 0), number, last)
         left -= (order == least).astype(jnp.int32)
-    last = _backend.materialize(last)
-    chosen = [(order > least) | (order == least) & (number <= last) for number, order in enumerate(orders)]
-    parts = [jnp.where(some, tap, 0) for some, tap in zip(chosen, patches(dx, window))]
-    return _sum_of_largest(x, window, k), functools.reduce(operator.add, parts)
+    return least, _backend.materialize(last)
 
 
 def _orders(x: Array, window: Window) -> list[Array]:
     """For each tap an integer that is ordered as the numbers are, NaN above all and padding, -2 ** 31 (or 63), below."""
     bits = _folded(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
     most = jnp.iinfo(bits.dtype)
-    return patches(jnp.where(x != x, most.max, bits), window, most.min)
+    groups = tap_groups(jnp.where(x != x, most.max, bits), window, most.min)
+    return groups
 
 
 def _folded(x: Array, dtype: Any) -> Array:
@@ -312,21 +402,33 @@ def stochastic_pool(x: Array, window_shape: Any, strides: Any = None, padding: A
 
 
 def _expected(x: Array, window: Window) -> Array:
-    total = reduce(_backend.window_sum_p, x, window)
-    return reduce(_backend.window_sum_p, x * x, window) / jnp.where(total == 0, 1, total)
+    (size, sums), (_, squares) = _power_sums(x, window, 1.0), _power_sums(x, window, 2.0)
+    infinite = sums == jnp.inf
+    return jnp.where(infinite, jnp.inf, size * (squares / jnp.where(infinite | (sums == 0), 1, sums)))
 
 
 def _drawn(x: Array, window: Window, key: Any) -> Array:
-    """The first element with which the running sum exceeds a uniform part of the whole."""
-    seen = patches(*settled(x, window))
-    sums = [lax.stop_gradient(seen[0])]
-    for tap in seen[1:]:
-        sums.append(sums[-1] + lax.stop_gradient(tap))
-    drawn = jax.random.uniform(key, sums[-1].shape, x.dtype) * sums[-1]
-    y = seen[-1]
-    for tap, total in zip(seen[-2::-1], sums[-2::-1]):
-        y = jnp.where(total > drawn, tap, y)
-    return y
+    """The first element with which the running sum exceeds a uniform part of the whole; NaN where there is one."""
+    groups = tap_groups(*settled(x, window))
+    largest = lax.stop_gradient(max_taps(groups))
+    unit, infinite = jnp.where((largest == 0) | (largest == jnp.inf), 1, largest), largest == jnp.inf
+
+    def weight(tap: Array) -> Array:
+        tap = lax.stop_gradient(tap)
+        return jnp.where(infinite, (tap == jnp.inf).astype(x.dtype), tap / unit)
+
+    total = sum_taps(map(weight, groups))[0]
+    drawn = jax.random.uniform(key, total.shape, x.dtype) * total
+
+    def step(carry: tuple[Array, Array, Array], tap: Array) -> tuple[Array, Array, Array]:
+        y, running, found = carry
+        more = weight(tap[None])[0]
+        running = running + more
+        return jnp.where(~found & (more > 0), tap, y), running, found | (running > drawn)
+
+    nothing = jnp.zeros(total.shape, x.dtype)
+    y, *_ = scan_taps(step, (nothing, nothing, jnp.zeros(total.shape, bool)), groups)
+    return jnp.where(total != total, total, y)
 
 
 # --- blur ---------------------------------------------------------------------------------------------------------
@@ -363,8 +465,11 @@ def blur_pool(
     modes = read_modes(padding_mode, rank, window.padding)
     y = pad_spatial(x.astype(accumulator(x)), window.pads(spatial), modes, shown=padding)
     for axis, (k, stride) in enumerate(zip(window.size, window.strides)):
-        size, strides = [1] * rank, [1] * rank
+        size, strides, weights = [1] * rank, [1] * rank, np.array([math.comb(k - 1, t) / 2 ** (k - 1) for t in range(k)])
         size[axis], strides[axis] = k, stride
-        taps = patches(y, Window(tuple(size), tuple(strides)))
-        y = functools.reduce(operator.add, [tap * (math.comb(k - 1, t) / 2 ** (k - 1)) for t, tap in enumerate(taps)])
+        groups = tap_groups(y, Window(tuple(size), tuple(strides)))
+        starts = np.cumsum([0, *map(len, groups)])
+        y = sum_taps(
+            group * along_axis(weights[start : start + len(group)], group.ndim, 0, y.dtype) for start, group in zip(starts, groups)
+        )[0]
     return y.astype(averaged(x))
