@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ from ._window import (
 Array = jax.Array
 
 # Up to so many taps a program has a slice for each, which XLA fuses; beyond, one gather or loop for all of them.
-MAX_UNROLLED_TAPS = 64
+MAX_UNROLLED_TAPS = 25
 
 
 def as_array(argument: str, x: Any, kind: str = "an array") -> Array:
@@ -272,17 +272,34 @@ def tap_groups(x: Array, window: Window, fill: Any = 0) -> list[Array]:
     return [seen.reshape(math.prod(window.size), *seen.shape[window.rank :])]
 
 
-def sum_taps(groups: Iterable[Array]) -> Array:
-    """The sum over all taps, as a group of one."""
-    return functools.reduce(lax.add, [group if len(group) == 1 else group.sum(0, keepdims=True) for group in groups])
+def are_many(groups: Sequence[Array]) -> bool:
+    return len(groups) == 1 and len(groups[0]) > 1
 
 
-def max_taps(groups: Iterable[Array]) -> Array:
-    return functools.reduce(lax.max, [group if len(group) == 1 else group.max(0, keepdims=True) for group in groups])
+def sum_taps(part: Callable[..., Any], *groups: Sequence[Array]) -> Any:
+    """The sum over all taps of the arrays that `part` makes of each group, as groups of one tap."""
+    if not are_many(groups[0]):
+        return functools.reduce(functools.partial(jax.tree.map, lax.add), map(part, *groups))
+    taps = [group[0] for group in groups]  # each element of `groups` is one array of all taps
+    shapes = jax.eval_shape(part, *(tap[:1] for tap in taps))
+    zeros = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes)
+
+    def step(total: Any, tap: tuple[Array, ...]) -> tuple[Any, None]:
+        return jax.tree.map(lax.add, total, part(*(one[None] for one in tap))), None
+
+    return lax.scan(step, zeros, tuple(taps))[0]
+
+
+def max_taps(groups: Sequence[Array]) -> Array:
+    """The largest of all taps, as a group of one, without derivatives."""
+    groups = [lax.stop_gradient(group) for group in groups]
+    if not are_many(groups):
+        return functools.reduce(lax.max, groups)
+    return lax.scan(lambda best, tap: (lax.max(best, tap[None]), None), groups[0][:1], groups[0][1:])[0]
 
 
 def scan_taps(step: Callable[[Any, Array], Any], carry: Any, groups: Sequence[Array]) -> Any:
     """`step(carry, tap)` for every tap in turn."""
-    if len(groups) > 1 or len(groups[0]) == 1:
+    if not are_many(groups):
         return functools.reduce(step, [group[0] for group in groups], carry)
     return lax.scan(lambda carry, tap: (step(carry, tap), None), carry, groups[0])[0]

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from . import _backend
-from ._patches import MAX_UNROLLED_TAPS, max_taps, pad_axis, pad_spatial, scan_taps, sum_taps, tap_groups
+from ._patches import MAX_UNROLLED_TAPS, are_many, max_taps, pad_axis, pad_spatial, scan_taps, sum_taps, tap_groups
 from ._pool import accumulator, along_axis, averaged, check_ordered, counts, read, reduce, settled, spatial_of
 from ._window import Window, argument_error, integer, read_modes
 
@@ -111,7 +111,8 @@ def _merged(sizes: Sequence[Array], totals: Sequence[Array], p: Any) -> tuple[Ar
     """The sums of groups of taps as sums of the largest size."""
     largest = max_taps(sizes)
     unit = jnp.where(largest == 0, 1, largest)
-    return largest[0], sum_taps([total * _power(size / unit, p) for size, total in zip(sizes, totals)])[0]
+    p = p[None] if isinstance(p, jax.Array) and p.ndim else p
+    return largest[0], sum_taps(lambda size, total: total * _power(size / unit, p), sizes, totals)[0]
 
 
 def lp_pool(
@@ -221,16 +222,16 @@ def softmax_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any 
     x, window = _read_real(x, window_shape, strides, padding)
     temperature = _weight("temperature", temperature, x)
     groups = tap_groups(*settled(x.astype(accumulator(x)), window), -jnp.inf)
-    largest = lax.stop_gradient(max_taps(groups))
+    largest = max_taps(groups)
     infinite = largest == jnp.inf  # then it is the mean; elsewhere an infinity is -inf or padding, and has no weight
+    temperature = temperature[None] if isinstance(temperature, jax.Array) and temperature.ndim else temperature
 
-    def weight(tap: Array) -> Array:
+    def weigh(tap: Array) -> tuple[Array, Array]:
         none = jnp.isinf(tap)
-        return jnp.where(none, 0, jnp.exp(jnp.where(none | infinite, 0, tap - largest) / temperature))
+        weight = jnp.where(none, 0, jnp.exp(jnp.where(none | infinite, 0, tap - largest) / temperature))
+        return weight, weight * jnp.where(none, 0, tap)
 
-    weights = [weight(tap) for tap in groups]
-    total = sum_taps(weights)
-    weighted = sum_taps([w * jnp.where(jnp.isinf(tap), 0, tap) for w, tap in zip(weights, groups)])
+    total, weighted = sum_taps(weigh, groups)
     y = jnp.where(infinite, largest, weighted / jnp.where(total == 0, 1, total))
     return y[0].astype(averaged(x))
 
@@ -286,8 +287,8 @@ def _sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple)
     for number, order in zip(numbers, groups):
         tap = number + lax.broadcasted_iota(jnp.int32, order.shape, 0)
         chosen.append((order > least) | (order == least) & (tap <= last))
-    parts = [jnp.where(some, tap, 0) for some, tap in zip(chosen, tap_groups(dx, window))]
-    return _sum_of_largest(x, window, k), sum_taps(parts)[0]
+    dy = sum_taps(lambda some, tap: jnp.where(some, tap, 0), chosen, tap_groups(dx, window))
+    return _sum_of_largest(x, window, k), dy[0]
 
 
 def _sorts(window: Window, k: int) -> bool:
@@ -410,14 +411,14 @@ def _expected(x: Array, window: Window) -> Array:
 def _drawn(x: Array, window: Window, key: Any) -> Array:
     """The first element with which the running sum exceeds a uniform part of the whole; NaN where there is one."""
     groups = tap_groups(*settled(x, window))
-    largest = lax.stop_gradient(max_taps(groups))
+    largest = max_taps(groups)
     unit, infinite = jnp.where((largest == 0) | (largest == jnp.inf), 1, largest), largest == jnp.inf
 
     def weight(tap: Array) -> Array:
         tap = lax.stop_gradient(tap)
         return jnp.where(infinite, (tap == jnp.inf).astype(x.dtype), tap / unit)
 
-    total = sum_taps(map(weight, groups))[0]
+    total = sum_taps(weight, groups)[0]
     drawn = jax.random.uniform(key, total.shape, x.dtype) * total
 
     def step(carry: tuple[Array, Array, Array], tap: Array) -> tuple[Array, Array, Array]:
@@ -468,8 +469,7 @@ def blur_pool(
         size, strides, weights = [1] * rank, [1] * rank, np.array([math.comb(k - 1, t) / 2 ** (k - 1) for t in range(k)])
         size[axis], strides[axis] = k, stride
         groups = tap_groups(y, Window(tuple(size), tuple(strides)))
-        starts = np.cumsum([0, *map(len, groups)])
-        y = sum_taps(
-            group * along_axis(weights[start : start + len(group)], group.ndim, 0, y.dtype) for start, group in zip(starts, groups)
-        )[0]
+        factors = along_axis(weights, y.ndim + 1, 0, y.dtype)
+        parts = [factors] if are_many(groups) else jnp.split(factors, k)
+        y = sum_taps(lambda tap, factor: tap * factor, groups, parts)[0]
     return y.astype(averaged(x))

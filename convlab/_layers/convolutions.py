@@ -15,7 +15,7 @@ from jax import lax
 
 from .._conv import conv, conv_transpose
 from .._conv_local import conv_local, deform_conv
-from .._patches import as_array, pad_axis, pad_spatial
+from .._patches import as_array, check_kept, pad_axis, pad_spatial
 from .._pool import accumulator
 from .._window import Window, argument_error, axes, broadcast_to_rank, dilate, integer, is_int, is_sequence, read_modes
 from .validation import Call, Shape, room, validate_options
@@ -117,7 +117,11 @@ class Kernel:
         validate_options(Call(self._function, ((1, *image), *self._between(image), kernel, bias), options))
 
     def _effective(self, kernel: Array) -> Array:
-        return kernel if self.mask is None else kernel * jnp.asarray(self.mask)
+        if self.mask is None:
+            return kernel
+        mask = jnp.asarray(self.mask)
+        check_kept("mask", mask, kernel.dtype, "a kernel")
+        return kernel * mask.astype(kernel.dtype)
 
 
 class Conv(Kernel):
@@ -144,7 +148,7 @@ def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, m
     )
     window = Window(kernel.shape[:rank], strides, padding, dilation)
     batch, modes = x.shape[: -1 - rank], read_modes(options["padding_mode"], rank, window.padding)
-    x = x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x
+    x = x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x
     pads = window.pads(dilate(x.shape[1:-1], holes))
     whole = not set(holes) - {1}  # lax takes names of paddings, and Flax pads before it, for images without holes only
     given: Any = window.padding if whole and window.padding in ("SAME", "VALID", "SAME_LOWER") else list(pads)
@@ -164,7 +168,7 @@ def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, m
         precision=options["precision"],
         **more,
     )
-    y = y if bias is None else y + bias
+    y = y if bias is None else y + jnp.expand_dims(bias, range(y.ndim - 1))
     return y.reshape(*batch, *y.shape[1:]) if len(batch) != 1 else y
 
 
@@ -183,7 +187,8 @@ def with_lengths(kernel: Array, scale: Array) -> Array:
     """The kernel with the length `scale` for each output channel; where it is 0 it stays 0."""
     wide = kernel.astype(accumulator(kernel))
     squares = (wide * wide).sum(range(kernel.ndim - 1))
-    return (wide * (scale * lax.rsqrt(jnp.where(squares == 0, 1, squares)))).astype(kernel.dtype)
+    factor = scale.astype(wide.dtype) * lax.rsqrt(jnp.where(squares == 0, 1, squares))
+    return (wide * jnp.expand_dims(factor, range(wide.ndim - 1))).astype(kernel.dtype)
 
 
 class DepthwiseConv(Conv):

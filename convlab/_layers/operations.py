@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from .._pool_adaptive import (
 )
 from .._pool_smooth import blur_pool, gem_pool, lp_pool, mixed_pool, softmax_pool, stochastic_pool, top_k_pool
 from .._unpool import max_unpool
-from .._window import argument_error, is_sequence
+from .._window import argument_error, check_axis_sizes, is_sequence
 from .validation import Call, frozen, room, validate_options
 
 Array = jax.Array
@@ -103,7 +104,9 @@ def flatten(x: Array) -> Array:
     x = as_array("x", x)
     if x.ndim < 2:
         raise argument_error("x", "have one batch axis and axes to flatten", x.shape)
-    return x.reshape(x.shape[0], -1)
+    features = math.prod(x.shape[1:])
+    check_axis_sizes("x", [features], x.shape)
+    return x.reshape(x.shape[0], features)
 
 
 def _try_fractional(x: Array, **options: Any) -> None:
