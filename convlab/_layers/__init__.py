@@ -32,4 +32,8 @@ from .operations import StochasticPool as StochasticPool
 from .operations import SumPool as SumPool
 from .operations import TopKPool as TopKPool
 from .operations import Unfold as Unfold
+from .functions import avg_pool as avg_pool
+from .functions import max_pool as max_pool
+from .functions import min_pool as min_pool
+from .functions import pool as pool
 from .validation import frozen as frozen

@@ -17,7 +17,18 @@ from .._conv import conv, conv_transpose
 from .._conv_local import conv_local, deform_conv
 from .._patches import as_array, check_kept, pad_axis, pad_spatial
 from .._pool import accumulator
-from .._window import Window, argument_error, axes, broadcast_to_rank, dilate, integer, is_int, is_sequence, read_modes
+from .._window import (
+    Window,
+    argument_error,
+    axes,
+    broadcast_to_rank,
+    check_not_empty,
+    dilate,
+    integer,
+    is_int,
+    is_sequence,
+    read_modes,
+)
 from .validation import Call, Shape, room, validate_options
 
 Array = jax.Array
@@ -66,6 +77,7 @@ class Kernel:
 
     @property
     def _size(self) -> Shape:
+        check_not_empty("kernel_size", self.kernel_size)
         size = (self.kernel_size,) if is_int(self.kernel_size) else self.kernel_size
         return broadcast_to_rank("kernel_size", size, len(size) if is_sequence(size) else 1)
 
@@ -102,9 +114,13 @@ class Kernel:
         return ()
 
     def _check_inputs(self, x: Array) -> None:
-        if self._lone() and x.ndim > 3:
+        if self._lone() and x.ndim > 3 and not self._is_pointwise():
             hint = f"Write {self._size * (x.ndim - 2)}."
             raise argument_error("kernel_size", "be one int per axis", self._size[0], axes(x.ndim - 2), hint)
+
+    def _is_pointwise(self) -> bool:
+        """Whether a window of one tap means the same along one axis as along all: it neither skips a place nor adds one."""
+        return False
 
     def _check_options(self, channels: int | None = None) -> None:
         """Rehearses the layer. While the number of channels is not known, it is taken to be that of the groups."""
@@ -129,6 +145,11 @@ class Conv(Kernel):
 
     _function = staticmethod(conv)
     _names = options_of(conv, "mask", "out_sharding")
+    padding: Any
+
+    def _is_pointwise(self) -> bool:
+        steps = (*self._size, *self._spread("strides"), *self._spread("input_dilation"))
+        return set(steps) == {1} and Window(self._size, 1, self.padding).declared((1,)) == ((0, 0),)
 
     def _convolve(self, hook: Callable | None, x: Array, kernel: Array, bias: Any, more: dict, **changed: Any) -> Array:
         """`conv`, or somebody's function in place of `lax.conv_general_dilated`; `more` are arguments of either."""
@@ -231,6 +252,9 @@ class CausalConv(Conv):
     padding: Any
     input_dilation: Any
 
+    def _is_pointwise(self) -> bool:
+        return False  # which axis is time depends on the number of spatial axes
+
     def _check_options(self, channels: int | None = None) -> None:
         if not isinstance(self.padding, str) or self.padding.upper() != "CAUSAL":
             raise argument_error("padding", "be 'CAUSAL'", self.padding, "a causal convolution")
@@ -281,6 +305,16 @@ class ConvTranspose(Kernel):
     _function = staticmethod(conv_transpose)
     _names = options_of(conv_transpose, "output_shape")
     transpose_kernel: Any
+    padding: Any
+    output_padding: Any
+
+    def _is_pointwise(self) -> bool:
+        steps = (*self._size, *self._spread("strides"))
+        return (
+            set(steps) == {1}
+            and self.output_padding in (0, (0,), [0])
+            and Window(self._size, 1, self.padding).declared((1,)) == ((0, 0),)
+        )
 
     def _shapes(self, image: Shape) -> tuple[Shape, Shape]:
         groups, made = self._groups(image[-1]), self._made(image[-1])

@@ -21,7 +21,7 @@ Array = jax.Array
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class Conv(_layers.Conv, Layer):
+class Conv(_layers.Conv, Layer, nnx.Conv):
     """Convolution. A superset of `flax.nnx.Conv`: the same arguments, defaults, parameters and initial values.
 
     Args:
@@ -203,7 +203,7 @@ class CausalConv(_layers.CausalConv, Conv):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class ConvTranspose(_layers.ConvTranspose, Layer):
+class ConvTranspose(_layers.ConvTranspose, Layer, nnx.ConvTranspose):
     """Transposed convolution. A superset of `flax.nnx.ConvTranspose`: equal arguments, defaults, parameters, initial values.
 
     Args:
