@@ -252,7 +252,8 @@ class Window:
         if 0 in out:
             rule = f"fit into the padded input (a reach of at most {self._padded(spatial)} with its dilation)"
             raise argument_error(argument, rule, self.size, f"spatial shape {tuple(spatial)} and padding {self.padding!r}")
-        check_axis_sizes("padding", (*out, *self._padded(spatial)), self.padding, f"spatial shape {tuple(spatial)}")
+        fact = f"spatial shape {tuple(spatial)} and padding {self.padding!r}"
+        check_axis_sizes(argument, (*out, *self._padded(spatial)), self.size, fact)
         return out
 
     def _padded(self, spatial: Sequence[int]) -> tuple[int, ...]:
