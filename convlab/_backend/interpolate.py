@@ -78,5 +78,9 @@ def _flat(cell: Sequence[Array], steps: Sequence[int], shape: Sequence[int]) -> 
 
 def _mixed(seen: Sequence[Array], weights: Sequence[Array]) -> Array:
     """What is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight."""
-    parts = [w * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values) for values, w in zip(seen, weights)]
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.promote_types(seen[0].dtype, weights[0].dtype)
+    parts = [
+        w.astype(dtype) * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values).astype(dtype) for values, w in zip(seen, weights)
+    ]
     return functools.reduce(operator.add, parts)
