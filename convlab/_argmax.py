@@ -43,7 +43,7 @@ def is_winner(x: Array, axis: int, reducer: Any = "max", real: Array | None = No
 
 def _least(dtype: Any, reducer: Any) -> Any:
     """What no element is worse than."""
-    if dtype == bool:
+    if dtype.kind == "b":
         return reducer == "min"
     if jnp.issubdtype(dtype, jnp.floating):
         return jnp.asarray(-np.inf if reducer == "max" else np.inf, dtype)

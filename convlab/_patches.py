@@ -65,7 +65,7 @@ def index_dtype(sizes: Sequence[int], argument: str = "x") -> Any:
     """The dtype of flat indices over axes of these sizes."""
     if math.prod(sizes) <= MAX_AXIS:
         return jnp.dtype(jnp.int32)
-    if not jax.config.jax_enable_x64:
+    if jax.dtypes.canonicalize_dtype(jnp.int64) != jnp.int64:
         hint = "Set jax_enable_x64 for indices of 64 bits."
         raise argument_error(argument, "have fewer than 2**31 positions", tuple(sizes), "indices of 32 bits", hint)
     return jnp.dtype(jnp.int64)
@@ -228,7 +228,9 @@ def unfold_axis(x: Array, axis: int, size: int, stride: int, dilation: int) -> A
     shape = (*x.shape[:axis], out, size, *x.shape[axis + 1 :])
     if stride == size and dilation == 1:
         return lax.slice_in_dim(x, 0, out * size, axis=axis).reshape(shape)
-    place = lax.broadcasted_iota(jnp.int32, (out, size), 0) * stride + lax.broadcasted_iota(jnp.int32, (out, size), 1) * dilation
+    place = (
+        lax.broadcasted_iota(jnp.int32, (out, size), 0) * stride + lax.broadcasted_iota(jnp.int32, (out, size), 1) * dilation
+    )
     return jnp.take(x, place, axis, mode="clip")
 
 

@@ -115,10 +115,15 @@ CONV = [
     ),
     bad("conv_transpose", V, "x", (2, 0, 5, 3), k),
     bad("conv_transpose", T, "x", np.ones(x, bool), np.ones(k, bool), shown="'bool'"),
-    *(bad(name, T, "bias", *arrays, bias=np.ones(of, np.complex64), shown="'complex64'", **options) for name, arrays, of, options in (
-        ("conv", (x, k), 4, {}), ("conv_transpose", (x, k), 4, {}), ("deform_conv", (x, (2, 6, 5, 18), k), 4, {}),
-        ("conv_local", (x, (4, 3, 27, 2)), (4, 3, 2), dict(kernel_size=(3, 3))),
-    )),
+    *(
+        bad(name, T, "bias", *arrays, bias=np.ones(of, np.complex64), shown="'complex64'", **options)
+        for name, arrays, of, options in (
+            ("conv", (x, k), 4, {}),
+            ("conv_transpose", (x, k), 4, {}),
+            ("deform_conv", (x, (2, 6, 5, 18), k), 4, {}),
+            ("conv_local", (x, (4, 3, 27, 2)), (4, 3, 2), dict(kernel_size=(3, 3))),
+        )
+    ),
     bad("conv", T, "bias", np.ones(x, int), np.ones(k, int), bias=np.full(4, 0.5, np.float32), shown="'float32'"),
     bad("conv", T, "mask", x, k, mask=np.ones(k, np.complex64), shown="'complex64'"),
     bad("deform_conv", T, "mask", x, (2, 6, 5, 18), k, mask=np.ones((2, 6, 5, 9), np.complex64), shown="'complex64'"),

@@ -309,7 +309,13 @@ def test_checkpoints_of_either_load_into_the_other():
 
 def test_layers_are_flaxs():
     """What LoRA, quantisation and counters of operations ask; nothing that Flax computes is taken over."""
-    for system, name in [("nnx", "Conv"), ("nnx", "ConvTranspose"), ("linen", "Conv"), ("linen", "ConvTranspose"), ("linen", "ConvLocal")]:
+    for system, name in [
+        ("nnx", "Conv"),
+        ("nnx", "ConvTranspose"),
+        ("linen", "Conv"),
+        ("linen", "ConvTranspose"),
+        ("linen", "ConvLocal"),
+    ]:
         ours, theirs = (getattr(getattr(m, system), name) for m in (convlab, flax))
         assert issubclass(ours, theirs) and not issubclass(theirs, ours)
         own = [c for c in theirs.__mro__ if c.__module__.endswith(".linear")]
@@ -329,14 +335,20 @@ class LowRank(flax.nnx.Module):
     """A layer that somebody's program finds by its class, and wraps."""
 
     def __init__(self, inner):
-        self.inner, self.down, self.up = inner, flax.nnx.Param(jnp.zeros((inner.in_features, 2))), flax.nnx.Param(jnp.ones((2, inner.out_features)))
+        self.inner, self.down, self.up = (
+            inner,
+            flax.nnx.Param(jnp.zeros((inner.in_features, 2))),
+            flax.nnx.Param(jnp.ones((2, inner.out_features))),
+        )
 
     def __call__(self, x):
         return self.inner(x) + jnp.einsum("...c,cr,rf->...f", x, self.down[...], self.up[...])
 
 
 def test_programs_that_dispatch_on_flaxs_classes_find_convlabs_layers():
-    model = flax.nnx.Sequential(convlab.nnx.Conv(4, 4, (3, 2), rngs=rngs()), flax.nnx.relu, convlab.nnx.Conv(4, 4, 1, rngs=rngs()))
+    model = flax.nnx.Sequential(
+        convlab.nnx.Conv(4, 4, (3, 2), rngs=rngs()), flax.nnx.relu, convlab.nnx.Conv(4, 4, 1, rngs=rngs())
+    )
     expected = model(X)
     model.layers = flax.nnx.List([LowRank(l) if isinstance(l, flax.nnx.Conv) else l for l in model.layers])
     assert [isinstance(l, LowRank) for l in model.layers] == [True, False, True]
@@ -355,7 +367,10 @@ def test_a_kernel_of_one_tap_serves_images_of_any_rank(name, padding):
     if name == "ConvTranspose" and padding == "REFLECT":
         pytest.skip("Flax has none")
     options = {} if name == "ConvTranspose" or padding == "CAUSAL" else dict(feature_group_count=2)
-    ours, theirs = (getattr(m, name)(4, 6, 1, padding=padding, **options, rngs=flax.nnx.Rngs(seed)) for seed, m in enumerate((convlab.nnx, flax.nnx)))
+    ours, theirs = (
+        getattr(m, name)(4, 6, 1, padding=padding, **options, rngs=flax.nnx.Rngs(seed))
+        for seed, m in enumerate((convlab.nnx, flax.nnx))
+    )
     assert ours.kernel.shape == theirs.kernel.shape == (1, 4 // options.get("feature_group_count", 1), 6)
     flax.nnx.update(ours, flax.nnx.state(theirs))
     wide = convlab.conv(X, theirs.kernel[...][None], theirs.bias[...], **options)
@@ -367,7 +382,11 @@ def test_a_kernel_of_one_tap_serves_images_of_any_rank(name, padding):
     np.testing.assert_allclose(layer.apply(variables, X), wide, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [dict(strides=2), dict(strides=(2,)), dict(padding=1), dict(padding=((0, 1),)), dict(input_dilation=2)], ids=shown)
+@pytest.mark.parametrize(
+    "options",
+    [dict(strides=2), dict(strides=(2,)), dict(padding=1), dict(padding=((0, 1),)), dict(input_dilation=2)],
+    ids=shown,
+)
 def test_a_kernel_of_one_tap_that_skips_or_adds_places_needs_its_axes(options):
     text = r"`kernel_size` must be one int per axis for 2 spatial axes, got 1\. Write \(1, 1\)\."
     with pytest.raises(ValueError, match=text):

@@ -58,7 +58,9 @@ def test_an_empty_batch_gives_an_empty_result(case):
         assert jax.eval_shape(jax.grad(loss), arrays[0]).shape == arrays[0].shape
 
 
-@pytest.mark.parametrize("function", ["max_unpool", "conv_transpose", "softmax_pool", "stochastic_pool", "adaptive_max_pool", "deform_conv"])
+@pytest.mark.parametrize(
+    "function", ["max_unpool", "conv_transpose", "softmax_pool", "stochastic_pool", "adaptive_max_pool", "deform_conv"]
+)
 def test_an_empty_batch_runs(function):
     case = next(case for case in EMPTY if case.function == function)
     assert output(case.convlab(*emptied(case))).shape[0] == 0
@@ -174,7 +176,10 @@ def test_programs_of_local_and_deformed_convolutions_do_not_grow_with_the_window
 
 def test_indices_of_many_taps_are_one_program():
     counts = [
-        jax.jit(lambda x: convlab.max_pool(x, size, size, return_indices=True)[1]).lower(jnp.ones((1, 40, 40, 1))).as_text().count("\n")
+        jax.jit(lambda x: convlab.max_pool(x, size, size, return_indices=True)[1])
+        .lower(jnp.ones((1, 40, 40, 1)))
+        .as_text()
+        .count("\n")
         for size in (10, 20)
     ]
     assert counts[0] == counts[1] < 200
@@ -267,7 +272,9 @@ def test_the_gradient_of_a_learned_temperature_is_finite():
     x = np.array([1.0, 2.0, 3.0])
 
     def slope(x, **options):
-        return jax.grad(lambda t: convlab.softmax_pool(jnp.asarray(x, jnp.float32).reshape(1, -1, 1), 3, temperature=t, **options).sum())(1.0)
+        return jax.grad(
+            lambda t: convlab.softmax_pool(jnp.asarray(x, jnp.float32).reshape(1, -1, 1), 3, temperature=t, **options).sum()
+        )(1.0)
 
     def expected(*windows):
         total = 0

@@ -81,6 +81,7 @@ def _mixed(seen: Sequence[Array], weights: Sequence[Array]) -> Array:
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.promote_types(seen[0].dtype, weights[0].dtype)
     parts = [
-        w.astype(dtype) * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values).astype(dtype) for values, w in zip(seen, weights)
+        w.astype(dtype) * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values).astype(dtype)
+        for values, w in zip(seen, weights)
     ]
     return functools.reduce(operator.add, parts)

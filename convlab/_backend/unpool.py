@@ -20,8 +20,8 @@ MAX_COMPARISONS = 256  # a program has a few operations for each
 def unpool(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
     """`(n, *spatial, c)` values put, or added, to their indices among `(n, *shape, c)` zeros."""
     scatter = functools.partial(_scattered, shape=shape, adding=adding)
-    near = [_offsets(size, pooled) for size, pooled in zip(shape, x.shape[1:-1])]
-    if any(size < len(offsets) for size, offsets in zip(shape, near)) or math.prod(map(len, near)) > MAX_COMPARISONS:
+    offsets = [_offsets(size, pooled) for size, pooled in zip(shape, x.shape[1:-1])]
+    if any(size < len(near) for size, near in zip(shape, offsets)) or math.prod(map(len, offsets)) > MAX_COMPARISONS:
         return scatter(x, indices)
     near = functools.partial(_placed_near, shape=shape, adding=adding)
 
