@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ._conv import as_window, read_border
 from ._patches import as_array, check_mode, check_number, source, stacked_patches
@@ -160,14 +161,16 @@ def conv_matrix(
     row = out[:, None, None] * features + feature
     column = place[out, tap][:, None, None] * channels + feature // (features // groups) * seen + channel
     taps = jnp.flip(kernel, range(rank)) if flip_kernel else kernel
-    entries = taps.reshape(-1, seen, features)[tap]
-    shape = (place.shape[0] * features, math.prod(spatial) * channels)
     row, column = np.broadcast_arrays(row, column)
+    # XLA would compute what follows from the places while it compiles, for as long as that takes
+    tap, row, column = lax.optimization_barrier(tuple(jnp.asarray(at, jnp.int32) for at in (tap, row, column)))
+    entries = taps.reshape(-1, seen, features).at[tap].get(mode="promise_in_bounds")
+    shape = (place.shape[0] * features, math.prod(spatial) * channels)
     if not sparse:
-        return jnp.zeros(shape, kernel.dtype).at[row, column].add(entries)
+        return jnp.zeros(shape, kernel.dtype).at[row, column].add(entries, mode="promise_in_bounds")
     from jax.experimental.sparse import BCOO  # experimental: only for those who ask for it
 
-    indices = jnp.asarray(np.stack([row.ravel(), column.ravel()], -1), jnp.int32)
+    indices = jnp.stack([row.ravel(), column.ravel()], -1)
     return BCOO((entries.ravel(), indices), shape=shape)
 
 
