@@ -9,7 +9,7 @@ import pytest
 DRIVER = """
 import os, sys, types, warnings
 import jax, jax.numpy as jnp, numpy as np
-import jax.experimental.xla_metadata
+import jax.experimental.xla_metadata, jax.extend
 import jax._src.dispatch, jax._src.interpreters.mlir, jax._src.interpreters.ad, jax._src.interpreters.batching
 from jax.interpreters import ad, batching, mlir
 from jax import lax

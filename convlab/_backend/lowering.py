@@ -7,6 +7,7 @@ same rules with the mark implied on the CPU.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import threading
@@ -213,7 +214,8 @@ def install() -> None:
     )
     for primitive in list(OPERATIONS):
         compat.replace_rules(primitive, lambda former, primitive=primitive: _rule(primitive, former))
-    compat.count_as_lax(_counted)
+    with contextlib.suppress(*compat.MOVED):
+        compat.count_as_lax(_counted)
     kinds = {"window_argmax": "argmax", "max_tangent": "tangent", "max_cotangent": "gradient"}
     for (reducer, name), primitive in maxima.OWN.items():
         OPERATIONS[primitive] = WindowReduction(name, f"{reducer} {kinds[name]}", own=True, reducer=reducer)
