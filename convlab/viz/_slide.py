@@ -17,8 +17,10 @@ from ._cells import (
     GROUPS,
     INK,
     INPUT,
+    INPUT_LINE,
     KERNEL,
     OUTPUT,
+    OUTPUT_LINE,
     PADDING,
     WINDOW,
     Picture,
@@ -56,6 +58,7 @@ def _flat(option: Any, rank: int, still: Any) -> Any:
 def slide(
     x: Any,
     kernel: Any,
+    bias: Any = None,
     *,
     strides: Any = 1,
     padding: Any = "VALID",
@@ -70,11 +73,12 @@ def slide(
     Args:
         x: one image, `(n, c)`, `(height, width, c)`, or either with a batch axis of 1 before it.
         kernel: `(*window, c_in / feature_group_count, c_out)`.
+        bias: None or `(c_out,)`: what is added at every position of each output channel.
         strides, padding, padding_mode, padding_value, kernel_dilation, feature_group_count, flip_kernel: as in `convlab.conv`;
             one padding mode for all axes.
 
     Returns:
-        A `Slideshow`. Padding is grey; beneath its numbers stands which place of the input it repeats, if it does. Channels are
+        A `Slideshow`. Padding is grey; beneath its numbers stands which position of the input it repeats, if it does. Channels are
         drawn below each other, those of a group in one colour.
 
     Raises:
@@ -92,7 +96,8 @@ def slide(
     options |= dict(kernel_dilation=kernel_dilation, feature_group_count=feature_group_count, flip_kernel=flip_kernel)
     image, taps = _image(x, kernel)
     flat = image if rank == 2 else image[0]
-    y = np.asarray(convlab.conv(jnp.asarray(flat), jnp.asarray(kernel, jnp.float32), **options))
+    added = None if bias is None else jnp.asarray(bias, jnp.float32)
+    y = np.asarray(convlab.conv(jnp.asarray(flat), jnp.asarray(kernel, jnp.float32), added, **options))
     window = convlab.Window(np.shape(kernel)[:-2], strides, padding, kernel_dilation)
     pads = ((0, 0),) * (2 - rank) + window.pads(flat.shape[:-1])
     if isinstance(padding, str) and padding.upper() in ("CIRCULAR", "REFLECT"):
@@ -109,6 +114,7 @@ def slide(
         padded(flat.astype(np.float32), padding_value),
         padded(places, 0)[..., 0].astype(int),
         kernel_shown,
+        None if added is None else np.asarray(added),
         y if rank == 2 else y[None],
         (1,) * (2 - rank) + window.strides,
         (1,) * (2 - rank) + window.dilation,
@@ -127,8 +133,8 @@ def _factor(value: float) -> str:
 class _Scene:
     """A convolution laid out: padded input, kernel and result side by side (one axis: below each other)."""
 
-    def __init__(self, x, source, kernel, y, strides, dilation, low, size, groups, mode):
-        self.x, self.source, self.kernel, self.y = x, source, kernel, y
+    def __init__(self, x, source, kernel, bias, y, strides, dilation, low, size, groups, mode):
+        self.x, self.source, self.kernel, self.bias, self.y = x, source, kernel, bias, y
         self.strides, self.dilation, self.low, self.size, self.groups, self.mode = strides, dilation, low, size, groups, mode
         self.flat = len(x) == 1
         if x.size > 600 or y.size > MOST:
@@ -138,14 +144,20 @@ class _Scene:
         wide, high = self._extent()
         scale = 0.52 if wide <= 22 else 11.5 / wide
         picture = Picture(max(6.0, wide * scale), high * scale)
-        return Slideshow(picture, lambda number: self.draw(picture, number), self.y.size)
+        size = "×".join(map(str, self.kernel.shape[1 if self.flat else 0 : 2]))
+        alt = f"a kernel of size {size} moves over the input, {self.y.size} frames"
+        return Slideshow(picture, lambda number: self.draw(picture, number), self.y.size, alt=alt)
 
     def _extent(self) -> tuple[float, float]:
         (h, w, c), (kh, kw, i, _), (oh, ow, o) = self.x.shape, self.kernel.shape, self.y.shape
         if self.flat:
-            return max(w, ow + 2, kw, 10) + 5.2, 1.1 * (c + i + o) + 2.5 + (0.4 if self._padded else 0)
-        rows = max(c * (h + 0.6), i * (kh + 0.6), o * (oh + 0.6))
+            return max(w, ow + 2, kw, 10) + 5.2, 1.1 * (c + i + o + self._biased) + 2.5 + (0.4 if self._padded else 0)
+        rows = max(c * (h + 0.6), i * (kh + 0.6) + 2.2 * self._biased, o * (oh + 0.6))
         return w + kw + ow + 6.0, rows + 2.2
+
+    @property
+    def _biased(self) -> bool:
+        return self.bias is not None
 
     @property
     def _padded(self) -> bool:
@@ -200,6 +212,8 @@ class _Scene:
         ]
         if len(terms) > 9:
             terms = [*terms[:4], "…", *terms[-2:]]
+        if self._biased:
+            terms.append(_factor(self.bias[channel]))
         return " + ".join(terms) + f" = {shown(self.y[row, column, channel])}"
 
     def _draw_flat(self, axes, number: int) -> None:
@@ -232,7 +246,12 @@ class _Scene:
                         lw=1,
                         ls=":",
                     )
-        bottom += 1.1 * i + 0.55
+        bottom += 1.1 * i
+        if self._biased:
+            note(axes, left - 0.25, bottom + 0.5, "bias" if o == 1 else f"bias {channel}", ha="right", color=INK)
+            cell(axes, left + column, bottom, shown(self.bias[channel]), KERNEL)
+            bottom += 1.1
+        bottom += 0.55
         for k in range(o):
             y = bottom + 1.1 * k
             note(axes, left - 0.25, y + 0.5, "output" if o == 1 else f"output {k}", ha="right", color=INK)
@@ -241,7 +260,7 @@ class _Scene:
                 group = k // (o // self.groups)
                 colour = (GROUPS[group % len(GROUPS)] if self.groups > 1 else OUTPUT) if done else EMPTY
                 cell(axes, left + place, y, shown(self.y[0, place, k]) if done else "", colour)
-        frame(axes, left + column, bottom + 1.1 * channel, 1, 1)
+        frame(axes, left + column, bottom + 1.1 * channel, 1, 1, OUTPUT_LINE)
         note(axes, left, bottom + 1.1 * o + 0.6, self._sum(number), color=WINDOW, size=12, weight="bold")
 
     def _sources(self, axes, x0: float, y: float) -> None:
@@ -259,7 +278,7 @@ class _Scene:
         row, column, channel = self.places(number)
         used, top = self._group_channels(number), 1.3
         middle, right = 1.0 + w + 1.5, 1.0 + w + 1.5 + kw + 1.5
-        title = f"input ({self.mode} padding)" if self._padded else "input"
+        title = f"input (padding: {self.mode})" if self._padded else "input"
         note(axes, 1.0, 0.65, title, color=INK)
         note(axes, middle + kw / 2, 0.65, "kernel" if o == 1 else f"kernel {channel}", color=INK, ha="center")
         note(axes, right, 0.65, "output", color=INK)
@@ -275,12 +294,16 @@ class _Scene:
             y = top + k * (kh + 0.6)
             for (a, b), value in np.ndenumerate(self.kernel[:, :, k, channel]):
                 cell(axes, middle + b, y + a, shown(value), KERNEL)
+        if self._biased:
+            y = top + i * (kh + 0.6) + 0.5
+            note(axes, middle + kw / 2, y, "bias" if o == 1 else f"bias {channel}", color=INK, ha="center")
+            cell(axes, middle + kw / 2 - 0.5, y + 0.5, shown(self.bias[channel]), KERNEL)
         for k in range(o):
             y = top + k * (oh + 0.6)
             for (r, s), value in np.ndenumerate(self.y[:, :, k]):
                 done = k * oh * ow + r * ow + s <= number
                 cell(axes, right + s, y + r, shown(value) if done else "", OUTPUT if done else EMPTY, size=11)
-        frame(axes, right + column, top + channel * (oh + 0.6) + row, 1, 1)
+        frame(axes, right + column, top + channel * (oh + 0.6) + row, 1, 1, OUTPUT_LINE)
         note(axes, 1.0, self._extent()[1] - 0.55, self._sum(number), color=WINDOW, size=11, weight="bold")
 
 
@@ -321,7 +344,7 @@ def slide_transpose(x: Any, kernel: Any, **options: Any) -> Slideshow:
 
 
 def _touched(place: int, shape: Sequence[int], kernel: Any, options: dict[str, Any]) -> np.ndarray:
-    """Which places of the result a number of the input reaches, were no weight 0."""
+    """Which positions of the result a number of the input reaches, were no kernel element 0."""
     one = np.zeros(math.prod(shape), np.float32)
     one[place] = 1
     return np.asarray(convlab.conv_transpose(jnp.asarray(one.reshape(shape)), jnp.ones_like(kernel), **options))[..., 0] != 0
@@ -361,6 +384,6 @@ def _stamping(x: np.ndarray, kernel: np.ndarray, stamps: np.ndarray, touched: np
                 cell(axes, x0 + c, y0 + r, shown(v) if filled[r, c] else "", colour if filled[r, c] else EMPTY)
                 if name == "output" and here[r, c]:
                     frame(axes, x0 + c, y0 + r, 1, 1, linewidth=1.8)
-        frame(axes, origins["input"][0] + column, origins["input"][1] + row, 1, 1)
+        frame(axes, origins["input"][0] + column, origins["input"][1] + row, 1, 1, INPUT_LINE)
 
-    return Slideshow(picture, draw, x.size)
+    return Slideshow(picture, draw, x.size, alt=f"each number of the input adds a scaled kernel, {x.size} frames")
