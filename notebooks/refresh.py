@@ -1,8 +1,8 @@
 """Brings the notebooks up to date: first cells, outputs, sizes. `python notebooks/refresh.py [NAME...]`
 
 Each notebook begins with a heading and its badge, and a cell that installs what is missing; both are written by this program, so that the
-address stands in one place. Then it is executed, and what is too heavy for a repository (the frames of animations; a still stays)
-is left out of its outputs.
+address stands in one place. Then it is executed; its animations play without a kernel and a network, and a page too heavy for a
+repository, beside which there is a picture, is left out of its outputs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NOTEBOOKS = sorted(FOLDER.glob("[0-9]-*.ipynb"))
 URLS = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]["urls"]
 REPOSITORY = URLS.get("Repository")  # None until the project has a public address
 COLAB = "https://colab.research.google.com"
-HEAVY = 10_000  # characters of one output
+HEAVY = 410_000  # characters of one output: 300 KB in base 64 and a player
 INSTALL = """
 try:
     import convlab.viz
