@@ -37,11 +37,11 @@ class Picture(Figure):
         """The size at which it is shown."""
         return round(100 * self.get_figwidth()), round(100 * self.get_figheight())
 
-    def _image(self) -> Any:
-        """As Pillow's image, sharp on dense screens."""
+    def _image(self, dots: int = SHARP) -> Any:
+        """As Pillow's image, with so many dots an inch."""
         from PIL import Image
 
-        self.set_dpi(SHARP)
+        self.set_dpi(dots)
         canvas = FigureCanvasAgg(self)
         canvas.draw()
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])

@@ -10,7 +10,7 @@ from typing import Any
 
 from ._cells import SHARP, Picture, Slideshow
 
-MOST = 64  # settings
+MANY, MOST = 12, 64  # settings
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -28,9 +28,10 @@ class _Settings(Slideshow):
     def _images(self) -> list[Any]:
         from PIL import Image
 
-        images = [self.at(frame)._image() for frame in range(self.frames)]
+        dots = SHARP if self.frames <= MANY else 100  # everything changes from frame to frame: many need small ones
+        images = [self.at(frame)._image(dots) for frame in range(self.frames)]
         size = max(i.width for i in images), max(i.height for i in images)
-        self.picture.set_size_inches(size[0] / SHARP, size[1] / SHARP)
+        self.picture.set_size_inches(size[0] / dots, size[1] / dots)
         laid = [Image.new("RGB", size, "white") for _ in images]
         for canvas, image in zip(laid, images):
             canvas.paste(image, (0, 0))
