@@ -67,6 +67,7 @@ class Slideshow:
             fastest from frame to frame.
         start: the frame that is shown first.
         alt: what a reader is told who cannot see it.
+        colours: of the animation's palette; flat cells with smooth letters need few.
     """
 
     picture: Picture
@@ -75,6 +76,7 @@ class Slideshow:
     knobs: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
     start: int = 0
     alt: str = "animation"
+    colours: int = 39
 
     def __repr__(self) -> str:
         return f"Slideshow({self.alt}, frames={self.frames})"
@@ -92,7 +94,7 @@ class Slideshow:
         return [self.at(frame)._image() for frame in range(self.frames)]
 
     def _apng(self, seconds: float) -> bytes:
-        return animated_png(self._images, seconds)
+        return animated_png(self._images, seconds, self.colours)
 
     def html(self, seconds: float = 1.0) -> str:
         """A page fragment that shows each frame for so many seconds, with buttons to stop and step, or with a slider for each knob."""
@@ -119,7 +121,7 @@ class Slideshow:
 
 def shown(value: Any) -> str:
     """A number in as few characters as it takes, without powers of ten where it can: 12, -0.5, 1.25, 1111."""
-    number = float(value)
+    number = float(value) or 0.0  # never -0
     if math.isnan(number) or math.isinf(number):
         return str(number)
     if abs(number) >= 1e6:

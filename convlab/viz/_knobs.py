@@ -95,5 +95,6 @@ def knobs(draw: Callable[..., Picture], start: dict[str, Any] | None = None, /, 
         {name: tuple(options) for name, options in values.items()},
         settings.index(first),
         alt,
+        colours=127 if len(settings) <= MANY else 39,
         make=lambda number: draw(**settings[number]),
     )

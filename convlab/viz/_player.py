@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-COLOURS = 39  # of a palette: flat cells with smooth letters need no more
 LAST = 2.5  # how much longer the last frame stays
 
 TEMPLATE = """<div id="{name}" class="convlab-slideshow" style="max-width:{width}px;margin:0 0 .5em">
@@ -94,7 +93,7 @@ def _packed(indices: np.ndarray) -> bytes:
     return zlib.compress(np.pad(indices, ((0, 0), (1, 0))).tobytes(), 9)
 
 
-def animated_png(images: Sequence[Any], seconds: float) -> bytes:
+def animated_png(images: Sequence[Any], seconds: float, colours: int) -> bytes:
     """An animated PNG of Pillow's images of one size, the last of them shown longer.
 
     Frames share a palette, and after the first hold only the box that changes, transparent where nothing does: that is what
@@ -107,9 +106,9 @@ def animated_png(images: Sequence[Any], seconds: float) -> bytes:
     sample = Image.new("RGB", (width, height * len(chosen)))
     for i, image in enumerate(chosen):
         sample.paste(image, (0, i * height))
-    palette = sample.quantize(COLOURS, dither=Image.Dither.NONE)
-    table = np.zeros((COLOURS, 3), np.uint8)
-    found = np.array(palette.getpalette()[: 3 * COLOURS], np.uint8).reshape(-1, 3)
+    palette = sample.quantize(colours, dither=Image.Dither.NONE)
+    table = np.zeros((colours, 3), np.uint8)
+    found = np.array(palette.getpalette()[: 3 * colours], np.uint8).reshape(-1, 3)
     table[: len(found)] = np.where(found.min(1, keepdims=True) > 247, 255, found)  # white stays white
     frames = [np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE)) for image in images]
     parts = [
@@ -117,7 +116,7 @@ def animated_png(images: Sequence[Any], seconds: float) -> bytes:
         _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
         _chunk(b"acTL", struct.pack(">II", len(frames), 0)),
         _chunk(b"PLTE", table.tobytes() + b"\0\0\0"),
-        _chunk(b"tRNS", b"\xff" * COLOURS + b"\0"),
+        _chunk(b"tRNS", b"\xff" * colours + b"\0"),
     ]
     sequence = 0
     for number, frame in enumerate(frames):
@@ -126,7 +125,7 @@ def animated_png(images: Sequence[Any], seconds: float) -> bytes:
         changed = np.argwhere(frame != frames[number - 1]) if number else np.argwhere(np.ones((height, width)))
         (top, left), (bottom, right) = (changed.min(0), changed.max(0) + 1) if len(changed) else ((0, 0), (1, 1))
         box = slice(top, bottom), slice(left, right)
-        drawn = np.where(frame[box] == frames[number - 1][box], COLOURS, frame[box]).astype(np.uint8) if number else frame
+        drawn = np.where(frame[box] == frames[number - 1][box], colours, frame[box]).astype(np.uint8) if number else frame
         control = struct.pack(">IIIIIHHBB", sequence, right - left, bottom - top, left, top, time, 1000, 0, 1 if number else 0)
         parts.append(_chunk(b"fcTL", control))
         sequence += 1

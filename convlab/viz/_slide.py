@@ -67,6 +67,7 @@ def slide(
     kernel_dilation: Any = 1,
     feature_group_count: int = 1,
     flip_kernel: bool = False,
+    names: Sequence[str] = (),
 ) -> Slideshow:
     """The kernel of `convlab.conv` moves over the input, and each frame adds one number of the result.
 
@@ -76,6 +77,7 @@ def slide(
         bias: None or `(c_out,)`: what is added at every position of each output channel.
         strides, padding, padding_mode, padding_value, kernel_dilation, feature_group_count, flip_kernel: as in `convlab.conv`;
             one padding mode for all axes.
+        names: of the input channels, written beside them.
 
     Returns:
         A `Slideshow`. Padding is grey; beneath its numbers stands which position of the input it repeats, if it does. Channels are
@@ -122,6 +124,7 @@ def slide(
         image.shape[:2],
         feature_group_count,
         padding_mode,
+        tuple(names),
     )
     return scene.slideshow()
 
@@ -133,10 +136,10 @@ def _factor(value: float) -> str:
 class _Scene:
     """A convolution laid out: padded input, kernel and result side by side (one axis: below each other)."""
 
-    def __init__(self, x, source, kernel, bias, y, strides, dilation, low, size, groups, mode):
+    def __init__(self, x, source, kernel, bias, y, strides, dilation, low, size, groups, mode, names):
         self.x, self.source, self.kernel, self.bias, self.y = x, source, kernel, bias, y
         self.strides, self.dilation, self.low, self.size, self.groups, self.mode = strides, dilation, low, size, groups, mode
-        self.flat = len(x) == 1
+        self.flat, self.names = len(x) == 1, names
         if x.size > 600 or y.size > MOST:
             raise ValueError(f"`x` must have at most 600 numbers and a result of {MOST}, got {x.size} and {y.size}.")
 
@@ -224,7 +227,8 @@ class _Scene:
         reach = (kw - 1) * self.dilation[1] + 1
         for k in range(c):
             self._input(axes, left, top + 1.1 * k, k)
-            note(axes, left - 0.25, top + 1.1 * k + 0.5, "input" if c == 1 else f"input {k}", ha="right", color=INK)
+            label = self.names[k] if k < len(self.names) else "input" if c == 1 else f"input {k}"
+            note(axes, left - 0.25, top + 1.1 * k + 0.5, label, ha="right", color=INK)
         frame(axes, left + start, top + 1.1 * used[0] - 0.05, reach, 1.1 * len(used))
         bottom = top + 1.1 * c
         if self._padded:
@@ -285,6 +289,8 @@ class _Scene:
         for k in range(c):
             y = top + k * (h + 0.6)
             self._input(axes, 1.0, y, k, small=True)
+            if k < len(self.names):
+                note(axes, 0.8, y + h / 2, self.names[k], color=INK, ha="right", rotation=90)
             if k in used:
                 for a, b, r, s in self._taps(number):
                     frame(axes, 1.0 + s, y + r, 1, 1, linewidth=1.6, fill=True, facecolor="#ffe3bf", zorder=2)
@@ -292,6 +298,8 @@ class _Scene:
                     note(axes, 1.0 + s + 0.95, y + r + 0.84, f"×{weight}", size=8, ha="right", color=WINDOW, zorder=5)
         for k in range(i):
             y = top + k * (kh + 0.6)
+            if used[k] < len(self.names):
+                note(axes, middle - 0.2, y + kh / 2, self.names[used[k]], color=INK, ha="right", rotation=90)
             for (a, b), value in np.ndenumerate(self.kernel[:, :, k, channel]):
                 cell(axes, middle + b, y + a, shown(value), KERNEL)
         if self._biased:
