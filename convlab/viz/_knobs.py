@@ -10,7 +10,7 @@ from typing import Any
 
 from ._cells import SHARP, Picture, Slideshow
 
-MANY, MOST = 12, 64  # settings
+MANY, MOST = 16, 64  # settings
 
 
 @dataclasses.dataclass(eq=False, repr=False)
