@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 import tomllib
+from collections.abc import Sequence
 
 import nbformat
 from nbclient import NotebookClient
@@ -91,9 +92,10 @@ def lightened(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def execute(path: pathlib.Path, seconds: int = 600) -> nbformat.NotebookNode:
-    """The executed notebook; raises `nbclient.exceptions.CellExecutionError` where a cell fails."""
+def execute(path: pathlib.Path, seconds: int = 600, extra: Sequence[str] = ()) -> nbformat.NotebookNode:
+    """The executed notebook, with extra cells behind it; raises `nbclient.exceptions.CellExecutionError` where a cell fails."""
     notebook = nbformat.read(path, as_version=4)
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in extra]
     client = NotebookClient(notebook, timeout=seconds, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
     before = os.environ.get("PYTHONPATH")
     here = os.pathsep.join(filter(None, (str(FOLDER.parent), before)))  # this convlab, installed or not

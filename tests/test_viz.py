@@ -146,6 +146,17 @@ def test_knobs_have_a_picture_for_every_setting():
         viz.knobs(lambda n: None, {"n": 2}, n=(1, 3))
 
 
+def test_values_of_knobs_stay_text_in_the_page():
+    page = viz.knobs(lambda name: viz.connections(jnp.ones((1, 1, 1)), 2), name=("</script>", "'"))._repr_html_()
+    assert page.count("</script>") == 1
+
+
+def test_knobs_are_a_widget_where_ipywidgets_is():
+    pytest.importorskip("ipywidgets")
+    widget = viz.knobs(lambda n: viz.connections(jnp.ones((n, 1, 1)), 6), {"n": 3}, n=(1, 3)).widget()
+    assert widget.children[0].value == 3
+
+
 def test_numbers_are_written_without_powers_of_ten():
     written = [viz._cells.shown(v) for v in (1110.4, 12345.0, 0.5, 1 / 3, -0.001, 99.95, 0, 1e-9, 2e7)]
     assert written == ["1110", "12345", "0.5", "0.33", "-0.001", "99.95", "0", "1e-9", "2e7"]

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from ._player import animated_png, page
 
-# What is what: violet the input, amber the kernel, green the output, grey the padding. Blue and red mean a number's sign, nothing else.
+# Violet is the input, amber the kernel, green the output, grey the padding. Blue and red mean a number's sign, nothing else.
 INPUT, PADDING, KERNEL, OUTPUT, EMPTY = "#e3dcf5", "#ececec", "#ffdfae", "#cfeac6", "#ffffff"
 INPUT_LINE, KERNEL_LINE, OUTPUT_LINE = "#7a5fc0", "#a85a00", "#3d8b37"
 WINDOW, INK, FAINT = KERNEL_LINE, "#222222", "#6b6b6b"
@@ -57,14 +57,14 @@ class Picture(Figure):
 
 @dataclasses.dataclass(eq=False)
 class Slideshow:
-    """Frames of one picture. Notebooks play it, without a kernel and a network, too; elsewhere see `html`, `at` and `save`.
+    """Frames of one picture. Notebooks play it, even without a kernel and a network; else see `html`, `at` and `save`.
 
     Attributes:
         picture: the figure that `draw` draws on.
         draw: draws the frame of this number on the cleared `picture`.
         frames: how many there are.
-        knobs: the values of each knob by its name, where a frame is a setting of knobs and not a step in time; the last one turns
-            fastest from frame to frame.
+        knobs: the values of each knob by its name, where a frame is a setting of knobs and not a step in time; the last one
+            turns fastest from frame to frame.
         start: the frame that is shown first.
         alt: what a reader is told who cannot see it.
         colours: of the animation's palette; flat cells with smooth letters need few.
@@ -97,7 +97,7 @@ class Slideshow:
         return animated_png(self._images, seconds, self.colours)
 
     def html(self, seconds: float = 1.0) -> str:
-        """A page fragment that shows each frame for so many seconds, with buttons to stop and step, or with a slider for each knob."""
+        """A page fragment: each frame for so many seconds, with buttons to stop and step, or with a slider for each knob."""
         data = self._apng(seconds)
         return page(data, self.picture._pixels(), seconds, self.knobs, self.frames, self.start, self.alt)
 

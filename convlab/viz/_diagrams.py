@@ -31,7 +31,7 @@ from ._cells import (
     shown,
 )
 
-ELEMENTS = ("#a85a00", "#7a5fc0", "#3d8b37", "#b0408f", "#00808a", "#7a7a00", "#555555")  # a colour for each kernel element
+ELEMENTS = ("#a85a00", "#7a5fc0", "#3d8b37", "#b0408f", "#00808a", "#7a7a00", "#555555")  # of kernel elements
 MOST = 40  # inputs or outputs of a diagram
 
 
@@ -62,7 +62,7 @@ def connections(kernel: Any, x: Any, *, mark: int | None = None, title: str | No
     values = None if isinstance(x, (int, np.integer)) else np.asarray(x, np.float32).reshape(-1)
     n = int(x) if values is None else len(values)
     if kernel.ndim == 2 and kernel.shape[0] == n:
-        lines = [(i, o, None) for o in range(kernel.shape[1]) for i in range(n)]
+        lines: list[tuple[int, int, int | None]] = [(i, o, None) for o in range(kernel.shape[1]) for i in range(n)]
         low, total, outputs = 0, n, kernel.shape[1]
         result = None if values is None else values @ kernel
     elif kernel.ndim == 3 and kernel.shape[1:] == (1, 1):
@@ -73,7 +73,12 @@ def connections(kernel: Any, x: Any, *, mark: int | None = None, title: str | No
             (len(kernel),), options.get("strides", 1), options["padding"], options.get("kernel_dilation", 1)
         )
         ((low, high),) = window.pads((n,))
-        stride, dilation, outputs, total = window.strides[0], window.dilation[0], len(result), n + max(low, 0) + max(high, 0)
+        stride, dilation, outputs, total = (
+            window.strides[0],
+            window.dilation[0],
+            len(result),
+            n + max(low, 0) + max(high, 0),
+        )
         lines = [(o * stride + j * dilation, o, j) for o in range(outputs) for j in range(len(kernel))]
         low = max(low, 0)
     else:
@@ -97,13 +102,22 @@ def _graph(lines, low, n, total, outputs, kernel, numbers, mark, title) -> Pictu
     axes.set_ylim(height, 0)
     axes.set_axis_off()
     axes.set_title(title, fontsize=10, color=INK)
-    left, top, bottom, shift = 2.2, 1.0, 4.2, (total - outputs) / 2
+    left, top, bottom = 2.2, 1.0, 4.2
+    # an output stands below the middle of its window
+    middle = {
+        o: np.mean([i for i, out, _ in lines if out == o]) if shared else (total - outputs) / 2 + o for o in range(outputs)
+    }
     seen = {i for i, o, _ in lines if o == mark}
     for i, o, element in sorted(lines, key=lambda line: line[1] == mark):
         colour = ELEMENTS[element % len(ELEMENTS)] if shared else (KERNEL_LINE if o == mark else "#9a9a9a")
-        thick = dict(lw=2.6, alpha=1.0) if o == mark else dict(lw=1.1, alpha=0.55)
+        thick: dict[str, Any] = dict(lw=2.6, alpha=1.0) if o == mark else dict(lw=1.1, alpha=0.55)
         axes.plot(
-            [left + i + 0.5, left + shift + o + 0.5], [top, bottom], color=colour, zorder=1, solid_capstyle="round", **thick
+            [left + i + 0.5, left + middle[o] + 0.5],
+            [top, bottom],
+            color=colour,
+            zorder=1,
+            solid_capstyle="round",
+            **thick,
         )
     for i in range(total):
         inside = low <= i < low + n
@@ -113,7 +127,7 @@ def _graph(lines, low, n, total, outputs, kernel, numbers, mark, title) -> Pictu
     for o in range(outputs):
         text = "" if numbers[1] is None else shown(numbers[1][o])
         edge = OUTPUT_LINE if o == mark else "#9aa0a6"
-        _unit(axes, left + shift + o + 0.5, bottom, text, OUTPUT, edge, 2.2 if o == mark else 0.9)
+        _unit(axes, left + middle[o] + 0.5, bottom, text, OUTPUT, edge, 2.2 if o == mark else 0.9)
     note(axes, left - 0.2, top, "input", ha="right", color=INK)
     note(axes, left - 0.2, bottom, "output", ha="right", color=INK)
     if shared:
@@ -131,7 +145,13 @@ def _unit(axes: Any, x: float, y: float, text: str, colour: str, edge: str, widt
 
 
 def channels(
-    x: Any, kernel: Any, bias: Any = None, *, position: Sequence[int] = (0, 0), names: Sequence[str] = (), **options: Any
+    x: Any,
+    kernel: Any,
+    bias: Any = None,
+    *,
+    position: Sequence[int] = (0, 0),
+    names: Sequence[str] = (),
+    **options: Any,
 ) -> Picture:
     """A layer's channels: each filter has a kernel for every channel of the image, adds them and a bias, and makes one map.
 
@@ -177,7 +197,12 @@ def channels(
         x0, y0 = 0.5 + k * step, below + (c_in - 1 - k) * step * 0.8
         _plane(axes, image[..., k], x0, y0, side, 2 + k, tint=names[k] if k < len(names) else None)
         unit = side / image.shape[1]
-        seen = (x0 + corner[1] * unit, y0 + corner[0] * unit, window.effective_size[1] * unit, window.effective_size[0] * unit)
+        seen = (
+            x0 + corner[1] * unit,
+            y0 + corner[0] * unit,
+            window.effective_size[1] * unit,
+            window.effective_size[0] * unit,
+        )
         frame(axes, *seen, KERNEL_LINE, linewidth=1.8, zorder=8)
         for across, down in ((0, 0), (1, 0), (0, 1), (1, 1)) if k else ():  # the kernel's box through all channels
             ends = seen[0] + across * seen[2], seen[1] + down * seen[3]

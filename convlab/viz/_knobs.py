@@ -49,8 +49,11 @@ class _Settings(Slideshow):
         """The same sliders as a widget of ipywidgets, which asks a running kernel for each picture."""
         import ipywidgets
 
-        options = {name: ipywidgets.SelectionSlider(options=list(values)) for name, values in self.knobs.items()}
         values = [list(v) for v in self.knobs.values()]
+        first = list(itertools.product(*values))[self.start]
+        options = {
+            name: ipywidgets.SelectionSlider(options=v, value=value) for name, v, value in zip(self.knobs, values, first)
+        }
 
         def show(**setting: Any) -> Picture:
             places = [v.index(setting[name]) for name, v in zip(self.knobs, values)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import json
 import struct
 import zlib
 from base64 import b64encode
@@ -108,7 +109,7 @@ def animated_png(images: Sequence[Any], seconds: float, colours: int) -> bytes:
         sample.paste(image, (0, i * height))
     palette = sample.quantize(colours, dither=Image.Dither.NONE)
     table = np.zeros((colours, 3), np.uint8)
-    found = np.array(palette.getpalette()[: 3 * colours], np.uint8).reshape(-1, 3)
+    found = np.array((palette.getpalette() or [])[: 3 * colours], np.uint8).reshape(-1, 3)
     table[: len(found)] = np.where(found.min(1, keepdims=True) > 247, 255, found)  # white stays white
     frames = [np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE)) for image in images]
     parts = [
@@ -138,7 +139,13 @@ def animated_png(images: Sequence[Any], seconds: float, colours: int) -> bytes:
 
 
 def page(
-    data: bytes, size: tuple[int, int], seconds: float, knobs: Mapping[str, Sequence[Any]], frames: int, start: int, alt: str
+    data: bytes,
+    size: tuple[int, int],
+    seconds: float,
+    knobs: Mapping[str, Sequence[Any]],
+    frames: int,
+    start: int,
+    alt: str,
 ) -> str:
     """The fragment that shows an animated PNG with buttons, or with a slider for each knob, in `size` pixels."""
     values = [[str(v) for v in options] for options in knobs.values()] or [[f"{i + 1} of {frames}" for i in range(frames)]]
@@ -151,7 +158,11 @@ def page(
         for label, options, place in zip(knobs or ["frame"], values, reversed(places), strict=True)
     ]
     name = "slides-" + hashlib.sha256(data + repr(values).encode()).hexdigest()[:12]
-    script = SCRIPT.replace("NAME", name).replace("VALUES", repr(values)).replace("LAST", str(round(1000 * LAST * seconds)))
+    script = (
+        SCRIPT.replace("NAME", name)
+        .replace("VALUES", json.dumps(values).replace("<", "\\u003c"))
+        .replace("LAST", str(round(1000 * LAST * seconds)))
+    )
     return TEMPLATE.format(
         name=name,
         width=size[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,7 +28,12 @@ from ._cells import (
     shown,
 )
 
-POOLS = {"max": convlab.max_pool, "min": convlab.min_pool, "avg": convlab.avg_pool, "sum": convlab.sum_pool}
+POOLS: dict[str, Callable[..., Any]] = {
+    "max": convlab.max_pool,
+    "min": convlab.min_pool,
+    "avg": convlab.avg_pool,
+    "sum": convlab.sum_pool,
+}
 
 
 def slide_pool(
