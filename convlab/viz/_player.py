@@ -110,9 +110,9 @@ def animated_png(images: Sequence[Any], seconds: float, colours: int) -> bytes:
     palette = sample.quantize(colours, dither=Image.Dither.NONE)
     table = np.zeros((colours, 3), np.uint8)
     found = np.array((palette.getpalette() or [])[: 3 * colours], np.uint8).reshape(-1, 3)
-    table[: len(found)] = np.where(
-        found.min(1, keepdims=True) > (247 if colours < 64 else 253), 255, found
-    )  # white stays white
+    table[: len(found)] = found
+    white = Image.new("RGB", (1, 1), "white").quantize(palette=palette, dither=Image.Dither.NONE)
+    table[white.getpixel((0, 0))] = 255  # stays white
     frames = [np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE)) for image in images]
     parts = [
         b"\x89PNG\r\n\x1a\n",
