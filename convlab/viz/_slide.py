@@ -235,12 +235,12 @@ class _Scene:
         _, column, channel = self.places(number)
         left, top = 3.6, 0.5
         used, start = self._group_channels(number), column * self.strides[1]
-        reach = (kw - 1) * self.dilation[1] + 1
+        effective_size = (kw - 1) * self.dilation[1] + 1
         for k in range(c):
             self._input(axes, left, top + 1.1 * k, k)
             label = self.names[k] if k < len(self.names) else "input" if c == 1 else f"input {k}"
             note(axes, left - 0.25, top + 1.1 * k + 0.5, label, ha="right", color=INK)
-        frame(axes, left + start, top + 1.1 * used[0] - 0.05, reach, 1.1 * len(used))
+        frame(axes, left + start, top + 1.1 * used[0] - 0.05, effective_size, 1.1 * len(used))
         bottom = top + 1.1 * c
         if self._padded:
             self._sources(axes, left, bottom + 0.12)

@@ -138,8 +138,8 @@ class _Scene:
             )
             if (r, c) in under:
                 frame(axes, x0 + c, y0 + r, 1, 1, INPUT_LINE, linewidth=1.2, zorder=3)
-        reach = [(k - 1) * d + 1 for k, d in zip(self.size, self.dilation)]
-        frame(axes, x0 + column * self.strides[1], y0 + row * self.strides[0], reach[1], reach[0], INPUT_LINE)
+        effective_size = [(k - 1) * d + 1 for k, d in zip(self.size, self.dilation)]
+        frame(axes, x0 + column * self.strides[1], y0 + row * self.strides[0], effective_size[1], effective_size[0], INPUT_LINE)
         x0, y0 = self.result
         for (r, c), value in np.ndenumerate(self.y):
             done = r * self.y.shape[1] + c <= number
