@@ -112,7 +112,7 @@ def animated_png(images: Sequence[Any], seconds: float, colours: int) -> bytes:
     found = np.array((palette.getpalette() or [])[: 3 * colours], np.uint8).reshape(-1, 3)
     table[: len(found)] = found
     white = Image.new("RGB", (1, 1), "white").quantize(palette=palette, dither=Image.Dither.NONE)
-    table[white.getpixel((0, 0))] = 255  # stays white
+    table[np.asarray(white)[0, 0]] = 255  # stays white
     frames = [np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE)) for image in images]
     parts = [
         b"\x89PNG\r\n\x1a\n",
