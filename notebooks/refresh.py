@@ -1,8 +1,8 @@
 """Brings the notebooks up to date: first cells, outputs, sizes. `python notebooks/refresh.py [NAME...]`
 
 Each notebook begins with a heading and its badge, and a cell that installs what is missing; both are written by this program, so that the
-address stands in one place. Then it is executed, and what is too heavy for a repository (the frames of animations; a still stays)
-is left out of its outputs.
+address stands in one place. Then it is executed; its animations play without a kernel and a network, and a page too heavy for a
+repository, beside which there is a picture, is left out of its outputs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 import tomllib
+from collections.abc import Sequence
 
 import nbformat
 from nbclient import NotebookClient
@@ -20,7 +21,7 @@ NOTEBOOKS = sorted(FOLDER.glob("[0-9]-*.ipynb"))
 URLS = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]["urls"]
 REPOSITORY = URLS.get("Repository")  # None until the project has a public address
 COLAB = "https://colab.research.google.com"
-HEAVY = 10_000  # characters of one output
+HEAVY = 410_000  # characters of one output: 300 KB in base 64 and a player
 INSTALL = """
 try:
     import convlab.viz
@@ -91,9 +92,10 @@ def lightened(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def execute(path: pathlib.Path, seconds: int = 600) -> nbformat.NotebookNode:
-    """The executed notebook; raises `nbclient.exceptions.CellExecutionError` where a cell fails."""
+def execute(path: pathlib.Path, seconds: int = 600, extra: Sequence[str] = ()) -> nbformat.NotebookNode:
+    """The executed notebook, with extra cells behind it; raises `nbclient.exceptions.CellExecutionError` where a cell fails."""
     notebook = nbformat.read(path, as_version=4)
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in extra]
     client = NotebookClient(notebook, timeout=seconds, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
     before = os.environ.get("PYTHONPATH")
     here = os.pathsep.join(filter(None, (str(FOLDER.parent), before)))  # this convlab, installed or not

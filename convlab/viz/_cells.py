@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-INPUT, PADDING, KERNEL, OUTPUT, EMPTY = "#cfe3f7", "#ececec", "#ffd9a8", "#cdebc5", "#ffffff"
-WINDOW, INK, FAINT = "#d9480f", "#222222", "#777777"
-GROUPS = ("#cfe3f7", "#e4d4f4", "#d3ece9", "#f7d9e3", "#e8e6c5", "#d9dde3")
+from ._player import animated_png, page
+
+# Violet is the input, amber the kernel, green the output, grey the padding. Blue and red mean a number's sign, nothing else.
+INPUT, PADDING, KERNEL, OUTPUT, EMPTY = "#e3dcf5", "#ececec", "#ffdfae", "#cfeac6", "#ffffff"
+INPUT_LINE, KERNEL_LINE, OUTPUT_LINE = "#7a5fc0", "#a85a00", "#3d8b37"
+WINDOW, INK, FAINT = KERNEL_LINE, "#222222", "#6b6b6b"
+GROUPS = ("#e3dcf5", "#cfe9e2", "#f3e7bd", "#efd9ec", "#dfe3d2", "#dcdcdc")
+SIGNS = "RdBu"  # red below 0, white at 0, blue above
+SHARP = 150  # dots an inch of what is shown at 100
 
 
 class Picture(Figure):
@@ -26,25 +33,53 @@ class Picture(Figure):
         super().__init__(figsize=(width, height), dpi=100, **options)
         FigureCanvasAgg(self)
 
-    def _repr_png_(self) -> bytes:
+    def _pixels(self) -> tuple[int, int]:
+        """The size at which it is shown."""
+        return round(100 * self.get_figwidth()), round(100 * self.get_figheight())
+
+    def _image(self, dots: int = SHARP) -> Any:
+        """As Pillow's image, with so many dots an inch."""
+        from PIL import Image
+
+        self.set_dpi(dots)
+        canvas = FigureCanvasAgg(self)
+        canvas.draw()
+        image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        self.set_dpi(100)
+        return image
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         data = io.BytesIO()
-        self.savefig(data, format="png", facecolor="white")
-        return data.getvalue()
+        self._image().save(data, format="PNG", optimize=True)
+        width, height = self._pixels()
+        return data.getvalue(), {"width": width, "height": height}
 
 
 @dataclasses.dataclass(eq=False)
 class Slideshow:
-    """Frames of one picture. Notebooks play it; elsewhere see `html`, `at` and `save`.
+    """Frames of one picture. Notebooks play it, even without a kernel and a network; else see `html`, `at` and `save`.
 
     Attributes:
         picture: the figure that `draw` draws on.
         draw: draws the frame of this number on the cleared `picture`.
         frames: how many there are.
+        knobs: the values of each knob by its name, where a frame is a setting of knobs and not a step in time; the last one
+            turns fastest from frame to frame.
+        start: the frame that is shown first.
+        alt: what a reader is told who cannot see it.
+        colours: of the animation's palette; flat cells with smooth letters need few.
     """
 
     picture: Picture
     draw: Callable[[int], None]
     frames: int
+    knobs: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    start: int = 0
+    alt: str = "animation"
+    colours: int = 39
+
+    def __repr__(self) -> str:
+        return f"Slideshow({self.alt}, frames={self.frames})"
 
     def at(self, frame: int) -> Picture:
         """The picture of one frame; negative numbers count from the end."""
@@ -54,35 +89,47 @@ class Slideshow:
         self.draw(frame % self.frames)
         return self.picture
 
-    def _step(self, frame: int) -> list[Any]:
-        self.at(frame)
-        return []
+    @functools.cached_property
+    def _images(self) -> list[Any]:
+        return [self.at(frame)._image() for frame in range(self.frames)]
 
-    def _animation(self, seconds: float) -> Any:
-        from matplotlib.animation import FuncAnimation
-
-        return FuncAnimation(self.picture, self._step, self.frames, interval=1000 * seconds, init_func=list, blit=False)
+    def _apng(self, seconds: float) -> bytes:
+        return animated_png(self._images, seconds, self.colours)
 
     def html(self, seconds: float = 1.0) -> str:
-        """A page fragment with buttons that shows each frame for so many seconds."""
-        with matplotlib.rc_context({"animation.embed_limit": 50, "savefig.facecolor": "white"}):
-            return self._animation(seconds).to_jshtml(default_mode="loop")
+        """A page fragment: each frame for so many seconds, with buttons to stop and step, or with a slider for each knob."""
+        data = self._apng(seconds)
+        return page(data, self.picture._pixels(), seconds, self.knobs, self.frames, self.start, self.alt)
 
     def save(self, path: str | os.PathLike[str], seconds: float = 1.0) -> None:
-        """Writes an animated GIF."""
-        self._animation(seconds).save(path, writer="pillow", fps=1 / seconds)
+        """Writes an animation: an animated PNG where the name ends in `.png`, otherwise a GIF."""
+        if os.fspath(path).endswith(".png"):
+            data = self._apng(seconds)
+            with open(path, "wb") as file:
+                file.write(data)
+            return
+        first, *others = self._images
+        first.save(path, format="GIF", save_all=True, append_images=others, duration=round(1000 * seconds), loop=0)
 
     def _repr_html_(self) -> str:
         return self.html()
 
-    def _repr_png_(self) -> bytes:
-        return self.at(self.frames // 2)._repr_png_()
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        width, height = self.picture._pixels()
+        return self._apng(1.5 if self.knobs else 1.0), {"width": width, "height": height}
 
 
 def shown(value: Any) -> str:
-    """A number in as few characters as it takes: 12, -0.5, 1.25."""
-    number = float(value)
-    return f"{number:.0f}" if number == round(number) and abs(number) < 1e5 else f"{number:.3g}"
+    """A number in as few characters as it takes, without powers of ten where it can: 12, -0.5, 1.25, 1111."""
+    number = float(value) or 0.0  # never -0
+    if math.isnan(number) or math.isinf(number):
+        return str(number)
+    if abs(number) >= 1e6:
+        return f"{number:.2g}".replace("e+0", "e").replace("e+", "e")
+    if abs(number) >= 100 or number == round(number):
+        return f"{number:.0f}"
+    text = f"{number:.{2 if abs(number) >= 0.1 else 3}f}".rstrip("0").rstrip(".")
+    return text if float(text) else f"{number:.0e}".replace("e-0", "e-")
 
 
 def cell(axes: Any, x: float, y: float, text: str, colour: str, **options: Any) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Polygon, Rectangle
 
 from convlab.analysis import activations, analyze, influence
 
-from ._cells import INK, WINDOW, Picture, blank, note
-from ._pictures import _image
+from ._cells import INK, INPUT, INPUT_LINE, OUTPUT, OUTPUT_LINE, Picture, blank, note
+from ._pictures import _image, _limit, _signed, colour_bar
 
 
 def _pixels(x: Any) -> np.ndarray:
@@ -25,7 +26,14 @@ def _pixels(x: Any) -> np.ndarray:
 
 
 def feature_maps(
-    model: Any, x: Any, *, layers: Sequence[str] | None = None, most: int = 8, variables: Any = None, **kwargs: Any
+    model: Any,
+    x: Any,
+    *,
+    layers: Sequence[str] | None = None,
+    most: int = 8,
+    shared_scale: bool = True,
+    variables: Any = None,
+    **kwargs: Any,
 ) -> Picture:
     """What the layers of a model make of an image: a row for each layer, a map for each of its first channels.
 
@@ -34,9 +42,10 @@ def feature_maps(
         x: `(n, height, width, c)`; the first image is drawn.
         layers: paths of layers; None takes all whose results are images.
         most: channels of a layer.
+        shared_scale: whether the maps of a layer have one scale, which a colour bar tells; otherwise each has its own.
 
     Returns:
-        A `Picture`; each map has a scale of its own. A layer with numbers of both signs is red below 0 and blue above, others are grey.
+        A `Picture`. A layer with numbers of both signs is red below 0 and blue above, others are grey.
 
     Raises:
         ValueError: a path that the model does not have, or nothing to draw.
@@ -53,61 +62,72 @@ def feature_maps(
     if missing or not chosen:
         raise ValueError(f"`layers` must be among {', '.join(found) or 'none'}, got {missing or chosen}.")
     columns = min(most, max(found[path].shape[-1] for path in chosen))
-    picture = Picture(1.2 * columns + 0.9, 1.2 * len(chosen) + 0.1, layout="constrained")
+    picture = Picture(1.2 * columns + 1.5, 1.2 * len(chosen) + 0.1, layout="constrained")
     for row, path in enumerate(chosen):
-        maps = np.asarray(found[path][0], np.float32)
-        signed = bool((maps < 0).any() and (maps > 0).any())
-        for channel in range(min(columns, maps.shape[-1])):
-            axes = picture.add_subplot(len(chosen), columns, row * columns + channel + 1)
-            _image(axes, maps[..., channel], signed)
-            if channel == 0:
-                axes.set_ylabel(f"{path}\n{'×'.join(map(str, maps.shape))}", fontsize=9)
+        maps = np.asarray(found[path][0], np.float32)[..., :columns]
+        signed, grid = _signed(maps[..., :1] if maps.shape[-1] == 1 else maps.reshape(len(maps), -1), None), []
+        for channel in range(maps.shape[-1]):
+            grid.append(picture.add_subplot(len(chosen), columns, row * columns + channel + 1))
+            _image(grid[-1], maps[..., channel], signed, _limit(maps) if shared_scale else None)
+            if shared_scale and not signed:
+                grid[-1].images[0].set_clim(float(maps.min()), float(maps.max()))
+        grid[0].set_ylabel(f"{path}\n{'×'.join(map(str, found[path].shape[1:]))}", fontsize=9)
+        if shared_scale:
+            for column in range(len(grid), columns):  # the bars of all rows stand below each other
+                grid.append(picture.add_subplot(len(chosen), columns, row * columns + column + 1))
+                grid[-1].set_axis_off()
+            colour_bar(picture, grid[0].images[0], grid, 1.2)
     return picture
 
 
-def receptive_field(model: Any, x: Any, layer: str, place: Sequence[int], *, variables: Any = None, **kwargs: Any) -> Picture:
-    """What one place of a layer sees of an image: the theoretical field as a frame, the gradient within it as colour.
+def receptive_field(
+    model: Any, x: Any, layer: str, position: Sequence[int], *, variables: Any = None, **kwargs: Any
+) -> Picture:
+    """The receptive field of one position of a layer: the theoretical one as a frame, the gradient within it as colour.
 
     Args:
         model, variables, kwargs: as in `convlab.analysis.activations`.
         x: `(n, height, width, c)`; the first image is drawn.
         layer: the path of the layer.
-        place: (row, column) of its result; `()` for a layer without places.
+        position: (row, column) of its result; `()` for a layer without spatial axes.
 
     Returns:
-        A `Picture`: the layer's mean map with the place, and the image with the field.
+        A `Picture`: the layer's mean map with the position, and the image with the receptive field.
 
     Raises:
-        ValueError: a path or place that the model does not have.
+        ValueError: a path or position that the model does not have.
 
     Example:
         >>> from convlab import conv
         >>> picture = receptive_field(lambda x: conv(x, jnp.ones((3, 3, 1, 1))), jnp.ones((1, 8, 8, 1)), "conv", (4, 4))
         >>> picture.axes[1].get_title()
-        'it sees 3 × 3 of the input'
+        'receptive field: 3 × 3 of the input'
     """
     x = x[:1]
     field = analyze(model, x, variables=variables, **kwargs)[layer].field
     if field is None or len(field.size) != 2:
         raise ValueError(f"`layer` must depend on an image with 2 spatial axes, got {layer!r}.")
-    heat = influence(lambda x: activations(model, x, variables=variables, **kwargs)[layer], x, place)
+    heat = influence(lambda x: activations(model, x, variables=variables, **kwargs)[layer], x, position)
     result = np.asarray(activations(model, x, variables=variables, **kwargs)[layer])[0].mean(-1)
-    picture = Picture(7.2, 3.7, layout="constrained")
+    picture = Picture(8.4, 3.5, layout="constrained")
     left, right = picture.subplots(1, 2)
     _image(left, np.atleast_2d(result))
+    colour_bar(picture, left.images[0], left, 3.5)
     left.set_title(f"{layer}, mean of its channels", fontsize=10)
-    if len(place) == 2:
-        left.add_patch(Rectangle((place[1] - 0.5, place[0] - 0.5), 1, 1, fill=False, edgecolor=WINDOW, linewidth=2.5))
+    if len(position) == 2:
+        left.add_patch(
+            Rectangle((position[1] - 0.5, position[0] - 0.5), 1, 1, fill=False, edgecolor=OUTPUT_LINE, linewidth=2.5)
+        )
     _image(right, _pixels(x))
     strength = np.asarray(heat) / (float(heat.max()) or 1)
-    shade = np.zeros((*strength.shape, 4))
-    shade[..., 0], shade[..., 1], shade[..., 3] = 1, 0.35, 0.75 * strength
-    right.imshow(shade, interpolation="nearest")
-    rows, columns = field.at(place or (0, 0), x.shape[1:3])
+    amber = LinearSegmentedColormap.from_list("influence", [(1, 0.6, 0, 0), (1, 0.6, 0, 0.85)])
+    drawn = right.imshow(strength, cmap=amber, vmin=0, vmax=1, interpolation="nearest")
+    colour_bar(picture, drawn, right, 3.7, "share of the largest gradient")
+    rows, columns = field.at(position or (0, 0), x.shape[1:3])
     corner = columns.start - 0.5, rows.start - 0.5
     width, height = columns.stop - columns.start, rows.stop - rows.start
-    right.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=WINDOW, linewidth=2.5, clip_on=False))
-    right.set_title(f"it sees {height} × {width} of the input", fontsize=10)
+    right.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=INPUT_LINE, linewidth=2.5, clip_on=False))
+    right.set_title(f"receptive field: {height} × {width} of the input", fontsize=10)
     return picture
 
 
@@ -140,7 +160,7 @@ def shapes(model: Any, x: Any, *, variables: Any = None, columns: int = 8, **kwa
     largest = math.sqrt(max((n for _, shape, _ in blocks for n in shape[:-1]), default=1))
     for i, (name, shape, parameters) in enumerate(blocks):
         x0, y0 = 0.15 + i % columns * slot + slot / 2, i // columns * height
-        _block(axes, x0, y0 + 1.05, shape, largest, "#cfe3f7" if i == 0 else "#cdebc5" if len(shape) > 1 else "#ffd9a8")
+        _block(axes, x0, y0 + 1.05, shape, largest, INPUT if i == 0 else OUTPUT)
         note(axes, x0, y0 + 2.03, name, ha="center", size=9, color=INK, weight="bold")
         note(axes, x0, y0 + 2.26, "×".join(map(str, shape)), ha="center", size=9, color=INK)
         if parameters:

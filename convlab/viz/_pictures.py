@@ -8,15 +8,21 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 import convlab
 
-from ._cells import Picture, shown
+from ._cells import SIGNS, Picture, shown
 
 
 def images(
-    arrays: Sequence[Any], titles: Sequence[str] = (), *, columns: int = 6, signed: bool | None = None, size: float = 1.7
+    arrays: Sequence[Any],
+    titles: Sequence[str] = (),
+    *,
+    columns: int = 6,
+    signed: bool | None = None,
+    shared_scale: bool = True,
+    size: float = 1.7,
 ) -> Picture:
     """Images beside each other, each with its title.
 
@@ -25,6 +31,8 @@ def images(
         titles: one for each of them.
         columns: images in a row.
         signed: red for negative and blue for positive numbers, white for 0; None decides by whether there are both.
+        shared_scale: whether all signed images have one scale, which a colour bar tells; otherwise each has its own. Grey
+            images go from their smallest number, black, to their largest, white.
         size: inches of an image.
 
     Returns:
@@ -34,7 +42,7 @@ def images(
         ValueError: no image, or one that is no image.
 
     Example:
-        >>> [axes.get_title() for axes in images([jnp.eye(3), -jnp.eye(3)], ["one", "two"]).axes]
+        >>> [axes.get_title() for axes in images([jnp.eye(3), jnp.eye(3)], ["one", "two"]).axes]
         ['one', 'two']
     """
     arrays = [np.asarray(a) for a in arrays]
@@ -47,53 +55,85 @@ def images(
     # short titles fit over an image; longer ones need it wider
     size = max([size, *(0.085 * len(line) for title in titles for line in title.split("\n"))])
     lines = max([title.count("\n") + 1 for title in titles], default=0)
-    picture = Picture(max(columns * size, 2.0), rows * (size * min(ratio, 2) + 0.2 * lines + 0.1), layout="constrained")
+    coloured = [_signed(a, signed) for a in arrays]
+    limit = max([_limit(a) for a, both in zip(arrays, coloured) if both], default=1.0) if shared_scale else None
+    bar = 0.75 if any(coloured) and shared_scale else 0.0
+    height = rows * (size * min(ratio, 2) + 0.2 * lines + 0.1)
+    picture = Picture(max(columns * size + bar, 2.0), height, layout="constrained")
+    grid = []
     for i, array in enumerate(arrays):
-        axes = picture.add_subplot(rows, columns, i + 1)
-        _image(axes, array, signed)
+        grid.append(picture.add_subplot(rows, columns, i + 1))
+        _image(grid[-1], array, coloured[i], limit)
         if i < len(titles):
-            axes.set_title(titles[i], fontsize=9)
+            grid[-1].set_title(titles[i], fontsize=9)
+    if bar:
+        colour_bar(picture, grid[coloured.index(True)].images[0], grid, height)
     return picture
 
 
-def _image(axes: Any, array: np.ndarray, signed: bool | None = None) -> None:
+def colour_bar(picture: Picture, mappable: Any, axes: Any, height: float, label: str = "") -> None:
+    """A colour bar beside some axes, with few round numbers."""
+    shrink = min(1.0, 2.2 / height)
+    bar = picture.colorbar(mappable, ax=axes, shrink=shrink, aspect=max(12 * min(height, 2.2) / 1.6, 8), pad=0.02, label=label)
+    bar.locator = MaxNLocator(4)
+    bar.formatter = FuncFormatter(lambda value, _: shown(value))
+    bar.update_ticks()
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_linewidth(0.5)  # type: ignore[operator]
+
+
+def _signed(array: np.ndarray, signed: bool | None) -> bool:
+    if array.ndim == 3 and array.shape[2] == 3:
+        return False
+    return bool((array < 0).any() and (array > 0).any()) if signed is None else signed
+
+
+def _limit(array: np.ndarray) -> float:
+    return float(np.nanmax(abs(array))) or 1.0
+
+
+def _image(axes: Any, array: np.ndarray, signed: bool | None = None, limit: float | None = None) -> None:
+    both = _signed(array, signed)
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    both = bool((array < 0).any() and (array > 0).any()) if signed is None else signed
-    limit = float(np.nanmax(abs(array))) or 1.0
+    limit = limit or _limit(array)
     axes.set_facecolor("#a8a8a8")  # of what is NaN
-    options: dict[str, Any] = dict(cmap="RdBu", vmin=-limit, vmax=limit) if both else dict(cmap="gray")
+    options: dict[str, Any] = dict(cmap=SIGNS, vmin=-limit, vmax=limit) if both else dict(cmap="gray")
     axes.imshow(array, interpolation="nearest", **({} if array.ndim == 3 else options))
     axes.set_xticks([])
     axes.set_yticks([])
 
 
-def filters(kernel: Any, *, most: int = 32) -> Picture:
+def filters(kernel: Any, *, most: int = 32, shared_scale: bool = True) -> Picture:
     """The filters of a convolution, one picture for each output channel.
 
     Args:
-        kernel: `(width, c_in, c_out)` or `(height, width, c_in, c_out)`. Three input channels make colours, others are tiles,
-            row by row.
+        kernel: `(width, c_in, c_out)` or `(height, width, c_in, c_out)`. Three input channels make colours (grey is 0, a colour
+            is what the filter answers to), others are tiles, row by row.
         most: how many output channels are drawn.
+        shared_scale: whether all filters have one scale, which a colour bar tells; otherwise each has its own.
 
     Returns:
-        A `Picture`: blue weights are positive, red ones negative, white is 0.
+        A `Picture`: blue kernel elements are positive, red ones negative, white is 0.
 
     Raises:
         ValueError: a kernel of another rank.
 
     Example:
-        >>> len(filters(jnp.ones((5, 5, 1, 6))).axes)
-        6
+        >>> picture = filters(jnp.ones((5, 5, 1, 6)))
+        >>> [axes.get_title() for axes in picture.axes[:2]]
+        ['filter 0', 'filter 1']
     """
     kernel = np.asarray(kernel, np.float32)
     if kernel.ndim not in (3, 4):
         raise ValueError(f"`kernel` must have the axes (*window, c_in, c_out) with 1 or 2 window axes, got {kernel.shape}.")
     kernel = kernel[None] if kernel.ndim == 3 else kernel
     drawn = range(min(kernel.shape[-1], most))
+    titles = [f"filter {o}" for o in drawn]
     if kernel.shape[2] == 3:
-        limit = abs(kernel).max() or 1
-        return images([kernel[..., o] / (2 * limit) + 0.5 for o in drawn], [f"filter {o}" for o in drawn], columns=8, size=1.1)
-    return images([_mosaic(kernel[..., o]) for o in drawn], [f"filter {o}" for o in drawn], columns=8, signed=True, size=1.1)
+        limits = [_limit(kernel if shared_scale else kernel[..., o]) for o in drawn]
+        return images([kernel[..., o] / (2 * limits[o]) + 0.5 for o in drawn], titles, columns=8, size=1.1)
+    tiles = [_mosaic(kernel[..., o]) for o in drawn]
+    return images(tiles, titles, columns=8, signed=True, size=1.1, shared_scale=shared_scale)
 
 
 def _mosaic(kernel: np.ndarray) -> np.ndarray:
@@ -109,7 +149,7 @@ def _mosaic(kernel: np.ndarray) -> np.ndarray:
 
 
 def matrix(kernel: Any, input_shape: Sequence[int], *, numbers: bool | None = None, **options: Any) -> Picture:
-    """The matrix of a convolution, `convlab.conv_matrix`: input places to the right, output places downwards.
+    """The matrix of a convolution, `convlab.conv_matrix`: input positions to the right, output positions downwards.
 
     Args:
         kernel: `(*window, c_in / groups, c_out)`.
@@ -131,11 +171,12 @@ def matrix(kernel: Any, input_shape: Sequence[int], *, numbers: bool | None = No
     rows, columns = entries.shape
     numbers = max(rows, columns) <= 16 if numbers is None else numbers
     scale = 0.42 if numbers else min(0.2, 6 / max(rows, columns))
-    picture = Picture(max(3.6, columns * scale + 1.2), max(2.0, rows * scale + 1.2), layout="constrained")
+    wide, high = columns * scale + (1.2 if numbers else 1.8), rows * scale + 1.0
+    picture = Picture(max(3.6, wide), max(2.0, high), layout="constrained")
     axes = picture.add_subplot()
     limit = float(abs(entries).max()) or 1.0
-    axes.imshow(entries, cmap="RdBu", vmin=-1.6 * limit, vmax=1.6 * limit, interpolation="nearest")
-    axes.set(xlabel="place of the input", ylabel="place of the output")
+    drawn = axes.imshow(entries, cmap=SIGNS, vmin=-1.6 * limit, vmax=1.6 * limit, interpolation="nearest")
+    axes.set(xlabel="position of the input", ylabel="position of the output")
     axes.set_title(f"matrix of the convolution, {rows} × {columns}", fontsize=10)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -143,4 +184,7 @@ def matrix(kernel: Any, input_shape: Sequence[int], *, numbers: bool | None = No
         for (row, column), value in np.ndenumerate(entries):
             if value:
                 axes.text(column, row, shown(value), ha="center", va="center", size=9)
+    else:
+        drawn.set_clim(-limit, limit)
+        colour_bar(picture, drawn, axes, picture.get_figheight())
     return picture

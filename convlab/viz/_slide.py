@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from ._cells import (
     INPUT,
     KERNEL,
     OUTPUT,
+    OUTPUT_LINE,
     PADDING,
     WINDOW,
     Picture,
@@ -56,6 +56,7 @@ def _flat(option: Any, rank: int, still: Any) -> Any:
 def slide(
     x: Any,
     kernel: Any,
+    bias: Any = None,
     *,
     strides: Any = 1,
     padding: Any = "VALID",
@@ -64,17 +65,20 @@ def slide(
     kernel_dilation: Any = 1,
     feature_group_count: int = 1,
     flip_kernel: bool = False,
+    names: Sequence[str] = (),
 ) -> Slideshow:
     """The kernel of `convlab.conv` moves over the input, and each frame adds one number of the result.
 
     Args:
         x: one image, `(n, c)`, `(height, width, c)`, or either with a batch axis of 1 before it.
         kernel: `(*window, c_in / feature_group_count, c_out)`.
+        bias: None or `(c_out,)`: what is added at every position of each output channel.
         strides, padding, padding_mode, padding_value, kernel_dilation, feature_group_count, flip_kernel: as in `convlab.conv`;
             one padding mode for all axes.
+        names: of the input channels, written beside them.
 
     Returns:
-        A `Slideshow`. Padding is grey; beneath its numbers stands which place of the input it repeats, if it does. Channels are
+        A `Slideshow`. Padding is grey; beneath its numbers stands which position of the input it repeats, if it does. Channels are
         drawn below each other, those of a group in one colour.
 
     Raises:
@@ -92,7 +96,8 @@ def slide(
     options |= dict(kernel_dilation=kernel_dilation, feature_group_count=feature_group_count, flip_kernel=flip_kernel)
     image, taps = _image(x, kernel)
     flat = image if rank == 2 else image[0]
-    y = np.asarray(convlab.conv(jnp.asarray(flat), jnp.asarray(kernel, jnp.float32), **options))
+    added = None if bias is None else jnp.asarray(bias, jnp.float32)
+    y = np.asarray(convlab.conv(jnp.asarray(flat), jnp.asarray(kernel, jnp.float32), added, **options))
     window = convlab.Window(np.shape(kernel)[:-2], strides, padding, kernel_dilation)
     pads = ((0, 0),) * (2 - rank) + window.pads(flat.shape[:-1])
     if isinstance(padding, str) and padding.upper() in ("CIRCULAR", "REFLECT"):
@@ -109,6 +114,7 @@ def slide(
         padded(flat.astype(np.float32), padding_value),
         padded(places, 0)[..., 0].astype(int),
         kernel_shown,
+        None if added is None else np.asarray(added),
         y if rank == 2 else y[None],
         (1,) * (2 - rank) + window.strides,
         (1,) * (2 - rank) + window.dilation,
@@ -116,6 +122,7 @@ def slide(
         image.shape[:2],
         feature_group_count,
         padding_mode,
+        tuple(names),
     )
     return scene.slideshow()
 
@@ -127,10 +134,17 @@ def _factor(value: float) -> str:
 class _Scene:
     """A convolution laid out: padded input, kernel and result side by side (one axis: below each other)."""
 
-    def __init__(self, x, source, kernel, y, strides, dilation, low, size, groups, mode):
-        self.x, self.source, self.kernel, self.y = x, source, kernel, y
-        self.strides, self.dilation, self.low, self.size, self.groups, self.mode = strides, dilation, low, size, groups, mode
-        self.flat = len(x) == 1
+    def __init__(self, x, source, kernel, bias, y, strides, dilation, low, size, groups, mode, names):
+        self.x, self.source, self.kernel, self.bias, self.y = x, source, kernel, bias, y
+        self.strides, self.dilation, self.low, self.size, self.groups, self.mode = (
+            strides,
+            dilation,
+            low,
+            size,
+            groups,
+            mode,
+        )
+        self.flat, self.names = len(x) == 1, names
         if x.size > 600 or y.size > MOST:
             raise ValueError(f"`x` must have at most 600 numbers and a result of {MOST}, got {x.size} and {y.size}.")
 
@@ -138,14 +152,20 @@ class _Scene:
         wide, high = self._extent()
         scale = 0.52 if wide <= 22 else 11.5 / wide
         picture = Picture(max(6.0, wide * scale), high * scale)
-        return Slideshow(picture, lambda number: self.draw(picture, number), self.y.size)
+        size = "×".join(map(str, self.kernel.shape[1 if self.flat else 0 : 2]))
+        alt = f"a kernel of size {size} moves over the input, {self.y.size} frames"
+        return Slideshow(picture, lambda number: self.draw(picture, number), self.y.size, alt=alt)
 
     def _extent(self) -> tuple[float, float]:
         (h, w, c), (kh, kw, i, _), (oh, ow, o) = self.x.shape, self.kernel.shape, self.y.shape
         if self.flat:
-            return max(w, ow + 2, kw, 10) + 5.2, 1.1 * (c + i + o) + 2.5 + (0.4 if self._padded else 0)
-        rows = max(c * (h + 0.6), i * (kh + 0.6), o * (oh + 0.6))
+            return max(w, ow + 2, kw, 10) + 5.2, 1.1 * (c + i + o + self._biased) + 2.5 + (0.4 if self._padded else 0)
+        rows = max(c * (h + 0.6), i * (kh + 0.6) + 2.2 * self._biased, o * (oh + 0.6))
         return w + kw + ow + 6.0, rows + 2.2
+
+    @property
+    def _biased(self) -> bool:
+        return self.bias is not None
 
     @property
     def _padded(self) -> bool:
@@ -175,7 +195,13 @@ class _Scene:
             real = self._real(row, column)
             options = {} if real else dict(hatch="///", edgecolor="#bdbdbd")
             cell(
-                axes, x0 + column, y0 + row, shown(value), self._colour(row, column, group), size=11 if small else 12, **options
+                axes,
+                x0 + column,
+                y0 + row,
+                shown(value),
+                self._colour(row, column, group),
+                size=11 if small else 12,
+                **options,
             )
 
     def _taps(self, number: int):
@@ -200,6 +226,8 @@ class _Scene:
         ]
         if len(terms) > 9:
             terms = [*terms[:4], "…", *terms[-2:]]
+        if self._biased:
+            terms.append(_factor(self.bias[channel]))
         return " + ".join(terms) + f" = {shown(self.y[row, column, channel])}"
 
     def _draw_flat(self, axes, number: int) -> None:
@@ -207,11 +235,12 @@ class _Scene:
         _, column, channel = self.places(number)
         left, top = 3.6, 0.5
         used, start = self._group_channels(number), column * self.strides[1]
-        reach = (kw - 1) * self.dilation[1] + 1
+        effective_size = (kw - 1) * self.dilation[1] + 1
         for k in range(c):
             self._input(axes, left, top + 1.1 * k, k)
-            note(axes, left - 0.25, top + 1.1 * k + 0.5, "input" if c == 1 else f"input {k}", ha="right", color=INK)
-        frame(axes, left + start, top + 1.1 * used[0] - 0.05, reach, 1.1 * len(used))
+            label = self.names[k] if k < len(self.names) else "input" if c == 1 else f"input {k}"
+            note(axes, left - 0.25, top + 1.1 * k + 0.5, label, ha="right", color=INK)
+        frame(axes, left + start, top + 1.1 * used[0] - 0.05, effective_size, 1.1 * len(used))
         bottom = top + 1.1 * c
         if self._padded:
             self._sources(axes, left, bottom + 0.12)
@@ -232,7 +261,12 @@ class _Scene:
                         lw=1,
                         ls=":",
                     )
-        bottom += 1.1 * i + 0.55
+        bottom += 1.1 * i
+        if self._biased:
+            note(axes, left - 0.25, bottom + 0.5, "bias" if o == 1 else f"bias {channel}", ha="right", color=INK)
+            cell(axes, left + column, bottom, shown(self.bias[channel]), KERNEL)
+            bottom += 1.1
+        bottom += 0.55
         for k in range(o):
             y = bottom + 1.1 * k
             note(axes, left - 0.25, y + 0.5, "output" if o == 1 else f"output {k}", ha="right", color=INK)
@@ -241,7 +275,7 @@ class _Scene:
                 group = k // (o // self.groups)
                 colour = (GROUPS[group % len(GROUPS)] if self.groups > 1 else OUTPUT) if done else EMPTY
                 cell(axes, left + place, y, shown(self.y[0, place, k]) if done else "", colour)
-        frame(axes, left + column, bottom + 1.1 * channel, 1, 1)
+        frame(axes, left + column, bottom + 1.1 * channel, 1, 1, OUTPUT_LINE)
         note(axes, left, bottom + 1.1 * o + 0.6, self._sum(number), color=WINDOW, size=12, weight="bold")
 
     def _sources(self, axes, x0: float, y: float) -> None:
@@ -259,13 +293,15 @@ class _Scene:
         row, column, channel = self.places(number)
         used, top = self._group_channels(number), 1.3
         middle, right = 1.0 + w + 1.5, 1.0 + w + 1.5 + kw + 1.5
-        title = f"input ({self.mode} padding)" if self._padded else "input"
+        title = f"input (padding: {self.mode})" if self._padded else "input"
         note(axes, 1.0, 0.65, title, color=INK)
         note(axes, middle + kw / 2, 0.65, "kernel" if o == 1 else f"kernel {channel}", color=INK, ha="center")
         note(axes, right, 0.65, "output", color=INK)
         for k in range(c):
             y = top + k * (h + 0.6)
             self._input(axes, 1.0, y, k, small=True)
+            if k < len(self.names):
+                note(axes, 0.8, y + h / 2, self.names[k], color=INK, ha="right", rotation=90)
             if k in used:
                 for a, b, r, s in self._taps(number):
                     frame(axes, 1.0 + s, y + r, 1, 1, linewidth=1.6, fill=True, facecolor="#ffe3bf", zorder=2)
@@ -273,94 +309,18 @@ class _Scene:
                     note(axes, 1.0 + s + 0.95, y + r + 0.84, f"×{weight}", size=8, ha="right", color=WINDOW, zorder=5)
         for k in range(i):
             y = top + k * (kh + 0.6)
+            if used[k] < len(self.names):
+                note(axes, middle - 0.2, y + kh / 2, self.names[used[k]], color=INK, ha="right", rotation=90)
             for (a, b), value in np.ndenumerate(self.kernel[:, :, k, channel]):
                 cell(axes, middle + b, y + a, shown(value), KERNEL)
+        if self._biased:
+            y = top + i * (kh + 0.6) + 0.5
+            note(axes, middle + kw / 2, y, "bias" if o == 1 else f"bias {channel}", color=INK, ha="center")
+            cell(axes, middle + kw / 2 - 0.5, y + 0.5, shown(self.bias[channel]), KERNEL)
         for k in range(o):
             y = top + k * (oh + 0.6)
             for (r, s), value in np.ndenumerate(self.y[:, :, k]):
                 done = k * oh * ow + r * ow + s <= number
                 cell(axes, right + s, y + r, shown(value) if done else "", OUTPUT if done else EMPTY, size=11)
-        frame(axes, right + column, top + channel * (oh + 0.6) + row, 1, 1)
+        frame(axes, right + column, top + channel * (oh + 0.6) + row, 1, 1, OUTPUT_LINE)
         note(axes, 1.0, self._extent()[1] - 0.55, self._sum(number), color=WINDOW, size=11, weight="bold")
-
-
-def slide_transpose(x: Any, kernel: Any, **options: Any) -> Slideshow:
-    """The kernel of `convlab.conv_transpose` is stamped onto the result, once for each number of the input.
-
-    Args:
-        x: one image of one channel, `(n, 1)`, `(height, width, 1)`, or either with a batch axis of 1 before it.
-        kernel: `(*window, 1, 1)`.
-        **options: of `convlab.conv_transpose`: `strides`, `padding`, `kernel_dilation`, `output_padding`, ...
-
-    Returns:
-        A `Slideshow` with a frame for each number of the input; what falls into the padding is dropped.
-
-    Raises:
-        TypeError, ValueError: as `convlab.conv_transpose`; ValueError for several channels.
-
-    Example:
-        >>> slide_transpose(jnp.array([[1.0], [2.0]]), jnp.ones((3, 1, 1)), strides=2, padding="VALID").frames
-        2
-
-    Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv 1603.07285, section 4.
-    """
-    image, taps = _image(x, kernel)
-    if image.shape[2] != 1 or taps.shape[2:] != (1, 1):
-        raise ValueError(f"`kernel` must have one input and one output channel, got {np.shape(kernel)}.")
-    flat, kernel = (image if np.ndim(kernel) == 4 else image[0]), jnp.asarray(kernel, jnp.float32)
-    if flat.size > 100:
-        raise ValueError(f"`x` must have at most 100 numbers, got {flat.size}.")
-    stamps = []
-    for place in range(flat.size):  # the operation is linear: what one number of the input does alone
-        alone = np.zeros(flat.size, np.float32)
-        alone[place] = flat.ravel()[place]
-        stamps.append(np.asarray(convlab.conv_transpose(jnp.asarray(alone.reshape(flat.shape)), kernel, **options))[..., 0])
-    touched = [_touched(place, flat.shape, kernel, options) for place in range(flat.size)]
-    stack = np.stack(stamps).reshape(flat.size, *(stamps[0].shape if stamps[0].ndim == 2 else (1, -1)))
-    return _stamping(image[:, :, 0], taps[:, :, 0, 0], stack, np.stack(touched).reshape(stack.shape))
-
-
-def _touched(place: int, shape: Sequence[int], kernel: Any, options: dict[str, Any]) -> np.ndarray:
-    """Which places of the result a number of the input reaches, were no weight 0."""
-    one = np.zeros(math.prod(shape), np.float32)
-    one[place] = 1
-    return np.asarray(convlab.conv_transpose(jnp.asarray(one.reshape(shape)), jnp.ones_like(kernel), **options))[..., 0] != 0
-
-
-def _stamping(x: np.ndarray, kernel: np.ndarray, stamps: np.ndarray, touched: np.ndarray) -> Slideshow:
-    (h, w), (kh, kw), (_, oh, ow) = x.shape, kernel.shape, stamps.shape
-    flat = h == 1
-    if flat:
-        wide, high = max(w, ow, kw) + 5.0, 7.6
-        origins = {"input": (3.4, 0.6), "kernel": (3.4, 2.2), "stamp": (3.4, 3.8), "output": (3.4, 5.4)}
-    else:
-        wide, high = w + kw + 2 * ow + 7.0, max(h, kh, oh) + 2.6
-        xs = np.cumsum([1.0, w + 1.5, kw + 1.5, ow + 1.5])
-        origins = {name: (float(x0), 1.3) for name, x0 in zip(("input", "kernel", "stamp", "output"), xs)}
-    scale = 0.52 if wide <= 22 else 11.5 / wide
-    picture = Picture(max(6.0, wide * scale), high * scale)
-
-    def draw(number: int) -> None:
-        axes = blank(picture, max(wide, 6.0 / scale), high)
-        row, column = divmod(number, w)
-        value = shown(x[row, column])
-        titles = {"input": "input", "kernel": "kernel", "stamp": f"{value} × kernel", "output": "output so far"}
-        for name, (x0, y0) in origins.items():
-            where = dict(ha="right") if flat else dict(ha="left")
-            note(axes, x0 - 0.25 if flat else x0, y0 + 0.5 if flat else 0.65, titles[name], color=INK, **where)
-        seen, here = np.logical_or.reduce(touched[: number + 1], axis=0), touched[number]
-        panels: tuple[tuple[str, np.ndarray, np.ndarray, str], ...] = (
-            ("input", x, np.ones_like(x, bool), INPUT),
-            ("kernel", kernel, np.ones_like(kernel, bool), KERNEL),
-            ("stamp", stamps[number], here, KERNEL),
-            ("output", stamps[: number + 1].sum(0), seen, OUTPUT),
-        )
-        for name, values, filled, colour in panels:
-            x0, y0 = origins[name]
-            for (r, c), v in np.ndenumerate(values):
-                cell(axes, x0 + c, y0 + r, shown(v) if filled[r, c] else "", colour if filled[r, c] else EMPTY)
-                if name == "output" and here[r, c]:
-                    frame(axes, x0 + c, y0 + r, 1, 1, linewidth=1.8)
-        frame(axes, origins["input"][0] + column, origins["input"][1] + row, 1, 1)
-
-    return Slideshow(picture, draw, x.size)
