@@ -4,7 +4,13 @@ Every function returns a `Picture` (a `matplotlib.figure.Figure` that notebooks 
 play). What they show is computed by convlab; `picture.savefig(path)` keeps it.
 """
 
-from ._cells import Picture, Slideshow
+from .._extras import missing
+
+try:
+    from ._cells import Picture, Slideshow
+except ModuleNotFoundError as error:
+    raise missing("matplotlib", extra="viz", by=__name__) from error
+
 from ._networks import feature_maps, receptive_field, shapes
 from ._pictures import filters, images, matrix
 from ._slide import slide, slide_transpose
