@@ -1,0 +1,20 @@
+// Narrow screens show a table's rows as cards, whose cells say their column.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const table of document.querySelectorAll("article table")) {
+    const columns = [...table.querySelectorAll("thead th")].map((th) => th.textContent.trim());
+    if (columns.length < 3) continue;
+    table.classList.add("cards");
+    if (columns.length > 7) table.classList.add("dense");
+    for (const row of table.querySelectorAll("tbody tr")) {
+      [...row.children].forEach((cell, n) => {
+        cell.dataset.column = columns[n] || "";
+        if (n === 0) cell.classList.add("whole");
+        if (cell.childNodes.length > 1 || cell.firstChild?.nodeType === Node.TEXT_NODE) {
+          const box = document.createElement("div");
+          box.append(...cell.childNodes);
+          cell.append(box);
+        }
+      });
+    }
+  }
+});
