@@ -6,6 +6,7 @@ import functools
 import html.parser
 import pathlib
 import re
+import sys
 import urllib.parse
 from collections.abc import Iterator
 
@@ -32,8 +33,9 @@ class Page(html.parser.HTMLParser):
         self.loads: list[str] = []
         self.text: list[str] = []
         self.entries: dict[str, list[str]] = {}
-        self._open: list[tuple[str, str | None, bool]] = []  # tag, entry that it begins, whether its text is code
-        self._entry: str | None = None
+        self._open: list[tuple[str, str | None, bool]] = []  # tag, entry whose text it holds, whether its text is code
+        self._signatures: list[str | None] = []  # for each open dt the entry whose signature it is
+        self._entry: str | None = None  # whose signature was read last, and whose text follows
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -45,16 +47,19 @@ class Page(html.parser.HTMLParser):
         if given.get(LOADED.get(tag, "")):
             self.loads.append(given[LOADED[tag]])
         begun = None
-        if tag == "dt" and (given.get("id") or "").startswith("convlab."):
-            self._entry = given["id"]
-            self.entries[self._entry] = []
+        if tag == "dt":
+            name = given.get("id") or ""
+            self._signatures.append(name if name.startswith("convlab.") else None)
         if tag == "dd" and self._entry:
             begun, self._entry = self._entry, None
+            self.entries[begun] = []
         if tag not in VOID:
             code = tag in ("pre", "code", "script", "style", "math", "title") or "output" in (given.get("class") or "").split()
             self._open.append((tag, begun, code))
 
     def handle_endtag(self, tag):
+        if tag == "dt" and self._signatures:
+            self._entry = self._signatures.pop() or self._entry
         while self._open and tag in [opened for opened, *_ in self._open] and self._open.pop()[0] != tag:
             pass
 
@@ -117,8 +122,12 @@ def missing(name: str, shown: str) -> list[str]:
 
 
 def _link_text(text: str) -> str:
-    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text.partition("  # doctest: ")[0])
 
 
 def _letters(text: str) -> str:
     return "".join(re.findall(r"[^\W_]", re.sub(r"\s", "", text)))
+
+
+if __name__ == "__main__":
+    print("\n".join(faults(pathlib.Path(sys.argv[1]))))

@@ -48,7 +48,7 @@ def _output(output: dict, pictures: pathlib.Path, name: str) -> str:
             pictures.mkdir(parents=True, exist_ok=True)
             content = data[kind].encode() if extension == "svg" else base64.b64decode(data[kind])
             (pictures / f"{name}.{extension}").write_bytes(content)
-            return f"![{_plain(data.get('text/plain', 'The picture that the cell draws'))}]({pictures.name}/{name}.{extension})"
+            return f"![{_plain(data.get('text/plain', 'The picture that the cell draws'))}](/lessons/{pictures.name}/{name}.{extension})"
     if "text/markdown" in data:
         return data["text/markdown"]
     return _text(data.get("text/plain", ""))
@@ -61,7 +61,7 @@ def _text(text: str) -> str:
 
 def _plain(text: str) -> str:
     """A text for an image's alt: the reprs of figures say nothing."""
-    return "The picture that the cell draws" if text.startswith("<") else re.sub(r"[\[\]\n]", " ", text)[:120]
+    return "The picture that the cell draws" if "<" in text else re.sub(r"[\[\]\n]", " ", text)[:120]
 
 
 def first_cell(path: pathlib.Path) -> str:

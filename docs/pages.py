@@ -217,6 +217,15 @@ def notebooks() -> str:
     return "\n".join(rows)
 
 
+def contents(text: str) -> str:
+    """Links to the entries of a reference page, to stand before the first of them."""
+    names = re.findall(r"<!-- make: entry ([\w.]+) -->", text)
+    names += [f"convlab.{module}.{layer}" for module in re.findall(r"<!-- make: (nnx|linen) -->", text) for layer in layer_names()]
+    links = " · ".join(f"[`{name.rsplit('.', 1)[-1]}`](#{name})" for name in names)
+    first = re.search(r"<!-- make: (?:symbols|entry [\w.]+|nnx|linen) -->", text)
+    return f"{text[: first.start()]}{links}\n\n{text[first.start() :]}" if len(names) > 2 and first else text
+
+
 def make(what: str) -> str:
     """What a comment `<!-- make: WHAT -->` stands for."""
     kind, _, name = what.partition(" ")
@@ -296,6 +305,7 @@ def write(folder: pathlib.Path) -> None:
     for page, (path, text) in texts.items():
         text = linked(text, path.relative_to(ROOT).as_posix())
         text = re.sub(r"^::: ([\w.]+)$", r"<!-- make: entry \1 -->", text, flags=re.MULTILINE)
+        text = contents(text) if page.startswith("reference/") else text
         _put(folder / page, re.sub(r"<!-- make: (.*?) -->", lambda found: make(found[1]), text))
     for path in NOTEBOOKS:
         name = f"lessons/{path.stem}.md"
