@@ -1,6 +1,7 @@
 """convlab: convolution and pooling for JAX."""
 
-from ._backend import accelerate, explain
+from ._backend.accelerate import accelerate
+from ._backend.explain import explain
 from ._conv import conv, conv_general_dilated, conv_transpose
 from ._conv_local import conv_local, deform_conv
 from ._matrix import conv_matrix, fold, unfold

@@ -77,9 +77,13 @@ def on_all_axes(x: Array, window: Window) -> dict[str, tuple]:
     )
 
 
-def reduce(primitive, x: Array, window: Window) -> Array:
+def reduce(reduction: Callable[[Array, dict], Array], x: Array, window: Window) -> Array:
     x, window = settled(x, window)
-    return primitive.bind(x, **on_all_axes(x, window))
+    return reduction(x, on_all_axes(x, window))
+
+
+window_max = functools.partial(_backend.window_max, reducer="max")
+window_min = functools.partial(_backend.window_max, reducer="min")
 
 
 def accumulator(x: Array) -> Any:
@@ -190,7 +194,7 @@ def min_pool(
 def _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, reducer):
     x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
     check_ordered(x)
-    y = reduce(_backend.window_max_p if reducer == "max" else _backend.window_min_p, x, window)
+    y = reduce(window_max if reducer == "max" else window_min, x, window)
     return (y, argmax(x, window, reducer)) if return_indices else y
 
 
@@ -204,7 +208,7 @@ def argmax(x: Array, window: Window, reducer: Any) -> Array:
     spatial = spatial_of(x, window.rank)
     modes, borders = read_modes("zeros", window.rank, window.padding), window.declared(spatial)
     laid, window = settled(lax.stop_gradient(x), window)
-    tap = _backend.window_argmax(laid, reducer=reducer, **on_all_axes(laid, window))
+    tap = _backend.window_argmax(laid, on_all_axes(laid, window), reducer)
     first, pads = x.ndim - 1 - window.rank, window.pads(spatial_of(laid, window.rank))
     index = jnp.zeros((), jnp.int32)
     for axis, (n, stride, dilation, mode) in enumerate(zip(spatial, window.strides, window.dilation, modes)):
@@ -254,7 +258,7 @@ def sum_pool(
 def windows_sum(x: Array, window: Window) -> Array:
     """Sums of windows, those of 16-bit floats in float32."""
     narrow = jnp.issubdtype(x.dtype, jnp.floating)
-    return reduce(_backend.window_sum_p, x.astype(accumulator(x)) if narrow else x, window)
+    return reduce(_backend.window_sum, x.astype(accumulator(x)) if narrow else x, window)
 
 
 def avg_pool(
@@ -296,7 +300,7 @@ def avg_pool(
     x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
     if divisor_override is not None and integer("divisor_override", divisor_override, None) == 0:
         raise argument_error("divisor_override", "be an int other than 0", divisor_override)
-    total = reduce(_backend.window_sum_p, x.astype(accumulator(x)), window)
+    total = reduce(_backend.window_sum, x.astype(accumulator(x)), window)
     divisor = divisor_override or counts(x, window, count_include_pad)
     return (total / jnp.asarray(divisor, total.dtype)).astype(averaged(x))
 
@@ -359,8 +363,8 @@ def _primitive_of(x: Array, init: Any, reduce_fn: Callable):
     if not isinstance(init, (int, float, np.generic)) or not jnp.issubdtype(x.dtype, jnp.floating):
         return None
     known: Sequence[tuple[Any, float, Any]] = (
-        ((lax.add, jnp.add), 0.0, _backend.window_sum_p),
-        ((lax.max, jnp.maximum), -np.inf, _backend.window_max_p),
-        ((lax.min, jnp.minimum), np.inf, _backend.window_min_p),
+        ((lax.add, jnp.add), 0.0, _backend.window_sum),
+        ((lax.max, jnp.maximum), -np.inf, window_max),
+        ((lax.min, jnp.minimum), np.inf, window_min),
     )
     return next((primitive for names, start, primitive in known if reduce_fn in names and init == start), None)

@@ -14,7 +14,7 @@ from jax import lax
 
 from . import _backend
 from ._patches import pad_spatial, patches
-from ._pool import accumulator, averaged, check_ordered, counts, read, reduce, settled, spatial_of
+from ._pool import accumulator, averaged, check_ordered, counts, read, reduce, settled, spatial_of, window_max, window_min
 from ._window import Window, argument_error, integer, read_modes
 
 Array = jax.Array
@@ -94,15 +94,15 @@ def lp_pool(
     if p == 0 or p != p:
         raise argument_error("norm_type", rule, norm_type)
     if abs(p) == math.inf:
-        largest = reduce(_backend.window_max_p, jnp.abs(wide), window)
-        y = largest if p > 0 else reduce(_backend.window_min_p, jnp.abs(wide), window)
+        largest = reduce(window_max, jnp.abs(wide), window)
+        y = largest if p > 0 else reduce(window_min, jnp.abs(wide), window)
         return jnp.where(largest < 0, 0, y).astype(averaged(x))
     none = (wide == 0) & (p < 0)  # makes the sum infinite, and so the norm 0
     scale = math.prod(window.size) / counts(x, window, include_pad=True)
-    total = reduce(_backend.window_sum_p, _power(jnp.where(none, 1, wide), p), window)
+    total = reduce(_backend.window_sum, _power(jnp.where(none, 1, wide), p), window)
     y = _power(total * jnp.asarray(scale, total.dtype), 1 / p)
     if p < 0:
-        y = jnp.where(reduce(_backend.window_max_p, none.astype(wide.dtype), window) > 0, 0, y)
+        y = jnp.where(reduce(window_max, none.astype(wide.dtype), window) > 0, 0, y)
     return y.astype(averaged(x))
 
 
@@ -129,7 +129,7 @@ def gem_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "V
     """
     x, window = _read_real(x, window_shape, strides, padding)
     p = _weight("p", p, x)
-    total = reduce(_backend.window_sum_p, _power(x.astype(accumulator(x)), p), window)
+    total = reduce(_backend.window_sum, _power(x.astype(accumulator(x)), p), window)
     return _power(total / math.prod(window.size), 1 / p).astype(averaged(x))
 
 
@@ -277,8 +277,8 @@ def mixed_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = 
     """
     x, window = _read_real(x, window_shape, strides, padding)
     alpha, wide = _weight("alpha", alpha, x, 0, 1, closed=True), x.astype(accumulator(x))
-    largest = reduce(_backend.window_max_p, wide, window)
-    average = reduce(_backend.window_sum_p, wide, window) / math.prod(window.size)
+    largest = reduce(window_max, wide, window)
+    average = reduce(_backend.window_sum, wide, window) / math.prod(window.size)
     return (alpha * largest + (1 - alpha) * average).astype(averaged(x))
 
 
@@ -312,8 +312,8 @@ def stochastic_pool(x: Array, window_shape: Any, strides: Any = None, padding: A
 
 
 def _expected(x: Array, window: Window) -> Array:
-    total = reduce(_backend.window_sum_p, x, window)
-    return reduce(_backend.window_sum_p, x * x, window) / jnp.where(total == 0, 1, total)
+    total = reduce(_backend.window_sum, x, window)
+    return reduce(_backend.window_sum, x * x, window) / jnp.where(total == 0, 1, total)
 
 
 def _drawn(x: Array, window: Window, key: Any) -> Array:

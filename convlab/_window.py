@@ -223,11 +223,12 @@ class Window:
         """The number of places along each axis, 0 where the window does not fit."""
         return tuple(map(self._places, spatial, self.declared(spatial), self.effective_size, self.strides))
 
-    def _places(self, length: int, pad: Pair, reach: int, stride: int) -> int:
-        span = length + sum(pad) - reach
+    def _places(self, length: int, pad: Pair, effective_size: int, stride: int) -> int:
+        places, span = output_size(length, pad, effective_size, stride), length + sum(pad) - effective_size
+        if not self.ceil_mode:
+            return places
         places = span // stride + 1
-        overhang = self.ceil_mode and span % stride > 0 and places * stride < length + pad[0] + min(pad[1], 0)
-        return max(places + overhang, 0)
+        return max(places + (span % stride > 0 and places * stride < length + pad[0] + min(pad[1], 0)), 0)
 
     def checked_output_shape(self, argument: str, spatial: Sequence[int]) -> tuple[int, ...]:
         """`out`, after a check that it is not empty; the message names `argument`."""
@@ -241,6 +242,12 @@ class Window:
 
     def _padded(self, spatial: Sequence[int]) -> tuple[int, ...]:
         return tuple(max(n + lo + hi, 0) for n, (lo, hi) in zip(spatial, self.declared(spatial)))
+
+
+def output_size(length: int, pads: Pair, effective_size: int, stride: int) -> int:
+    """The number of positions of a window along an axis, 0 where it does not fit."""
+    span = length + sum(pads) - effective_size
+    return span // stride + 1 if span >= 0 else 0
 
 
 def dilate(spatial: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:

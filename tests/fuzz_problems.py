@@ -66,8 +66,8 @@ def problem(rng, dtype=np.float32, most_sums=MOST_SUMS) -> Problem:
             features=f,
             strides=strides if rng.random() < 0.6 else (1,) * rank,
             pads=((0, 0),) * rank,
-            lhs_dilation=holes if rng.random() < 0.2 else (1,) * rank,
-            rhs_dilation=gaps if rng.random() < 0.5 else (1,) * rank,
+            input_dilation=holes if rng.random() < 0.2 else (1,) * rank,
+            kernel_dilation=gaps if rng.random() < 0.5 else (1,) * rank,
             groups=groups,
             dtype=jnp.dtype(dtype),
             out_dtype=jnp.dtype(dtype),
@@ -103,7 +103,7 @@ def _image(p: Problem, dtype):
     sizes = [n + lo + hi for n, (lo, hi) in zip(p.dilated, p.pads)]
     image = np.zeros((p.batch, *(max(0, n) for n in sizes), p.channels), dtype)
     at, kept = [slice(None)], [slice(None)]
-    for n, (lo, _), d, size in zip(p.spatial, p.pads, p.lhs_dilation, sizes):
+    for n, (lo, _), d, size in zip(p.spatial, p.pads, p.input_dilation, sizes):
         places = lo + d * np.arange(n)
         inside = np.flatnonzero((places >= 0) & (places < size))
         first, last = (inside[0], inside[-1]) if inside.size else (0, -1)
@@ -114,7 +114,7 @@ def _image(p: Problem, dtype):
 
 def _taps(p: Problem):
     for tap in itertools.product(*map(range, p.window)):
-        facts = zip(tap, p.rhs_dilation, p.out, p.strides)
+        facts = zip(tap, p.kernel_dilation, p.out, p.strides)
         yield tap, (slice(None), *(slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in facts))
 
 

@@ -2,7 +2,7 @@
 
 A custom call with the configuration that XLA's rewriter would write reaches it, without any flag. Neither is documented,
 so `available` tries it once in a process, and everything that calls it serves only where that holds. A program that contains the
-call cannot be exported, nor split over devices by the partitioner (`unsupported_context`), nor kept in JAX's persistent cache.
+call cannot be exported, nor split over devices by the partitioner (`lowering`), nor kept in JAX's persistent cache.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.interpreters import mlir
+
+from .buffers import pad_spatial
 
 # The configuration's numbers have had other meanings; a wrong one ends the process, so no guess about later versions.
 TESTED = ((0, 10), (0, 12))
@@ -45,19 +45,6 @@ def available() -> str | None:
     return _trial()
 
 
-def unsupported_context(ctx: mlir.LoweringRuleContext) -> str | None:
-    """Why the engine cannot be part of the module that is being lowered, None if it can."""
-    module = ctx.module_context
-    if module.lowering_parameters.for_export:
-        return "an exported program may not depend on the engine"
-    axes = module.axis_context
-    if getattr(axes, "num_devices", None) not in (None, 1):
-        return "the partitioner cannot split the engine's call over devices"
-    if isinstance(axes, mlir.SPMDAxisContext) and axes.mesh.size > 1 and axes.manual_axes != set(axes.mesh.axis_names):
-        return "the partitioner cannot split the engine's call over the mesh axes that shard_map leaves to it"
-    return None
-
-
 @functools.cache
 def _trial() -> str | None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
@@ -80,8 +67,11 @@ def _trial() -> str | None:
 @functools.cache
 def instructions() -> frozenset[str]:
     """The names of the processor's instruction sets."""
-    with open("/proc/cpuinfo") as file:
-        return frozenset(next((line for line in file if line.startswith("flags")), "").split())
+    try:
+        with open("/proc/cpuinfo") as file:
+            return frozenset(next((line for line in file if line.startswith("flags")), "").split())
+    except OSError:  # no Linux
+        return frozenset()
 
 
 def _trial_run() -> str | None:
@@ -106,12 +96,6 @@ def _trial_run() -> str | None:
 
 
 # --- calls --------------------------------------------------------------------------------------------------------
-
-
-def pad(x, pads):
-    """x with its spatial axes padded, or cropped where negative."""
-    config = [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), (0, 0, 0)]
-    return lax.pad(x, jnp.zeros((), x.dtype), config) if any(map(any, pads)) else x
 
 
 def _operands(dtype, groups: int = 1, channels: int = 1, features: int = 1, window=(), dilated=(), pads=()):
@@ -146,7 +130,7 @@ def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float
     pads = [(lo, r - n - lo) if m == 1 else (lo, hi) for (lo, hi), m, r, n in zip(pads, out, reach, x.shape[1:])]
     strides = [1 if m == 1 else s for m, s in zip(out, strides)]
     if min(map(min, pads)) < 0 or any(max(pair) >= r for pair, r in zip(pads, reach)):  # some fast programs refuse such pads
-        x, pads = pad(x, pads), [(0, 0)] * rank
+        x, pads = pad_spatial(x, pads), [(0, 0)] * rank
     # Its sums over a column of 362 rows and more are wrong where the last axis is a single place; those over a row are right.
     single = [n == m == kernel.shape[axis] == 1 for n, m, axis in zip(x.shape[1:], out, order)]
     axes = sorted(range(rank), key=lambda axis: not single[axis])

@@ -7,27 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-from jax import lax
 
-from . import dispatch, engine, tables
+from . import compat, engine, lowering
 from .accelerate import is_active
-
-POOLS = {
-    "convlab_window_sum": "sum",
-    "convlab_window_max": "max",
-    "convlab_window_min": "min",
-    "convlab_max_tangent": "max tangent",
-    "convlab_min_tangent": "min tangent",
-    "convlab_max_cotangent": "max gradient",
-    "convlab_min_cotangent": "min gradient",
-}
-LAX_POOLS = {
-    lax.reduce_window_sum_p: "sum",
-    lax.reduce_window_max_p: "max",
-    lax.reduce_window_min_p: "min",
-    lax.select_and_gather_add_p: "max tangent",
-    lax.select_and_scatter_add_p: "max gradient",
-}
+from .tables import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +67,8 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
     """
     platform = platform or jax.default_backend()
     closed = jax.make_jaxpr(lambda *a, **k: fn(*a, **k))(*args, **kwargs)
-    found = Explanation(step for eqn in _equations(closed.jaxpr) for step in _steps(eqn, platform))
+    steps = (_step(eqn, platform) for eqn in _equations(closed.jaxpr))
+    found = Explanation(step for step in steps if step is not None)
     why = (
         engine.available()
         if platform == "cpu" and any(step.operation in ("forward", "kernel gradient") for step in found)
@@ -103,30 +87,16 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
             yield from _equations(getattr(inner, "jaxpr", inner))
 
 
-def _steps(eqn: Any, platform: str) -> Iterator[Step]:
-    name, shapes = eqn.primitive.name, tuple(tuple(v.aval.shape) for v in eqn.invars)
-    ours, accelerated = name.startswith("convlab_"), is_active()
-    here = platform == "cpu" and (ours or accelerated)
-    tuned = here or ours and platform == "tpu"
-    elsewhere = "lax's, without convlab.accelerate()" if platform == "cpu" else f"what XLA makes of it on {platform}"
-    if name.startswith("convlab_conv") or eqn.primitive is lax.conv_general_dilated_p:
-        yield _convolution(eqn, shapes, name.partition("convlab_conv_")[2] or "auto", platform, tuned, elsewhere)
-    elif name in POOLS or eqn.primitive in LAX_POOLS:
-        kind = POOLS.get(name) or LAX_POOLS[eqn.primitive]
-        derivative = ours and " " in kind and platform != "tpu"
-        formulation, reason = ("windows", "slices and selects, no scatter") if here or derivative else ("lax", elsewhere)
-        yield Step(kind, shapes, formulation, reason)
-
-
-def _convolution(eqn: Any, shapes: tuple, method: str, platform: str, tuned: bool, elsewhere: str) -> Step:
-    lhs, rhs = (v.aval for v in eqn.invars)
-    kind, _ = dispatch.read(lhs, rhs, eqn.params)
-    operation = kind.replace("_", " ")
-    if not dispatch.is_static(lhs, rhs):
-        return Step(operation, shapes, "lax", "a size is symbolic: nothing to choose by")
-    if not tuned and method == "auto":
-        return Step(operation, shapes, "lax", elsewhere)
-    with tables.recorded() as choices:
-        jax.eval_shape(lambda x, k: dispatch.conv(x, k, method, platform=platform, **eqn.params), lhs, rhs)
-    (formulation, reason), *parts = choices or [("lax", "nothing to compute")]
-    return Step(operation, shapes, formulation, reason, tuple(dict.fromkeys(name for name, _ in parts)))
+def _step(eqn: Any, platform: str) -> Step | None:
+    if eqn.primitive not in lowering.OPERATIONS:
+        return None
+    operands, shapes = [v.aval for v in eqn.invars], tuple(tuple(v.aval.shape) for v in eqn.invars)
+    mark = compat.mark_of(eqn.ctx)
+    own = getattr(lowering.OPERATIONS[eqn.primitive], "own", False)
+    unmarked = mark is None and not own and not (platform == "cpu" and is_active())
+    target = Target("gpu" if platform in ("cuda", "rocm") else platform, platform == "cpu" and engine.available() is None)
+    plan = lowering.plan_of(eqn.primitive, operands, eqn.params, mark or "auto", target)
+    if unmarked:
+        elsewhere = "lax's, without convlab.accelerate()" if platform == "cpu" else f"what XLA makes of it on {platform}"
+        return Step(plan.operation, shapes, "lax", elsewhere)
+    return Step(plan.operation, shapes, plan.formulation, plan.reason, plan.parts)

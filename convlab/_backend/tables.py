@@ -1,57 +1,54 @@
 """Which formulation serves a convolution: tables read from top to bottom, static facts only; for the CPU as measured, for TPU as its
-compiler estimates. A GPU has lax's.
+compiler estimates. On a GPU every convolution is lax's.
 
-A row is (formulation, reason, condition). The first row wins whose condition holds, whose formulation does not refuse the
+A row is (formulation, reason, condition). The first row wins whose condition holds, whose formulation can serve the
 problem, and which is direct summation if the precision is "highest".
 """
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import math
-import threading
-from collections.abc import Iterator
-from types import ModuleType
+from collections.abc import Callable
 
 import jax.numpy as jnp
-from jax import lax
 
-from . import (
-    batch_vectorized,
-    block_diagonal,
-    fft,
-    gemm,
-    lax_direct,
-    onednn,
-    output_blocking,
-    subpixel,
-    swapped_operands,
-    taps,
-    toeplitz,
-    winograd,
-)
-from .problem import Problem
+from .formulations import block_diagonal, gemm, onednn, output_blocking, planes, swapped_operands
+from .formulations.base import VECTOR, Formulation
+from .formulations.batch_vectorized import BATCH_VECTORIZED
+from .formulations.fft import FFT
+from .formulations.groups import GROUPS
+from .formulations.lax import LAX
+from .formulations.subpixel import SUBPIXEL
+from .formulations.taps import TAPS
+from .formulations.toeplitz import TOEPLITZ
+from .formulations.winograd import WINOGRAD
+from .problem import Kind, Problem
 
-FORMULATIONS: dict[str, ModuleType] = {
-    "lax": lax_direct,
-    "onednn": onednn,
-    "taps": taps,
-    "batch_vectorized": batch_vectorized,
-    "gemm": gemm,
-    "block_diagonal": block_diagonal,
-    "toeplitz": toeplitz,
-    "winograd": winograd,
-    "fft": fft,
-    "swapped_operands": swapped_operands,
-    "output_blocking": output_blocking,
-    "subpixel": subpixel,
+FORMULATIONS: dict[str, Formulation] = {
+    formulation.name: formulation
+    for formulation in (
+        LAX,
+        onednn.ONEDNN,
+        TAPS,
+        BATCH_VECTORIZED,
+        gemm.GEMM,
+        block_diagonal.BLOCK_DIAGONAL,
+        TOEPLITZ,
+        WINOGRAD,
+        FFT,
+        swapped_operands.SWAPPED_OPERANDS,
+        output_blocking.OUTPUT_BLOCKING,
+        SUBPIXEL,
+        planes.PLANES,
+        GROUPS,
+    )
 }
-
-OF_THE_ENGINE = frozenset({"onednn", "swapped_operands", "output_blocking"})  # made of its calls, or faster only by them
+Row = tuple[str, str, Callable[[Problem], bool]]
 
 
 def _strided_gradient(p: Problem) -> bool:
-    return any(d > 1 for d in p.lhs_dilation)
+    return p.dilates_input
 
 
 def _one_tap(p: Problem) -> bool:
@@ -69,30 +66,25 @@ def _few_wide(p: Problem) -> bool:
 
 
 def _few_pairs(p: Problem) -> bool:
-    return (
-        p.groups == 1
-        and p.features < batch_vectorized.LANES
-        and p.channels * p.features <= 32
-        and 1 < math.prod(p.window) <= 64
-    )
+    return p.groups == 1 and p.features < VECTOR and p.channels * p.features <= 32 and 1 < math.prod(p.window) <= 64
 
 
 def _overhanging(p: Problem) -> bool:
-    few = p.groups == 1 and p.rank >= 2 and p.features <= batch_vectorized.LANES and p.batch >= 128
-    return few and max(p.strides) == 1 and max(*p.lhs_dilation, *p.rhs_dilation) == 1 and swapped_operands.inside(p) <= 0.7
+    few = p.groups == 1 and p.rank >= 2 and p.features <= VECTOR and p.batch >= 128
+    return few and max(p.strides) == 1 and max(*p.input_dilation, *p.kernel_dilation) == 1 and swapped_operands.inside(p) <= 0.7
 
 
 def _packs(p: Problem) -> bool:
-    few = p.groups == 1 and p.features <= batch_vectorized.LANES // 2 and p.macs >= 2**20
+    few = p.groups == 1 and p.features <= VECTOR // 2 and p.macs >= 2**20
     return (
         few
-        and onednn.unsupported_forward(p) is None
-        and output_blocking.unsupported_forward(p) is None
+        and onednn.forward_unsupported(p) is None
+        and output_blocking.forward_unsupported(p) is None
         and output_blocking.left(p) <= 0.8
     )
 
 
-def _lone(p: Problem) -> bool:
+def _single_channel(p: Problem) -> bool:
     return p.channels == 1 and (p.features == 1 or p.rank == 1)
 
 
@@ -102,7 +94,7 @@ def _first_layer(p: Problem) -> bool:
 
 def _long_dilated(p: Problem) -> bool:
     """Where the engine would have to split the sum, and lax's nest does not suffer."""
-    return p.rank == 1 and p.groups == 1 and p.rhs_dilation[0] > 1 and p.batch * p.out[0] > onednn.LONGEST_SUM
+    return p.rank == 1 and p.groups == 1 and p.kernel_dilation[0] > 1 and p.batch * p.out[0] > onednn.LONGEST_SUM
 
 
 def _thin(p: Problem) -> bool:
@@ -180,11 +172,14 @@ FORWARD = (
     ("taps", "depthwise: one fused loop", lambda p: p.depthwise),
     ("taps", "small groups: one fused loop", _small_groups),
     ("gemm", "many groups: products batched over the groups", lambda p: p.groups > 16),
+    ("planes", "a volume: a sum over planes", lambda p: not p.depthwise),
+    ("groups", "a few groups: a convolution each", lambda p: True),
     ("lax", "XLA's own loop nest", lambda p: True),
 )
 KERNEL_GRADIENT = (
     ("subpixel", "a dilated input: the mirrored strided convolution", _strided_gradient),
-    ("lax", "one channel, in and out or along a sequence: XLA's own loop nest", _lone),
+    ("planes", "one channel of a volume: plane by plane", _single_channel),
+    ("lax", "one channel, in and out or along a sequence: XLA's own loop nest", _single_channel),
     ("taps", "depthwise, strided or a large image: fused sums", _short_sums),
     ("taps", "groups of a channel or two: fused sums", _thin),
     ("lax", "a long dilated sequence: XLA's own loop nest", _long_dilated),
@@ -199,6 +194,8 @@ KERNEL_GRADIENT = (
     ("gemm", "a small volume: one product a tap", lambda p: p.groups == 1 and p.rank == 3 and math.prod(p.window) <= 8),
     ("taps", "small groups: sums over the positions", lambda p: p.groups > 1),
     ("gemm", "many groups: products batched over the groups", lambda p: p.groups > 16),
+    ("planes", "a volume: a sum over planes", lambda p: not p.depthwise),
+    ("groups", "a few groups: a convolution each", lambda p: True),
     ("lax", "XLA's own loop nest", lambda p: True),
 )
 
@@ -220,56 +217,46 @@ TPU_KERNEL_GRADIENT = (
     ("block_diagonal", _FILLED, _narrow),
     ("lax", "what XLA makes of it on tpu", lambda p: True),
 )
-TABLES: dict[str, dict[str, tuple]] = {
+TABLES: dict[str, dict[Kind, tuple[Row, ...]]] = {
     "cpu": {"forward": FORWARD, "kernel_gradient": KERNEL_GRADIENT},
     "tpu": {"forward": TPU_FORWARD, "kernel_gradient": TPU_KERNEL_GRADIENT},
+    "gpu": {"forward": (), "kernel_gradient": ()},
 }
 
 
-def is_highest(precision) -> bool:
-    return precision is not None and lax.Precision.HIGHEST in tuple(precision)
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """For what a program is lowered, and what it may hold."""
+
+    platform: str = "cpu"
+    engine: bool = True  # a call of the engine may be in it
+    partitioned: bool = False  # XLA will split it over devices
+
+    def admits(self, formulation: Formulation) -> bool:
+        if formulation.needs_engine and not (self.engine and self.platform == "cpu"):
+            return False
+        return not (formulation.splits_batch and self.partitioned)
 
 
-def unsupported_reason(name: str, kind: str, p: Problem) -> str | None:
-    """Why the formulation cannot serve the problem, None if it can. `kind` is "forward" or "kernel_gradient"."""
-    formulation = FORMULATIONS[name]
-    if not hasattr(formulation, kind):
-        return f"{name} has no {kind.replace('_', ' ')}"
-    if is_highest(p.precision) and not formulation.sums_directly(p):
-        return f"{name} is not direct summation, as precision 'highest' asks"
-    return getattr(formulation, f"unsupported_{kind}")(p)
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What serves a problem, and why."""
+
+    formulation: Formulation
+    reason: str
 
 
-@contextlib.contextmanager
-def recorded() -> Iterator[list[tuple[str, str]]]:
-    """Collects what `choose` answers in this thread meanwhile."""
-    former, _choices.made = getattr(_choices, "made", None), []
-    try:
-        yield _choices.made
-    finally:
-        _choices.made = former
-
-
-_choices = threading.local()
-
-
-def choose(
-    kind: str, p: Problem, method: str = "auto", without: frozenset[str] = frozenset(), platform: str = "cpu"
-) -> tuple[str, str]:
-    """`answer`, which is recorded."""
-    choice = answer(kind, p, method, without, platform)
-    if getattr(_choices, "made", None) is not None:
-        _choices.made.append(choice)
-    return choice
-
-
-def answer(kind: str, p: Problem, method: str, without: frozenset[str], platform: str) -> tuple[str, str]:
-    """The formulation's name and the reason: `method` if it can serve, otherwise the first row of the platform's table that can."""
-    if method != "auto" and method not in without and unsupported_reason(method, kind, p) is None:
-        return method, "asked for"
+def choose(kind: Kind, p: Problem, method: str, target: Target, without: str = "") -> Choice:
+    """`method` if it can serve, otherwise the first row of the platform's table that can."""
+    asked = FORMULATIONS.get(method)
+    if asked and target.admits(asked) and asked.unsupported_reason(kind, p) is None:
+        return Choice(asked, "asked for")
     if not jnp.issubdtype(p.dtype, jnp.floating):
-        return "lax", "not a real floating dtype"
-    for name, reason, condition in TABLES.get(platform, {}).get(kind, ()):
-        if name not in without and condition(p) and unsupported_reason(name, kind, p) is None:
-            return name, reason
-    return "lax", f"what XLA makes of it on {platform}"
+        return Choice(LAX, "not a real floating dtype")
+    for name, reason, condition in TABLES[target.platform][kind]:
+        formulation = FORMULATIONS[name]
+        if name == without or not target.admits(formulation) or not condition(p):
+            continue
+        if formulation.unsupported_reason(kind, p) is None:
+            return Choice(formulation, reason)
+    return Choice(LAX, f"what XLA makes of it on {target.platform}")

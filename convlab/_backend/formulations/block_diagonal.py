@@ -12,25 +12,17 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from . import lax_direct
-from .problem import Problem
-from .taps import empty
+from ..problem import Problem
+from . import lax
+from .base import Array, Formulation, Solve
 
 WHOLE = 160  # channels, in or out, up to which one kernel holds all groups
 FEW = 4  # groups, likewise; and the fewest that are put together
 WIDTH = 32  # channels that the kernels of several groups have at least
 
 
-def sums_directly(p: Problem) -> bool:
-    """A channel meets the zeros of other groups' features, where an inf becomes a NaN."""
-    return False
-
-
-def unsupported_forward(p: Problem) -> str | None:
+def forward_unsupported(p: Problem) -> str | None:
     return None if p.groups > 1 else "block_diagonal takes groups"
-
-
-unsupported_kernel_gradient = unsupported_forward
 
 
 def whole(p: Problem) -> bool:
@@ -57,17 +49,19 @@ def _own(p: Problem):
     return jnp.asarray(of_channels)[:, None] == jnp.asarray(of_features)
 
 
-def forward(x, kernel, p: Problem):
-    if empty(p) or 0 in p.spatial:
-        return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
+def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     repeated = jnp.concatenate([kernel] * together(p), -2)
-    return lax_direct.convolve(x, jnp.where(_own(p), repeated, jnp.zeros((), kernel.dtype)), _merged(p))
+    return lax.forward(x, jnp.where(_own(p), repeated, jnp.zeros((), kernel.dtype)), _merged(p))
 
 
-def kernel_gradient(x, dy, p: Problem):
+def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     shape = (*p.window, p.channels // p.groups, p.features)
-    if empty(p) or 0 in p.spatial:
-        return jnp.zeros(shape, p.out_dtype)
-    blocks = lax_direct.convolve_gradient(x, dy, _merged(p))
+    blocks = lax.kernel_gradient(x, dy, _merged(p))
     own = jnp.where(_own(p), blocks, jnp.zeros((), blocks.dtype))
-    return own.reshape(*p.window, together(p), *shape[-2:]).sum(p.rank).astype(p.out_dtype)
+    return own.reshape(*p.window, together(p), *shape[-2:]).sum(p.rank)
+
+
+# A channel meets the zeros of other groups' features, where an inf becomes a NaN.
+BLOCK_DIAGONAL = Formulation(
+    "block_diagonal", forward, kernel_gradient, forward_unsupported, forward_unsupported, sums_directly=False
+)

@@ -17,20 +17,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .axis import Axis
-from .problem import Problem
+from ..pooling.axis import Axis
+from ..problem import Problem
 
 _PARTS = 8  # terms of one fused loop
 
 
 def _axes(p: Problem) -> list[Axis]:
-    facts = zip(p.spatial, p.window, p.strides, p.pads, p.lhs_dilation, p.rhs_dilation)
+    facts = zip(p.spatial, p.window, p.strides, p.pads, p.input_dilation, p.kernel_dilation)
     return [Axis(1 + i, n, w, s, lo, hi, b, d) for i, (n, w, s, (lo, hi), b, d) in enumerate(facts)]
 
 
 def meetings(p: Problem) -> int:
     """How many inputs, at most, `spread` adds up for a place of the output."""
-    return int(np.prod([-(-r // d) for r, d in zip(p.effective_size, p.lhs_dilation)]))
+    return int(np.prod([-(-r // d) for r, d in zip(p.effective_size, p.input_dilation)]))
 
 
 def input_gradient(x, kernel, p: Problem, acc):

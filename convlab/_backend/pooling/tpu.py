@@ -7,20 +7,21 @@ what is left is `select_and_scatter_add` with pads of its own, which unlike a pa
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .. import compat
 from . import windows
-from .windows import Reducer, lowest, max_cotangent, max_tangent
+from .axis import Axis, axes_of
+from .windows import Reducer, lowest
 
 _MOST_TAPS = 64  # that are compared one by one; of more, axis after axis is quicker
-
-_SELECT = {"max": lax.ge_p, "min": lax.le_p}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +94,17 @@ def _of_outputs(y: jax.Array, spans: list[_Span]) -> jax.Array:
     return _in_phases(y, spans, [span.out_blocks for span in spans])
 
 
-def _spans(x, v, *, window_dimensions, window_strides, padding, base_dilation, window_dilation) -> list[_Span] | None:
+def _select(reducer: Reducer) -> Any:
+    return compat.SELECT_MAX if reducer == "max" else compat.SELECT_MIN
+
+
+def _spans(x, v, params: dict) -> list[_Span] | None:
     """None where the instruction cannot serve: it needs two axes outside of the window, which are XLA's choice to lay out."""
-    outside = sum(size == stride == 1 for size, stride in zip(window_dimensions, window_strides))
-    if outside < 2 or max(base_dilation) > 1 or x.dtype != v.dtype or 0 in (*x.shape, *v.shape):
+    sizes, strides = params["window_dimensions"], params["window_strides"]
+    outside = sum(size == stride == 1 for size, stride in zip(sizes, strides))
+    if outside < 2 or max(params["base_dilation"]) > 1 or x.dtype != v.dtype or 0 in (*x.shape, *v.shape):
         return None
-    spans = [_span(*axis) for axis in zip(x.shape, window_dimensions, window_strides, padding, window_dilation)]
+    spans = [_span(*axis) for axis in zip(x.shape, sizes, strides, params["padding"], params["window_dilation"])]
     return spans if all(span.kept > 0 for span in spans) else None
 
 
@@ -110,49 +116,59 @@ def _params(spans: list[_Span], reducer: Reducer) -> dict:
         for fact in ([(span.window, span.stride, (span.low, span.high))] + ([outside] if span.phases > 1 else []))
     ]
     sizes, strides, padding = zip(*axes)
-    return dict(window_dimensions=sizes, window_strides=strides, padding=padding, select_prim=_SELECT[reducer])
+    return dict(window_dimensions=sizes, window_strides=strides, padding=padding, select_prim=_select(reducer))
 
 
-def tangent(x, dx, *, reducer: Reducer, **window):
-    """`max_tangent`, by `select_and_gather_add` where the window has the form for it."""
-    spans = _spans(x, dx, **window)
-    if spans is None or max(window["window_dilation"]) > 1 or min(map(min, window["padding"])) < 0:
-        return max_tangent(x, dx, reducer=reducer, **window)
-    return lax.select_and_gather_add_p.bind(dx, x, select_prim=_SELECT[reducer], **window)
+def max_tangent(x, dx, params: dict, *, reducer: Reducer):
+    """`windows.max_tangent`, by `select_and_gather_add` where the window has the form for it."""
+    spans = _spans(x, dx, params)
+    if spans is None or max(params["window_dilation"]) > 1 or min(map(min, params["padding"])) < 0:
+        return windows.max_tangent(x, dx, axes_of(x.shape, params), reducer=reducer)
+    undilated = {name: params[name] for name in ("window_dimensions", "window_strides", "padding")}
+    dilations = {name: params[name] for name in ("base_dilation", "window_dilation")}
+    return compat.GATHER_ADD.bind(dx, x, select_prim=_select(reducer), **undilated, **dilations)
 
 
-def cotangent(x, dy, *, reducer: Reducer, **window):
-    """`max_cotangent`, by `select_and_scatter_add`."""
-    spans = _spans(x, dy, **window)
+def max_cotangent(x, dy, params: dict, *, reducer: Reducer):
+    """`windows.max_cotangent`, by `select_and_scatter_add`."""
+    spans = _spans(x, dy, params)
     if spans is None:
-        return max_cotangent(x, dy, reducer=reducer, **window)
+        return windows.max_cotangent(x, dy, axes_of(x.shape, params), reducer=reducer)
     x, dy = _of_places(x, spans, lowest(x.dtype, reducer)), _of_outputs(dy, spans)
-    return _to_places(lax.select_and_scatter_add_p.bind(dy, x, **_params(spans, reducer)), spans)
+    return _to_places(compat.SCATTER_ADD.bind(dy, x, **_params(spans, reducer)), spans)
 
 
-def window_argmax(x, **options):
-    """The number of the tap that wins each window, by the platform's formulation."""
-    ways = [functools.partial(body, **options) for body in (argmax, windows.window_argmax)]
-    return lax.platform_dependent(x, tpu=ways[0], default=ways[1])
+def window_argmax(x, params: dict, *, reducer: Reducer):
+    """`windows.window_argmax`: where lax's maximum stands, in one loop over the output that keeps nothing but the number of an element."""
+    elements = math.prod(params["window_dimensions"])
+    if not jnp.issubdtype(x.dtype, jnp.floating) or max(params["base_dilation"]) > 1 or elements > _MOST_TAPS:
+        return windows.window_argmax(x, axes_of(x.shape, params), reducer=reducer)
+    best = (compat.WINDOW_MAX if reducer == "max" else compat.WINDOW_MIN).bind(x, **params)
 
-
-def argmax(x, *, reducer: Reducer, **window):
-    """`windows.window_argmax`: where lax's maximum stands, in one loop over the output that keeps nothing but the number of a tap."""
-    taps = list(np.ndindex(*window["window_dimensions"]))
-    if not jnp.issubdtype(x.dtype, jnp.floating) or max(window["base_dilation"]) > 1 or len(taps) > _MOST_TAPS:
-        return windows.window_argmax(x, reducer=reducer, **window)
-    best = (lax.reduce_window_max_p if reducer == "max" else lax.reduce_window_min_p).bind(x, **window)
-
-    def seen(fill):
-        padded = lax.pad(x, jnp.asarray(fill, x.dtype), [(*pair, 0) for pair in window["padding"]])
-        for tap in taps:
-            starts = [t * d for t, d in zip(tap, window["window_dilation"])]
-            ends = [at + (n - 1) * s + 1 for at, n, s in zip(starts, best.shape, window["window_strides"])]
-            yield lax.slice(padded, starts, ends, window["window_strides"])
+    def read(fill):
+        padded = lax.pad(x, jnp.asarray(fill, x.dtype), [(*pair, 0) for pair in params["padding"]])
+        for element in np.ndindex(*params["window_dimensions"]):
+            starts = [t * d for t, d in zip(element, params["window_dilation"])]
+            ends = [at + (n - 1) * s + 1 for at, n, s in zip(starts, best.shape, params["window_strides"])]
+            yield lax.slice(padded, starts, ends, params["window_strides"])
 
     first = last = jnp.zeros(best.shape, jnp.int32)
-    for number, values in reversed(list(enumerate(seen(jnp.nan)))):  # no padding equals anything
+    for number, values in reversed(list(enumerate(read(jnp.nan)))):  # no padding equals anything
         first = jnp.where(values == best, number, first)
-    for number, values in enumerate(seen(0)):
+    for number, values in enumerate(read(0)):
         last = jnp.where(values != values, number, last)
     return jnp.where(best != best, last, first)
+
+
+def copied(axes: Sequence[Axis]) -> dict[int, int]:
+    """The axes of one position that every window holds, as in the gradient of a sum over a whole axis, and the size of the result."""
+    return {axis.index: axis.out for axis in axes if axis.size == 1 and axis.out and axis.real.any(1).all()}
+
+
+def window_sum(x, params: dict):
+    """lax's sum, but a copy along the axes of one position that every window holds."""
+    copies = copied(axes_of(x.shape, params))
+    idle = {name: (0, 0) if name == "padding" else 1 for name in params}
+    rest = {name: tuple(idle[name] if i in copies else v for i, v in enumerate(value)) for name, value in params.items()}
+    y = compat.WINDOW_SUM.bind(x, **rest) if axes_of(x.shape, rest) else x
+    return jnp.broadcast_to(y, [copies.get(i, n) for i, n in enumerate(y.shape)])

@@ -13,14 +13,12 @@ import operator
 import jax.numpy as jnp
 import numpy as np
 
-from .engine import available, convolution, gram, instructions, pad
-from .problem import Problem
+from ..buffers import pad_spatial
+from ..engine import available, convolution, gram, instructions
+from ..problem import Problem
+from .base import Array, Formulation, Solve
 
 LONGEST_SUM = 8192  # terms in float32 that keep the relative error below 2e-6
-
-
-def sums_directly(p: Problem) -> bool:
-    return True
 
 
 def _unsupported(p: Problem) -> str | None:
@@ -28,7 +26,7 @@ def _unsupported(p: Problem) -> str | None:
         return "oneDNN convolves 1 to 3 spatial axes"
     if p.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16) or p.out_dtype not in (jnp.float32, p.dtype):
         return "oneDNN is used for float32 and narrower floats"
-    if any(d > 1 for d in p.lhs_dilation):
+    if p.dilates_input:
         return "oneDNN has no dilated input"
     if 0 in (p.batch, p.channels, p.features, *p.spatial, *p.window, *p.out):
         return "oneDNN refuses empty arrays"
@@ -38,14 +36,14 @@ def _unsupported(p: Problem) -> str | None:
     return available()
 
 
-def unsupported_forward(p: Problem) -> str | None:
+def forward_unsupported(p: Problem) -> str | None:
     if _plain(p) and any(d > 1 and (s > 1 or p.rank == 3) for d, s in zip(_gaps(p), p.strides)):
         # For these oneDNN falls back on products in parallel loops, which wait for each other for ever in XLA's pool.
         return "oneDNN's depthwise convolution has no dilated window, and this one does not reshape into one without"
     return _unsupported(p)
 
 
-def unsupported_kernel_gradient(p: Problem) -> str | None:
+def kernel_gradient_unsupported(p: Problem) -> str | None:
     if _pointwise(p) and "avx512bw" not in instructions():
         return "oneDNN's matrix product is used with AVX-512 only"
     return _unsupported(p)
@@ -61,21 +59,21 @@ def _pointwise(p: Problem) -> bool:
 
 
 def _gaps(p: Problem) -> tuple[int, ...]:
-    """`rhs_dilation` without what means nothing."""
-    return tuple(d if w > 1 else 1 for w, d in zip(p.window, p.rhs_dilation))
+    """`kernel_dilation` without what means nothing."""
+    return tuple(d if w > 1 else 1 for w, d in zip(p.window, p.kernel_dilation))
 
 
-def forward(x, kernel, p: Problem):
+def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     gaps = _gaps(p)
     if _plain(p) and max(gaps) > 1:
-        return _without_gaps(x, kernel, p)
+        return _without_gaps(x, kernel, p, solve)
     if _plain(p) and p.rank == 1:  # oneDNN's fast depthwise convolutions have two axes or three
         pads, strides = ((0, 0), *p.pads), (1, *p.strides)
         return convolution(x[:, None], kernel[None], (1, *p.out), strides, pads, (1, 1), p.groups, p.out_dtype)[:, 0]
     return convolution(x, kernel, p.out, p.strides, p.pads, gaps, p.groups, p.out_dtype)
 
 
-def _without_gaps(x, kernel, p: Problem):
+def _without_gaps(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     """A depthwise convolution of one or two axes and a dilated window, by one whose window has no gaps.
 
     Along an axis with gaps of d the image splits into one axis of every d-th place, on which the window has none, and
@@ -85,7 +83,7 @@ def _without_gaps(x, kernel, p: Problem):
     counts = [-(-out // d) for out, d in zip(p.out, gaps)]
     # Without gaps the axis keeps its stride; with them its stride is 1.
     rows = [(count - 1) * s + w for count, w, s in zip(counts, p.window, p.strides)]
-    x = pad(x, [(lo, row * d - n - lo) for (lo, _), row, d, n in zip(p.pads, rows, gaps, p.spatial)])
+    x = pad_spatial(x, [(lo, row * d - n - lo) for (lo, _), row, d, n in zip(p.pads, rows, gaps, p.spatial)])
     channels, split = gaps[-1] * p.channels, p.rank == 2 and gaps[0] > 1
     problem = dataclasses.replace(
         p,
@@ -93,17 +91,17 @@ def _without_gaps(x, kernel, p: Problem):
         window=(p.window[0], 1, p.window[1]) if split else p.window,
         strides=(1, 1, p.strides[1]) if split else p.strides,
         pads=((0, 0),) * (p.rank + split),
-        lhs_dilation=(1,) * (p.rank + split),
-        rhs_dilation=(1,) * (p.rank + split),
+        input_dilation=(1,) * (p.rank + split),
+        kernel_dilation=(1,) * (p.rank + split),
         **dict.fromkeys(("channels", "features", "groups"), channels),
     )
     image = x.reshape(p.batch, *problem.spatial, channels)
-    y = forward(image, jnp.tile(kernel, gaps[-1]).reshape(*problem.window, 1, channels), problem)
+    y = forward(image, jnp.tile(kernel, gaps[-1]).reshape(*problem.window, 1, channels), problem, solve)
     y = y.reshape(p.batch, *(count * d for count, d in zip(counts, gaps)), p.features)
     return y[(slice(None), *map(slice, p.out))]
 
 
-def kernel_gradient(x, dy, p: Problem):
+def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     if _pointwise(p):
         seen = x[(slice(None), *(slice(None, None, s) for s in p.strides))]
         dkernel = gram(seen.reshape(-1, p.channels), dy.reshape(-1, p.features))
@@ -111,7 +109,7 @@ def kernel_gradient(x, dy, p: Problem):
         rows = np.linspace(0, p.out[0], _pieces(p) + 1).astype(int).tolist()
         parts = [_from_rows(x, dy, first, last, p) for first, last in itertools.pairwise(rows)]
         dkernel = functools.reduce(operator.add, parts)
-    return dkernel.reshape(*p.window, p.channels // p.groups, p.features).astype(p.out_dtype)
+    return dkernel.reshape(*p.window, p.channels // p.groups, p.features)
 
 
 def _few_features(p: Problem) -> bool:
@@ -157,8 +155,8 @@ def _depthwise_gradient(x, dy, p: Problem):
         out, strides = (1, *p.window), (1, *gaps)
     else:  # no axis is left: the images stand in a row along the first, with zeros in dy where a window would see two
         rest = p.effective_size[0] - 1
-        image = pad(x, [ends[0], (0, 0), (0, 0)]).reshape(1, -1, *p.spatial[1:], p.channels)
-        taps = pad(dy, [(0, rest), (0, 0), (0, 0)]).reshape(-1, *p.out[1:], p.channels)
+        image = pad_spatial(x, [ends[0], (0, 0), (0, 0)]).reshape(1, -1, *p.spatial[1:], p.channels)
+        taps = pad_spatial(dy, [(0, rest), (0, 0), (0, 0)]).reshape(-1, *p.out[1:], p.channels)
         ends, out, strides = [(0, rest), *ends[1:]], p.window, gaps
     y = convolution(image, taps[..., None, :], out, strides, ends, (1,) * len(out), p.channels)
     return y.reshape(*p.window, p.channels)
@@ -169,16 +167,18 @@ def _strided_gradient(x, dy, p: Problem):
 
     The classes of the last axis become channels, those of the others are taken one by one.
     """
-    offsets = [np.arange(w) * d - lo for w, d, (lo, _) in zip(p.window, p.rhs_dilation, p.pads)]
+    offsets = [np.arange(w) * d - lo for w, d, (lo, _) in zip(p.window, p.kernel_dilation, p.pads)]
     residues = [o % s for o, s in zip(offsets, p.strides)]
     places = [o // s for o, s in zip(offsets, p.strides)]
     firsts, counts = [int(q.min()) for q in places], tuple(int(np.ptp(q)) + 1 for q in places)
     last, ones = p.strides[-1], (1,) * p.rank
     whole = [(0, max(0, s - n)) for s, n in zip(p.strides[:-1], p.spatial)]  # no class is empty
-    x = pad(x, [*whole, (0, -p.spatial[-1] % last)])
+    x = pad_spatial(x, [*whole, (0, -p.spatial[-1] % last)])
     x, dy = x.reshape(*x.shape[:-2], -1, last * p.channels), jnp.tile(dy, last)
     wide = last * p.channels
-    merged = dataclasses.replace(p, window=counts, strides=ones, rhs_dilation=ones, channels=wide, features=wide, groups=wide)
+    merged = dataclasses.replace(
+        p, window=counts, strides=ones, kernel_dilation=ones, channels=wide, features=wide, groups=wide
+    )
 
     def of_class(residue):
         seen = x[(slice(None), *(slice(r, None, s) for r, s in zip(residue, p.strides)))]
@@ -232,5 +232,8 @@ def _dense_gradient(x, dy, p: Problem):
 
 def _one_tap(p: Problem, t: int) -> Problem:
     """The same outputs from the t-th tap of the last axis alone."""
-    (lo, hi), d, w = p.pads[-1], p.rhs_dilation[-1], p.window[-1]
+    (lo, hi), d, w = p.pads[-1], p.kernel_dilation[-1], p.window[-1]
     return dataclasses.replace(p, window=(*p.window[:-1], 1), pads=(*p.pads[:-1], (lo - t * d, hi - (w - 1 - t) * d)))
+
+
+ONEDNN = Formulation("onednn", forward, kernel_gradient, forward_unsupported, kernel_gradient_unsupported, needs_engine=True)

@@ -7,22 +7,14 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import lax
 
-from .problem import Problem
-from .taps import accumulator, empty, padded
+from ..problem import Problem
+from .base import Array, Formulation, Solve, padded
 
 
-def sums_directly(p: Problem) -> bool:
-    """A spectrum mixes all pixels."""
-    return False
-
-
-def unsupported_forward(p: Problem) -> str | None:
-    if not 1 <= p.rank <= 3 or any(d > 1 for d in p.lhs_dilation):
+def forward_unsupported(p: Problem) -> str | None:
+    if not 1 <= p.rank <= 3 or p.dilates_input:
         return "fft takes one to three undilated axes"
     return None if jnp.issubdtype(p.out_dtype, jnp.floating) else "fft takes real floats"
-
-
-unsupported_kernel_gradient = unsupported_forward
 
 
 def _smooth(size: int) -> int:
@@ -51,27 +43,27 @@ def _inverse(spectrum, sizes, steps, counts):
     return image[(..., *(slice(0, (count - 1) * step + 1, step) for step, count in zip(steps, counts)))]
 
 
-def forward(x, kernel, p: Problem):
-    if empty(p) or 0 in p.spatial:
-        return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
-    image, acc = padded(x, p), accumulator(p)
+def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
+    image, acc = padded(x, p), p.accumulator
     sizes = tuple(map(_smooth, image.shape[1:-1]))
     # (c / g, *window, g * o) -> (c / g, g, o, *frequencies)
-    taps = _grouped(_spectrum(_dilated(jnp.moveaxis(kernel, -2, 0), p.rhs_dilation), sizes, acc), p)
+    taps = _grouped(_spectrum(_dilated(jnp.moveaxis(kernel, -2, 0), p.kernel_dilation), sizes, acc), p)
     image = _grouped(_spectrum(image, sizes, acc), p)
     y = jnp.einsum("ngi...,igo...->ngo...", image, jnp.conj(taps), precision=p.precision)
     y = _inverse(y.reshape(p.batch, p.features, *y.shape[3:]), sizes, p.strides, p.out)
-    return jnp.moveaxis(y, 1, -1).astype(p.out_dtype)
+    return jnp.moveaxis(y, 1, -1)
 
 
-def kernel_gradient(x, dy, p: Problem):
-    if empty(p) or 0 in p.spatial:
-        return jnp.zeros((*p.window, p.channels // p.groups, p.features), p.out_dtype)
-    image, acc = padded(x, p), accumulator(p)
+def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
+    image, acc = padded(x, p), p.accumulator
     sizes = tuple(map(_smooth, image.shape[1:-1]))
     cotangent = _grouped(_spectrum(_dilated(dy, p.strides), sizes, acc), p)
     image = _grouped(_spectrum(image, sizes, acc), p)
     dkernel = jnp.einsum("ngi...,ngo...->igo...", image, jnp.conj(cotangent), precision=p.precision)
     dkernel = dkernel.reshape(p.channels // p.groups, p.features, *dkernel.shape[3:])
-    dkernel = _inverse(dkernel, sizes, p.rhs_dilation, p.window)
-    return jnp.moveaxis(dkernel, (0, 1), (-2, -1)).astype(p.out_dtype)
+    dkernel = _inverse(dkernel, sizes, p.kernel_dilation, p.window)
+    return jnp.moveaxis(dkernel, (0, 1), (-2, -1))
+
+
+# A spectrum mixes all pixels.
+FFT = Formulation("fft", forward, kernel_gradient, forward_unsupported, forward_unsupported, sums_directly=False)

@@ -11,14 +11,11 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from . import engine, onednn
+from .. import engine
+from ..problem import Problem
+from . import onednn
+from .base import Array, Formulation, Solve
 from .batch_vectorized import fill
-from .problem import Problem
-
-
-def sums_directly(p: Problem) -> bool:
-    """The padding now lies around the kernel, where its zeros may meet an inf of the image."""
-    return False
 
 
 def inside(p: Problem) -> float:
@@ -32,15 +29,15 @@ def inside(p: Problem) -> float:
     return math.prod(map(along, p.out, p.strides, lows, p.window, p.spatial))
 
 
-def unsupported_forward(p: Problem) -> str | None:
-    if p.groups > 1 or any(d > 1 for d in (*p.lhs_dilation, *p.rhs_dilation)):
+def forward_unsupported(p: Problem) -> str | None:
+    if p.groups > 1 or any(d > 1 for d in (*p.input_dilation, *p.kernel_dilation)):
         return "swapped_operands takes an undilated image and window, ungrouped"
     if not fill(p.batch):
         return "swapped_operands fills vectors with images, which are too few here"
-    return onednn.unsupported_forward(p)
+    return onednn.forward_unsupported(p)
 
 
-def forward(x, kernel, p: Problem):
+def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     ends = [(out - 1) * s for out, s in zip(p.out, p.strides)]
     lows = [end - low for end, (low, _) in zip(ends, p.pads)]
     pads = [(low, end + n - low - w) for low, end, n, w in zip(lows, ends, p.spatial, p.window)]
@@ -48,3 +45,9 @@ def forward(x, kernel, p: Problem):
     order = (*space, p.rank + 1, 0)
     y = engine.convolution(image, x, p.out, p.strides, pads, (1,) * p.rank, 1, p.out_dtype, order)
     return jnp.flip(y, space).transpose(p.rank + 1, *space, 0)
+
+
+# The padding lies around the kernel, where its zeros may meet an inf of the image.
+SWAPPED_OPERANDS = Formulation(
+    "swapped_operands", forward, None, forward_unsupported, sums_directly=False, needs_engine=True, splits_batch=True
+)

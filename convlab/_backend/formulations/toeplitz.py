@@ -15,17 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .problem import Problem
-from .taps import accumulator, empty, indices, padded, shifted
+from ..problem import Problem
+from .base import Array, Formulation, Solve, kernel_indices, padded, shifted
 
 
-def sums_directly(p: Problem) -> bool:
-    """A pixel meets the zeros of the band, where an inf becomes a NaN in windows that do not see it."""
-    return False
-
-
-def unsupported_forward(p: Problem) -> str | None:
-    if p.rank == 0 or p.groups > 1 or any(d > 1 for d in p.lhs_dilation):
+def forward_unsupported(p: Problem) -> str | None:
+    if p.rank == 0 or p.groups > 1 or p.dilates_input:
         return "toeplitz takes an undilated image, ungrouped"
     if not jnp.issubdtype(p.dtype, jnp.inexact):
         return "toeplitz takes floats"
@@ -34,18 +29,15 @@ def unsupported_forward(p: Problem) -> str | None:
     return None
 
 
-unsupported_kernel_gradient = unsupported_forward
-
-
 def _rows(p: Problem) -> Problem:
     """The problem without its last axis: rows of the image for pixels."""
-    axes = ("spatial", "window", "strides", "pads", "lhs_dilation", "rhs_dilation")
+    axes = ("spatial", "window", "strides", "pads", "input_dilation", "kernel_dilation")
     return dataclasses.replace(p, **{name: getattr(p, name)[:-1] for name in axes})
 
 
 def _band(p: Problem) -> np.ndarray:
     """(tap, input column, output column): 1 where that tap carries the one to the other."""
-    seen = np.arange(p.out[-1]) * p.strides[-1] - p.pads[-1][0] + np.arange(p.window[-1])[:, None] * p.rhs_dilation[-1]
+    seen = np.arange(p.out[-1]) * p.strides[-1] - p.pads[-1][0] + np.arange(p.window[-1])[:, None] * p.kernel_dilation[-1]
     return seen[:, None] == np.arange(p.spatial[-1])[:, None]
 
 
@@ -53,13 +45,11 @@ def _seen(x, p: Problem):
     """(n, *out[:-1], window[:-1] * columns * c): the rows that each row of the output sees, side by side."""
     rows = _rows(p)
     image = padded(x.reshape(p.batch, *rows.spatial, -1), rows)
-    return jnp.concatenate([shifted(image, tap, rows) for tap in indices(rows)], -1)
+    return jnp.concatenate([shifted(image, tap, rows) for tap in kernel_indices(rows)], -1)
 
 
-def forward(x, kernel, p: Problem):
-    if empty(p) or 0 in p.spatial:
-        return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
-    rows, acc = _rows(p), accumulator(p)
+def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
+    rows, acc = _rows(p), p.accumulator
     taps = kernel.reshape(-1, p.window[-1], p.channels, p.features)
     product = functools.partial(lax.dot_general, precision=p.precision, preferred_element_type=acc)
     # (window[:-1], columns in, c, columns out, features)
@@ -71,17 +61,19 @@ def forward(x, kernel, p: Problem):
         image = padded(x.reshape(p.batch, *rows.spatial, -1), rows)
         band = band.reshape(len(taps), -1, p.out[-1] * p.features)
         parts = product(image, band, (((rows.rank + 1,), (1,)), ((), ())))
-        y = functools.reduce(operator.add, (shifted(parts[..., i, :], tap, rows) for i, tap in enumerate(indices(rows))))
-    return y.reshape(p.batch, *p.out, p.features).astype(p.out_dtype)
+        y = functools.reduce(operator.add, (shifted(parts[..., i, :], tap, rows) for i, tap in enumerate(kernel_indices(rows))))
+    return y.reshape(p.batch, *p.out, p.features)
 
 
-def kernel_gradient(x, dy, p: Problem):
+def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     shape = (*p.window, p.channels, p.features)
-    if empty(p) or 0 in p.spatial:
-        return jnp.zeros(shape, p.out_dtype)
-    acc, count = accumulator(p), math.prod(p.window[:-1])
+    acc, count = p.accumulator, math.prod(p.window[:-1])
     seen = _seen(x, p).reshape(-1, count * p.spatial[-1] * p.channels)
     cotangent = dy.reshape(-1, p.out[-1] * p.features)
     gram = lax.dot_general(seen, cotangent, (((0,), (0,)), ((), ())), precision=p.precision, preferred_element_type=acc)
     gram = gram.reshape(count, p.spatial[-1], p.channels, p.out[-1], p.features)
-    return jnp.einsum("jab,lacbf->ljcf", _band(p).astype(acc), gram, precision="highest").reshape(shape).astype(p.out_dtype)
+    return jnp.einsum("jab,lacbf->ljcf", _band(p).astype(acc), gram, precision="highest").reshape(shape)
+
+
+# A pixel meets the zeros of the band, where an inf becomes a NaN in windows that do not hold it.
+TOEPLITZ = Formulation("toeplitz", forward, kernel_gradient, forward_unsupported, forward_unsupported, sums_directly=False)

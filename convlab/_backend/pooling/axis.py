@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
+
+from ..._window import output_size
 
 MOST_RUNS = 4  # more pieces than these take longer to compile than a padded copy to compute
 
@@ -34,8 +37,7 @@ class Axis:
 
     @property
     def out(self) -> int:
-        span = self.dilated + self.low + self.high - self.effective_size
-        return span // self.stride + 1 if span >= 0 else 0
+        return output_size(self.dilated, (self.low, self.high), self.effective_size, self.stride)
 
     @property
     def trivial(self) -> bool:
@@ -55,7 +57,11 @@ class Axis:
     @property
     def first_real(self) -> np.ndarray:
         """Per output the first tap that is no padding; 0 where all are."""
-        return np.argmax(self.real, axis=1)
+        if self.base > 1:
+            return np.argmax(self.real, axis=1)
+        start = np.arange(self.out) * self.stride - self.low
+        first = np.maximum(0, -(start // self.dilation))
+        return np.where((first < self.window) & (start + first * self.dilation < self.size), first, 0)
 
     @functools.cached_property
     def runs(self) -> list[tuple[int, int, tuple[int, ...]]] | None:
@@ -89,6 +95,12 @@ class Axis:
                 found[back] = np.where(hit, offset // self.dilation, -1)
         return list(found.items())
 
+    @property
+    def reached_pads(self) -> tuple[int, int]:
+        """The zeros before and after the outputs with which every block is reached alike."""
+        backs = [back for back, _ in self.reached]
+        return max(0, -min(backs)), max(0, self.blocks + max(backs) - self.out)
+
     @functools.cached_property
     def reached_runs(self) -> list[tuple[int, int, tuple[int, ...]]] | None:
         """(first block, number, which of `reached` exist) of the runs of blocks that are reached alike; None if too many."""
@@ -106,8 +118,16 @@ def _runs(marks: np.ndarray) -> list[tuple[int, int, tuple[int, ...]]] | None:
     return [(a, b - a, tuple(np.flatnonzero(marks[a]).tolist())) for a, b in zip(edges, edges[1:])]
 
 
-def axes(x, window_dimensions, window_strides, padding, base_dilation, window_dilation) -> list[Axis]:
-    """The axes on which anything happens, first to last."""
-    spec = zip(x.shape, window_dimensions, window_strides, padding, base_dilation, window_dilation)
-    found = (Axis(i, n, k, s, lo, hi, b, d) for i, (n, k, s, (lo, hi), b, d) in enumerate(spec))
+def axes_of(shape: Sequence[int], params: dict) -> list[Axis]:
+    """The axes on which anything happens, first to last, by the parameters of lax's window primitives."""
+    ones = (1,) * len(shape)
+    rows = zip(
+        shape,
+        params["window_dimensions"],
+        params["window_strides"],
+        params["padding"],
+        params.get("base_dilation", ones),
+        params.get("window_dilation", ones),
+    )
+    found = (Axis(i, n, k, s, lo, hi, b, d) for i, (n, k, s, (lo, hi), b, d) in enumerate(rows))
     return [axis for axis in found if not axis.trivial]

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .problem import Problem
-from .taps import accumulator, empty
+from ..problem import Problem
+from .base import Array, Formulation, Solve
 
 # The transforms of interpolation at 0, 1, -1, 2, -2 and infinity.
 _INPUT = np.array(
@@ -29,13 +29,8 @@ _WINDOW = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4],
 _OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float64)
 
 
-def sums_directly(p: Problem) -> bool:
-    """The outputs of a tile share their sums."""
-    return False
-
-
-def unsupported_forward(p: Problem) -> str | None:
-    ones = all(n == 1 for n in (*p.strides, *p.lhs_dilation, *p.rhs_dilation))
+def forward_unsupported(p: Problem) -> str | None:
+    ones = all(n == 1 for n in (*p.strides, *p.input_dilation, *p.kernel_dilation))
     if p.window != (3, 3) or p.groups > 1 or not ones:
         return "winograd takes 3 x 3 windows, undilated, ungrouped, of stride 1"
     if not jnp.issubdtype(p.dtype, jnp.inexact) or jnp.finfo(p.dtype).bits < 32:
@@ -53,10 +48,8 @@ def _mixed(matrix, parts):
     return [row(weights) for weights in matrix]
 
 
-def forward(x, kernel, p: Problem):
-    if empty(p):
-        return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
-    acc, (rows, columns) = accumulator(p), (-(-o // 4) for o in p.out)
+def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
+    acc, (rows, columns) = p.accumulator, (-(-o // 4) for o in p.out)
     sizes = 4 * rows + 2, 4 * columns + 2
     config = [(lo, size - s - lo, 0) for (lo, _), size, s in zip(p.pads, sizes, p.spatial)]
     image = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)]).astype(acc)
@@ -71,4 +64,8 @@ def forward(x, kernel, p: Problem):
     mixed = zip(*(_mixed(_OUTPUT, row) for row in products))  # columns of the outputs, for each row of the products
     outputs = jnp.stack([jnp.stack(_mixed(_OUTPUT, list(column)), 2) for column in mixed], 4)
     y = outputs.reshape(p.batch, 4 * rows, 4 * columns, p.features)[:, : p.out[0], : p.out[1]]
-    return y.astype(p.out_dtype)
+    return y
+
+
+# The outputs of a tile share their sums.
+WINOGRAD = Formulation("winograd", forward, None, forward_unsupported, sums_directly=False)

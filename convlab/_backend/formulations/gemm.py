@@ -13,25 +13,18 @@ import operator
 import jax.numpy as jnp
 from jax import lax
 
-from .problem import Problem
-from .taps import accumulator, empty, indices, padded, shifted
+from ..problem import Problem
+from .base import Array, Formulation, Solve, kernel_indices, padded, shifted
 
 
-def sums_directly(p: Problem) -> bool:
-    return True
-
-
-def unsupported_forward(p: Problem) -> str | None:
-    return "gemm would multiply the zeros of a dilated input" if any(d > 1 for d in p.lhs_dilation) else None
-
-
-unsupported_kernel_gradient = unsupported_forward
+def forward_unsupported(p: Problem) -> str | None:
+    return "gemm would multiply the zeros of a dilated input" if p.dilates_input else None
 
 
 def tiles(p: Problem) -> bool:
     """Whether the windows tile the image."""
     tiled = all(o * w == s for o, w, s in zip(p.out, p.window, p.spatial))
-    return tiled and p.window == p.strides and not any(map(any, p.pads)) and all(d == 1 for d in p.rhs_dilation)
+    return tiled and p.window == p.strides and not any(map(any, p.pads)) and all(d == 1 for d in p.kernel_dilation)
 
 
 def _columns(x, p: Problem):
@@ -43,7 +36,7 @@ def _columns(x, p: Problem):
 
 def _times(seen, weights, p: Problem):
     """(n, *out, g * i) times (i, g * o) -> (n, *out, g * o), group by group."""
-    options = dict(precision=p.precision, preferred_element_type=accumulator(p))
+    options = dict(precision=p.precision, preferred_element_type=p.accumulator)
     if p.groups == 1:
         return lax.dot_general(seen, weights, (((seen.ndim - 1,), (0,)), ((), ())), **options)
     rows = seen.reshape(-1, p.groups, p.channels // p.groups)
@@ -52,19 +45,17 @@ def _times(seen, weights, p: Problem):
     return y.transpose(1, 0, 2).reshape(*seen.shape[:-1], p.features)
 
 
-def forward(x, kernel, p: Problem):
-    if empty(p):
-        return jnp.zeros((p.batch, *p.out, p.features), p.out_dtype)
+def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     if tiles(p) and p.groups == 1:
         return _times(_columns(x, p), kernel.reshape(-1, p.features), p).astype(p.out_dtype)
     image = padded(x, p)
-    products = (_times(shifted(image, tap, p), kernel[tap], p) for tap in indices(p))
-    return functools.reduce(operator.add, products).astype(p.out_dtype)
+    products = (_times(shifted(image, tap, p), kernel[tap], p) for tap in kernel_indices(p))
+    return functools.reduce(operator.add, products)
 
 
 def _gram(seen, dy, p: Problem):
     """The sum over batch and space of seen[..., g, i] * dy[..., g, o]: (i, g * o)."""
-    options = dict(precision=p.precision, preferred_element_type=accumulator(p))
+    options = dict(precision=p.precision, preferred_element_type=p.accumulator)
     rows, cotangents = seen.reshape(-1, seen.shape[-1]), dy.reshape(-1, p.features)
     if p.groups == 1:
         return lax.dot_general(rows, cotangents, (((0,), (0,)), ((), ())), **options)
@@ -73,11 +64,12 @@ def _gram(seen, dy, p: Problem):
     return products.transpose(1, 0, 2).reshape(-1, p.features)
 
 
-def kernel_gradient(x, dy, p: Problem):
+def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     shape = (*p.window, p.channels // p.groups, p.features)
-    if empty(p):
-        return jnp.zeros(shape, p.out_dtype)
     if tiles(p) and p.groups == 1:
         return _gram(_columns(x, p), dy, p).reshape(shape).astype(p.out_dtype)
     image = padded(x, p)
-    return jnp.stack([_gram(shifted(image, tap, p), dy, p) for tap in indices(p)]).reshape(shape).astype(p.out_dtype)
+    return jnp.stack([_gram(shifted(image, tap, p), dy, p) for tap in kernel_indices(p)]).reshape(shape)
+
+
+GEMM = Formulation("gemm", forward, kernel_gradient, forward_unsupported, forward_unsupported)
