@@ -115,7 +115,13 @@ def missing(name: str, shown: str) -> list[str]:
     told = _letters(shown)
     lines = []
     for title, text in reference.sections(reference.found(name).__doc__ or ""):
-        pieces = text.splitlines() if title == "Example" else [text] if title is None else [f"{n} {t}" for n, t in reference.items(text)]
+        pieces = (
+            text.splitlines()
+            if title == "Example"
+            else [text]
+            if title is None
+            else [f"{n} {t}" for n, t in reference.items(text)]
+        )
         for piece in pieces:
             lines += [line for line in piece.splitlines() if _letters(_link_text(line)) not in told]
     return lines

@@ -42,7 +42,7 @@ def _output(output: dict, pictures: pathlib.Path, name: str) -> str:
         return _text("\n".join(output["traceback"]))
     data = {kind: _joined(value) for kind, value in output.get("data", {}).items() if kind != "application/json"}
     if "text/html" in data:
-        return f"``````{{raw}} html\n<div class=\"output\">{data['text/html']}</div>\n``````"
+        return f'``````{{raw}} html\n<div class="output">{data["text/html"]}</div>\n``````'
     for kind, extension in EXTENSIONS.items():
         if kind in data:
             pictures.mkdir(parents=True, exist_ok=True)

@@ -130,9 +130,7 @@ FORMULAS = {
     "fractional_max_pool": r"`output_shape`, or $o = \lfloor i r \rfloor$ for an `output_ratio` $r$",
     "spatial_pyramid_pool": r"$c \sum_l l^n$ values for $n$ spatial axes and levels $l$",
 }
-SYMBOLS = (
-    "Per spatial axis: input $i$, output $o$, window $k$, strides $s$, dilation $d$, pads before and after together $p$, effective size $e$."
-)
+SYMBOLS = "Per spatial axis: input $i$, output $o$, window $k$, strides $s$, dilation $d$, pads before and after together $p$, effective size $e$."
 DRAWN = {
     "conv": ("image.gif", "A 3 by 3 filter on a mirrored image, with strides of 2"),
     "Conv": ("image.gif", "A 3 by 3 filter on a mirrored image, with strides of 2"),
@@ -220,7 +218,9 @@ def notebooks() -> str:
 def contents(text: str) -> str:
     """Links to the entries of a reference page, to stand before the first of them."""
     names = re.findall(r"<!-- make: entry ([\w.]+) -->", text)
-    names += [f"convlab.{module}.{layer}" for module in re.findall(r"<!-- make: (nnx|linen) -->", text) for layer in layer_names()]
+    names += [
+        f"convlab.{module}.{layer}" for module in re.findall(r"<!-- make: (nnx|linen) -->", text) for layer in layer_names()
+    ]
     links = " · ".join(f"[`{name.rsplit('.', 1)[-1]}`](#{name})" for name in names)
     first = re.search(r"<!-- make: (?:symbols|entry [\w.]+|nnx|linen) -->", text)
     return f"{text[: first.start()]}{links}\n\n{text[first.start() :]}" if len(names) > 2 and first else text
