@@ -1,7 +1,7 @@
-"""Brings the notebooks up to date: first cells, outputs, sizes. `python notebooks/refresh.py [NAME...]`
+"""Brings the notebooks up to date: first cells, outputs, sizes. `python notebooks/refresh.py [--heads] [NAME...]`
 
 Each notebook begins with a heading and its badge, and a cell that installs what is missing; both are written by this program, so that the
-address stands in one place. Then it is executed, and what is too heavy for a repository (the frames of animations; a still stays)
+address stands in one place; with `--heads` that is all. Then it is executed, and what is too heavy for a repository (the frames of animations; a still stays)
 is left out of its outputs.
 """
 
@@ -20,15 +20,21 @@ NOTEBOOKS = sorted(FOLDER.glob("[0-9]-*.ipynb"))
 URLS = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]["urls"]
 REPOSITORY = URLS.get("Repository")  # None until the project has a public address
 COLAB = "https://colab.research.google.com"
+HEADS = "--heads"
 HEAVY = 10_000  # characters of one output
 INSTALL = """
 try:
     import convlab.viz
 except ImportError:
+    import importlib.util
     import pathlib
 
+    present = importlib.util.find_spec("convlab")
+    if present and present.origin and not (pathlib.Path(present.origin).parent / "viz").is_dir():
+        raise SystemExit("The `convlab` that is installed here is another project: uninstall it and restart the kernel.") from None
     here = pathlib.Path().resolve()
-    found = [*here.glob("convlab_jax-*.whl"), *here.glob("../dist/convlab_jax-*.whl")]
+    drive = pathlib.Path("/content/drive/MyDrive")  # where Colab mounts yours
+    found = [path for folder in (here, here.parent / "dist", drive) for path in sorted(folder.glob("convlab_jax-*.whl"))]
     found += [folder for folder in (here, *here.parents) if (folder / "convlab/viz").is_dir()]
     source = f"{{found[0]}}[examples]" if found else "{address}"
     if not source:
@@ -100,10 +106,13 @@ def execute(path: pathlib.Path, seconds: int = 600) -> nbformat.NotebookNode:
     return client.execute(env=os.environ | {"PYTHONPATH": here})
 
 
-def main(names: list[str]) -> None:
+def main(arguments: list[str]) -> None:
+    names = [name for name in arguments if name != HEADS]
     for path in [p for p in NOTEBOOKS if not names or p.name in names]:
         notebook = headed(nbformat.read(path, as_version=4), path.name)
         nbformat.write(notebook, path)
+        if HEADS in arguments:
+            continue
         nbformat.write(lightened(execute(path)), path)
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 
