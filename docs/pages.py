@@ -173,7 +173,7 @@ def layer_names() -> list[str]:
         for name, layer in vars(nnx).items()
         if inspect.isclass(layer) and hasattr(linen, name) and layer.__module__.startswith("convlab") and name[0].isupper()
     ]
-    return sorted(names, key=lambda name: ("Conv" not in name, layer_of(f"convlab.nnx.{name}") is None, name))
+    return sorted(names, key=lambda name: ("Conv" not in name, name != "Conv", layer_of(f"convlab.nnx.{name}") is None, name))
 
 
 def layers() -> str:

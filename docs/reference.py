@@ -144,7 +144,7 @@ def entry(path: str, extra: str = "") -> str:
     body = [summary, extra, more, *(_rendered(title, text) for title, text in rest)]
     kind = "class" if inspect.isclass(value) and value.__name__[0].isupper() else "function"
     if kind == "class":
-        body += [*_called(value), *_as_function(value), *_members(value)]
+        body += [*_called(value), *_as_function(value), *_others(path, value), *_members(value)]
     fence = "`````"
     return f"{fence}{{py:{kind}}} {path}{signature(value)}\n\n" + "\n\n".join(filter(None, body)) + f"\n{fence}\n"
 
@@ -162,6 +162,15 @@ def _as_function(layer: type) -> Iterable[str]:
     yield f"Shapes, errors, an example and the source: [`convlab.{of[1]}`](#convlab.{of[1]})."
 
 
+def _others(path: str, layer: type) -> Iterable[str]:
+    """Where the options stand that the docstring leaves to another layer's."""
+    system, _, name = path.rpartition(".")
+    for other in ("Conv", "ConvTranspose"):
+        told = layer.__doc__ or ""
+        if other != name and (f"as in `{other}`" in told or f"as in `convlab.nnx.{name}`" in told and other == "Conv"):
+            yield f"The other options: [`{system}.{other}`](#{system}.{other})."
+
+
 def _called(layer: type) -> Iterable[str]:
     """How the layer is called."""
     if "__call__" in dir(layer) and layer.__module__.startswith(("convlab.nnx", "convlab.linen", "convlab._layers")):
@@ -174,6 +183,8 @@ def _members(value: type) -> Iterable[str]:
     for name, member in vars(value).items():
         held = member.fget if isinstance(member, property) else member
         if name.startswith("_") or not inspect.isfunction(held) or not held.__doc__:
+            continue
+        if not held.__module__.startswith("convlab"):  # a default of a field
             continue
         kind = "attribute" if isinstance(member, property) else "method"
         shown = "" if kind == "attribute" else signature(held)
