@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -177,26 +178,43 @@ def _plain_context() -> Iterator[None]:
 # --- primitives ---------------------------------------------------------------------------------------------------
 
 
-def new_linear_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict]) -> Any:
-    """A primitive `f(x, v)` that is linear in `v` and constant almost everywhere in `x`."""
+def _new_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict], jvp: Callable) -> Any:
     primitive = Primitive(name)
     primitive.def_impl(functools.partial(apply_primitive, primitive))
     primitive.def_abstract_eval(abstract)
-
-    def jvp(primals: Any, tangents: Any, **params: Any) -> Any:
-        (x, v), (_, dv) = primals, tangents
-        out = primitive.bind(x, v, **params)
-        if type(dv) is _Zero:
-            return out, _Zero(jax.typeof(out).to_tangent_aval())
-        return out, primitive.bind(x, dv, **params)
 
     def batch(args: Any, dims: Any, **params: Any) -> Any:
         size = next(a.shape[d] for a, d in zip(args, dims) if d is not None)
         moved = [jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims)]
         return primitive.bind(*moved, **with_batch_axis(params)), 0
 
-    _jvps[primitive], _batchers[primitive] = jvp, batch
+    _jvps[primitive], _batchers[primitive] = functools.partial(jvp, primitive), batch
     return primitive
+
+
+def _zero_like(out: Any) -> Any:
+    return _Zero(jax.typeof(out).to_tangent_aval())
+
+
+def new_discrete_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict]) -> Any:
+    """A primitive `f(x)` of integers, which has no derivative."""
+
+    def jvp(primitive: Any, primals: Any, tangents: Any, **params: Any) -> Any:
+        out = primitive.bind(*primals, **params)
+        return out, _zero_like(out)
+
+    return _new_primitive(name, abstract, with_batch_axis, jvp)
+
+
+def new_linear_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict]) -> Any:
+    """A primitive `f(x, v)` that is linear in `v` and constant almost everywhere in `x`."""
+
+    def jvp(primitive: Any, primals: Any, tangents: Any, **params: Any) -> Any:
+        (x, v), (_, dv) = primals, tangents
+        out = primitive.bind(x, v, **params)
+        return out, _zero_like(out) if type(dv) is _Zero else primitive.bind(x, dv, **params)
+
+    return _new_primitive(name, abstract, with_batch_axis, jvp)
 
 
 def make_transposes(f: Any, g: Any) -> None:
@@ -230,6 +248,41 @@ def canonical_precision(precision: Any) -> Any:
 def cache_key() -> Callable | None:
     """A context that is part of the keys of `jit`'s caches; None where JAX has none."""
     return jax.make_user_context(None) if hasattr(jax, "make_user_context") else None
+
+
+# --- counting -----------------------------------------------------------------------------------------------------
+
+
+def count_as_lax(is_lax: threading.local) -> None:
+    """Let `Lowered.cost_analysis` count the operations of lax, whatever the CPU makes of them.
+
+    XLA cannot count what it does not know, as the engine's calls. So a lowered program is analysed as if nothing in it was marked; `is_lax`
+    has the attribute `on` meanwhile.
+    """
+    traced, lowered = jax.stages.Traced, jax.stages.Lowered
+    lower, analyse = traced.lower, lowered.cost_analysis
+
+    @functools.wraps(lower)
+    def lower_and_remember(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = lower(self, *args, **kwargs)
+        with contextlib.suppress(AttributeError):
+            result._lowering.convlab_origin = (self, args, kwargs)
+        return result
+
+    @functools.wraps(analyse)
+    def analyse_as_lax(self: Any) -> Any:
+        origin, key = getattr(self._lowering, "convlab_origin", None), cache_key()
+        if origin is None or key is None:
+            return analyse(self)
+        program, args, kwargs = origin
+        is_lax.on = True
+        try:
+            with key("lax"):
+                return analyse(lower(program, *args, **kwargs))
+        finally:
+            is_lax.on = False
+
+    traced.lower, lowered.cost_analysis = lower_and_remember, analyse_as_lax
 
 
 # --- the guard ----------------------------------------------------------------------------------------------------

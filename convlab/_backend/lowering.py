@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -129,8 +130,13 @@ def _names(entry: Any) -> tuple[str, ...]:
     return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
 
 
+_counted = threading.local()  # `on` while a program's operations are counted as lax's
+
+
 def _method(ctx: Any, own: bool) -> str | None:
     """The method that an equation asks for; None if it is nobody's but lax's."""
+    if getattr(_counted, "on", False):
+        return "auto" if own else None
     method = compat.method_of(ctx)
     if method is None and own:
         return "auto"
@@ -207,10 +213,11 @@ def install() -> None:
     )
     for primitive in list(OPERATIONS):
         compat.replace_rules(primitive, lambda former, primitive=primitive: _rule(primitive, former))
-    for reducer, (tangent, cotangent) in maxima.DERIVATIVES.items():
-        for primitive, name, kind in ((tangent, "max_tangent", "tangent"), (cotangent, "max_cotangent", "gradient")):
-            OPERATIONS[primitive] = WindowReduction(name, f"{reducer} {kind}", own=True, reducer=reducer)
-            compat.add_rule(primitive, _rule(primitive, functools.partial(_anywhere, primitive)))
+    compat.count_as_lax(_counted)
+    kinds = {"window_argmax": "argmax", "max_tangent": "tangent", "max_cotangent": "gradient"}
+    for (reducer, name), primitive in maxima.OWN.items():
+        OPERATIONS[primitive] = WindowReduction(name, f"{reducer} {kinds[name]}", own=True, reducer=reducer)
+        compat.add_rule(primitive, _rule(primitive, functools.partial(_anywhere, primitive)))
 
 
 def _anywhere(primitive: Any, ctx: Any, *args: Any, **params: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from .. import compat
-from . import tpu, windows
+from . import windows
 from .axis import axes_of
 from .windows import Reducer
 
@@ -32,14 +32,9 @@ def window_max(x: Array, params: dict, reducer: Reducer) -> Array:
 
 def window_argmax(x: Array, params: dict, reducer: Reducer) -> Array:
     """The number of the element that wins each window, the last axis fastest; int32."""
-
-    def elsewhere(x: Array) -> Array:
-        return windows.window_argmax(x, axes_of(x.shape, params), reducer=reducer)
-
     if not compat.has_hooks:
-        return elsewhere(x)
-    on_tpu = functools.partial(tpu.window_argmax, params=params, reducer=reducer)
-    return lax.platform_dependent(x, tpu=on_tpu, default=elsewhere)
+        return windows.window_argmax(x, axes_of(x.shape, params), reducer=reducer)
+    return OWN[reducer, "window_argmax"].bind(x, **params)
 
 
 def _of_lax(x: Array, params: dict, reducer: Reducer) -> Array:
@@ -64,7 +59,7 @@ def _maximum(reducer: Reducer, params: tuple, x: Array) -> Array:
 def _maximum_jvp(reducer: Reducer, params: tuple, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
     if compat.has_hooks:
-        tangent = DERIVATIVES[reducer][0].bind(x, dx, **dict(params))
+        tangent = OWN[reducer, "max_tangent"].bind(x, dx, **dict(params))
     else:
         tangent = windows.max_tangent(x, dx, axes_of(x.shape, dict(params)), reducer=reducer)
     return _maximum(reducer, params, x), tangent
@@ -75,21 +70,24 @@ def with_batch_axis(params: dict) -> dict:
     return {name: ((0, 0) if name == "padding" else 1, *value) for name, value in params.items()}
 
 
-def _derivatives(reducer: Reducer) -> tuple[Any, Any]:
+def _primitives(reducer: Reducer) -> dict[tuple[str, str], Any]:
     original = compat.WINDOW_MAX if reducer == "max" else compat.WINDOW_MIN
 
-    def of_outputs(x: Any, v: Any, **params: Any) -> Any:
-        return compat.abstract_of(original, x, **params).update(dtype=v.dtype, weak_type=False)
+    def outputs_like(x: Any, v: Any, params: dict) -> Any:
+        return compat.abstract_of(original, x, **params).update(dtype=v, weak_type=False)
 
-    def of_inputs(x: Any, v: Any, **params: Any) -> Any:
-        return x.update(dtype=v.dtype, weak_type=False)
-
-    tangent = compat.new_linear_primitive(f"convlab_{reducer}_tangent", of_outputs, with_batch_axis)
-    cotangent = compat.new_linear_primitive(f"convlab_{reducer}_cotangent", of_inputs, with_batch_axis)
+    argmax = compat.new_discrete_primitive(
+        f"convlab_{reducer}_argmax", lambda x, **params: outputs_like(x, np.dtype(np.int32), params), with_batch_axis
+    )
+    tangent = compat.new_linear_primitive(
+        f"convlab_{reducer}_tangent", lambda x, v, **params: outputs_like(x, v.dtype, params), with_batch_axis
+    )
+    cotangent = compat.new_linear_primitive(
+        f"convlab_{reducer}_cotangent", lambda x, v, **_: x.update(dtype=v.dtype, weak_type=False), with_batch_axis
+    )
     compat.make_transposes(tangent, cotangent)
-    return tangent, cotangent
+    return {(reducer, "window_argmax"): argmax, (reducer, "max_tangent"): tangent, (reducer, "max_cotangent"): cotangent}
 
 
-DERIVATIVES: dict[Reducer, tuple[Any, Any]] = {}
-if compat.has_hooks:
-    DERIVATIVES = {"max": _derivatives("max"), "min": _derivatives("min")}
+# convlab's own primitives, by the reduction in `windows` that they are.
+OWN: dict[tuple[str, str], Any] = _primitives("max") | _primitives("min") if compat.has_hooks else {}
