@@ -45,6 +45,15 @@ def other_project() -> str | None:
     )
 
 
+def where_to_report() -> str | None:
+    """The address for issues, None until the project has one."""
+    try:
+        urls = importlib.metadata.metadata(DISTRIBUTION).get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((url.partition(", ")[2] for url in urls if url.startswith("Issues, ")), None)
+
+
 def devices() -> str:
     """The devices that JAX sees, or the reason why it sees none."""
     try:
@@ -104,8 +113,10 @@ def formulations() -> list[str]:
 def report() -> str:
     """The whole report."""
     lines = [f"{DISTRIBUTION} {convlab.__version__}", versions(), f"devices: {devices()}", f"oneDNN on the CPU: {engine()}"]
-    warning = other_project()
-    return "\n".join([*([warning] if warning else []), *lines, "", "What computes typical layers here:", *formulations()])
+    warning, address = other_project(), where_to_report()
+    first = [warning] if warning else []
+    last = ["", f"Report issues, with the above, at {address}"] if address else []
+    return "\n".join([*first, *lines, "", "What computes typical layers here:", *formulations(), *last])
 
 
 if __name__ == "__main__":

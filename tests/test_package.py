@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import email
 import pathlib
 import re
 import subprocess
@@ -99,6 +100,13 @@ def test_the_report_tells_the_other_project_from_this_one(monkeypatch, requires,
     line = report.other_project()
     assert bool(line) == said
     assert not said or "another project" in line.lower() and "\n" not in line
+
+
+def test_the_report_ends_with_the_address_once_there_is_one(monkeypatch):
+    told = email.message_from_string("Project-URL: Issues, https://example.org/issues\n")
+    assert report.where_to_report() is None
+    monkeypatch.setattr(report.importlib.metadata, "metadata", lambda name: told)
+    assert report.where_to_report() == "https://example.org/issues"
 
 
 # --- extras ---------------------------------------------------------------------------------------------------------
