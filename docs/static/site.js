@@ -1,5 +1,10 @@
 // Narrow screens show a table's rows as cards, whose cells say their column.
 document.addEventListener("DOMContentLoaded", () => {
+  // Long names in tables break between their words.
+  for (const name of document.querySelectorAll("article td code .pre")) {
+    const words = name.textContent.split(/(?<=[._(=,/])(?=\w)|(?<=[a-z])(?=[A-Z])/);
+    name.replaceChildren(...words.flatMap((word, n) => (n ? [document.createElement("wbr"), word] : [word])));
+  }
   for (const table of document.querySelectorAll("article table")) {
     const columns = [...table.querySelectorAll("thead th")].map((th) => th.textContent.trim());
     if (columns.length < 3) continue;
