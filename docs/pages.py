@@ -39,7 +39,7 @@ NAV = {
     "Guides": ["models", "seeing", "performance", "sharding", "tpu", "networks", "trainings", "mnist"],
     "Lessons": ["notebooks", *(f"lessons/{path.stem}" for path in NOTEBOOKS)],
     "Reference": [
-        *(f"reference/{name}" for name in ("convolution", "pooling", "resampling", "detection", "patches")),
+        *(f"reference/{name}" for name in ("convolution", "pooling", "resampling", "detection", "patches", "more")),
         *(f"reference/{name}" for name in ("layers", "nnx", "linen", "models", "speed", "sharding")),
         *(f"reference/{name}" for name in ("analysis", "viz", "weights")),
     ],
@@ -215,6 +215,21 @@ def notebooks() -> str:
     return "\n".join(rows)
 
 
+ENTRY = re.compile(r"^(?:<!-- make: entry ([\w.]+) -->|::: ([\w.]+))$", re.MULTILINE)
+
+
+def listed() -> set[str]:
+    """The objects that a page of the reference names."""
+    texts = [path.read_text() for path in (DOCS / "reference").glob("*.md")]
+    return {first or second for text in texts for first, second in ENTRY.findall(text)}
+
+
+def rest(module: str) -> str:
+    """The entries of a module's public names that no page names yet."""
+    there = [f"{module}.{name}" for name in importlib.import_module(module).__all__]
+    return "\n\n".join(f"<!-- make: entry {path} -->" for path in there if path not in listed())
+
+
 def contents(text: str) -> str:
     """Links to the entries of a reference page, to stand before the first of them."""
     names = re.findall(r"<!-- make: entry ([\w.]+) -->", text)
@@ -302,9 +317,12 @@ def write(folder: pathlib.Path) -> None:
         path = next((ROOT / file for file in files if (ROOT / file).exists()), None)
         if path:
             texts[page] = (path, path.read_text())
+    if others := rest("convlab"):
+        texts["reference/more.md"] = (DOCS / "reference/more.md", f"# More functions\n\n{others}\n")
     for page, (path, text) in texts.items():
         text = linked(text, path.relative_to(ROOT).as_posix())
         text = re.sub(r"^::: ([\w.]+)$", r"<!-- make: entry \1 -->", text, flags=re.MULTILINE)
+        text = re.sub(r"<!-- make: rest ([\w.]+) -->", lambda found: rest(found[1]), text)
         text = contents(text) if page.startswith("reference/") else text
         _put(folder / page, re.sub(r"<!-- make: (.*?) -->", lambda found: make(found[1]), text))
     for path in NOTEBOOKS:
