@@ -1,7 +1,7 @@
 """Brings the notebooks up to date: first cells, outputs, sizes. `python notebooks/refresh.py [--heads] [NAME...]`
 
 Each notebook begins with a heading and its badge, and a cell that installs what is missing; both are written by this program, so that the
-address stands in one place; with `--heads` that is all. Then it is executed, and what is too heavy for a repository (the frames of animations; a still stays)
+address stands in one place. Then it is executed, and what is too heavy for a repository (the frames of animations; a still stays)
 is left out of its outputs.
 """
 
@@ -20,7 +20,6 @@ NOTEBOOKS = sorted(FOLDER.glob("[0-9]-*.ipynb"))
 URLS = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]["urls"]
 REPOSITORY = URLS.get("Repository")  # None until the project has a public address
 COLAB = "https://colab.research.google.com"
-HEADS = "--heads"
 HEAVY = 10_000  # characters of one output
 INSTALL = """
 try:
@@ -106,7 +105,11 @@ def execute(path: pathlib.Path, seconds: int = 600) -> nbformat.NotebookNode:
     return client.execute(env=os.environ | {"PYTHONPATH": here})
 
 
+HEADS = "--heads"
+
+
 def main(arguments: list[str]) -> None:
+    """Refresh the notebooks that are named, or all; with `--heads` their first two cells only."""
     names = [name for name in arguments if name != HEADS]
     for path in [p for p in NOTEBOOKS if not names or p.name in names]:
         notebook = headed(nbformat.read(path, as_version=4), path.name)
