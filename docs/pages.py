@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import os
 import pathlib
 import re
@@ -66,11 +67,11 @@ def pictures() -> dict[str, bytes]:
         "causal.gif": _gif(viz.slide(x, jnp.full((3, 1, 1), 2.0), padding=[(2, 0)])),
         "dilated.gif": _gif(viz.slide(x, jnp.full((2, 1, 1), 2.0), kernel_dilation=3)),
         "image.gif": _gif(viz.slide(image, edges, padding="SAME", padding_mode="reflect", strides=2)),
-        "groups.png": groups.at(9)._repr_png_(),
+        "groups.png": _png(groups.at(9)),
         "transposed.gif": _gif(viz.slide_transpose(image[:2, :2] + 1, jnp.ones((3, 3, 1, 1)), strides=2, padding="VALID")),
-        "lenet.png": viz.shapes(lenet, jnp.ones((1, 28, 28, 1)))._repr_png_(),
-        "field.png": viz.receptive_field(lenet, _digit(), "layers.3", (4, 4))._repr_png_(),
-        "matrix.png": viz.matrix(jnp.arange(1.0, 10.0).reshape(3, 3, 1, 1), (6, 6, 1), padding="VALID")._repr_png_(),
+        "lenet.png": _png(viz.shapes(lenet, jnp.ones((1, 28, 28, 1)))),
+        "field.png": _png(viz.receptive_field(lenet, _digit(), "layers.3", (4, 4))),
+        "matrix.png": _png(viz.matrix(jnp.arange(1.0, 10.0).reshape(3, 3, 1, 1), (6, 6, 1), padding="VALID")),
     }
 
 
@@ -104,6 +105,12 @@ def _digit():
         column = 19 - (row - 8) // 2
         image[0, row, column : column + 3] = 1
     return image
+
+
+def _png(picture) -> bytes:
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _gif(show) -> bytes:
