@@ -22,12 +22,24 @@ def page(path: pathlib.Path, pictures: pathlib.Path) -> str:
         elif cell["cell_type"] == "code":
             folded = cell.get("id") == "install"
             parts.append(_code(source, "Set up" if folded else None))
-            parts += [_output(output, pictures, f"{path.stem}-{number}-{n}") for n, output in enumerate(cell["outputs"])]
+            outputs = _merged(cell["outputs"])
+            parts += [_output(output, pictures, f"{path.stem}-{number}-{n}") for n, output in enumerate(outputs)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _joined(lines: str | list[str]) -> str:
     return lines if isinstance(lines, str) else "".join(lines)
+
+
+def _merged(outputs: list[dict]) -> list[dict]:
+    """The outputs with what was printed in pieces in one."""
+    merged: list[dict] = []
+    for output in outputs:
+        if merged and output["output_type"] == merged[-1]["output_type"] == "stream":
+            merged[-1] = merged[-1] | {"text": _joined(merged[-1]["text"]) + _joined(output["text"])}
+        else:
+            merged.append(output)
+    return merged
 
 
 def _code(source: str, folded: str | None) -> str:

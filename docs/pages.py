@@ -145,6 +145,11 @@ DRAWN = {
     "ConvTranspose": ("transposed.gif", "A transposed convolution adds its kernel, times each input, to the result"),
     "DepthwiseConv": ("groups.png", "Two groups of one channel, two filters each"),
     "CausalConv": ("causal.gif", "A causal convolution pads before the sequence only"),
+    "slide": ("slide.gif", "A kernel of three 2s slides over the numbers 1 to 6, with padding"),
+    "slide_transpose": ("transposed.gif", "A kernel is stamped onto the result, once for each number of the input"),
+    "shapes": ("lenet.png", "The layers of LeNet-5 as blocks"),
+    "receptive_field": ("field.png", "The receptive field of one position of LeNet's second convolution"),
+    "matrix": ("matrix.png", "The matrix of a 3 by 3 convolution of a 6 by 6 image"),
     "conv_matrix": ("matrix.png", "The matrix of a 3 by 3 convolution of a 6 by 6 image"),
 }
 
@@ -158,8 +163,8 @@ def extra(path: str) -> str:
     if public or path.startswith(("convlab.nnx.", "convlab.linen.")):
         drawn = figures.figure(function)
         parts.append(f"~~~{{raw}} html\n{drawn}\n~~~" if drawn else "")
-        if name in DRAWN:
-            parts.append(f"![{DRAWN[name][1]}](/pictures/{DRAWN[name][0]})")
+    if name in DRAWN and not path.startswith("convlab.sharding."):
+        parts.append(f"![{DRAWN[name][1]}](/pictures/{DRAWN[name][0]})")
     return "\n\n".join(filter(None, parts))
 
 

@@ -1,5 +1,6 @@
 """The pages of the site: entries are the real objects and lose no word of their docstrings, formulas hold, faults are found."""
 
+import json
 import math
 import pathlib
 import random
@@ -130,6 +131,13 @@ def test_a_lesson_has_the_text_code_and_pictures_of_its_notebook(path, tmp_path)
     assert told.startswith("# ") and "````python" in told and "Open in Colab" not in told
     pictures = [name for name in (tmp_path / "pictures").glob("*") if name.name in told]
     assert len(pictures) == len(list((tmp_path / "pictures").glob("*")))
+
+
+def test_what_a_cell_prints_in_pieces_is_one_block(tmp_path):
+    outputs = [{"output_type": "stream", "name": "stdout", "text": text} for text in ("one\n", ["two\n", "three\n"])]
+    code = {"cell_type": "code", "source": "print()", "outputs": outputs}
+    (tmp_path / "1.ipynb").write_text(json.dumps({"cells": [{"cell_type": "markdown", "source": "# One"}, code]}))
+    assert "`````text\none\ntwo\nthree\n`````" in lessons.page(tmp_path / "1.ipynb", tmp_path)
 
 
 FAULTS = {
