@@ -30,7 +30,7 @@ except ImportError:
 
     present = importlib.util.find_spec("convlab")
     if present and present.origin and not (pathlib.Path(present.origin).parent / "viz").is_dir():
-        raise SystemExit("The `convlab` that is installed here is another project: uninstall it and restart the kernel.") from None
+        raise SystemExit("The `convlab` installed here is another project: uninstall it, restart the kernel.") from None
     here = pathlib.Path().resolve()
     drive = pathlib.Path("/content/drive/MyDrive")  # where Colab mounts yours
     found = [path for folder in (here, here.parent / "dist", drive) for path in sorted(folder.glob("convlab_jax-*.whl"))]

@@ -81,7 +81,7 @@ def test_without_a_wheel_two_lines_say_what_to_do(run):
 
 
 def test_the_other_project_is_named_in_one_line(run):
-    with pytest.raises(CellExecutionError, match="is another project: uninstall it and restart the kernel"):
+    with pytest.raises(CellExecutionError, match="is another project: uninstall it, restart the kernel"):
         run(other_project)
 
 
