@@ -3,22 +3,28 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: lenet mnist test lint docs clean
+.PHONY: lenet mnist test lint docs wheel clean
 
-lenet: $(VENV)/.examples  ## LeNet on scikit-learn's digits: no download, under a minute
-	$(RUN) examples/mnist/train.py train --data digits
+lenet: $(VENV)/.lenet  ## LeNet-5 on scikit-learn's digits: no download, under a minute
+	$(RUN) examples/lenet.py
 
-mnist: $(VENV)/.examples  ## LeNet on MNIST, downloaded once
+mnist: $(VENV)/.examples  ## LeNet-5 on MNIST, downloaded once
 	$(RUN) examples/mnist/train.py train --data mnist
 
 test: $(VENV)/.test
 	$(RUN) -m pytest
 
-docs: $(VENV)/.docs  ## the documentation, as pages in site/ that open without a server
-	$(RUN) -m mkdocs build --strict --quiet
+docs: $(VENV)/.docs  ## the documentation, as pages that open without a server or a network
+	$(RUN) docs/build.py site
 
 lint: $(VENV)/.test $(VENV)/.lint
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
+
+wheel: $(VENV)/.package  ## the wheel and the source distribution, checked, in dist/
+	rm -rf dist
+	$(RUN) -m build --outdir dist
+	$(RUN) -m twine check --strict dist/*
+	$(RUN) -m check_wheel_contents dist/*.whl
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -28,4 +34,4 @@ $(VENV)/.%: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) dist site

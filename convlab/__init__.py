@@ -20,7 +20,7 @@ from ._pool_smooth import blur_pool, mixed_pool, softmax_pool, stochastic_pool, 
 from ._unpool import max_unpool
 from ._window import Window
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Window",

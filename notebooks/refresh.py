@@ -1,4 +1,4 @@
-"""Brings the notebooks up to date: first cells, outputs, sizes. `python notebooks/refresh.py [NAME...]`
+"""Brings the notebooks up to date: first cells, outputs, sizes. `python notebooks/refresh.py [--heads] [NAME...]`
 
 Each notebook begins with a heading and its badge, and a cell that installs what is missing; both are written by this program, so that the
 address stands in one place. Then it is executed; its animations play without a kernel and a network, and a page too heavy for a
@@ -26,10 +26,15 @@ INSTALL = """
 try:
     import convlab.viz
 except ImportError:
+    import importlib.util
     import pathlib
 
+    present = importlib.util.find_spec("convlab")
+    if present and present.origin and not (pathlib.Path(present.origin).parent / "viz").is_dir():
+        raise SystemExit("The `convlab` installed here is another project: uninstall it, restart the kernel.") from None
     here = pathlib.Path().resolve()
-    found = [*here.glob("convlab_jax-*.whl"), *here.glob("../dist/convlab_jax-*.whl")]
+    drive = pathlib.Path("/content/drive/MyDrive")  # where Colab mounts yours
+    found = [path for folder in (here, here.parent / "dist", drive) for path in sorted(folder.glob("convlab_jax-*.whl"))]
     found += [folder for folder in (here, *here.parents) if (folder / "convlab/viz").is_dir()]
     source = f"{{found[0]}}[examples]" if found else "{address}"
     if not source:
@@ -102,10 +107,17 @@ def execute(path: pathlib.Path, seconds: int = 600, extra: Sequence[str] = ()) -
     return client.execute(env=os.environ | {"PYTHONPATH": here})
 
 
-def main(names: list[str]) -> None:
+HEADS = "--heads"
+
+
+def main(arguments: list[str]) -> None:
+    """Refresh the notebooks that are named, or all; with `--heads` their first two cells only."""
+    names = [name for name in arguments if name != HEADS]
     for path in [p for p in NOTEBOOKS if not names or p.name in names]:
         notebook = headed(nbformat.read(path, as_version=4), path.name)
         nbformat.write(notebook, path)
+        if HEADS in arguments:
+            continue
         nbformat.write(lightened(execute(path)), path)
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 

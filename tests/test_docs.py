@@ -31,19 +31,32 @@ def test_the_examples_of_a_page_print_what_it_says(page):
             assert printed.getvalue().split("\n") == block[2].split("\n")
 
 
-def referenced(page):
-    return set(re.findall(r"^::: ([\w.]+)$", (ROOT / "docs/reference" / page).read_text(), re.MULTILINE))
+def referenced():
+    pages = (ROOT / "docs/reference").glob("*.md")
+    return [name for p in pages for name in re.findall(r"^(?:<!-- make: entry |::: )([\w.]+)", p.read_text(), re.MULTILINE)]
 
 
-def test_every_public_name_is_in_the_reference():
-    pages = ("convolution.md", "pooling.md", "patches.md", "speed.md")
-    assert set().union(*map(referenced, pages)) == {f"convlab.{name}" for name in convlab.__all__}
-    assert referenced("analysis.md") == {f"convlab.analysis.{name}" for name in convlab.analysis.__all__}
-    assert referenced("sharding.md") == {f"convlab.sharding.{name}" for name in convlab.sharding.__all__}
-    assert referenced("viz.md") == {f"convlab.viz.{name}" for name in convlab.viz.__all__}
+def test_every_public_name_is_in_the_reference_once():
+    found = referenced()
+    assert len(found) == len(set(found))
+    for module in (convlab, convlab.analysis, convlab.sharding, convlab.viz):
+        own = {name for name in found if name.rpartition(".")[0] == module.__name__}
+        assert own == {f"{module.__name__}.{name}" for name in module.__all__}
 
 
 def test_every_function_is_named_where_one_chooses():
     page = (ROOT / "docs/which-layer.md").read_text()
     functions = {name for name in convlab.__all__ if inspect.isfunction(getattr(convlab, name))} - {"explain"}
     assert [name for name in sorted(functions) if f"`{name}`" not in page] == []
+
+
+LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\((?!https?://|#|mailto:)([^)\s#]+)[^)\s]*\)")
+TEXTS = sorted(
+    {*ROOT.glob("*.md"), *(p for f in ("docs", "benchmarks", "examples", "convlab") for p in (ROOT / f).rglob("*.md"))}
+)
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_lead_to_files_of_the_repository(page):
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert [link for link in LINK.findall(prose) if not (page.parent / link).exists()] == []

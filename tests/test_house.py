@@ -25,15 +25,18 @@ def room(path):
 
 # Who may import whom; "public" is `import convlab` itself.
 PUBLIC = {"public", "nnx", "linen", "analysis", "viz", "weights", "sharding"}
-OPERATIONS = {room(p) for p in SOURCES if room(p).startswith("_")} - {"__init__", "_window", "_backend", "_layers"}
+NOT_OPERATIONS = {"__init__", "__main__", "_extras", "_window", "_backend", "_layers"}
+OPERATIONS = {room(p) for p in SOURCES if room(p).startswith("_")} - NOT_OPERATIONS
 ARROWS = dict.fromkeys(OPERATIONS, {"_window", "_backend", *OPERATIONS}) | {
+    "__main__": {"public"},
+    "_extras": set(),
     "_window": set(),
     "_backend": {"_window"},
     "_layers": {"_window", *OPERATIONS},
-    "nnx": {"_layers", "_window", *OPERATIONS},
-    "linen": {"_layers", "_window", *OPERATIONS},
+    "nnx": {"_extras", "_layers", "_window", *OPERATIONS},
+    "linen": {"_extras", "_layers", "_window", *OPERATIONS},
     "analysis": PUBLIC,
-    "viz": PUBLIC,
+    "viz": {"_extras", *PUBLIC},
     "weights": PUBLIC,
     "sharding": PUBLIC,
 }

@@ -7,9 +7,15 @@ from dataclasses import KW_ONLY
 from typing import Any
 
 import jax
-from flax import nnx
 
 from .. import _layers
+from .._extras import missing
+
+try:
+    from flax import nnx
+except ModuleNotFoundError as error:
+    raise missing("flax", extra="flax", by=__name__) from error
+
 from .._layers import avg_pool as avg_pool
 from .._layers import max_pool as max_pool
 from .._layers import min_pool as min_pool

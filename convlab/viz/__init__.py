@@ -5,7 +5,13 @@ notebooks play). What they show is computed by convlab; `picture.savefig(path)` 
 above 0, red below and white 0; violet is an input, amber a kernel, green an output and grey the padding.
 """
 
-from ._cells import Picture, Slideshow
+from .._extras import missing
+
+try:
+    from ._cells import Picture, Slideshow
+except ModuleNotFoundError as error:
+    raise missing("matplotlib", extra="viz", by=__name__) from error
+
 from ._diagrams import channels, connections
 from ._knobs import knobs
 from ._networks import feature_maps, receptive_field, shapes
