@@ -92,7 +92,7 @@ def _step(eqn: Any, platform: str) -> Step | None:
         return None
     operands, shapes = [v.aval for v in eqn.invars], tuple(tuple(v.aval.shape) for v in eqn.invars)
     mark = compat.mark_of(eqn.ctx)
-    own = getattr(lowering.OPERATIONS[eqn.primitive], "own", False)
+    own = lowering.OPERATIONS[eqn.primitive].own
     unmarked = mark is None and not own and not (platform == "cpu" and is_active())
     target = Target("gpu" if platform in ("cuda", "rocm") else platform, platform == "cpu" and engine.available() is None)
     plan = lowering.plan_of(eqn.primitive, operands, eqn.params, mark or "auto", target)

@@ -40,7 +40,10 @@ class Plan:
 class Convolution:
     """`lax.conv_general_dilated_p`."""
 
-    def plan(self, lhs: Any, rhs: Any, params: dict, method: str, target: Target) -> Plan:
+    own = False
+
+    def plan(self, operands: Sequence[Any], params: dict, method: str, target: Target) -> Plan:
+        lhs, rhs = operands
         if method == "lax":
             kind, _ = dispatch.read(lhs, rhs, params, "auto", target)
             return Plan(kind.replace("_", " "), "lax", "asked for")
@@ -83,8 +86,9 @@ class WindowReduction:
     reducer: str | None = None
     swapped: bool = False  # lax's derivatives of maxima have the tangent or cotangent first
 
-    def plan(self, *operands: Any, method: str, target: Target, params: dict) -> Plan:
-        options, x = {"reducer": self.reducer} if self.reducer else {}, operands[-1 if self.swapped else 0]
+    def plan(self, operands: Sequence[Any], params: dict, method: str, target: Target) -> Plan:
+        x = operands[-1 if self.swapped else 0]
+        options: dict[str, Any] = {"reducer": self.reducer} if self.reducer else {}
         kind = self.kind
         if "select_prim" in params:
             options["reducer"] = "max" if params["select_prim"] is compat.SELECT_MAX else "min"
@@ -107,18 +111,15 @@ class WindowReduction:
 
 
 _WINDOW = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
-Operation = Any  # Convolution or WindowReduction
-OPERATIONS: dict[Any, Operation] = {}
+OPERATIONS: dict[Any, Convolution | WindowReduction] = {}
 
 
 def plan_of(primitive: Any, operands: Sequence[Any], params: dict, method: str, target: Target) -> Plan:
     """How an equation whose mark asks for `method` is computed."""
     operation = OPERATIONS[primitive]
-    if not all(isinstance(n, int) for a in operands for n in a.shape) and not getattr(operation, "own", False):
+    if not operation.own and not all(isinstance(n, int) for a in operands for n in a.shape):
         return Plan("", "lax", "a size is symbolic: nothing to choose by")
-    if isinstance(operation, Convolution):
-        return operation.plan(*operands, params, method, target)
-    return operation.plan(*operands, method=method, target=target, params=params)
+    return operation.plan(operands, params, method, target)
 
 
 def _target(ctx: Any, platform: str) -> Target:
@@ -147,7 +148,7 @@ def _method(ctx: Any, own: bool) -> str | None:
 
 
 def _rule(primitive: Any, former: Callable) -> Callable:
-    own = OPERATIONS[primitive].own if isinstance(OPERATIONS[primitive], WindowReduction) else False
+    own = OPERATIONS[primitive].own
 
     def rule(ctx: Any, *args: Any, **params: Any) -> Any:
         try:
@@ -166,7 +167,7 @@ def _lowered(primitive: Any, former: Callable, method: str, ctx: Any, *args: Any
         split = OPERATIONS[primitive].split(ctx.avals_in, params) if compat.is_explicit(ctx) else None
         if split is None or compat.spec_of(ctx.avals_out[0]) != tuple(split[0]):
             return former(ctx, *args, **params)
-        return compat.lower_as_written(ctx, _per_device(primitive, method, params, *split, ctx), *args)
+        return compat.lower_as_written(ctx, _per_device(primitive, method, params, split, ctx), *args)
     platforms = compat.platforms_of(ctx)
     plans = {p: plan_of(primitive, ctx.avals_in, params, method, _target(ctx, p)) for p in platforms}
     bodies = {p: plan.body for p, plan in plans.items() if plan.body is not None}
@@ -183,8 +184,9 @@ def _lowered(primitive: Any, former: Callable, method: str, ctx: Any, *args: Any
     return compat.lower(ctx, lambda *operands: lax.platform_dependent(*operands, **per_platform, default=as_written), *args)
 
 
-def _per_device(primitive: Any, method: str, params: dict, out: Any, summed: tuple[str, ...], ctx: Any) -> Callable:
+def _per_device(primitive: Any, method: str, params: dict, split: tuple[Any, tuple[str, ...]], ctx: Any) -> Callable:
     """The equation for each device's part of a batch that an explicit mesh splits."""
+    out, summed = split
     local = params | ({"out_sharding": None} if "out_sharding" in params else {})
 
     def body(*operands: Array) -> Array:
@@ -213,7 +215,7 @@ def install() -> None:
         }
     )
     for primitive in list(OPERATIONS):
-        compat.replace_rules(primitive, lambda former, primitive=primitive: _rule(primitive, former))
+        compat.replace_rules(primitive, functools.partial(_rule, primitive))
     with contextlib.suppress(*compat.MOVED):
         compat.count_as_lax(_counted)
     kinds = {"window_argmax": "argmax", "max_tangent": "tangent", "max_cotangent": "gradient"}

@@ -95,5 +95,5 @@ class Problem:
         """The problem of the other spatial axes."""
         names = ("spatial", "window", "strides", "pads", "input_dilation", "kernel_dilation")
         axis %= self.rank
-        rest = {name: (*getattr(self, name)[:axis], *getattr(self, name)[axis + 1 :]) for name in names}
+        rest: dict[str, Any] = {name: (*getattr(self, name)[:axis], *getattr(self, name)[axis + 1 :]) for name in names}
         return dataclasses.replace(self, **rest)
