@@ -36,8 +36,8 @@ def local_response_norm(x: Array, size: int, *, alpha: float = 1e-4, beta: float
         ValueError: a size below 1, no channels.
 
     Example:
-        >>> local_response_norm(jnp.ones((1, 3)), 3, alpha=3.0, beta=1.0).round(3).tolist()
-        [[0.333, 0.25, 0.333]]
+        >>> local_response_norm(jnp.array([[0.0, 1.0]]), 2, alpha=2.0, beta=1.0).tolist()
+        [[0.0, 0.5]]
 
     Equals `torch.nn.functional.local_response_norm`.
     Source: Krizhevsky et al., "ImageNet classification with deep convolutional neural networks" (2012), section 3.3.

@@ -88,11 +88,13 @@ def resize(
     y = x.astype(accumulator(x))
     for i in numbers:
         axis = Axis(spatial[i], out[i], steps[i], bool(align_corners))
+        if axis.n == axis.m and (antialias or method == "linear"):
+            continue  # as PyTorch, whatever the factor that led to this size
         if antialias:
             y = interpolate(y, first + i, antialiased_taps(axis, method))
         elif method == "cubic":
             y = interpolate(y, first + i, cubic_taps(axis))
-        elif axis.n != axis.m:
+        else:
             y = interpolate(y, first + i, linear_taps(axis))
     return y.astype(averaged(x))
 

@@ -47,7 +47,7 @@ def resize(x, output_shape=None, *, scale=None, method="linear", align_corners=F
     for axis, (n, m) in enumerate(zip(spatial, out)):
         step = ((n - 1) / (m - 1) if m > 1 else 0) if align_corners else 1 / scales[axis] if scale is not None else n / m
         moved = np.moveaxis(x, first + axis, 0)
-        if n == m and not antialias and method in ("nearest", "linear"):
+        if n == m and (antialias or method in ("nearest", "linear")):
             continue
         taps = axis_weights(n, m, step, method, align_corners, antialias)
         rows = [sum(moved[j] * (w if x.dtype.kind in "fc" else int(w)) for j, w in row if w) for row in taps]
