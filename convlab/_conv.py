@@ -175,7 +175,12 @@ def conv(
     )
     given = functools.partial(_backend.convolve, precision=precision, preferred_element_type=preferred_element_type, **options)
     x = x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x
-    if method == "auto" and mask is None and "constant" not in modes and _exact_in_floats(kinds, kernel, preferred_element_type):
+    if (
+        method == "auto"
+        and mask is None
+        and "constant" not in modes
+        and _exact_in_floats(kinds, kernel, preferred_element_type)
+    ):
         floats = functools.partial(_backend.convolve, precision="highest", preferred_element_type=None, **options)
         y = integers.of_bytes(floats, given, x, kernel)
     else:

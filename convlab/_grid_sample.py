@@ -66,10 +66,14 @@ def grid_sample(
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise argument_error(name, "have a floating dtype", array.dtype.name, kind=TypeError)
     if rank < 1 or x.ndim < rank + 1:
-        raise argument_error("grid", "have as many coordinates on its last axis as `x` has spatial axes", grid.shape, f"`x` of shape {x.shape}")
+        raise argument_error(
+            "grid", "have as many coordinates on its last axis as `x` has spatial axes", grid.shape, f"`x` of shape {x.shape}"
+        )
     batch, spatial = x.shape[: x.ndim - 1 - rank], spatial_of(x, rank)
     if grid.shape[: len(batch)] != batch or grid.ndim <= len(batch):
-        raise argument_error("grid", f"begin with the batch axes {batch}", grid.shape, f"{axes(rank)} and `x` of shape {x.shape}")
+        raise argument_error(
+            "grid", f"begin with the batch axes {batch}", grid.shape, f"{axes(rank)} and `x` of shape {x.shape}"
+        )
     if 0 in (*spatial, x.shape[-1]):
         raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     if method == "cubic" and rank != 2:
@@ -137,7 +141,8 @@ def _nearest(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bo
 
 
 def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool) -> Array:
-    places, weights = [], []
+    places: list[list[Array]] = []
+    weights: list[list[Array]] = []
     for a, n in zip(at, x.shape[1:-1]):
         outside = jnp.isinf(a) | (abs(a) > 2**24)
         a = jnp.where(outside, 0, a)

@@ -36,7 +36,7 @@ class Axis:
     def positions(self, centered: bool) -> tuple[np.ndarray, np.ndarray]:
         """Where the places of the result lie: the place before, and how far beyond it. `centered`: measured from the edge, not the first centre."""
         p, q = self.step.numerator, self.step.denominator
-        i = np.arange(self.m)
+        i: np.ndarray = np.arange(self.m)
         if max(p, q) > 2**20:  # a factor that is no simple fraction
             at = i * float(self.step) if self.align_corners and not centered else (i + 0.5) * float(self.step)
             at = at if centered or self.align_corners else at - 0.5
@@ -102,7 +102,8 @@ def nearest_places(axis: Axis, exact: bool, dtype: type) -> np.ndarray:
     """In the arithmetic that PyTorch has for them: which of two neighbours is nearest hangs on the last digit."""
     if axis.m == axis.n and not exact:
         return np.arange(axis.n)
-    i, step = np.arange(axis.m).astype(dtype), dtype(float(axis.step))
+    i: np.ndarray = np.arange(axis.m).astype(dtype)
+    step = dtype(float(axis.step))
     at = (i + dtype(0.5)) * step if exact else i * step
     return np.minimum(np.floor(at).astype(int), axis.n - 1)
 
@@ -116,7 +117,11 @@ def interpolate(x: Array, number: int, taps: Taps) -> Array:
     weights = taps.used()
     if taps.inside:
         weights = weights / weights.sum(1, keepdims=True)
-    if m == n and np.array_equal(taps.first + weights.argmax(1), np.arange(n)) and np.array_equal(np.sort(weights)[:, -1], np.ones(n)):
+    if (
+        m == n
+        and np.array_equal(taps.first + weights.argmax(1), np.arange(n))
+        and np.array_equal(np.sort(weights)[:, -1], np.ones(n))
+    ):
         return x
     if step.denominator <= min(MAX_PHASES, m) and taps.weights.shape[1] + step.numerator <= MAX_TAPS:
         return by_phase(x, number, taps)
@@ -141,7 +146,7 @@ def by_phase(x: Array, number: int, taps: Taps) -> Array:
     low, high = int(first.min()), int(first.max()) + weights.shape[1]
     pair = max(0, -low), max(0, (repeats - 1) * p + high - n)
     x = pad_axis(x, number, pair, "zeros" if taps.inside else "replicate")
-    total = None
+    terms = []
     for place in range(low, high):
         tap = place - first
         factor = np.where((tap >= 0) & (tap < weights.shape[1]), weights[np.arange(q), tap.clip(0, weights.shape[1] - 1)], 0)
@@ -156,8 +161,8 @@ def by_phase(x: Array, number: int, taps: Taps) -> Array:
             term = seen * _along(factor, x, number)
             if not factor.all():  # what is not seen adds no 0 * inf
                 term = jnp.where(_along(factor, x, number) != 0, term, 0)
-        total = term if total is None else total + term
-    y = total.reshape(*x.shape[:number], repeats * q, *x.shape[number + 1 :])
+        terms.append(term)
+    y = functools.reduce(operator.add, terms).reshape(*x.shape[:number], repeats * q, *x.shape[number + 1 :])
     y = lax.slice_in_dim(y, 0, m, axis=number)
     sums = taps.used().sum(1)
     if taps.inside:
@@ -211,7 +216,8 @@ def _spoiled(matrix: np.ndarray, number: int, y: Array, x: Array) -> Array:
         seen = _contracted(matrix != 0, (~jnp.isfinite(x)).astype(_real(x)), number) > 0
         return jnp.where(seen, jnp.asarray(complex(math.nan, math.nan), y.dtype), y)
     up, down = (
-        sum(_contracted(sign * matrix > 0, (x == at).astype(x.dtype), number) for sign, at in ((s, math.inf), (-s, -math.inf))) > 0
+        sum(_contracted(sign * matrix > 0, (x == at).astype(x.dtype), number) for sign, at in ((s, math.inf), (-s, -math.inf)))
+        > 0
         for s in (1, -1)
     )
     lost = (_contracted(matrix != 0, jnp.isnan(x).astype(x.dtype), number) > 0) | (up & down)
@@ -232,10 +238,11 @@ def choose(x: Array, number: int, axis: Axis, places: np.ndarray) -> Array:
     p, q = axis.step.numerator, axis.step.denominator
     if q <= min(MAX_PHASES, m) and np.array_equal(places, np.arange(m) // q * p + places[np.arange(m) % q]):
         counts = [len(range(phase, m, q)) for phase in range(q)]
-        seen = [
-            lax.slice_in_dim(x, int(places[r]), int(places[r]) + (count - 1) * p + 1, p, number) for r, count in enumerate(counts)
+        phases = [
+            lax.slice_in_dim(x, int(places[r]), int(places[r]) + (count - 1) * p + 1, p, number)
+            for r, count in enumerate(counts)
         ]
-        return _interleaved(seen, number, m)
+        return _interleaved(phases, number, m)
     if n * m > MAX_ENTRIES:
         return jnp.take(x, places, number, mode="clip")
     if x.dtype == bool:

@@ -72,7 +72,9 @@ def roi_align(
         seen, weight = _image_of(wide, image), row[:, None, :, None, None] * column[None, :, None, :, None]
         return jnp.where(weight == 0, 0, weight * seen).sum((2, 3))
 
-    y = lax.map(lambda one: lax.cond(jnp.isfinite(_image_of(wide, one[0])).all(), pooled, alone, one), (boxes[:, 0], rows, columns))
+    y = lax.map(
+        lambda one: lax.cond(jnp.isfinite(_image_of(wide, one[0])).all(), pooled, alone, one), (boxes[:, 0], rows, columns)
+    )
     return y.astype(averaged(x))
 
 

@@ -59,7 +59,9 @@ def pixel_shuffle(x, factor):
     x = np.asarray(x)
     rank = rank_of(x, factor)
     factors, spatial = spread(factor, rank), spatial_of(x, rank)
-    y = np.zeros((*x.shape[: -1 - rank], *(n * f for n, f in zip(spatial, factors)), x.shape[-1] // math.prod(factors)), x.dtype)
+    y = np.zeros(
+        (*x.shape[: -1 - rank], *(n * f for n, f in zip(spatial, factors)), x.shape[-1] // math.prod(factors)), x.dtype
+    )
     for number, at in enumerate(np.ndindex(*factors)):
         y[(..., *(slice(a, None, f) for a, f in zip(at, factors)), slice(None))] = x[..., number :: math.prod(factors)]
     return y
@@ -106,7 +108,9 @@ def grid_sample(x, grid, *, method="linear", padding_mode="zeros", align_corners
             elif method == "linear":
                 taps.append([(low, low + 1 - at), (low + 1, at - low)])
             else:
-                taps.append([(bent(low + t, size, padding_mode, align_corners), keys(at - low - t, -0.75)) for t in (-1, 0, 1, 2)])
+                taps.append(
+                    [(bent(low + t, size, padding_mode, align_corners), keys(at - low - t, -0.75)) for t in (-1, 0, 1, 2)]
+                )
         for corner in itertools.product(*taps):
             at, weights = zip(*corner)
             if all(0 <= i < size for i, size in zip(at, spatial)):
@@ -142,7 +146,9 @@ def roi_align(x, boxes, output_shape, *, spatial_scale=1.0, sampling_ratio=-1, a
                     for corner in itertools.product((0, 1), repeat=2):
                         weight = math.prod(1 - abs(a - i - c) for a, i, c in zip(at, low, corner))
                         if weight > 0:
-                            y[(k, *p)] += weight * x[(int(number), low[0] + corner[0], low[1] + corner[1])] / max(math.prod(counts), 1)
+                            y[(k, *p)] += (
+                                weight * x[(int(number), low[0] + corner[0], low[1] + corner[1])] / max(math.prod(counts), 1)
+                            )
     return y
 
 
@@ -165,7 +171,9 @@ def nms(boxes, scores, *, iou_threshold, max_outputs):
     boxes, kept = wide(boxes), []
     area = lambda b: (b[2] - b[0]) * (b[3] - b[1])
     for i in np.argsort(-wide(scores), kind="stable"):
-        common = [np.maximum(np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2]), 0).prod() for j in kept]
+        common = [
+            np.maximum(np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2]), 0).prod() for j in kept
+        ]
         if all(c / (area(boxes[i]) + area(boxes[j]) - c) <= iou_threshold for c, j in zip(common, kept)):
             kept.append(int(i))
     kept = kept[:max_outputs]

@@ -36,7 +36,7 @@ def referenced(page):
 
 
 def test_every_public_name_is_in_the_reference():
-    pages = ("convolution.md", "pooling.md", "patches.md", "speed.md")
+    pages = ("convolution.md", "pooling.md", "patches.md", "resampling.md", "speed.md")
     assert set().union(*map(referenced, pages)) == {f"convlab.{name}" for name in convlab.__all__}
     assert referenced("analysis.md") == {f"convlab.analysis.{name}" for name in convlab.analysis.__all__}
     assert referenced("sharding.md") == {f"convlab.sharding.{name}" for name in convlab.sharding.__all__}

@@ -20,7 +20,9 @@ def largest(dtype: np.dtype) -> int:
     return max(-int(info.min), int(info.max))
 
 
-def of_bytes(floats: Callable[[Array, Array], Array], integers: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
+def of_bytes(
+    floats: Callable[[Array, Array], Array], integers: Callable[[Array, Array], Array], x: Array, kernel: Array
+) -> Array:
     """The same sums in int32; a CPU multiplies floats far faster than integers."""
     return lax.platform_dependent(
         x,

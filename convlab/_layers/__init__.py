@@ -20,8 +20,8 @@ from .operations import FractionalMaxPool as FractionalMaxPool
 from .operations import GeMPool as GeMPool
 from .operations import GlobalAvgPool as GlobalAvgPool
 from .operations import GlobalMaxPool as GlobalMaxPool
-from .operations import LPPool as LPPool
 from .operations import LocalResponseNorm as LocalResponseNorm
+from .operations import LPPool as LPPool
 from .operations import MaxPool as MaxPool
 from .operations import MaxUnpool as MaxUnpool
 from .operations import MinPool as MinPool

@@ -90,7 +90,11 @@ def _field(parameter: inspect.Parameter) -> Any:
 
 def _rehearse_on_images(function: Callable, options: dict[str, Any]) -> None:
     """An error that is the same for images of other sizes, and of another rank where the options leave it open, is the options'."""
-    told = [options[name] for name in ("window_shape", "output_shape", "padding", "scale", "factor") if is_sequence(options.get(name))]
+    told = [
+        options[name]
+        for name in ("window_shape", "output_shape", "padding", "scale", "factor")
+        if is_sequence(options.get(name))
+    ]
     errors, size = [], room(options)
     for more, rank in enumerate((len(told[0]),) * 2 if told else (1, 2)):
         try:
