@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import operator
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import jax
@@ -16,6 +17,7 @@ from jax import lax
 from ._patches import pad_axis
 
 Array = jax.Array
+Part = tuple[np.ndarray, int, int]  # a block of rows of a matrix, and the columns that they see
 
 # Beyond them an axis is summed by a matrix; beyond that one's entries by taking.
 MAX_PHASES = 8
@@ -171,32 +173,26 @@ def by_phase(x: Array, number: int, taps: Taps) -> Array:
 
 
 def by_matrix(x: Array, number: int, places: np.ndarray, weights: np.ndarray) -> Array:
-    """Products with the parts of a banded matrix that are not 0."""
+    """Products with the parts of a banded matrix that are not 0; an inf or NaN stays with those that see it."""
     n, m = x.shape[number], len(places)
-    count = min(BLOCKS, max(1, min(n, m) // 32))
     parts = []
-    for rows in np.array_split(np.arange(m), count):
+    for rows in np.array_split(np.arange(m), min(BLOCKS, max(1, min(n, m) // 32))):
         low, high = int(places[rows].min()), int(places[rows].max()) + 1
         matrix = np.zeros((len(rows), high - low))
         np.add.at(matrix, (np.arange(len(rows))[:, None], places[rows] - low), weights[rows])
-        parts.append(product(matrix, lax.slice_in_dim(x, low, high, axis=number), number))
-    return jnp.concatenate(parts, number) if len(parts) > 1 else parts[0]
-
-
-def product(matrix: np.ndarray, x: Array, number: int) -> Array:
-    """`matrix` times `x` along an axis of it; an inf or NaN stays with those that see it."""
+        parts.append((matrix, low, high))
     if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return _contracted(matrix, x, number)
-    y = _contracted(matrix, finite(x), number)
-    fixed = lax.stop_gradient(x)
-    odd = ~jnp.isfinite(fixed)
-    return lax.cond(odd.any(), functools.partial(_spoiled, matrix, number), lambda y, x: y, y, fixed)
+        return _product(parts, x, number)
+    y, fixed = _product(parts, finite(x), number), lax.stop_gradient(x)
+    return lax.cond(jnp.isfinite(fixed).all(), lambda y, x: y, functools.partial(_spoiled, parts, number), y, fixed)
 
 
-def _contracted(matrix: np.ndarray, x: Array, number: int) -> Array:
-    dims = ((1,), (number,)), ((), ())
-    y = lax.dot_general(jnp.asarray(matrix, x.dtype), x, dims, lax.Precision.HIGHEST)
-    return jnp.moveaxis(y, 0, number)
+def _product(parts: Sequence[Part], x: Array, number: int, entry: Callable = lambda matrix: matrix) -> Array:
+    products = []
+    for matrix, low, high in parts:
+        seen, dims = lax.slice_in_dim(x, low, high, axis=number), (((1,), (number,)), ((), ()))
+        products.append(lax.dot_general(jnp.asarray(entry(matrix), x.dtype), seen, dims, lax.Precision.HIGHEST))
+    return jnp.moveaxis(jnp.concatenate(products), 0, number)
 
 
 @jax.custom_jvp
@@ -210,17 +206,18 @@ def _finite_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return finite(*primals), tangents[0]
 
 
-def _spoiled(matrix: np.ndarray, number: int, y: Array, x: Array) -> Array:
+def _spoiled(parts: Sequence[Part], number: int, y: Array, x: Array) -> Array:
     """`y` where all that it saw was finite; the infinity, or NaN, of the others."""
+
+    def sees(odd: Array, entry: Callable) -> Array:
+        return _product(parts, odd.astype(_real(x)), number, entry) > 0
+
+    above, below, any_ = (lambda matrix: matrix > 0), (lambda matrix: matrix < 0), (lambda matrix: matrix != 0)
     if jnp.iscomplexobj(x):
-        seen = _contracted(matrix != 0, (~jnp.isfinite(x)).astype(_real(x)), number) > 0
-        return jnp.where(seen, jnp.asarray(complex(math.nan, math.nan), y.dtype), y)
-    up, down = (
-        sum(_contracted(sign * matrix > 0, (x == at).astype(x.dtype), number) for sign, at in ((s, math.inf), (-s, -math.inf)))
-        > 0
-        for s in (1, -1)
-    )
-    lost = (_contracted(matrix != 0, jnp.isnan(x).astype(x.dtype), number) > 0) | (up & down)
+        return jnp.where(sees(~jnp.isfinite(x), any_), jnp.asarray(complex(math.nan, math.nan), y.dtype), y)
+    up = sees(x == math.inf, above) | sees(x == -math.inf, below)
+    down = sees(x == -math.inf, above) | sees(x == math.inf, below)
+    lost = sees(jnp.isnan(x), any_) | (up & down)
     return jnp.where(lost, math.nan, jnp.where(up, math.inf, jnp.where(down, -math.inf, y))).astype(y.dtype)
 
 

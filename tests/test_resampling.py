@@ -68,15 +68,17 @@ def test_a_large_box_has_samples_without_bound():
     np.testing.assert_allclose(actual, reference_resampling.roi_align(x, boxes, 3), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("n, m", [(300, 431), (5000, 4999)])
-def test_a_long_axis_is_a_small_program(n, m):
+def test_a_long_axis_is_no_larger_a_program():
     """The places of a result are not written out one by one, and its values are the oracle's."""
-    x = np.random.default_rng(0).normal(size=(1, n, 1)).astype(F32)
-    f = lambda x: convlab.resize(x, (m,))
-    assert len(str(jax.make_jaxpr(jax.vjp(f, x)[1])(f(x)))) < 30_000
-    assert len(jax.make_jaxpr(f)(x).eqns) < 60
-    if n < 1000:
-        np.testing.assert_allclose(jax.jit(f)(x), reference_resampling.resize(x, (m,)), atol=1e-5)
+
+    def equations(n, m):
+        f = lambda x: convlab.resize(x, (m,))
+        return len(jax.make_jaxpr(lambda x: jax.vjp(f, x)[1](f(x)))(np.zeros((1, n, 1), F32)).eqns)
+
+    assert equations(300, 431) == equations(1200, 1723)
+    x = np.random.default_rng(0).normal(size=(1, 300, 1)).astype(F32)
+    actual = jax.jit(lambda x: convlab.resize(x, (431,)))(x)
+    np.testing.assert_allclose(actual, reference_resampling.resize(x, (431,)), atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [dict(scale=2), dict(scale=0.5, antialias=True), dict(scale=1.5, method="nearest"),
@@ -157,7 +159,10 @@ def drawn_affine_grid(rng, arrays):
 def drawn_local_response_norm(rng, arrays):
     import torch.nn.functional as F
 
-    size, options = rng.randint(1, 8), dict(alpha=rng.uniform(0.1, 2), beta=rng.choice([0.5, 0.75, 1.0, 0.6]), k=rng.uniform(0.5, 2))
+    size, options = (
+        rng.randint(1, 8),
+        dict(alpha=rng.uniform(0.1, 2), beta=rng.choice([0.5, 0.75, 1.0, 0.6]), k=rng.uniform(0.5, 2)),
+    )
     x = arrays.normal(size=(2, 3, rng.randint(1, 9))).astype(F32)
     theirs = channels_first(lambda x: F.local_response_norm(x, size, **options))
     return theirs, lambda x: convlab.local_response_norm(x, size, **options), [x], (size, options)
