@@ -26,6 +26,8 @@ def linen_of(contestant: str) -> Any:
 
 def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
     """The layer as a function of parameters and input, and its parameters' shapes."""
+    if "call" in case:
+        return operation(contestant, case)
     linen = linen_of(contestant)
     window, strides, pads = tuple(case["window"]), tuple(case["strides"]), [tuple(pair) for pair in case["padding"]]
     if case["op"].endswith("pool"):
@@ -42,6 +44,22 @@ def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
         module = linen.ConvTranspose(case["features"], window, padding=gained, transpose_kernel=True, **groups, **kwargs)
     parameters = jax.eval_shape(module.init, jax.random.key(0), images(case))
     return module.apply, parameters
+
+
+def operation(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
+    """A function of the image, and of a grid as its parameter, with its options; of Flax's and JAX's own there is one."""
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in case["call"].items()}
+    if contestant == "convlab":
+        function = getattr(importlib.import_module("convlab"), case["op"])
+        if case["op"] == "grid_sample":
+            rank = len(case["spatial"])
+            return lambda grid, x: function(x, grid, **options), jax.ShapeDtypeStruct((*images(case).shape[:-1], rank), DTYPE)
+        return lambda _, x: function(x, **options), {}
+    if case["op"] != "resize" or options.get("align_corners") or options.get("method") == "area":
+        raise ValueError(f"neither JAX nor Flax has {case['op']} with {case['call']}")
+    sizes = tuple(int(n * options["scale"]) for n in case["spatial"]) if "scale" in options else options["output_shape"]
+    shape, method = (case["batch"], *sizes, case["channels"]), options.get("method", "linear")
+    return lambda _, x: jax.image.resize(x, shape, method, antialias=options.get("antialias", False)), {}
 
 
 def images(case: dict[str, Any]) -> jax.ShapeDtypeStruct:

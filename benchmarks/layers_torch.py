@@ -27,6 +27,8 @@ def formats(rank: int) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
 
 def layer(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]:
     """The layer as a function of its operands, and their shapes: the images, and the kernel if there is one."""
+    if "call" in case:
+        return operation(case)
     op, rank, groups = case["op"], len(case["spatial"]), case["groups"]
     x = (case["batch"], case["channels"], *case["spatial"])
     even = all(before == after for before, after in case["padding"])
@@ -39,6 +41,24 @@ def layer(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple
     ends = (case["features"], case["channels"]) if op == "conv" else (case["channels"], case["features"])
     kernel = (ends[0], ends[1] // groups, *case["window"])
     return lambda x, k: function(x if even else F.pad(x, border), k, **kwargs), [x, kernel]
+
+
+def operation(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]:
+    """A function of the image, and of a grid, with its options under PyTorch's names."""
+    op, rank, call = case["op"], len(case["spatial"]), case["call"]
+    x = (case["batch"], case["channels"], *case["spatial"])
+    linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[rank]
+    mode = {"linear": linear, "cubic": "bicubic"}.get(call.get("method", "linear"), call.get("method"))
+    if op == "resize":
+        corners = {"align_corners": call.get("align_corners", False)} if mode not in ("nearest", "area") else {}
+        kwargs = dict(size=call.get("output_shape"), scale_factor=call.get("scale"), antialias=call.get("antialias", False))
+        return lambda x: F.interpolate(x, mode=mode, **corners, **kwargs), [x]
+    if op == "grid_sample":
+        mode = "bilinear" if mode == linear else mode
+        padding = call.get("padding_mode", "zeros")
+        return lambda x, g: F.grid_sample(x, g, mode, padding, False), [x, (case["batch"], *case["spatial"], rank)]
+    (option,) = call.values()
+    return lambda x: getattr(F, op)(x, option), [x]
 
 
 def timed(f: Callable[..., torch.Tensor], operands: list[torch.Tensor]) -> dict[str, Callable[[], Any]]:

@@ -32,12 +32,14 @@ def per_axis(value: Any, rank: int) -> list[Any]:
 
 def name(case: dict[str, Any]) -> str:
     """`w3 s2 d4 g8 64-128 @56 b8`: window, stride, dilation, groups (dw: depthwise), channels, size and batch."""
-    words = ["w" + short(case["window"])]
+    words = [] if "call" in case else ["w" + short(case["window"])]
     words += [letter + short(case[key]) for letter, key in (("s", "strides"), ("d", "dilation")) if max(case[key]) > 1]
     depthwise = case["groups"] == case["channels"]
     words += [] if case["groups"] == 1 else ["dw"] if depthwise else [f"g{case['groups']}"]
     changed = case["op"].startswith("conv") and case["features"] != case["channels"]
     words += [f"{case['channels']}-{case['features']}" if changed else f"{case['channels']}"]
+    for key, value in case.get("call", {}).items():  # the options of an operation without a window
+        words += [short(value) if isinstance(value, list) else key if value is True else f"{value}"]
     return " ".join([*words, "@" + short(case["spatial"]), f"b{case['batch']}"])
 
 

@@ -4,8 +4,11 @@ from ._backend.accelerate import accelerate
 from ._backend.explain import explain
 from ._conv import conv, conv_general_dilated, conv_transpose
 from ._conv_local import conv_local, deform_conv
+from ._grid_sample import affine_grid, grid_sample
 from ._matrix import conv_matrix, fold, unfold
+from ._normalize import local_response_norm
 from ._patches import pad
+from ._pixel_shuffle import pixel_shuffle, pixel_unshuffle
 from ._pool import avg_pool, max_pool, min_pool, pool, sum_pool
 from ._pool_adaptive import (
     adaptive_avg_pool,
@@ -17,6 +20,8 @@ from ._pool_adaptive import (
 from ._pool_fractional import fractional_max_pool
 from ._pool_power import gem_pool, lp_pool
 from ._pool_smooth import blur_pool, mixed_pool, softmax_pool, stochastic_pool, top_k_pool
+from ._regions import nms, roi_align, roi_pool
+from ._resize import resize
 from ._unpool import max_unpool
 from ._window import Window
 
@@ -27,6 +32,7 @@ __all__ = [
     "accelerate",
     "adaptive_avg_pool",
     "adaptive_max_pool",
+    "affine_grid",
     "avg_pool",
     "blur_pool",
     "conv",
@@ -41,13 +47,21 @@ __all__ = [
     "gem_pool",
     "global_avg_pool",
     "global_max_pool",
+    "grid_sample",
+    "local_response_norm",
     "lp_pool",
     "max_pool",
     "max_unpool",
     "min_pool",
     "mixed_pool",
+    "nms",
     "pad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "pool",
+    "resize",
+    "roi_align",
+    "roi_pool",
     "softmax_pool",
     "spatial_pyramid_pool",
     "stochastic_pool",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _backend
+from ._backend import integer as integers
 from ._patches import as_array, check_kept, check_number, check_scalar, pad_axis, pad_spatial
 from ._window import Window, argument_error, axes, broadcast_to_rank, dilate, integer, read_modes, read_output, transposed
 
@@ -71,6 +73,14 @@ def read_border(window: Window, padding: Any, padding_mode: Any, input_dilation:
     return holes, modes
 
 
+def _exact_in_floats(kinds: set[str], kernel: Array, preferred_element_type: Any) -> bool:
+    """Whether these are bytes whose sums float32 holds."""
+    if not kinds <= {"int8", "uint8"} or preferred_element_type is None or jnp.dtype(preferred_element_type) != jnp.int32:
+        return False
+    most = [integers.largest(jnp.dtype(kind)) for kind in kinds]
+    return most[0] * most[-1] * math.prod(kernel.shape[:-1]) <= integers.EXACT
+
+
 def conv(
     x: Array,
     kernel: Array,
@@ -113,7 +123,8 @@ def conv(
             "block_diagonal", "toeplitz", "winograd", "fft", "swapped_operands", "output_blocking" or "subpixel".
 
     Returns:
-        `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`, or of `preferred_element_type`.
+        `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`, or of `preferred_element_type`; uint8 with int8 gives int32.
+        Sums of bytes in int32 are exact.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -126,7 +137,10 @@ def conv(
 
     Equals `lax.conv_general_dilated` in layout NHWC / HWIO / NHWC, and `torch.nn.functional.conv2d` in PyTorch's.
     """
+    kinds = {str(getattr(a, "dtype", "")) for a in (x, kernel)}
     x, kernel = promoted(x, kernel)
+    if kinds == {"int8", "uint8"} and preferred_element_type is None:
+        preferred_element_type = jnp.int32
     window = as_window(kernel, strides, padding, kernel_dilation)
     rank, groups = window.rank, integer("feature_group_count", feature_group_count)
     spread_input, modes = read_border(window, padding, padding_mode, input_dilation)
@@ -152,19 +166,27 @@ def conv(
     outside = [(0, 0) if mode == "zeros" else pair for pair, mode in zip(pads, modes)]
     inside = [pair if mode == "zeros" else (0, 0) for pair, mode in zip(pads, modes)]
     x = pad_spatial(x, outside, modes, padding_value, padding)
-    y = _backend.convolve(
-        x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x,
-        kernel,
+    options = dict(
         strides=window.strides,
         pads=inside,
         input_dilation=spread_input,
         kernel_dilation=window.dilation,
         groups=groups,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
         out_sharding=out_sharding,
         method=method,
     )
+    given = functools.partial(_backend.convolve, precision=precision, preferred_element_type=preferred_element_type, **options)
+    x = x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x
+    if (
+        method == "auto"
+        and mask is None
+        and "constant" not in modes
+        and _exact_in_floats(kinds, kernel, preferred_element_type)
+    ):
+        floats = functools.partial(_backend.convolve, precision="highest", preferred_element_type=None, **options)
+        y = integers.of_bytes(floats, given, x, kernel)
+    else:
+        y = given(x, kernel)
     return with_bias(y, bias, kernel.shape[-1]).reshape(*batch, *y.shape[1:])
 
 

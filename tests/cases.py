@@ -13,22 +13,23 @@ import ml_dtypes  # noqa: F401  teaches NumPy the name bfloat16
 import numpy as np
 import reference
 import reference_pools
+import reference_resampling
 from jax import lax
 
 import convlab
 
-ORACLE = vars(reference) | vars(reference_pools)
+ORACLE = vars(reference) | vars(reference_pools) | vars(reference_resampling)
 REDUCERS = {"max": (lax.max, np.maximum), "add": (lax.add, np.add), "mul": (lax.mul, np.multiply)}
 
 # Selections and rearrangements do not round.
 EXACT = {
     "pad", "unfold", "max_pool", "min_pool", "max_unpool", "adaptive_max_pool", "global_max_pool", "fractional_max_pool",
-    "spatial_pyramid_pool",
+    "spatial_pyramid_pool", "pixel_shuffle", "pixel_unshuffle", "roi_pool",
 }  # fmt: skip
 # Averages of integers are float32.
 AVERAGES = {
     "avg_pool", "lp_pool", "gem_pool", "softmax_pool", "top_k_pool", "mixed_pool", "stochastic_pool", "blur_pool",
-    "adaptive_avg_pool", "global_avg_pool",
+    "adaptive_avg_pool", "global_avg_pool", "local_response_norm",
 }  # fmt: skip
 
 
@@ -75,6 +76,10 @@ class Array:
             n, *spatial, c = self.shape
             order = np.broadcast_to(np.arange(math.prod(spatial))[:, None], (n, math.prod(spatial), c))
             return rng.permuted(order, axis=1).reshape(self.shape).astype(np.int32)
+        if self.fill == "boxes":  # (image, x1, y1, x2, y2) on two images of some 8 x 8 places
+            corners = rng.uniform(-2, 6, (self.shape[0], 2))
+            sizes = rng.uniform(0.3, 6, corners.shape)
+            return np.concatenate([rng.integers(0, 2, (len(corners), 1)), corners, corners + sizes], 1).astype(np.float32)
         if dtype.kind in "iub" and self.fill == "distinct":
             return rng.integers(-4 * (dtype.kind == "i"), 5, self.shape).astype(dtype)
         values = FILLS[self.fill](rng, math.prod(self.shape)).reshape(self.shape)
@@ -418,4 +423,52 @@ OTHERS = [
     case("pad", "bool", (2, 3, 1), padding=1, dtype="bool"),
 ]  # fmt: skip
 
-CASES = CONVOLUTIONS + ALIKE + SLIDING + MANY + OTHERS
+boxes = Array((3, 5), "boxes")
+RESAMPLING = [
+    *(case("resize", f"{method}, to a shape", (2, 5, 4, 2), output_shape=(7, 3), method=method)
+      for method in ("nearest", "nearest-exact", "linear", "cubic", "area")),
+    *(case("resize", f"{method}, a whole factor", (2, 3, 4, 2), scale=(2, 0.5), method=method)
+      for method in ("nearest", "nearest-exact", "linear", "cubic", "area")),
+    case("resize", "corners", (2, 5, 4, 2), output_shape=(9, 6), align_corners=True),
+    case("resize", "corners, cubic, to one place", (2, 5, 4, 2), output_shape=(8, 1), align_corners=True, method="bicubic"),
+    case("resize", "antialiased", (2, 9, 8, 2), output_shape=(4, 12), antialias=True),
+    case("resize", "antialiased, cubic, one axis, no batch axis", (12, 2), scale=(0.5,), method="cubic", antialias=True),
+    case("resize", "the step of the factor", (2, 5, 2), scale=1.7),
+    case("resize", "three axes, two batch axes", (2, 1, 2, 3, 2, 1), output_shape=(3, 4, 5), method="trilinear"),
+    case("resize", "phases of three halves", (1, 6, 5, 1), scale=1.5),
+    case("resize", "a NaN stays with those who see it", (2, 5, 4, 2), fill="nan", output_shape=(10, 8)),
+    case("resize", "a NaN stays, by a matrix", (1, 13, 2), fill="nan", output_shape=(17,)),
+    case("resize", "an inf stays, by a matrix", (1, 13, 2), fill="inf", output_shape=(17,), method="nearest"),
+    case("resize", "bytes, nearest", (1, 13, 2), output_shape=(17,), method="nearest", dtype="uint8"),
+    case("resize", "bool, nearest", (1, 13, 2), output_shape=(17,), method="nearest", dtype="bool"),
+    case("resize", "bfloat16", (2, 13, 2), output_shape=(17,), dtype="bfloat16"),
+    case("resize", "complex", (2, 5, 2), output_shape=(8,), dtype="complex64"),
+    case("resize", "empty batch", (0, 5, 4, 2), output_shape=(7, 3)),
+    case("pixel_shuffle", "an int", (2, 3, 2, 8), factor=2),
+    case("pixel_shuffle", "three axes, no batch axis, int8", (2, 1, 3, 12), factor=(2, 1, 3), dtype="int8"),
+    case("pixel_unshuffle", "an int", (2, 4, 6, 3), factor=2),
+    case("pixel_unshuffle", "one axis, empty batch", (0, 6, 2), factor=(3,)),
+    case("local_response_norm", "AlexNet", (2, 3, 7), size=5, alpha=0.3, beta=0.75, k=2.0),
+    case("local_response_norm", "wider than the channels, an even size", (2, 3), size=20, alpha=1.0, beta=0.6),
+    case("local_response_norm", "a wide window", (2, 40), size=19, beta=0.5, alpha=1.0),
+    case("local_response_norm", "float16", (2, 6), size=3, dtype="float16", beta=1.0),
+    case("local_response_norm", "int32", (2, 6), size=3, dtype="int32"),
+    *(case("grid_sample", f"{method}, {mode}, corners {corners}", (2, 4, 5, 2), (2, 3, 4, 2), method=method, padding_mode=mode, align_corners=corners)
+      for method, mode, corners in (
+          ("linear", "zeros", False), ("linear", "border", True), ("linear", "reflection", False), ("nearest", "zeros", True),
+          ("nearest", "reflection", False), ("cubic", "zeros", False), ("cubic", "border", False), ("cubic", "reflection", True))),
+    case("grid_sample", "three axes", (1, 2, 3, 4, 1), (1, 2, 2, 3, 3)),
+    case("grid_sample", "one axis, no batch axis", (5, 2), (4, 1), method="nearest"),
+    case("grid_sample", "empty batch", (0, 4, 5, 2), (0, 3, 4, 2), method="cubic"),
+    case("grid_sample", "a NaN stays with those who see it", (2, 4, 5, 2), (2, 3, 4, 2), fill="nan"),
+    case("grid_sample", "bfloat16", (2, 4, 5, 2), (2, 3, 4, 2), dtype="bfloat16"),
+    case("affine_grid", "two axes", (2, 2, 3), output_shape=(3, 4)),
+    case("affine_grid", "three axes, corners, no batch axis", (3, 4), output_shape=(2, 1, 3), align_corners=True),
+    case("roi_align", "adaptive", (2, 7, 6, 2), boxes, output_shape=2),
+    case("roi_align", "two samples, aligned, scaled", (2, 7, 6, 2), boxes, output_shape=(2, 3), sampling_ratio=2, aligned=True, spatial_scale=0.8),
+    case("roi_align", "a NaN stays with those who see it", (2, 7, 6, 2), boxes, output_shape=2, sampling_ratio=1, fill="nan"),
+    case("roi_pool", "overlapping bins", (2, 7, 6, 2), boxes, output_shape=(2, 3)),
+    case("roi_pool", "ties, scaled", (2, 7, 6, 2), boxes, output_shape=2, spatial_scale=0.7, fill="ties"),
+]  # fmt: skip
+
+CASES = CONVOLUTIONS + ALIKE + SLIDING + MANY + OTHERS + RESAMPLING

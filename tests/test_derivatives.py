@@ -42,7 +42,7 @@ class Problem:
         wide = np.complex128 if case.dtype.kind == "c" else np.float64
         drawn = [a if a.dtype.kind == "i" else a.astype(wide) for a in case.draw(wide)]
         specs = (*case.arrays, *case.named.values())
-        self.moves = [spec.fill not in ("places", "samples") for spec in specs]
+        self.moves = [spec.fill not in ("places", "samples", "boxes") for spec in specs]
         self.fixed = [a for a, moves in zip(drawn, self.moves) if not moves]
         self.point = tuple(a for a, moves in zip(drawn, self.moves) if moves)
         self.t, self.u = self.along(), self.along()

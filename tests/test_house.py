@@ -97,7 +97,8 @@ DESIGNED = {
     "conv", "conv_transpose", "conv_local", "deform_conv", "conv_general_dilated", "max_pool", "min_pool", "avg_pool",
     "sum_pool", "lp_pool", "pool", "max_unpool", "adaptive_avg_pool", "adaptive_max_pool", "fractional_max_pool",
     "global_avg_pool", "global_max_pool", "gem_pool", "softmax_pool", "top_k_pool", "mixed_pool", "stochastic_pool",
-    "blur_pool", "spatial_pyramid_pool", "unfold", "fold", "pad", "conv_matrix", "Window", "accelerate", "explain",
+    "blur_pool", "spatial_pyramid_pool", "unfold", "fold", "pad", "conv_matrix", "Window", "accelerate", "explain", "resize",
+    "pixel_shuffle", "pixel_unshuffle", "local_response_norm", "grid_sample", "affine_grid", "roi_align", "roi_pool", "nms",
 }  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def test_examples_run(function):
 
 def test_options_are_keyword_only():
     """Flax's positional options stay positional; everything else has a name at the call."""
-    flax = {"window_shape", "strides", "padding", "count_include_pad", "levels", "mode", "value", "bias"}
+    flax = {"window_shape", "strides", "padding", "count_include_pad", "levels", "mode", "value", "bias", "output_shape"}
     for function in public_functions():
         if function.__name__ in ("conv_general_dilated", "Window", "explain", "accelerate"):
             continue

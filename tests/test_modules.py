@@ -23,6 +23,7 @@ X = np.random.default_rng(0).normal(size=(2, 7, 6, 4)).astype(np.float32)
 KEY = jax.random.key(3)
 PATCHES = np.random.default_rng(1).normal(size=(2, 6, 5, 2, 2, 3)).astype(np.float32)
 POOLED, PLACES = convlab.max_pool(X, (2, 2), strides=2, return_indices=True)
+BOXES = np.array([[1, 0.5, 1, 4, 5]], np.float32)
 SAMPLES = np.random.default_rng(2).uniform(size=(2, 4, 2)).astype(np.float32)
 
 # layer, function, what the layer is made with, what it is called with.
@@ -49,6 +50,13 @@ OPERATIONS = [
     ("Unfold", "unfold", ((2, 2),), dict(strides=2), (X,), {}),
     ("Fold", "fold", ([7, 6],), {}, (PATCHES,), {}),
     ("Pad", "pad", (((1, 2), -1), "reflect"), {}, (X,), {}),
+    ("Resize", "resize", ((9, 4),), dict(align_corners=True), (X,), {}),
+    ("Upsample", "resize", (), dict(scale=[2, 2], method="nearest"), (X,), {}),
+    ("PixelShuffle", "pixel_shuffle", (2,), {}, (X,), {}),
+    ("PixelUnshuffle", "pixel_unshuffle", ((7, 2),), {}, (X,), {}),
+    ("LocalResponseNorm", "local_response_norm", (3,), dict(alpha=0.1), (X,), {}),
+    ("RoIAlign", "roi_align", (2,), dict(sampling_ratio=2), (X, BOXES), {}),
+    ("RoIPool", "roi_pool", ((2, 1),), {}, (X, BOXES), {}),
 ]
 CONVOLUTIONS = {
     "Conv", "ConvTranspose", "ConvLocal", "DepthwiseConv", "SeparableConv", "DeformConv", "WSConv", "CausalConv",
@@ -95,7 +103,7 @@ def test_an_operation_has_the_options_of_its_function(row):
     for system in SYSTEMS.values():
         fields = {f.name: f for f in dataclasses.fields(getattr(system, name)) if f.name not in own}
         options = inspect.signature(getattr(convlab, function)).parameters
-        assert fields.keys() == options.keys() - {"x", "patches", "indices", "key", "samples"}
+        assert fields.keys() == options.keys() - {"x", "patches", "indices", "key", "samples", "boxes"}
         for option, field in fields.items():
             default = options[option].default
             assert field.default is (dataclasses.MISSING if default is inspect.Parameter.empty else default)
@@ -120,7 +128,7 @@ def test_layers_with_equal_options_hash_alike(system):
 
 # --- messages -----------------------------------------------------------------------------------------------------
 
-LAYERS = {row[1]: row[0] for row in OPERATIONS} | {
+LAYERS = {row[1]: row[0] for row in reversed(OPERATIONS)} | {
     "conv": "Conv", "conv_transpose": "ConvTranspose", "conv_local": "ConvLocal", "deform_conv": "DeformConv",
 }  # fmt: skip
 KERNEL = {"conv": 1, "conv_transpose": 1, "conv_local": 1, "deform_conv": 2}
@@ -129,7 +137,7 @@ CALLED = {"mask", "output_shape", "key", "samples", "kernel_size"}
 
 def told_by_options(row):
     """Whether an option is wrong, not an array."""
-    arrays = {"kernel", "x", "bias", "offset", "mask", "patches"} & set(row.argument.split("|"))
+    arrays = {"kernel", "x", "bias", "offset", "mask", "patches", "boxes"} & set(row.argument.split("|"))
     one = row.function in KERNEL and row.shown == "None"  # layers take None for 1, as Flax's do
     return row.function in LAYERS and not arrays and not one
 

@@ -60,7 +60,7 @@ def estimates(case: dict[str, Any], mode: str, dtype: str) -> dict[str, compiler
 
 def jobs(layers: pathlib.Path) -> Iterator[tuple[str, str, Callable[[str, str], dict[str, compiler.Estimate]]]]:
     """(name, rival, estimates by mode and dtype) of every layer, and with the suite's of every operation."""
-    for case in suite.cases(layers):
+    for case in (case for case in suite.cases(layers) if "call" not in case):
         yield f"{case['family']} {case['name']}", "flax", functools.partial(estimates, case)
     for image in operations.IMAGES if layers == suite.SUITE else ():
         for operation in operations.OPERATIONS:

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from .._matrix import fold, unfold
+from .._normalize import local_response_norm
 from .._patches import as_array, pad
+from .._pixel_shuffle import pixel_shuffle, pixel_unshuffle
 from .._pool import avg_pool, max_pool, min_pool, sum_pool
 from .._pool_adaptive import (
     adaptive_avg_pool,
@@ -24,8 +26,10 @@ from .._pool_adaptive import (
 from .._pool_fractional import fractional_max_pool
 from .._pool_power import gem_pool, lp_pool
 from .._pool_smooth import blur_pool, mixed_pool, softmax_pool, stochastic_pool, top_k_pool
+from .._regions import roi_align, roi_pool
+from .._resize import resize
 from .._unpool import max_unpool
-from .._window import argument_error, check_axis_sizes, is_sequence
+from .._window import argument_error, broadcast_to_rank, check_axis_sizes, is_sequence
 from .validation import Call, frozen, room, validate_options
 
 Array = jax.Array
@@ -88,7 +92,11 @@ def _field(parameter: inspect.Parameter) -> Any:
 
 def _rehearse_on_images(function: Callable, options: dict[str, Any]) -> None:
     """An error that is the same for images of other sizes, and of another rank where the options leave it open, is the options'."""
-    told = [options[name] for name in ("window_shape", "output_shape", "padding") if is_sequence(options.get(name))]
+    told = [
+        options[name]
+        for name in ("window_shape", "output_shape", "padding", "scale", "factor")
+        if is_sequence(options.get(name))
+    ]
     errors, size = [], room(options)
     for more, rank in enumerate((len(told[0]),) * 2 if told else (1, 2)):
         try:
@@ -124,6 +132,15 @@ def _try_fold(x: Array, output_shape: Any, **options: Any) -> None:
     unfold(x, (1,) * (x.ndim - 2), **options)
 
 
+def _factor_alone(x: Array, factor: Any) -> None:
+    """Whether a factor fits depends on the image, but for its kind."""
+    broadcast_to_rank("factor", factor, len(factor) if is_sequence(factor) else x.ndim - 2)
+
+
+def _try_regions(function: Callable) -> Callable:
+    return lambda x, **options: function(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 5)), **options)
+
+
 MaxPool, MinPool, AvgPool, SumPool = layer(max_pool), layer(min_pool), layer(avg_pool), layer(sum_pool)
 GlobalAvgPool, GlobalMaxPool = layer(global_avg_pool), layer(global_max_pool)
 AdaptiveAvgPool, AdaptiveMaxPool = layer(adaptive_avg_pool), layer(adaptive_max_pool)
@@ -134,3 +151,9 @@ StochasticPool = layer(stochastic_pool, called=("key",))
 FractionalMaxPool = layer(fractional_max_pool, called=("key", "samples"), tried=_try_fractional)
 MaxUnpool = layer(max_unpool, called=("indices",), tried=_try_unpool)
 Pad, Flatten, Unfold, Fold = layer(pad), layer(flatten), layer(unfold), layer(fold, tried=_try_fold)
+Resize, Upsample = layer(resize), layer(resize, "Upsample")
+PixelShuffle = layer(pixel_shuffle, tried=_factor_alone)
+PixelUnshuffle = layer(pixel_unshuffle, tried=_factor_alone)
+LocalResponseNorm = layer(local_response_norm)
+RoIAlign = layer(roi_align, "RoIAlign", called=("boxes",), tried=_try_regions(roi_align))
+RoIPool = layer(roi_pool, "RoIPool", called=("boxes",), tried=_try_regions(roi_pool))

@@ -57,6 +57,13 @@ Unfold = bound(_layers.Unfold)
 Fold = bound(_layers.Fold)
 Pad = bound(_layers.Pad)
 Flatten = bound(_layers.Flatten)
+Resize = bound(_layers.Resize)
+Upsample = bound(_layers.Upsample)
+PixelShuffle = bound(_layers.PixelShuffle)
+PixelUnshuffle = bound(_layers.PixelUnshuffle)
+LocalResponseNorm = bound(_layers.LocalResponseNorm)
+RoIAlign = bound(_layers.RoIAlign)
+RoIPool = bound(_layers.RoIPool)
 
 
 class StochasticPool(_layers.StochasticPool, linen.Module):

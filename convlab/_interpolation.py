@@ -1,0 +1,256 @@
+"""Interpolation along one axis: which places of it each place of the result sees, and with which weights; NumPy before arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import operator
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ._patches import pad_axis
+
+Array = jax.Array
+Part = tuple[np.ndarray, int, int]  # a block of rows of a matrix, and the columns that they see
+
+# Beyond them an axis is summed by a matrix; beyond that one's entries by taking.
+MAX_PHASES = 8
+MAX_TAPS = 20
+MAX_ENTRIES = 2**24
+BLOCKS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """An axis of `n` places that becomes one of `m`; the centres of neighbours in the result are `step` places of it apart."""
+
+    n: int
+    m: int
+    step: Fraction
+    align_corners: bool
+
+    def positions(self, centered: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Where the places of the result lie: the place before, and how far beyond it. `centered`: measured from the edge, not the first centre."""
+        p, q = self.step.numerator, self.step.denominator
+        i: np.ndarray = np.arange(self.m)
+        if max(p, q) > 2**20:  # a factor that is no simple fraction
+            at = i * float(self.step) if self.align_corners and not centered else (i + 0.5) * float(self.step)
+            at = at if centered or self.align_corners else at - 0.5
+            return np.floor(at).astype(int), at - np.floor(at)
+        if centered:
+            above, below = (2 * i + 1) * p, 2 * q
+        else:
+            above, below = (i * p, q) if self.align_corners else ((2 * i + 1) * p - q, 2 * q)
+        return above // below, above % below / below
+
+
+@dataclasses.dataclass(frozen=True)
+class Taps:
+    """Place `i` of the result is the sum of `weights[i, t]` times place `first[i] + t`; beyond the ends is the border or, `inside`, nothing."""
+
+    axis: Axis
+    first: np.ndarray
+    weights: np.ndarray
+    inside: bool = False
+
+    def places(self) -> np.ndarray:
+        return np.clip(self.first[:, None] + np.arange(self.weights.shape[1]), 0, self.axis.n - 1)
+
+    def used(self) -> np.ndarray:
+        """The weights, those of places that do not exist 0."""
+        at = self.first[:, None] + np.arange(self.weights.shape[1])
+        return np.where((at >= 0) & (at < self.axis.n), self.weights, 0) if self.inside else self.weights
+
+
+# --- weights ------------------------------------------------------------------------------------------------------
+
+
+def cubic(distance: np.ndarray, a: float) -> np.ndarray:
+    """Keys' cubic convolution."""
+    x = abs(distance)
+    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((x - 5) * x + 8) * x * a - 4 * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+def linear_taps(axis: Axis) -> Taps:
+    before, beyond = axis.positions(False)
+    return Taps(axis, before, np.stack([1 - beyond, beyond], 1))
+
+
+def cubic_taps(axis: Axis) -> Taps:
+    before, beyond = axis.positions(False)
+    return Taps(axis, before - 1, cubic(beyond[:, None] - np.arange(-1, 3), -0.75))
+
+
+def antialiased_taps(axis: Axis, method: str) -> Taps:
+    """A filter as wide as the step, cut at the ends and there scaled to a sum of 1."""
+    stretch = max(float(axis.step), 1.0)
+    support = stretch * (1 if method == "linear" else 2)
+    before, beyond = axis.positions(True)
+    first = np.floor(before + beyond - support + 0.5).astype(int)
+    count = math.floor(2 * support) + 1
+    away = (first[:, None] + np.arange(count) + 0.5 - before[:, None] - beyond[:, None]) / stretch
+    weights = np.maximum(1 - abs(away), 0) if method == "linear" else cubic(away, -0.5)
+    return Taps(axis, first, weights, inside=True)
+
+
+def nearest_places(axis: Axis, exact: bool, dtype: type) -> np.ndarray:
+    """In the arithmetic that PyTorch has for them: which of two neighbours is nearest hangs on the last digit."""
+    if axis.m == axis.n and not exact:
+        return np.arange(axis.n)
+    i: np.ndarray = np.arange(axis.m).astype(dtype)
+    step = dtype(float(axis.step))
+    at = (i + dtype(0.5)) * step if exact else i * step
+    return np.minimum(np.floor(at).astype(int), axis.n - 1)
+
+
+# --- sums ---------------------------------------------------------------------------------------------------------
+
+
+def interpolate(x: Array, number: int, taps: Taps) -> Array:
+    """`x` with axis `number` interpolated."""
+    n, m, step = taps.axis.n, taps.axis.m, taps.axis.step
+    weights = taps.used()
+    if taps.inside:
+        weights = weights / weights.sum(1, keepdims=True)
+    if (
+        m == n
+        and np.array_equal(taps.first + weights.argmax(1), np.arange(n))
+        and np.array_equal(np.sort(weights)[:, -1], np.ones(n))
+    ):
+        return x
+    if step.denominator <= min(MAX_PHASES, m) and taps.weights.shape[1] + step.numerator <= MAX_TAPS:
+        return by_phase(x, number, taps)
+    if n * m <= MAX_ENTRIES:
+        return by_matrix(x, number, taps.places(), weights)
+    seen = [jnp.take(x, at, number, mode="clip") * _along(w, x, number) for at, w in zip(taps.places().T, weights.T)]
+    return functools.reduce(operator.add, seen)
+
+
+def _along(values: np.ndarray, x: Array, number: int) -> Array:
+    return jnp.asarray(values, _real(x)).reshape(-1, *(1,) * (x.ndim - 1 - number))
+
+
+def _real(x: Array) -> jnp.dtype:
+    return jnp.finfo(x.dtype).dtype if jnp.issubdtype(x.dtype, jnp.inexact) else x.dtype
+
+
+def by_phase(x: Array, number: int, taps: Taps) -> Array:
+    """The places of the result whose weights are alike, every q-th, are slices of `x` weighted and summed, p places apart."""
+    n, m, p, q = taps.axis.n, taps.axis.m, taps.axis.step.numerator, taps.axis.step.denominator
+    first, weights, repeats = taps.first[:q], taps.weights[:q], -(-m // q)
+    low, high = int(first.min()), int(first.max()) + weights.shape[1]
+    pair = max(0, -low), max(0, (repeats - 1) * p + high - n)
+    x = pad_axis(x, number, pair, "zeros" if taps.inside else "replicate")
+    terms = []
+    for place in range(low, high):
+        tap = place - first
+        factor = np.where((tap >= 0) & (tap < weights.shape[1]), weights[np.arange(q), tap.clip(0, weights.shape[1] - 1)], 0)
+        if not factor.any():
+            continue
+        start = pair[0] + place
+        seen = lax.slice_in_dim(x, start, start + (repeats - 1) * p + 1, max(p, 1), number)
+        if q == 1:
+            term = seen * jnp.asarray(factor[0], _real(x))
+        else:
+            seen = jnp.expand_dims(seen, number + 1)
+            term = seen * _along(factor, x, number)
+            if not factor.all():  # what is not seen adds no 0 * inf
+                term = jnp.where(_along(factor, x, number) != 0, term, 0)
+        terms.append(term)
+    y = functools.reduce(operator.add, terms).reshape(*x.shape[:number], repeats * q, *x.shape[number + 1 :])
+    y = lax.slice_in_dim(y, 0, m, axis=number)
+    sums = taps.used().sum(1)
+    if taps.inside:
+        y = y * _along(1 / sums, y, number)
+    return y
+
+
+def by_matrix(x: Array, number: int, places: np.ndarray, weights: np.ndarray) -> Array:
+    """Products with the parts of a banded matrix that are not 0; an inf or NaN stays with those that see it."""
+    n, m = x.shape[number], len(places)
+    parts = []
+    for rows in np.array_split(np.arange(m), min(BLOCKS, max(1, min(n, m) // 32))):
+        low, high = int(places[rows].min()), int(places[rows].max()) + 1
+        matrix = np.zeros((len(rows), high - low))
+        np.add.at(matrix, (np.arange(len(rows))[:, None], places[rows] - low), weights[rows])
+        parts.append((matrix, low, high))
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return _product(parts, x, number)
+    y, fixed = _product(parts, finite(x), number), lax.stop_gradient(x)
+    return lax.cond(jnp.isfinite(fixed).all(), lambda y, x: y, functools.partial(_spoiled, parts, number), y, fixed)
+
+
+def _product(parts: Sequence[Part], x: Array, number: int, entry: Callable = lambda matrix: matrix) -> Array:
+    products = []
+    for matrix, low, high in parts:
+        seen, dims = lax.slice_in_dim(x, low, high, axis=number), (((1,), (number,)), ((), ()))
+        products.append(lax.dot_general(jnp.asarray(entry(matrix), x.dtype), seen, dims, lax.Precision.HIGHEST))
+    return jnp.moveaxis(jnp.concatenate(products), 0, number)
+
+
+@jax.custom_jvp
+def finite(x: Array) -> Array:
+    """`x` with 0 for what is not finite; the derivative is everywhere 1."""
+    return jnp.where(jnp.isfinite(x), x, 0)
+
+
+@finite.defjvp
+def _finite_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    return finite(*primals), tangents[0]
+
+
+def _spoiled(parts: Sequence[Part], number: int, y: Array, x: Array) -> Array:
+    """`y` where all that it saw was finite; the infinity, or NaN, of the others."""
+
+    def sees(odd: Array, entry: Callable) -> Array:
+        return _product(parts, odd.astype(_real(x)), number, entry) > 0
+
+    above, below, any_ = (lambda matrix: matrix > 0), (lambda matrix: matrix < 0), (lambda matrix: matrix != 0)
+    if jnp.iscomplexobj(x):
+        return jnp.where(sees(~jnp.isfinite(x), any_), jnp.asarray(complex(math.nan, math.nan), y.dtype), y)
+    up = sees(x == math.inf, above) | sees(x == -math.inf, below)
+    down = sees(x == -math.inf, above) | sees(x == math.inf, below)
+    lost = sees(jnp.isnan(x), any_) | (up & down)
+    return jnp.where(lost, math.nan, jnp.where(up, math.inf, jnp.where(down, -math.inf, y))).astype(y.dtype)
+
+
+# --- choices ------------------------------------------------------------------------------------------------------
+
+
+def choose(x: Array, number: int, axis: Axis, places: np.ndarray) -> Array:
+    """`x` at these places of an axis: repeated, every so many-th, in phases, or chosen by a matrix."""
+    n, m = axis.n, axis.m
+    if np.array_equal(places, np.arange(n)):
+        return x
+    if m % n == 0 and np.array_equal(places, np.arange(m) // (m // n)):
+        seen = jnp.broadcast_to(jnp.expand_dims(x, number + 1), (*x.shape[: number + 1], m // n, *x.shape[number + 1 :]))
+        return seen.reshape(*x.shape[:number], m, *x.shape[number + 1 :])
+    p, q = axis.step.numerator, axis.step.denominator
+    if q <= min(MAX_PHASES, m) and np.array_equal(places, np.arange(m) // q * p + places[np.arange(m) % q]):
+        counts = [len(range(phase, m, q)) for phase in range(q)]
+        phases = [
+            lax.slice_in_dim(x, int(places[r]), int(places[r]) + (count - 1) * p + 1, p, number)
+            for r, count in enumerate(counts)
+        ]
+        return _interleaved(phases, number, m)
+    if n * m > MAX_ENTRIES:
+        return jnp.take(x, places, number, mode="clip")
+    if x.dtype == bool:
+        return by_matrix(x.astype(jnp.int8), number, places[:, None], np.ones((m, 1))).astype(bool)
+    return by_matrix(x, number, places[:, None], np.ones((m, 1)))
+
+
+def _interleaved(parts: list[Array], number: int, m: int) -> Array:
+    if len(parts) == 1:
+        return parts[0]
+    longest = parts[0].shape[number]
+    padded = [pad_axis(part, number, (0, longest - part.shape[number]), "zeros") for part in parts]
+    y = jnp.stack(padded, number + 1)
+    return lax.slice_in_dim(y.reshape(*y.shape[:number], -1, *y.shape[number + 2 :]), 0, m, axis=number)

@@ -1,0 +1,73 @@
+"""Normalisation of neighbouring channels."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ._patches import as_array
+from ._pool import accumulator, averaged, windows_sum
+from ._window import Window, argument_error, integer
+
+Array = jax.Array
+
+# Wider windows are reductions, not sums written out.
+MAX_SLICES = 16
+
+
+def local_response_norm(x: Array, size: int, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
+    """Divides each channel by a power of the mean square of the `size` channels around it.
+
+    Args:
+        x: `(*any, c)` of a real dtype.
+        size: how many channels, `size // 2` before and the rest from this one on; beyond the ends they count as 0.
+        alpha, beta, k: the divisor is `(k + alpha * mean square) ** beta`.
+
+    Returns:
+        The shape of `x` and its dtype, float32 for integers; 16-bit floats are computed in float32.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: a size below 1, no channels.
+
+    Example:
+        >>> local_response_norm(jnp.array([[0.0, 1.0]]), 2, alpha=2.0, beta=1.0).tolist()
+        [[0.0, 0.5]]
+
+    Equals `torch.nn.functional.local_response_norm`.
+    Source: Krizhevsky et al., "ImageNet classification with deep convolutional neural networks" (2012), section 3.3.
+    """
+    x, size = as_array("x", x), integer("size", size)
+    for name, value in (("alpha", alpha), ("beta", beta), ("k", k)):
+        if isinstance(value, (str, bytes, bool)) or value is None:
+            raise argument_error(name, "be a number", value, kind=TypeError)
+    if x.ndim < 1 or x.shape[-1] == 0:
+        raise argument_error("x", "have channels on its last axis", x.shape)
+    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
+        raise argument_error("x", "have a real number dtype", x.dtype.name, kind=TypeError)
+    y = x.astype(accumulator(x))
+    before, after = min(size // 2, x.shape[-1] - 1), min((size - 1) // 2, x.shape[-1] - 1)
+    scaled = jnp.asarray(k, y.dtype) + jnp.asarray(alpha, y.dtype) * (_neighbours(y * y, before, after) / size)
+    return (y * _power(scaled, beta)).astype(averaged(x))
+
+
+def _neighbours(x: Array, before: int, after: int) -> Array:
+    """The sums of so many channels before and after each, and itself."""
+    count, channels = before + after + 1, x.shape[-1]
+    if count > MAX_SLICES:
+        return windows_sum(x[..., None], Window((count,), (1,), ((before, after),), (1,)))[..., 0]
+    laid = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 1) + [(before, after, 0)])
+    return functools.reduce(operator.add, (lax.slice_in_dim(laid, i, i + channels, axis=-1) for i in range(count)))
+
+
+def _power(x: Array, beta: Any) -> Array:
+    """`x ** -beta`; of the powers in use, roots are far cheaper."""
+    if isinstance(beta, (int, float)) and beta in (0.5, 0.75, 1):
+        root = lax.rsqrt(x)
+        return {0.5: lambda: root, 0.75: lambda: root * lax.sqrt(root), 1: lambda: 1 / x}[beta]()
+    return x ** -jnp.asarray(beta, x.dtype)

@@ -1,0 +1,234 @@
+"""Regions of images: what detectors pool from boxes, and which boxes they keep."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ._patches import as_array
+from ._pool import accumulator, averaged, check_ordered
+from ._pool_adaptive import _largest
+from ._window import argument_error, as_int, broadcast_to_rank, integer
+
+Array = jax.Array
+
+# Of samples more than half a place apart so many can be within one place of another.
+NEIGHBOURS = 5
+
+
+def roi_align(
+    x: Array, boxes: Array, output_shape: Any, *, spatial_scale: float = 1.0, sampling_ratio: int = -1, aligned: bool = False
+) -> Array:
+    """Averages linearly interpolated samples in the bins of each box.
+
+    Args:
+        x: `(n, height, width, c)` of a floating dtype.
+        boxes: `(k, 5)`: the number of the image, then x1, y1, x2, y2 in steps of `x` divided by `spatial_scale`.
+        output_shape: the bins of each box, an int or (height, width).
+        spatial_scale: what box coordinates are multiplied by.
+        sampling_ratio: samples per bin along each axis; -1: as many as the bin is long, rounded up.
+        aligned: shift by half a place, so that coordinates are those of centres; otherwise boxes are at least one place large.
+
+    Returns:
+        `(k, *output_shape, c)` of the dtype of `x`, differentiable in `x`, computed in float32 or wider. Right under `jax.jit` with
+        `sampling_ratio=-1` too. A box of an image that there is none of is NaN.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: shapes that do not fit, sizes out of range.
+
+    Example:
+        >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+        >>> roi_align(x, jnp.array([[0.0, 0.0, 0.0, 2.0, 2.0]]), 1, aligned=True).ravel().tolist()
+        [2.5]
+
+    Equals `torchvision.ops.roi_align`, whose boxes have no gradient either.
+    Source: He et al., "Mask R-CNN", arXiv 1703.06870.
+    """
+    x, boxes, out = _read(x, boxes, output_shape, spatial_scale)
+    ratio = as_int(sampling_ratio)
+    if ratio is None:
+        raise argument_error("sampling_ratio", "be an int", sampling_ratio, kind=TypeError)
+    wide = x.astype(accumulator(x))
+    boxes = lax.stop_gradient(boxes).astype(wide.dtype)
+    rows, columns = (
+        _bin_weights(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis], spatial_scale, ratio, bool(aligned))
+        for axis in (0, 1)
+    )
+
+    def pooled(one):
+        image, row, column = one
+        seen = _image_of(wide, image)
+        y = jnp.einsum("ph,hwc->pwc", row, seen, precision="highest")
+        return jnp.einsum("qw,pwc->pqc", column, y, precision="highest")
+
+    def alone(one):
+        """Sums in which what has no weight adds no 0 * inf."""
+        image, row, column = one
+        seen, weight = _image_of(wide, image), row[:, None, :, None, None] * column[None, :, None, :, None]
+        return jnp.where(weight == 0, 0, weight * seen).sum((2, 3))
+
+    y = lax.map(
+        lambda one: lax.cond(jnp.isfinite(_image_of(wide, one[0])).all(), pooled, alone, one), (boxes[:, 0], rows, columns)
+    )
+    return y.astype(averaged(x))
+
+
+def _image_of(x: Array, number: Array) -> Array:
+    place = number.astype(jnp.int32)
+    image = lax.dynamic_index_in_dim(x, place, 0, keepdims=False)
+    return jnp.where((place >= 0) & (place < len(x)), image, jnp.asarray(math.nan, x.dtype))
+
+
+def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio: int, aligned: bool) -> Array:
+    """What each of `n` places counts in the mean of the samples of each bin, `(k, bins, n)`."""
+    shift = 0.5 if aligned else 0.0
+    start, end = start * scale - shift, end * scale - shift
+    length = end - start if aligned else jnp.maximum(end - start, 1)
+    size = length / bins
+    count = jnp.full_like(size, ratio) if ratio > 0 else jnp.ceil(size)
+    first = (start[:, None] + jnp.arange(bins, dtype=start.dtype) * size[:, None])[..., None, None]
+    count, step = count[:, None, None, None], (size / jnp.maximum(count, 1))[:, None, None, None]
+    place = jnp.arange(n, dtype=start.dtype)[:, None]
+    if ratio > 0:
+        sample = jnp.arange(ratio, dtype=start.dtype)
+    else:  # the samples next to each place
+        before = jnp.floor((place - 1 - first) / jnp.where(step > 0, step, 1) - 0.5)
+        sample = before + jnp.arange(NEIGHBOURS + 1, dtype=start.dtype)
+    at = first + (sample + 0.5) * step
+    real = (sample >= 0) & (sample < count) & (at >= -1) & (at <= n)
+    hats = jnp.maximum(1 - abs(at.clip(0, n - 1) - place), 0)
+    return jnp.where(real, hats, 0).sum(-1) / jnp.maximum(count[..., 0], 1)
+
+
+def roi_pool(x: Array, boxes: Array, output_shape: Any, *, spatial_scale: float = 1.0) -> Array:
+    """The largest value in the bins of each box.
+
+    Args:
+        x: `(n, height, width, c)` of a real dtype.
+        boxes: `(k, 5)`: the number of the image, then x1, y1, x2, y2, which times `spatial_scale` are rounded to places; both
+            ends belong to the box.
+        output_shape: the bins of each box, an int or (height, width); they overlap where they do not divide it.
+        spatial_scale: what box coordinates are multiplied by.
+
+    Returns:
+        `(k, *output_shape, c)` of the dtype of `x`; a bin outside of the image gives 0. The gradient goes to the first of equals.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: shapes that do not fit, sizes out of range.
+
+    Example:
+        >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+        >>> roi_pool(x, jnp.array([[0.0, 0.0, 0.0, 3.0, 1.0]]), (1, 2)).ravel().tolist()
+        [5.0, 7.0]
+
+    Equals `torchvision.ops.roi_pool`; NaN wins, as in `max_pool`.
+    Source: Girshick, "Fast R-CNN", arXiv 1504.08083.
+    """
+    x, boxes, out = _read(x, boxes, output_shape, spatial_scale)
+    check_ordered(x)
+    boxes = lax.stop_gradient(boxes).astype(jnp.promote_types(boxes.dtype, jnp.float32))
+    rows, columns = (
+        _bin_members(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis], spatial_scale) for axis in (0, 1)
+    )
+    lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
+
+    def pooled(one):
+        image, row, column = one
+        place = image.astype(jnp.int32)
+        seen = lax.dynamic_index_in_dim(x, place, 0, keepdims=False)
+        y = _largest(jnp.where(column[None, :, :, None], seen[:, None], jnp.asarray(lowest, x.dtype)), 2)
+        y = _largest(jnp.where(row[:, :, None, None], y[None], jnp.asarray(lowest, x.dtype)), 1)
+        empty = ~row.any(1)[:, None, None] | ~column.any(1)[None, :, None]
+        known = (place >= 0) & (place < len(x))
+        return jnp.where(empty | ~known, jnp.zeros((), x.dtype), y)
+
+    return lax.map(pooled, (boxes[:, 0], rows, columns))
+
+
+def _bin_members(start: Array, end: Array, n: int, bins: int, scale: Any) -> Array:
+    """Which of `n` places belong to each bin, `(k, bins, n)`."""
+
+    def rounded(value):  # halves away from 0
+        return jnp.sign(value) * jnp.floor(abs(value) + 0.5)
+
+    start, end = rounded(start * scale), rounded(end * scale)
+    size = jnp.maximum(end - start + 1, 1) / bins
+    bin_ = jnp.arange(bins, dtype=start.dtype)
+    low, high = jnp.floor(bin_ * size[:, None]), jnp.ceil((bin_ + 1) * size[:, None])
+    place = jnp.arange(n, dtype=start.dtype) - start[:, None, None]
+    return (place >= low[..., None]) & (place < high[..., None])
+
+
+def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) -> tuple[Array, Array]:
+    """Non-maximum suppression: the boxes in order of score, without those that overlap a better one too much.
+
+    Args:
+        boxes: `(k, 4)`: x1, y1, x2, y2.
+        scores: `(k,)`.
+        iou_threshold: a box is dropped where the intersection with one that is kept, over their union, is above it.
+        max_outputs: the size of the result.
+
+    Returns:
+        `(indices, count)`: int32 `(max_outputs,)`, -1 beyond the first `count`, and how many were kept. Boxes of equal score keep
+        their order. Works under `jax.jit` and `jax.vmap`.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: shapes that do not fit, a size below 1.
+
+    Example:
+        >>> boxes = jnp.array([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.9], [5.0, 5.0, 6.0, 6.0]])
+        >>> indices, count = nms(boxes, jnp.array([0.9, 0.8, 0.7]), iou_threshold=0.5, max_outputs=3)
+        >>> indices.tolist(), int(count)
+        ([0, 2, -1], 2)
+
+    Equals `torchvision.ops.nms`, whose result has as many indices as boxes are kept.
+    """
+    boxes, scores = as_array("boxes", boxes), as_array("scores", scores)
+    size = integer("max_outputs", max_outputs)
+    if isinstance(iou_threshold, (str, bytes, bool)) or iou_threshold is None:
+        raise argument_error("iou_threshold", "be a number", iou_threshold, kind=TypeError)
+    if boxes.ndim != 2 or boxes.shape[-1] != 4:
+        raise argument_error("boxes", "have shape (k, 4)", boxes.shape)
+    if scores.shape != boxes.shape[:1]:
+        raise argument_error("scores", f"have shape ({len(boxes)},)", scores.shape, f"boxes of shape {boxes.shape}")
+    boxes = lax.stop_gradient(boxes).astype(accumulator(boxes))
+    indices, count = jnp.full(size, -1, jnp.int32), jnp.zeros((), jnp.int32)
+    if len(boxes) == 0:
+        return indices, count
+    order = jnp.argsort(lax.stop_gradient(scores), descending=True, stable=True).astype(jnp.int32)
+    boxes = boxes[order]
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    limit = jnp.asarray(iou_threshold, boxes.dtype)
+
+    def step(state):
+        alive, indices, count = state
+        best = jnp.argmax(alive)
+        low, high = jnp.maximum(boxes[best, :2], boxes[:, :2]), jnp.minimum(boxes[best, 2:], boxes[:, 2:])
+        common = jnp.maximum(high - low, 0).prod(-1)
+        alive = alive & ~(common / (areas[best] + areas - common) > limit) & (jnp.arange(len(boxes)) != best)
+        return alive, indices.at[count].set(order[best]), count + 1
+
+    start = jnp.ones(len(boxes), bool), indices, count
+    _, indices, count = lax.while_loop(lambda state: state[0].any() & (state[2] < size), step, start)
+    return indices, count
+
+
+def _read(x: Any, boxes: Any, output_shape: Any, spatial_scale: Any) -> tuple[Array, Array, tuple[int, ...]]:
+    x, boxes = as_array("x", x), as_array("boxes", boxes)
+    out = broadcast_to_rank("output_shape", output_shape, 2)
+    if isinstance(spatial_scale, (str, bytes, bool)) or spatial_scale is None:
+        raise argument_error("spatial_scale", "be a number", spatial_scale, kind=TypeError)
+    if x.ndim != 4:
+        raise argument_error("x", "have shape (n, height, width, c), one batch axis that boxes name", x.shape)
+    if 0 in x.shape:
+        raise argument_error("x", "have no empty axis", x.shape)
+    if boxes.ndim != 2 or boxes.shape[-1] != 5:
+        raise argument_error("boxes", "have shape (k, 5), (image, x1, y1, x2, y2)", boxes.shape)
+    return x, boxes, out

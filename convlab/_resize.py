@@ -1,0 +1,152 @@
+"""Resampling of images to other sizes, as PyTorch's `interpolate` does it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._interpolation import (
+    Axis,
+    antialiased_taps,
+    choose,
+    cubic_taps,
+    interpolate,
+    linear_taps,
+    nearest_places,
+)
+from ._patches import as_array, check_image, image_rank
+from ._pool import accumulator, averaged, spatial_of
+from ._pool_adaptive import adaptive_avg_pool
+from ._window import argument_error, axes, broadcast_to_rank, is_sequence, listed, traced
+
+Array = jax.Array
+
+METHODS = ("nearest", "nearest-exact", "linear", "cubic", "area")
+_ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
+
+
+def resize(
+    x: Array,
+    output_shape: Any = None,
+    *,
+    scale: Any = None,
+    method: str = "linear",
+    align_corners: bool = False,
+    antialias: bool = False,
+) -> Array:
+    """Resamples an image to another size.
+
+    Args:
+        x: `(*batch, *spatial, c)`, any number of batch axes.
+        output_shape: the spatial sizes of the result, one int per axis; an int means every axis of an `x` with one batch axis.
+        scale: instead of `output_shape`, the factors by which the axes grow, a number > 0 or one per axis; sizes are rounded
+            down, and the places are `1 / scale` apart, whatever the rounded size.
+        method: "nearest" (the place whose cell begins before), "nearest-exact" (the place whose centre is nearest), "linear", "cubic"
+            (a = -0.75; with `antialias` -0.5), "area" (the average of what a place covers), in any rank; "bilinear",
+            "trilinear" and "bicubic" are PyTorch's names of the same.
+        align_corners: the first and last places of both images, not their outer edges, lie on each other; for "linear" and
+            "cubic".
+        antialias: where the image shrinks, make the filter as wide as the step; for "linear" and "cubic".
+
+    Returns:
+        `(*batch, *output_shape, c)` of the dtype of `x`, but for integers interpolated or averaged: float32. 16-bit floats are
+        summed in float32. An inf or NaN stays with those who see it; the gradient is the adjoint.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: sizes out of range, both or neither of `output_shape` and `scale`, an option that the method has not.
+
+    Example:
+        >>> x = jnp.array([0.0, 4.0]).reshape(1, 2, 1)
+        >>> resize(x, 4).ravel().tolist(), resize(x, scale=2, method="nearest").ravel().tolist()
+        ([0.0, 1.0, 3.0, 4.0], [0.0, 0.0, 4.0, 4.0])
+
+    Equals `torch.nn.functional.interpolate`, in any rank; `jax.image.resize` has other borders and always filters when it shrinks.
+    """
+    x = as_array("x", x)
+    x, out, factors = _read(x, output_shape, scale)
+    method = _read_method(method, align_corners, antialias)
+    spatial, first = spatial_of(x, len(out)), x.ndim - 1 - len(out)
+    if method == "area":
+        return adaptive_avg_pool(x, out)
+    steps = [_step(n, m, factor, bool(align_corners)) for n, m, factor in zip(spatial, out, factors)]
+    numbers = sorted(range(len(out)), key=lambda i: out[i] / spatial[i])  # shrinks first: what grows is larger after
+    if method.startswith("nearest"):
+        wide = np.float64 if x.dtype == jnp.float64 else np.float32
+        for i in numbers:
+            axis = Axis(spatial[i], out[i], steps[i], False)
+            x = choose(x, first + i, axis, nearest_places(axis, method == "nearest-exact", wide))
+        return x
+    if x.dtype == bool:
+        raise argument_error("x", "have a number dtype", x.dtype.name, f"method {method!r}", kind=TypeError)
+    y = x.astype(accumulator(x))
+    for i in numbers:
+        axis = Axis(spatial[i], out[i], steps[i], bool(align_corners))
+        if axis.n == axis.m and (antialias or method == "linear"):
+            continue  # as PyTorch, whatever the factor that led to this size
+        if antialias:
+            y = interpolate(y, first + i, antialiased_taps(axis, method))
+        elif method == "cubic":
+            y = interpolate(y, first + i, cubic_taps(axis))
+        else:
+            y = interpolate(y, first + i, linear_taps(axis))
+    return y.astype(averaged(x))
+
+
+def _step(n: int, m: int, factor: float | None, align_corners: bool) -> Fraction:
+    """How many places of the image it is from one place of the result to the next."""
+    if align_corners:
+        return Fraction(n - 1, m - 1) if m > 1 else Fraction(0)
+    if factor is None:
+        return Fraction(n, m)
+    simple = Fraction(factor).limit_denominator(64)
+    return 1 / (simple if simple > 0 and float(simple) == factor else Fraction(factor))
+
+
+def _read(x: Array, output_shape: Any, scale: Any) -> tuple[Array, tuple[int, ...], Sequence[float | None]]:
+    """The image, the sizes of the result and the factors that were given."""
+    if (output_shape is None) == (scale is None):
+        rule = "be given, or `scale`" if scale is None else "be None"
+        raise argument_error("output_shape", rule, output_shape, "" if scale is None else f"scale {scale!r}")
+    given, name = (scale, "scale") if output_shape is None else (output_shape, "output_shape")
+    rank = len(given) if is_sequence(given) else image_rank(x, name)
+    check_image(x, rank)
+    spatial = spatial_of(x, rank)
+    if 0 in (*spatial, x.shape[-1]):
+        raise argument_error("x", "have no empty spatial or channel axis", x.shape)
+    if scale is None:
+        return x, broadcast_to_rank("output_shape", output_shape, rank), (None,) * rank
+    factors = _factors(scale, rank)
+    out = tuple(int(n * factor) for n, factor in zip(spatial, factors))
+    if min(out, default=1) < 1:
+        raise argument_error("scale", "leave a result", scale, f"spatial shape {spatial}")
+    return x, out, factors
+
+
+def _factors(scale: Any, rank: int) -> tuple[float, ...]:
+    rule = "be a number > 0 or one number > 0 per axis"
+    several = listed(scale if is_sequence(scale) else (scale,) * rank)
+    values = [v.item() if isinstance(v, np.generic) else v for v in several]
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+        raise argument_error("scale", rule, scale, axes(rank), traced(scale), TypeError)
+    if not all(0 < v < math.inf for v in values):
+        raise argument_error("scale", rule, scale, axes(rank))
+    return tuple(map(float, values))
+
+
+def _read_method(method: Any, align_corners: bool, antialias: bool) -> str:
+    if not isinstance(method, str):
+        raise argument_error("method", f"be one of {', '.join(map(repr, METHODS))}", method, kind=TypeError)
+    name = _ALIASES.get(method, method)
+    if name not in METHODS:
+        raise argument_error("method", f"be one of {', '.join(map(repr, METHODS))}", method)
+    for option, value in (("align_corners", align_corners), ("antialias", antialias)):
+        if value and name not in ("linear", "cubic"):
+            raise argument_error(option, "be False", value, f"method {method!r}", 'Only "linear" and "cubic" have it.')
+    return name

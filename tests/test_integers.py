@@ -1,0 +1,48 @@
+"""Convolutions of bytes are exact in int32, whatever the operands and the configuration."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from quick import quick
+
+import convlab
+
+CONFIGURATIONS = [
+    ((9,), (3,), {}),
+    ((9, 8), (3, 3), dict(strides=2)),
+    ((9, 8), (3, 3), dict(kernel_dilation=2, feature_group_count=4)),
+    ((9, 8), (3, 3), dict(feature_group_count=2, padding_mode="reflect")),
+    ((9, 8), (3, 3), dict(padding_mode="constant", padding_value=7, flip_kernel=True)),
+    ((5, 4, 6), (3, 2, 1), dict(input_dilation=2, padding="VALID")),
+]
+
+
+def drawn(rng, dtype, shape):
+    info = np.iinfo(dtype)
+    return rng.integers(info.min, info.max + 1, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("kinds", [("int8", "int8"), ("uint8", "int8"), ("int8", "uint8"), ("uint8", "uint8")], ids=str)
+def test_bytes_are_summed_exactly(kinds):
+    rng, calls, expected = np.random.default_rng(0), [], []
+    preferred = {} if len(set(kinds)) == 2 else dict(preferred_element_type=jnp.int32)
+    for spatial, size, options in CONFIGURATIONS:
+        x = drawn(rng, kinds[0], (2, *spatial, 4))
+        kernel = drawn(rng, kinds[1], (*size, 4 // options.get("feature_group_count", 1), 8))
+        calls.append((x, kernel))
+        expected.append(reference.conv(x, kernel, **options))
+    actual = quick(lambda calls: [convlab.conv(*c, **o, **preferred) for c, (_, _, o) in zip(calls, CONFIGURATIONS)])(calls)
+    for y, e in zip(actual, expected):
+        assert y.dtype == jnp.int32
+        np.testing.assert_array_equal(y, e)
+
+
+@pytest.mark.parametrize("channels", [1024, 1025, 2000])
+def test_the_largest_sums_are_exact(channels):
+    """About where float32 no longer holds every integer."""
+    x, kernel = np.full((1, 1, channels), -128, np.int8), np.full((1, channels, 1), -128, np.int8)
+    x[..., 0] = kernel[:, 0] = 127
+    y = jax.jit(lambda x, k: convlab.conv(x, k, preferred_element_type=jnp.int32))(x, kernel)
+    assert int(y[0, 0, 0]) == 128 * 128 * (channels - 1) + 127 * 127
