@@ -5,19 +5,22 @@ from __future__ import annotations
 import jax
 from flax import nnx
 
-from convlab import nnx as cn
+from .. import nnx as cn
+from ._blocks import Sequential
+from ._registry import network
 
 
-def mlpconv(seen: int, made: tuple[int, int, int], window: int, *, rngs: nnx.Rngs) -> list:
+def mlpconv(in_features: int, features: tuple[int, int, int], window: int, *, rngs: nnx.Rngs) -> list:
     """A convolution and two of one tap: a perceptron with two hidden layers at every place."""
-    first, second, third = made
+    first, second, third = features
     return [
-        cn.Conv(seen, first, (window, window), rngs=rngs), nnx.relu,
+        cn.Conv(in_features, first, (window, window), rngs=rngs), nnx.relu,
         cn.Conv(first, second, (1, 1), rngs=rngs), nnx.relu,
         cn.Conv(second, third, (1, 1), rngs=rngs), nnx.relu,
     ]  # fmt: skip
 
 
+@network
 class NIN(nnx.Module):
     """Network in Network. Lin, Chen, Yan, "Network in network", arXiv 1312.4400.
 
@@ -27,12 +30,12 @@ class NIN(nnx.Module):
     Multiply-adds: 222.97 million (github.com/osmr/imgclsmob, nin_cifar10)
     """
 
-    def __init__(self, classes: int = 10, *, rngs: nnx.Rngs):
+    def __init__(self, num_classes: int = 10, *, rngs: nnx.Rngs):
         half = dict(window_shape=3, strides=2, padding="SAME")
-        self.layers = nnx.Sequential(
+        self.layers = Sequential(
             *mlpconv(3, (192, 160, 96), 5, rngs=rngs), cn.MaxPool(**half), nnx.Dropout(0.5, rngs=rngs),
             *mlpconv(96, (192, 192, 192), 5, rngs=rngs), cn.AvgPool(**half, count_include_pad=False), nnx.Dropout(0.5, rngs=rngs),
-            *mlpconv(192, (192, 192, classes), 3, rngs=rngs), cn.GlobalAvgPool(),
+            *mlpconv(192, (192, 192, num_classes), 3, rngs=rngs), cn.GlobalAvgPool(),
         )  # fmt: skip
 
     def __call__(self, x: jax.Array) -> jax.Array:

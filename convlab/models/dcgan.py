@@ -8,7 +8,8 @@ from itertools import pairwise
 import jax
 from flax import nnx
 
-from convlab import nnx as cn
+from .. import nnx as cn
+from ._registry import network
 
 Array = jax.Array
 normal = nnx.initializers.normal(0.02)  # section 4
@@ -20,6 +21,7 @@ def doubling(in_features: int, out_features: int, rngs: nnx.Rngs) -> cn.ConvTran
     return cn.ConvTranspose(in_features, out_features, (5, 5), rngs=rngs, **options)
 
 
+@network
 class DCGAN(nnx.Module):
     """DCGAN generator. Radford, Metz, Chintala, "Unsupervised representation learning with deep convolutional GANs", arXiv 1511.06434, figure 1.
 

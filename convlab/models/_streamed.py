@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from convlab import nnx as cn
+from .. import nnx as cn
 
 Array = jax.Array
 

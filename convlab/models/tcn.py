@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import jax
 from flax import nnx
-from streamed import Streamed
 
-from convlab import nnx as cn
+from .. import nnx as cn
+from ._registry import network
+from ._streamed import Streamed
 
 Array = jax.Array
 
@@ -30,6 +31,7 @@ class Block(nnx.Module):
         return nnx.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
+@network
 class TCN(Streamed):
     """TCN. Bai, Kolter, Koltun, "An empirical evaluation of generic convolutional and recurrent networks for sequence modeling", arXiv 1803.01271, table 1, sequential MNIST.
 
@@ -39,7 +41,7 @@ class TCN(Streamed):
     Multiply-adds: 51.8 million (the same without biases and lengths, for each of 784 places)
     Receptive field: 3061 at `head` (section 3.2: 1 + 2 (7 - 1) (1 + 2 + ... + 128))
 
-    Called with `(n, time, in_features)`: the scores `(n, time, classes)` after each place; those of a whole sequence, as the paper
+    Called with `(n, time, in_features)`: the scores `(n, time, num_classes)` after each place; those of a whole sequence, as the paper
     classifies digits pixel by pixel, are `[:, -1]`. `step` is the same chunk by chunk: `init_cache` once, and then chunks of any
     lengths.
     """
@@ -47,7 +49,7 @@ class TCN(Streamed):
     def __init__(
         self,
         in_features: int = 1,
-        classes: int = 10,
+        num_classes: int = 10,
         *,
         features: int = 25,
         levels: int = 8,
@@ -59,7 +61,7 @@ class TCN(Streamed):
             Block(features if level else in_features, features, kernel_size, 2**level, dropout, rngs=rngs)
             for level in range(levels)
         )
-        self.head = nnx.Linear(features, classes, rngs=rngs)
+        self.head = nnx.Linear(features, num_classes, rngs=rngs)
 
     def run(self, x: Array, layer_of: Callable) -> Array:
         for block in self.blocks:

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from unet import UShape, crop
 
-from convlab import nnx as cn
+from .. import nnx as cn
+from ._registry import network
+from .unet import UShape, crop
 
 Array = jax.Array
 
@@ -50,6 +51,7 @@ class Up(nnx.Module):
         return self.convs(jnp.concatenate([crop(skip, x.shape[1:-1]), x], -1))
 
 
+@network
 class UNet3D(UShape):
     """3-D U-Net. Çiçek, Abdulkadir, Lienkamp, Brox, Ronneberger, "3D U-Net: learning dense volumetric segmentation from sparse annotation", arXiv 1606.06650, figure 2.
 
@@ -60,14 +62,14 @@ class UNet3D(UShape):
     Receptive field: 68 at `bottom` (figure 2: 1 + 4 (1 + 2 + 4 + 8) of the convolutions, 1 + 2 + 4 of the pools)
 
     Called with `(n, depth, height, width, in_features)`; the scores of the classes, `(n, depth - 88, height - 88, width - 88,
-    classes)`, or with `padding="SAME"` of the size of the input. The sizes must be even before each pool: multiples of 8, and 4
+    num_classes)`, or with `padding="SAME"` of the size of the input. The sizes must be even before each pool: multiples of 8, and 4
     more without padding. `channels` are those behind each level, from the finest to the bottom.
     """
 
     def __init__(
         self,
         in_features: int = 3,
-        classes: int = 3,
+        num_classes: int = 3,
         *,
         channels: Sequence[int] = (64, 128, 256, 512),
         padding: Any = "VALID",
@@ -77,4 +79,4 @@ class UNet3D(UShape):
         self.down, self.bottom = nnx.List(levels), bottom
         self.pool = cn.MaxPool((2, 2, 2), strides=2)
         self.up = nnx.List(Up(b, a, padding=padding, rngs=rngs) for a, b in zip(channels[-2::-1], channels[:0:-1]))
-        self.head = cn.Conv(channels[0], classes, (1, 1, 1), rngs=rngs)
+        self.head = cn.Conv(channels[0], num_classes, (1, 1, 1), rngs=rngs)

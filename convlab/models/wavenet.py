@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 from flax import nnx
-from streamed import Streamed
 
-from convlab import nnx as cn
+from .. import nnx as cn
+from ._registry import network
+from ._streamed import Streamed
 
 Array = jax.Array
 
@@ -30,6 +31,7 @@ class Block(nnx.Module):
         return x if self.residual is None else x + self.residual(z), self.skip(z)
 
 
+@network
 class WaveNet(Streamed):
     """WaveNet. Van den Oord et al., "WaveNet: a generative model for raw audio", arXiv 1609.03499, figure 4.
 
@@ -40,14 +42,14 @@ class WaveNet(Streamed):
     Receptive field: 5117 at `blocks.49` (section 2.1: 1024 of each of the five runs of dilations 1 to 512, and the first layer's; 320 ms at 16 kHz, "about 300" in section 3.1)
 
     Called with `(n, time, quantization)`, samples one-hot (in the paper their mu-law codes): the scores of the next sample,
-    `(n, time, classes)`, each of which sees the samples until its own. `step` is the same chunk by chunk: `init_cache` once, and
+    `(n, time, num_classes)`, each of which sees the samples until its own. `step` is the same chunk by chunk: `init_cache` once, and
     then chunks of any lengths, one sample for one included.
     """
 
     def __init__(
         self,
         quantization: int = 256,
-        classes: int | None = None,
+        num_classes: int | None = None,
         *,
         features: int = 32,
         skip_features: int = 512,
@@ -60,7 +62,7 @@ class WaveNet(Streamed):
             Block(features, skip_features, dilation, last=i == last, rngs=rngs) for i, dilation in enumerate(dilations)
         )
         self.conv1 = cn.Conv(skip_features, skip_features, 1, rngs=rngs)
-        self.conv2 = cn.Conv(skip_features, quantization if classes is None else classes, 1, rngs=rngs)
+        self.conv2 = cn.Conv(skip_features, quantization if num_classes is None else num_classes, 1, rngs=rngs)
 
     def run(self, x: Array, layer_of: Callable) -> Array:
         x, skips = layer_of(self.causal, x), 0

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convlab import nnx as cn
+from .. import nnx as cn
+from ._registry import network
 
 Array = jax.Array
 
@@ -37,6 +38,7 @@ class Decoder(nnx.Module):
         return nnx.relu(self.up(nnx.relu(self.conv(x))))
 
 
+@network
 class VGGUNet(nnx.Module):
     """VGG-U-Net. Iglovikov, Shvets, "TernausNet: U-Net with VGG11 encoder pre-trained on ImageNet", arXiv 1801.05746, figure 1.
 
@@ -45,18 +47,18 @@ class VGGUNet(nnx.Module):
     Parameters: 22,927,393 (figure 1 and ternaus/TernausNet: 9,220,480 of VGG-11's convolutions, (9 c_in + 1) c_out of the others, 33)
     Multiply-adds: 19.68 billion (figure 1: 9 c_in c_out for each place of a result, for a transposed convolution of what it sees)
 
-    Called with `(n, height, width, 3)`, sizes multiples of 32; the scores `(n, height, width, classes)`. The way down are the
+    Called with `(n, height, width, 3)`, sizes multiples of 32; the scores `(n, height, width, num_classes)`. The way down are the
     convolutions of VGG-11, whose weights fit.
     """
 
-    def __init__(self, classes: int = 1, *, rngs: nnx.Rngs):
+    def __init__(self, num_classes: int = 1, *, rngs: nnx.Rngs):
         down = [(3, 64), (64, 128), (128, 256, 256), (256, 512, 512), (512, 512, 512)]
         up = [(512, 512, 256), (768, 512, 256), (768, 512, 128), (384, 256, 64), (192, 128, 32)]
         self.down = nnx.List(Convolutions(*channels, rngs=rngs) for channels in down)
         self.pool = cn.MaxPool((2, 2), strides=2)
         self.up = nnx.List(Decoder(*channels, rngs=rngs) for channels in up)
         self.last = Convolutions(96, 32, rngs=rngs)
-        self.head = cn.Conv(32, classes, (1, 1), rngs=rngs)
+        self.head = cn.Conv(32, num_classes, (1, 1), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         skips = []

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convlab import nnx as cn
-from convlab import pad
+from .. import nnx as cn
+from .. import pad
+from ._registry import network
 
 Array = jax.Array
 
@@ -65,6 +66,7 @@ class UShape(nnx.Module):
         return self.head(x)
 
 
+@network
 class UNet(UShape):
     """U-Net. Ronneberger, Fischer, Brox, "U-Net: convolutional networks for biomedical image segmentation", arXiv 1505.04597, figure 1.
 
@@ -74,7 +76,7 @@ class UNet(UShape):
     Multiply-adds: 150.4 billion (figure 1: 9 c_in c_out for each place of a result, 4 c_in c_out for each place that an up-convolution sees)
     Receptive field: 140 at `bottom` (figure 1: 1 + 4 (1 + 2 + 4 + 8 + 16) of the convolutions, 1 + 2 + 4 + 8 of the pools)
 
-    Called with `(n, height, width, in_features)`; the scores of the classes, `(n, height - 184, width - 184, classes)`, or with
+    Called with `(n, height, width, in_features)`; the scores of the classes, `(n, height - 184, width - 184, num_classes)`, or with
     `padding="SAME"` of the size of the input. The sizes must be even before each pool: 572 - 16 k, or multiples of 16 with "SAME".
     `channels` are those of the levels, from the finest to the bottom. `batch_norm` is none of the paper's: small U-Nets learn sooner.
     """
@@ -82,7 +84,7 @@ class UNet(UShape):
     def __init__(
         self,
         in_features: int = 1,
-        classes: int = 2,
+        num_classes: int = 2,
         *,
         channels: Sequence[int] = (64, 128, 256, 512, 1024),
         padding: Any = "VALID",
@@ -94,4 +96,4 @@ class UNet(UShape):
         self.pool = cn.MaxPool((2, 2), strides=2)
         self.bottom = Double(*widths[-2:], **options)
         self.up = nnx.List(Up(b, a, **options) for a, b in zip(channels[-2::-1], channels[:0:-1]))
-        self.head = cn.Conv(channels[0], classes, (1, 1), rngs=rngs)
+        self.head = cn.Conv(channels[0], num_classes, (1, 1), rngs=rngs)

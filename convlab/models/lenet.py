@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convlab import nnx as cn
+from .. import nnx as cn
+from ._blocks import Sequential
+from ._registry import network
 
 
+@network
 class LeNet5(nnx.Module):
     """LeNet-5 today, with ReLU, max pools and a full second convolution. LeCun et al. 1998, as `examples/mnist` trains it.
 
@@ -19,14 +22,16 @@ class LeNet5(nnx.Module):
     Multiply-adds: 416,520 (from the layers' shapes: 117,600 + 240,000 + 48,000 + 10,080 + 840)
     """
 
-    def __init__(self, classes: int = 10, *, rngs: nnx.Rngs):
-        self.layers = nnx.Sequential(
+    torch_flattened = {"layers.7": (5, 5, 16)}
+
+    def __init__(self, num_classes: int = 10, *, rngs: nnx.Rngs):
+        self.layers = Sequential(
             cn.Conv(1, 6, (5, 5), padding=2, rngs=rngs), nnx.relu, cn.MaxPool(2, 2),
             cn.Conv(6, 16, (5, 5), padding="VALID", rngs=rngs), nnx.relu, cn.MaxPool(2, 2),
             cn.Flatten(),
             nnx.Linear(400, 120, rngs=rngs), nnx.relu,
             nnx.Linear(120, 84, rngs=rngs), nnx.relu,
-            nnx.Linear(84, classes, rngs=rngs),
+            nnx.Linear(84, num_classes, rngs=rngs),
         )  # fmt: skip
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -61,21 +66,22 @@ class Connected(nnx.Module):
 
     def __init__(self, *, rngs: nnx.Rngs):
         rows = {wide: [row for row in TABLE_I if len(row) == wide] for wide in (3, 4, 6)}
-        self.seen = tuple(tuple(sum(some, ())) for some in rows.values())
+        self.read = tuple(tuple(sum(some, ())) for some in rows.values())
         self.convs = nnx.List(
             cn.Conv(wide * len(some), len(some), (5, 5), padding="VALID", feature_group_count=len(some), rngs=rngs)
             for wide, some in rows.items()
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.concatenate([conv(x[..., seen]) for seen, conv in zip(self.seen, self.convs)], axis=-1)
+        return jnp.concatenate([conv(x[..., read]) for read, conv in zip(self.read, self.convs)], axis=-1)
 
 
-def codes(classes: int) -> np.ndarray:
-    """What F6 should say of each class: 84 numbers of -1 and 1, `(classes, 84)`. The paper drew digits; these are drawn at random."""
-    return np.random.default_rng(1998).choice((-1.0, 1.0), (classes, 84)).astype(np.float32)
+def codes(num_classes: int) -> np.ndarray:
+    """What F6 should say of each class: 84 numbers of -1 and 1, `(num_classes, 84)`. The paper drew digits; these are drawn at random."""
+    return np.random.default_rng(1998).choice((-1.0, 1.0), (num_classes, 84)).astype(np.float32)
 
 
+@network
 class LeNet5of1998(nnx.Module):
     """LeNet-5 as published. LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998.
 
@@ -87,8 +93,8 @@ class LeNet5of1998(nnx.Module):
     Multiply-adds: 325,680 (the paper's 340,908 connections less 6,508 biases, 7,880 of the subsampling, 840 of the distances)
     """
 
-    def __init__(self, classes: int = 10, *, rngs: nnx.Rngs):
-        self.classes = classes
+    def __init__(self, num_classes: int = 10, *, rngs: nnx.Rngs):
+        self.num_classes = num_classes
         self.c1 = cn.Conv(1, 6, (5, 5), padding="VALID", rngs=rngs)
         self.s2 = Subsampling(6)
         self.c3 = Connected(rngs=rngs)
@@ -101,4 +107,4 @@ class LeNet5of1998(nnx.Module):
         x = squash(self.s2(squash(self.c1(x))))
         x = squash(self.s4(squash(self.c3(x))))
         x = squash(self.f6(self.flatten(squash(self.c5(x)))))
-        return ((x[:, None] - codes(self.classes).astype(x.dtype)) ** 2).sum(-1)
+        return ((x[:, None] - codes(self.num_classes).astype(x.dtype)) ** 2).sum(-1)

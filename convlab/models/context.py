@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convlab import nnx as cn
+from .. import nnx as cn
+from ._registry import network
 
 Array = jax.Array
 DILATIONS = (1, 1, 2, 4, 8, 16, 1)
@@ -20,15 +21,17 @@ def identity(features: int, noise: float = 0.0) -> Callable:
     """Equation 5: a layer passes each of the `features` maps on, split over as many channels as it makes of it, plus noise."""
 
     def init(key: Array, shape: Sequence[int], dtype: object = jnp.float32) -> Array:
-        *window, seen, made = shape
-        same = jnp.arange(seen)[:, None] * features // seen == jnp.arange(made) * features // made
+        *window, in_channels, out_channels = shape
+        read = jnp.arange(in_channels)[:, None] * features // in_channels
+        same = read == jnp.arange(out_channels)[None] * features // out_channels
         middle = tuple(n // 2 for n in window)
         kernel = noise * jax.random.normal(key, shape, dtype)
-        return kernel.at[middle].add(jnp.where(same, features / made, 0).astype(dtype))
+        return kernel.at[middle].add(jnp.where(same, features / out_channels, 0).astype(dtype))
 
     return init
 
 
+@network
 class Context(nnx.Module):
     """Context module. Yu, Koltun, "Multi-scale context aggregation by dilated convolutions", arXiv 1511.07122, table 1, "Basic".
 
