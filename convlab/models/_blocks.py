@@ -15,7 +15,6 @@ from .. import nnx as cn
 Array = jax.Array
 Layer = Callable[..., Any]
 
-he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 batch_norm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
 gelu = partial(nnx.gelu, approximate=False)
 
@@ -79,7 +78,7 @@ def conv(
     window = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
     padding = tuple((k - 1) // 2 * dilation for k in window) if padding is None else padding
     options: dict[str, Any] = dict(feature_group_count=groups, kernel_dilation=dilation, padding=padding, use_bias=use_bias)
-    return cn.Conv(in_features, out_features, window, strides, kernel_init=he_normal, rngs=rngs, **options)
+    return cn.Conv(in_features, out_features, window, strides, rngs=rngs, **options)
 
 
 class ConvNormActivation(Sequential):

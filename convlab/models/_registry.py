@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
+import jax
 from flax import nnx
 
 from .. import weights as _weights
@@ -16,6 +17,27 @@ from .. import weights as _weights
 M = TypeVar("M", bound=nnx.Module)
 REGISTRY: dict[str, Builder] = {}
 Weights = str | os.PathLike | Mapping[str, Any]
+
+
+class SameKey(nnx.RngStream):
+    """A stream that draws one key again and again: shapes need no other, and to count draws is slow while a network is traced."""
+
+    def __call__(self) -> jax.Array:
+        return self.key[...]
+
+    def fork(self, *, split: Any = None) -> nnx.RngStream:
+        return nnx.RngStream(self(), tag=self.tag)
+
+
+def abstract(network: Callable[..., M], **options: Any) -> M:
+    """The network with shapes in the place of numbers."""
+
+    def make() -> M:
+        rngs = nnx.Rngs(0)
+        rngs.default = SameKey(0, tag="default")
+        return network(**options, rngs=rngs)
+
+    return nnx.eval_shape(make)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,10 +77,14 @@ class Builder(Generic[M]):
             options.setdefault(option, any(key.startswith(prefixes) for key in state))
             if not options[option]:
                 state = {key: value for key, value in state.items() if not key.startswith(prefixes)}
-        model = _weights.from_torch(state, nnx.eval_shape(lambda: self.network(**options, rngs=nnx.Rngs(0))))
+        model = _weights.from_torch(state, abstract(self.network, **options))
         if rngs is not None:
             nnx.reseed(model, **{name: rngs[name]() for name in ("params", "dropout", "default")})
         return model
+
+    def abstract(self, **options: Any) -> M:
+        """The network with shapes in the place of numbers, for counts, analyses and `convlab.weights.from_torch`."""
+        return abstract(self.network, **{**self.options, **options})
 
     def __repr__(self) -> str:
         return f"convlab.models.{self.name}"

@@ -15,7 +15,6 @@ from ._registry import named
 
 Array = jax.Array
 norm = partial(nnx.LayerNorm, epsilon=1e-6)
-init = nnx.initializers.truncated_normal(0.02)
 
 
 class CNBlock(nnx.Module):
@@ -23,12 +22,12 @@ class CNBlock(nnx.Module):
 
     def __init__(self, width: int, layer_scale: float, rate: float, *, rngs: nnx.Rngs):
         self.block = Sequential(
-            cn.DepthwiseConv(width, (7, 7), padding=3, kernel_init=init, rngs=rngs),
+            cn.DepthwiseConv(width, (7, 7), padding=3, rngs=rngs),
             None,  # PyTorch permutes axes here
             norm(width, rngs=rngs),
-            nnx.Linear(width, 4 * width, kernel_init=init, rngs=rngs),
+            nnx.Linear(width, 4 * width, rngs=rngs),
             gelu,
-            nnx.Linear(4 * width, width, kernel_init=init, rngs=rngs),
+            nnx.Linear(4 * width, width, rngs=rngs),
         )
         self.layer_scale = nnx.Param(jnp.full(width, layer_scale))
         self.stochastic_depth = stochastic_depth(rate, rngs=rngs)
@@ -58,7 +57,7 @@ class ConvNeXt(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        halving = partial(cn.Conv, padding="VALID", kernel_init=init, rngs=rngs)
+        halving = partial(cn.Conv, padding="VALID", rngs=rngs)
         layers: list = [Sequential(halving(3, widths[0], (4, 4), 4), norm(widths[0], rngs=rngs))]
         rates = iter(stochastic_depth_prob * nth / (sum(depths) - 1) for nth in range(sum(depths)))
         for nth, (width, depth) in enumerate(zip(widths, depths)):
@@ -66,7 +65,7 @@ class ConvNeXt(nnx.Module):
                 layers += [Sequential(norm(widths[nth - 1], rngs=rngs), halving(widths[nth - 1], width, (2, 2), 2))]
             layers += [Sequential(*(CNBlock(width, layer_scale, next(rates), rngs=rngs) for _ in range(depth)))]
         self.features, self.avgpool = Sequential(*layers), cn.GlobalAvgPool()
-        head = nnx.Linear(widths[-1], num_classes, kernel_init=init, rngs=rngs)
+        head = nnx.Linear(widths[-1], num_classes, rngs=rngs)
         self.classifier = Sequential(norm(widths[-1], rngs=rngs), None, head)
 
     def __call__(self, x: Array) -> Array:

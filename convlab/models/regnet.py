@@ -26,9 +26,8 @@ class ResBottleneckBlock(nnx.Module):
     """1x1, 3x3 in groups, perhaps squeeze and excitation, and 1x1, beside the identity or a projection."""
 
     def __init__(self, inputs: int, width: int, strides: int, group_width: int, se_ratio: float, *, rngs: nnx.Rngs):
-        self.proj = None
-        if inputs != width or strides != 1:
-            self.proj = ConvNormActivation(inputs, width, 1, strides, activation=None, rngs=rngs)
+        changes = inputs != width or strides != 1
+        self.proj = ConvNormActivation(inputs, width, 1, strides, activation=None, rngs=rngs) if changes else None
         parts: dict = dict(a=ConvNormActivation(inputs, width, 1, rngs=rngs))
         parts["b"] = ConvNormActivation(width, width, 3, strides, groups=width // group_width, rngs=rngs)
         if se_ratio:

@@ -24,13 +24,12 @@ class InvertedResidual(nnx.Module):
     """`branch2` on half the channels, or with strides 2 `branch1` and `branch2` on all of them; then a shuffle."""
 
     def __init__(self, in_features: int, out_features: int, strides: int, *, rngs: nnx.Rngs):
-        half, self.branch1 = out_features // 2, None
+        half = out_features // 2
         inputs = half if strides == 1 else in_features
-        if strides > 1:
-            self.branch1 = Sequential(
-                conv(in_features, in_features, 3, strides, groups=in_features, rngs=rngs), batch_norm(in_features, rngs=rngs),
-                conv(in_features, half, 1, rngs=rngs), batch_norm(half, rngs=rngs), nnx.relu,
-            )  # fmt: skip
+        self.branch1 = None if strides == 1 else Sequential(
+            conv(inputs, inputs, 3, strides, groups=inputs, rngs=rngs), batch_norm(inputs, rngs=rngs),
+            conv(inputs, half, 1, rngs=rngs), batch_norm(half, rngs=rngs), nnx.relu,
+        )  # fmt: skip
         self.branch2 = Sequential(
             conv(inputs, half, 1, rngs=rngs), batch_norm(half, rngs=rngs), nnx.relu,
             conv(half, half, 3, strides, groups=half, rngs=rngs), batch_norm(half, rngs=rngs),
