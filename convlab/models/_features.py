@@ -35,7 +35,7 @@ def features(model: nnx.Module, x: Any, names: Sequence[str], *args: Any, **opti
     found: dict[str, Any] = {}
     recording = copy.copy(model)
     copies = {"": recording}
-    for name in names:
+    for name in sorted(names, key=lambda name: -name.count(".")):  # what is within a layer before the layer
         *parents, last = name.split(".")
         for n in range(len(parents)):
             path, above = ".".join(parents[: n + 1]), copies[".".join(parents[:n])]

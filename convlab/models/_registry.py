@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import fnmatch
 import inspect
 import os
@@ -50,7 +51,7 @@ class Builder(Generic[M]):
         options: what of the class's arguments the name fixes.
     """
 
-    network: Callable[..., M]
+    network: type[M]
     name: str
     options: Mapping[str, Any]
 
@@ -65,7 +66,9 @@ class Builder(Generic[M]):
         Raises:
             ValueError: neither `weights` nor `rngs`, or weights of another network.
         """
-        free = [name for name in inspect.signature(self.network).parameters if name not in self.options]
+        free = [
+            name for name in inspect.signature(self.network.__init__).parameters if name != "self" and name not in self.options
+        ]
         options = {**self.options, **dict(zip(free, args)), **options}
         if weights is None:
             if rngs is None:
@@ -90,7 +93,7 @@ class Builder(Generic[M]):
         return f"convlab.models.{self.name}"
 
 
-def named(network: Callable[..., M], name: str, doc: str = "", **options: Any) -> Builder[M]:
+def named(network: type[M], name: str, doc: str = "", **options: Any) -> Builder[M]:
     """Registers `network` with `options` under `name`."""
     made = Builder(network, name, options)
     title = inspect.cleandoc(doc) if doc else f"{name}, a `{getattr(network, '__name__', name)}`. {_source(network)}"
@@ -125,7 +128,7 @@ def get_model(name: str, *args: Any, **options: Any) -> nnx.Module:
         10
     """
     if name.lower() not in REGISTRY:
-        near = [other for other in list_models() if name.lower()[:5] in other] or list_models()
+        near = difflib.get_close_matches(name.lower(), list_models(), 8) or list_models()
         raise ValueError(f"`name` must be a network, one of {', '.join(near)}, got {name!r}.")
     return REGISTRY[name.lower()](*args, **options)
 
