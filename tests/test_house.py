@@ -24,7 +24,7 @@ def room(path):
 
 
 # Who may import whom; "public" is `import convlab` itself.
-PUBLIC = {"public", "nnx", "linen", "analysis", "viz", "weights", "sharding"}
+PUBLIC = {"public", "nnx", "linen", "analysis", "viz", "weights", "sharding", "models"}
 OPERATIONS = {room(p) for p in SOURCES if room(p).startswith("_")} - {"__init__", "_window", "_lowering", "_layers"}
 ARROWS = dict.fromkeys(OPERATIONS, {"_window", "_lowering", *OPERATIONS}) | {
     "_window": set(),
@@ -36,6 +36,7 @@ ARROWS = dict.fromkeys(OPERATIONS, {"_window", "_lowering", *OPERATIONS}) | {
     "viz": PUBLIC,
     "weights": PUBLIC,
     "sharding": PUBLIC,
+    "models": PUBLIC,
 }
 
 
@@ -75,7 +76,7 @@ def test_arrows(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_the_module_systems_import_flax(path):
-    systems = {"nnx", "linen", "weights", "analysis"}
+    systems = {"nnx", "linen", "weights", "analysis", "models"}
     assert room(path) in systems or not any(name.split(".")[0] == "flax" for name in imported(path))
 
 

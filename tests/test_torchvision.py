@@ -2,7 +2,7 @@
 
     pytest -n 0 -m "slow or not slow" tests/test_torchvision.py        # all of them: minutes, and 8 GB at most
 
-Without `-m` the smallest of each family runs.
+Without `-m` the smallest of each family run. `make torchvision` installs what it needs.
 """
 
 import zlib
