@@ -35,9 +35,9 @@ def loaded(name, path, **stubs):
 @needs_crepe
 def test_a_pitch_is_heard():
     model = pitch.load(pitch.installed() / "tiny.pth", "tiny")
-    sound, true = pitch.glide(seconds=0.3)
-    found = pitch.frequency(np.asarray(jax.jit(model)(jnp.asarray(pitch.frames(sound)))))
-    cents = np.abs(1200 * np.log2(found / true))[3:-3]
+    sound, true = pitch.glide()
+    found = pitch.frequency(np.asarray(jax.jit(model)(jnp.asarray(pitch.frames(sound)[::20]))))
+    cents = np.abs(1200 * np.log2(found / true[::20]))
     assert np.median(cents) < 20 and cents.max() < 100
 
 

@@ -35,7 +35,7 @@ def abstract(network: Callable[..., M], **options: Any) -> M:
 
     def make() -> M:
         rngs = nnx.Rngs(0)
-        rngs.default = SameKey(0, tag="default")
+        setattr(rngs, "default", SameKey(0, tag="default"))  # noqa: B010  a stream
         return network(**options, rngs=rngs)
 
     return nnx.eval_shape(make)
@@ -66,14 +66,13 @@ class Builder(Generic[M]):
         Raises:
             ValueError: neither `weights` nor `rngs`, or weights of another network.
         """
-        free = [
-            name for name in inspect.signature(self.network.__init__).parameters if name != "self" and name not in self.options
-        ]
+        _, *names = inspect.signature(vars(self.network)["__init__"]).parameters
+        free = [name for name in names if name not in self.options]
         options = {**self.options, **dict(zip(free, args)), **options}
         if weights is None:
             if rngs is None:
                 raise ValueError(f"`rngs` must be given for {self.name} without `weights`, got None.")
-            return self.network(**options, rngs=rngs)
+            return self.network(**options, rngs=rngs)  # type: ignore[call-arg]  every network has it
         state = _weights.unwrapped(weights if isinstance(weights, Mapping) else _weights.load(weights))
         options = {**getattr(self.network, "torch_options", {}), **options}
         for option, prefixes in getattr(self.network, "torch_optional", {}).items():

@@ -25,7 +25,7 @@ class Streamed(nnx.Module):
         """Forgets what `step` has been given."""
         for _, layer in nnx.iter_modules(self):
             if isinstance(layer, cn.CausalConv):
-                layer.init_cache((batch, 1, layer.in_features))
+                layer.init_cache((batch, 1, layer.in_features or 0))
 
     def step(self, x: Array) -> Array:
         """What the network gives for the chunk `x`, `(n, time, channels)`, that follows what it has been given."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -23,7 +25,7 @@ class AlexNet(nnx.Module):
     torch_flattened = {"classifier.1": (6, 6, 256)}
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.5, *, rngs: nnx.Rngs):
-        biased = dict(use_bias=True, rngs=rngs)
+        biased: dict[str, Any] = dict(use_bias=True, rngs=rngs)
         self.features = Sequential(
             conv(3, 64, 11, 4, padding=2, **biased), nnx.relu, cn.MaxPool(3, 2),
             conv(64, 192, 5, **biased), nnx.relu, cn.MaxPool(3, 2),
@@ -60,7 +62,7 @@ class AlexNet2012(nnx.Module):
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.5, *, rngs: nnx.Rngs):
         norm = lambda: LocalResponseNorm(5, alpha=5e-4, k=2.0)  # the paper's alpha, 1e-4, is of the sum
-        biased = dict(use_bias=True, rngs=rngs)
+        biased: dict[str, Any] = dict(use_bias=True, rngs=rngs)
         self.features = Sequential(
             conv(3, 96, 11, 4, padding=0, **biased), nnx.relu, norm(), cn.MaxPool(3, 2),
             conv(96, 256, 5, groups=2, **biased), nnx.relu, norm(), cn.MaxPool(3, 2),

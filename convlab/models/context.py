@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ LARGE = (2, 2, 4, 8, 16, 32, 32)
 def identity(features: int, noise: float = 0.0) -> Callable:
     """Equation 5: a layer passes each of the `features` maps on, split over as many channels as it makes of it, plus noise."""
 
-    def init(key: Array, shape: Sequence[int], dtype: object = jnp.float32) -> Array:
+    def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         *window, in_channels, out_channels = shape
         read = jnp.arange(in_channels)[:, None] * features // in_channels
         same = read == jnp.arange(out_channels)[None] * features // out_channels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import jax
 from flax import nnx
@@ -17,7 +18,9 @@ normal = nnx.initializers.normal(0.02)  # section 4
 
 def doubling(in_features: int, out_features: int, rngs: nnx.Rngs) -> cn.ConvTranspose:
     """A 5 x 5 convolution with stride 1/2, the input of the authors' convolution with stride 2 that pads 2 and sees twice the size."""
-    options = dict(strides=2, padding=((2, 3), (2, 3)), transpose_kernel=True, use_bias=False, kernel_init=normal)
+    options: dict[str, Any] = dict(
+        strides=2, padding=((2, 3), (2, 3)), transpose_kernel=True, use_bias=False, kernel_init=normal
+    )
     return cn.ConvTranspose(in_features, out_features, (5, 5), rngs=rngs, **options)
 
 

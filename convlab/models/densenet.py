@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,9 @@ class DenseNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         inputs = num_init_features
-        parts = dict(conv0=conv(3, inputs, 7, 2, rngs=rngs), norm0=batch_norm(inputs, rngs=rngs), relu0=nnx.relu)
+        parts: dict[str, Any] = dict(
+            conv0=conv(3, inputs, 7, 2, rngs=rngs), norm0=batch_norm(inputs, rngs=rngs), relu0=nnx.relu
+        )
         parts["pool0"] = cn.MaxPool(3, 2, padding=1)
         for nth, depth in enumerate(block_config, 1):
             layers = {}

@@ -80,6 +80,11 @@ class ResNet(nnx.Module):
         replace_stride_with_dilation: whether each of the last three stages keeps its size, and dilates instead.
     """
 
+    layer1: Sequential
+    layer2: Sequential
+    layer3: Sequential
+    layer4: Sequential
+
     def __init__(
         self,
         block: Any,
@@ -99,7 +104,7 @@ class ResNet(nnx.Module):
         for stage, (depth, keeps_size) in enumerate(zip(layers, dilated)):
             features, strides, before = 64 * 2**stage, 1 if stage == 0 or keeps_size else 2, dilation
             dilation *= 2 if keeps_size else 1
-            blocks = []
+            blocks: list[Any] = []
             for nth in range(depth):
                 options = dict(groups=groups, width_per_group=width_per_group, dilation=dilation if nth else before)
                 blocks.append(block(inputs, features, 1 if nth else strides, rngs=rngs, **options))
@@ -108,9 +113,10 @@ class ResNet(nnx.Module):
         self.avgpool = cn.GlobalAvgPool()
         self.fc = None if num_classes is None else nnx.Linear(inputs, num_classes, rngs=rngs)
         if zero_init_residual:
-            for part in (part for stage in self._stages() for part in stage):
-                last = part.bn3 if isinstance(part, Bottleneck) else part.bn2
-                last.scale[...] = 0 * last.scale[...]
+            blocks = [part for stage in self._stages() for part in stage]
+            for part in blocks:
+                scale: Any = (part.bn3 if isinstance(part, Bottleneck) else part.bn2).scale
+                scale[...] = 0 * scale[...]
 
     def _stages(self) -> list[Sequential]:
         return [self.layer1, self.layer2, self.layer3, self.layer4]

@@ -53,6 +53,10 @@ class ShuffleNetV2(nnx.Module):
         num_classes: of the scores.
     """
 
+    stage2: Sequential
+    stage3: Sequential
+    stage4: Sequential
+
     def __init__(
         self,
         stages_out_channels: Sequence[int],

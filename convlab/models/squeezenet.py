@@ -40,7 +40,7 @@ class SqueezeNet(nnx.Module):
     def __init__(self, version: str = "1_0", num_classes: int = 1000, dropout: float = 0.5, *, rngs: nnx.Rngs):
         self.num_classes = num_classes
         inputs, window = FIRST[version]
-        layers = [conv(3, inputs, window, 2, padding=0, use_bias=True, rngs=rngs), nnx.relu]
+        layers: list = [conv(3, inputs, window, 2, padding=0, use_bias=True, rngs=rngs), nnx.relu]
         for nth, (squeezed, expanded) in enumerate(FIRES):
             layers += [cn.MaxPool(3, 2, ceil_mode=True)] if nth in POOLED[version] else []
             layers += [Fire(inputs, squeezed, expanded, rngs=rngs)]

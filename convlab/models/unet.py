@@ -55,6 +55,12 @@ class Up(nnx.Module):
 class UShape(nnx.Module):
     """`down` with a `pool` behind each level, `bottom`, `up` with what each level has left on the way down, and a `head`."""
 
+    down: nnx.List
+    pool: nnx.Module
+    bottom: nnx.Module
+    up: nnx.List
+    head: nnx.Module
+
     def __call__(self, x: Array) -> Array:
         skips = []
         for double in self.down:

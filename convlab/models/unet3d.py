@@ -42,7 +42,7 @@ class Up(nnx.Module):
     """A 2 x 2 x 2 up-convolution, the cropped features of the way down before its channels, and a `Double`."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
-        both = dict(padding="VALID", use_bias=False, transpose_kernel=True, rngs=rngs)
+        both: dict[str, Any] = dict(padding="VALID", use_bias=False, transpose_kernel=True, rngs=rngs)
         self.up = cn.ConvTranspose(in_features, in_features, (2, 2, 2), strides=2, **both)
         self.convs = Double(in_features + out_features, out_features, out_features, padding=padding, rngs=rngs)
 

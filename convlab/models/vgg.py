@@ -21,7 +21,8 @@ class VGG(nnx.Module):
     torch_flattened = {"classifier.0": (7, 7, 512)}
 
     def __init__(self, depths: Sequence[int], norm: bool, num_classes: int = 1000, dropout: float = 0.5, *, rngs: nnx.Rngs):
-        layers, inputs = [], 3
+        layers: list = []
+        inputs = 3
         for channels, depth in zip(CHANNELS, depths):
             for _ in range(depth):
                 layers += [conv(inputs, channels, use_bias=True, rngs=rngs)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ class Decoder(nnx.Module):
     """A 3 x 3 convolution and a transposed one that doubles the size, each with a ReLU."""
 
     def __init__(self, in_features: int, between: int, out_features: int, *, rngs: nnx.Rngs):
-        doubling = dict(strides=2, padding=((1, 2), (1, 2)), transpose_kernel=True)
+        doubling: dict[str, Any] = dict(strides=2, padding=((1, 2), (1, 2)), transpose_kernel=True)
         self.conv = cn.Conv(in_features, between, (3, 3), rngs=rngs)
         self.up = cn.ConvTranspose(between, out_features, (3, 3), rngs=rngs, **doubling)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from flax import nnx
@@ -12,6 +13,7 @@ from ._registry import network
 from ._streamed import Streamed
 
 Array = jax.Array
+DILATIONS = tuple(2**i for i in range(10)) * 5
 
 
 class Block(nnx.Module):
@@ -53,7 +55,7 @@ class WaveNet(Streamed):
         *,
         features: int = 32,
         skip_features: int = 512,
-        dilations: Sequence[int] = tuple(2**i for i in range(10)) * 5,
+        dilations: Sequence[int] = DILATIONS,
         rngs: nnx.Rngs,
     ):
         self.causal = cn.CausalConv(quantization, features, 2, use_bias=False, rngs=rngs)
@@ -65,7 +67,8 @@ class WaveNet(Streamed):
         self.conv2 = cn.Conv(skip_features, quantization if num_classes is None else num_classes, 1, rngs=rngs)
 
     def run(self, x: Array, layer_of: Callable) -> Array:
-        x, skips = layer_of(self.causal, x), 0
+        x = layer_of(self.causal, x)
+        skips: Any = 0
         for block in self.blocks:
             x, skip = block(x, layer_of)
             skips += skip

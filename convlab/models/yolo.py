@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -12,7 +14,7 @@ from ._registry import network
 Array = jax.Array
 
 # Channels and window of each convolution; "pool" halves the image, and so does a third number, the stride.
-CONVOLUTIONS = [
+CONVOLUTIONS: list[Any] = [
     (64, 7, 2), "pool",
     (192, 3), "pool",
     (128, 1), (256, 3), (256, 1), (512, 3), "pool",
@@ -41,7 +43,8 @@ class YOLO(nnx.Module):
     torch_flattened = {"fc1": (7, 7, 1024)}
 
     def __init__(self, *, grid: int = 7, boxes: int = 2, num_classes: int = 20, dropout: float = 0.5, rngs: nnx.Rngs):
-        layers, channels = [], 3
+        layers: list = []
+        channels = 3
         for row in CONVOLUTIONS:
             if row == "pool":
                 layers.append(cn.MaxPool((2, 2), strides=2))

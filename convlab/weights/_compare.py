@@ -45,9 +45,9 @@ def _layer(ours: Any, theirs: Any) -> Iterator[str]:
 def _window(ours: Any, theirs: Any) -> Iterator[str]:
     from .. import Window
 
-    window = getattr(ours, "kernel_size", None) or getattr(ours, "window_shape", None)
+    window: Any = getattr(ours, "kernel_size", None) or getattr(ours, "window_shape", None)
     rank = len(window) if isinstance(window, tuple) else 2
-    every = lambda value: (value,) * rank if isinstance(value, int) or value is None else tuple(value)
+    every: Any = lambda value: (value,) * rank if isinstance(value, int) or value is None else tuple(value)
     size, strides = every(window), tuple(n or 1 for n in every(ours.strides))
     dilation = tuple(n or 1 for n in every(getattr(ours, "kernel_dilation", getattr(ours, "window_dilation", 1))))
     for name, mine, other in (
@@ -61,8 +61,8 @@ def _window(ours: Any, theirs: Any) -> Iterator[str]:
     if hasattr(ours, "transpose_kernel") or isinstance(padding, str):
         return  # their meaning depends on more options
     pads = tuple((n, n) for n in every(padding))
-    mine = {Window(size, strides, ours.padding, dilation).pads((n,) * rank) for n in SIZES}
-    if mine != {pads}:
+    sides = {Window(size, strides, ours.padding, dilation).pads((n,) * rank) for n in SIZES}
+    if sides != {pads}:
         yield f"padding {ours.padding!r} for {padding}"
     modes = getattr(ours, "padding_mode", "zeros"), getattr(theirs, "padding_mode", "zeros")
     if modes[0] != modes[1]:

@@ -112,8 +112,8 @@ def kept(boxes: np.ndarray, scores: np.ndarray, overlap: float, of_smaller: bool
     return np.array(found, int)
 
 
-def corrected(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    sides = boxes[:, 2:] - boxes[:, :2]
+def corrected(boxes: np.ndarray, offsets: np.ndarray, more: int = 0) -> np.ndarray:
+    sides = boxes[:, 2:] - boxes[:, :2] + more
     return boxes + offsets * np.concatenate([sides, sides], 1)
 
 
@@ -140,9 +140,9 @@ def candidates(image: np.ndarray, network: Network) -> np.ndarray:
 
 
 def patches(image: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
-    high = image.shape[1::-1] * 2
-    clipped = np.clip(boxes.astype(int), 0, np.array(high))
-    return np.stack([resized(image[y:v, x:u], size, size) for x, y, u, v in clipped])
+    """What is in the boxes, whose pixels are counted from 1, at one size."""
+    clipped = np.clip(boxes.astype(int), 1, np.array(image.shape[1::-1] * 2))
+    return np.stack([resized(image[y - 1 : v, x - 1 : u], size, size) for x, y, u, v in clipped])
 
 
 def detect(image: np.ndarray, networks: dict[str, Network]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -156,10 +156,10 @@ def detect(image: np.ndarray, networks: dict[str, Network]) -> tuple[np.ndarray,
             return boxes, np.zeros(0), places
         scores, offsets, *more = map(np.asarray, jax.jit(lambda x: networks[name](x))(patches(image, boxes, size)))  # noqa: B023
         good = scores >= THRESHOLDS[name]
-        scores, sides = scores[good], (boxes[:, 2:] - boxes[:, :2])[good]
+        scores, sides = scores[good], (boxes[:, 2:] - boxes[:, :2])[good] + 1
         if more:
             places = boxes[good, None, :2] + more[0][good].reshape(-1, 2, 5).swapaxes(1, 2) * sides[:, None]
-        boxes = corrected(boxes[good], offsets[good])
+        boxes = corrected(boxes[good], offsets[good], more=1)
         picked = kept(boxes, scores, 0.7, of_smaller=name == "onet")
         boxes, scores, places = boxes[picked], scores[picked], places[picked] if more else places
         boxes = squares(boxes) if name == "rnet" else boxes
