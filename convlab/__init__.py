@@ -1,8 +1,9 @@
 """convlab: convolution and pooling for JAX."""
 
+from ._backend.accelerate import accelerate
+from ._backend.explain import explain
 from ._conv import conv, conv_general_dilated, conv_transpose
 from ._conv_local import conv_local, deform_conv
-from ._lowering import accelerate, explain
 from ._matrix import conv_matrix, fold, unfold
 from ._patches import pad
 from ._pool import avg_pool, max_pool, min_pool, pool, sum_pool

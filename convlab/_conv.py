@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from . import _lowering
+from . import _backend
 from ._patches import as_array, check_number, check_scalar, pad_axis, pad_spatial
-from ._window import Window, axes, dilate, integer, read_modes, read_output, spread, transposed, wrong
+from ._window import Window, argument_error, axes, broadcast_to_rank, dilate, integer, read_modes, read_output, transposed
 
 Array = jax.Array
 
@@ -18,11 +18,11 @@ Array = jax.Array
 def promoted(x: Any, kernel: Any) -> tuple[Array, Array]:
     x, kernel = as_array("x", x), as_array("kernel", kernel)
     if kernel.ndim < 2:
-        raise wrong("kernel", "have at least 2 axes (*window, c_in / groups, c_out)", kernel.shape)
+        raise argument_error("kernel", "have at least 2 axes (*window, c_in / groups, c_out)", kernel.shape)
     rank = kernel.ndim - 2
     if x.ndim < rank + 1:
         rule = f"have at least {rank + 1} axes (*batch, *spatial, channels)"
-        raise wrong("x", rule, x.shape, f"a kernel of shape {kernel.shape}")
+        raise argument_error("x", rule, x.shape, f"a kernel of shape {kernel.shape}")
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     x, kernel = x.astype(dtype), kernel.astype(dtype)
     check_number(x)
@@ -34,13 +34,13 @@ def check_channels(x: Array, kernel: Array, seen: int, made: int, groups: int) -
     channels = x.shape[-1]
     for name, number in (("input", channels), ("output", made)):
         if number % groups:
-            raise wrong("feature_group_count", f"divide the {name} channels", groups, f"{number} {name} channels")
+            raise argument_error("feature_group_count", f"divide the {name} channels", groups, f"{number} {name} channels")
     if 0 in (channels, made):
-        raise wrong("kernel", "have input and output channels", kernel.shape, f"{channels} input channels")
+        raise argument_error("kernel", "have input and output channels", kernel.shape, f"{channels} input channels")
     if seen != channels:
         first = x.shape[x.ndim - kernel.ndim + 1] if x.ndim >= kernel.ndim else None
         hint = "It looks channels first; convlab's images are channels last." if first == seen else ""
-        raise wrong("x", f"have {seen} channels on its last axis", x.shape, f"a kernel of shape {kernel.shape}", hint)
+        raise argument_error("x", f"have {seen} channels on its last axis", x.shape, f"a kernel of shape {kernel.shape}", hint)
 
 
 def with_bias(y: Array, bias: Any, features: int) -> Array:
@@ -48,24 +48,24 @@ def with_bias(y: Array, bias: Any, features: int) -> Array:
         return y
     bias = as_array("bias", bias)
     if bias.shape != (features,):
-        raise wrong("bias", f"have shape ({features},)", bias.shape, f"{features} output channels")
+        raise argument_error("bias", f"have shape ({features},)", bias.shape, f"{features} output channels")
     return y + bias.astype(y.dtype)
 
 
 def as_window(kernel: Array, strides: Any, padding: Any, kernel_dilation: Any) -> Window:
     rank = kernel.ndim - 2
-    strides = spread("strides", strides, rank)
-    return Window(kernel.shape[:-2], strides, padding, spread("kernel_dilation", kernel_dilation, rank))
+    strides = broadcast_to_rank("strides", strides, rank)
+    return Window(kernel.shape[:-2], strides, padding, broadcast_to_rank("kernel_dilation", kernel_dilation, rank))
 
 
 def read_border(window: Window, padding: Any, padding_mode: Any, input_dilation: Any) -> tuple[tuple, tuple]:
     """The input dilation and the padding mode of each axis; only zeros go around an image with holes."""
-    holes = spread("input_dilation", input_dilation, window.rank)
+    holes = broadcast_to_rank("input_dilation", input_dilation, window.rank)
     modes = read_modes(padding_mode, window.rank, window.padding)
     if max(holes, default=1) > 1 and set(modes) != {"zeros"}:
         named = window.padding in ("CIRCULAR", "REFLECT")
         argument, value = ("padding", padding) if named else ("padding_mode", padding_mode)
-        raise wrong(argument, "pad with zeros", value, f"input_dilation {input_dilation!r}")
+        raise argument_error(argument, "pad with zeros", value, f"input_dilation {input_dilation!r}")
     return holes, modes
 
 
@@ -107,8 +107,8 @@ def conv(
         precision: as in `jax.lax`; "highest" sums directly, so that an inf or NaN stays in the windows that see it.
         preferred_element_type: dtype of the result, no narrower than the operands'.
         out_sharding: sharding of the result in JAX's explicit mode.
-        method: the formulation: "auto", "lax", "onednn", "taps", "lanes", "gemm", "dense", "band", "winograd", "fft",
-            "commuted", "packed" or "phases".
+        method: the formulation: "auto", "lax", "onednn", "taps", "batch_vectorized", "gemm",
+            "block_diagonal", "toeplitz", "winograd", "fft", "swapped_operands", "output_blocking" or "subpixel".
 
     Returns:
         `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`, or of `preferred_element_type`.
@@ -130,24 +130,26 @@ def conv(
     spread_input, modes = read_border(window, padding, padding_mode, input_dilation)
     check_scalar("padding_value", padding_value, x)
     if "constant" not in modes and isinstance(padding_value, (int, float, complex)) and padding_value != 0:
-        raise wrong("padding_value", "be 0", padding_value, f"padding_mode {padding_mode!r}", 'Pass padding_mode="constant".')
+        raise argument_error(
+            "padding_value", "be 0", padding_value, f"padding_mode {padding_mode!r}", 'Pass padding_mode="constant".'
+        )
     check_channels(x, kernel, kernel.shape[-2] * groups, kernel.shape[-1], groups)
     if mask is not None:
         mask = as_array("mask", mask)
         if mask.shape != kernel.shape:
-            raise wrong("mask", f"have the kernel's shape {kernel.shape}", mask.shape)
+            raise argument_error("mask", f"have the kernel's shape {kernel.shape}", mask.shape)
         kernel = kernel * mask.astype(kernel.dtype)
     if flip_kernel:
         kernel = jnp.flip(kernel, range(rank))
 
     batch, spatial = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 : -1]
     dilated = dilate(spatial, spread_input)
-    window.fit("kernel", dilated)
+    window.checked_output_shape("kernel", dilated)
     pads = window.pads(dilated)
     outside = [(0, 0) if mode == "zeros" else pair for pair, mode in zip(pads, modes)]
     inside = [pair if mode == "zeros" else (0, 0) for pair, mode in zip(pads, modes)]
     x = pad_spatial(x, outside, modes, padding_value, padding)
-    y = _lowering.convolve(
+    y = _backend.convolve(
         x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x,
         kernel,
         strides=window.strides,
@@ -225,7 +227,7 @@ def conv_transpose(
     modes = read_modes(padding_mode, rank, window.padding)
     if "constant" in modes:
         rule = "be 'zeros', 'reflect', 'replicate' or 'circular', or one of them per axis"
-        raise wrong("padding_mode", rule, padding_mode, "a transposed convolution")
+        raise argument_error("padding_mode", rule, padding_mode, "a transposed convolution")
     if transpose_kernel:
         check_channels(x, kernel, kernel.shape[-1], kernel.shape[-2] * groups, groups)
         kernel = _transposed_kernel(kernel, groups)
@@ -234,21 +236,21 @@ def conv_transpose(
 
     batch, spatial = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 : -1]
     if 0 in spatial:
-        raise wrong("x", "have no empty spatial axis", x.shape, axes(rank))
+        raise argument_error("x", "have no empty spatial axis", x.shape, axes(rank))
     inverted = transposed(window, spatial, consistent=use_consistent_padding, flipped=transpose_kernel)
     out = read_output(output_padding, output_shape, [length for _, length in inverted], window)
     if min(out, default=1) < 1:
-        raise wrong("padding", "leave a result", padding, f"spatial shape {spatial} and a result of shape {out}")
+        raise argument_error("padding", "leave a result", padding, f"spatial shape {spatial} and a result of shape {out}")
     pads, folded = [], []
     for ((before, after), _), length, reach, dilated, mode in zip(
-        inverted, out, window.reach, dilate(spatial, window.strides), modes
+        inverted, out, window.effective_size, dilate(spatial, window.strides), modes
     ):
         # the convolution's padded axis is -before .. length + after; what a mode folds is computed first
         fold = mode in ("reflect", "replicate", "circular")
         low, high = (before, max(after, dilated + reach - 1 - before - length)) if fold else (0, 0)
         folded.append((low, high))
         pads.append((reach - 1 - before + low, length + high + before - dilated))
-    y = _lowering.convolve(
+    y = _backend.convolve(
         x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x,
         kernel,
         strides=(1,) * rank,
@@ -329,7 +331,7 @@ def conv_general_dilated(
 
     Fits the `conv_general_dilated=` argument of Flax's `nnx.Conv` and `linen.Conv`. Equals the function of lax that it is named after.
     """
-    return _lowering.conv_general_dilated(
+    return _backend.conv_general_dilated(
         lhs,
         rhs,
         window_strides,

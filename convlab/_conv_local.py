@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ._backend.interpolate import FIRST, sample
+from ._backend.local import local_products, sum_of_products
 from ._conv import as_window, check_channels, promoted, read_border, with_bias
-from ._lowering.local import local_products, sum_of_products
-from ._lowering.sampling import FIRST, sample
-from ._patches import as_array, pad_spatial, views
+from ._patches import as_array, pad_spatial, patches
 from ._pool import accumulator, settled, spatial_of
-from ._window import Window, dilate, integer, spread, wrong
+from ._window import Window, argument_error, broadcast_to_rank, dilate, integer
 
 Array = jax.Array
 
@@ -60,15 +60,17 @@ def conv_local(
     """
     x, kernel = promoted(x, kernel)
     rank, channels = kernel.ndim - 2, x.shape[-1]
-    size = spread("kernel_size", kernel_size, rank)
-    window = Window(size, spread("strides", strides, rank), padding, spread("kernel_dilation", kernel_dilation, rank))
+    size = broadcast_to_rank("kernel_size", kernel_size, rank)
+    window = Window(
+        size, broadcast_to_rank("strides", strides, rank), padding, broadcast_to_rank("kernel_dilation", kernel_dilation, rank)
+    )
     holes, modes = read_border(window, padding, padding_mode, input_dilation)
     batch, dilated = x.shape[: x.ndim - 1 - rank], dilate(spatial_of(x, rank), holes)
-    out, taps, features = window.fit("kernel_size", dilated), math.prod(size), kernel.shape[-1]
+    out, taps, features = window.checked_output_shape("kernel_size", dilated), math.prod(size), kernel.shape[-1]
     if kernel.shape[:-1] != (*out, channels * taps) or 0 in kernel.shape:
         rule = f"have shape {(*out, channels * taps)} and output channels"
         fact = f"spatial shape {dilated}, {channels} channels and kernel_size {size}"
-        raise wrong("kernel", rule, kernel.shape, fact)
+        raise argument_error("kernel", rule, kernel.shape, fact)
 
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, hole - 1) for hole in (*(1,) * len(batch), *holes, 1)])
     x = pad_spatial(x, window.pads(dilated), modes, shown=padding)
@@ -80,14 +82,16 @@ def conv_local(
         return y
     bias = as_array("bias", bias)
     if bias.shape != (*out, features):
-        raise wrong("bias", f"have shape {(*out, features)}", bias.shape, f"{features} output channels at {out} places")
+        raise argument_error(
+            "bias", f"have shape {(*out, features)}", bias.shape, f"{features} output channels at {out} places"
+        )
     return y + bias.astype(y.dtype)
 
 
 def _stacked(x: Array, window: Window) -> Array:
     """What each place of `x: (n, *spatial, c)` sees, `(n, c * taps, *out)`: channels and then taps, as the kernel has them, are cheap to
     stack where places are innermost, here the image's last axis."""
-    seen = jnp.stack(views(jnp.moveaxis(x, -1, 1)[..., None], window), 2)
+    seen = jnp.stack(patches(jnp.moveaxis(x, -1, 1)[..., None], window), 2)
     return seen.reshape(len(x), -1, *seen.shape[3:-1])
 
 
@@ -139,18 +143,18 @@ def deform_conv(
     groups = integer("feature_group_count", feature_group_count)
     rank, channels, features = window.rank, x.shape[-1], kernel.shape[-1]
     if rank == 0:
-        raise wrong("kernel", "have at least 3 axes (*window, c_in / groups, c_out)", kernel.shape)
+        raise argument_error("kernel", "have at least 3 axes (*window, c_in / groups, c_out)", kernel.shape)
     check_channels(x, kernel, kernel.shape[-2] * groups, features, groups)
     batch, taps = x.shape[: x.ndim - 1 - rank], math.prod(window.size)
-    out = window.fit("kernel", spatial_of(x, rank))
+    out = window.checked_output_shape("kernel", spatial_of(x, rank))
     places = (*batch, *out)
     offset = as_array("offset", offset)
     if jnp.iscomplexobj(offset):
-        raise wrong("offset", "be real", offset.dtype.name, kind=TypeError)
+        raise argument_error("offset", "be real", offset.dtype.name, kind=TypeError)
     parts, rest = divmod(offset.shape[-1] if offset.ndim else 0, taps * rank)
     if offset.shape[:-1] != places or rest or parts < 1 or channels % parts:
         rule = f"have shape ({', '.join(map(str, places))}, groups * {taps * rank}), with groups that divide {channels}"
-        raise wrong("offset", rule, offset.shape, f"{channels} channels and a kernel of shape {kernel.shape}")
+        raise argument_error("offset", rule, offset.shape, f"{channels} channels and a kernel of shape {kernel.shape}")
     x, window = settled(x, window)
     n, spots = math.prod(batch), math.prod(out)
     low, within = _positions(x, window, offset.reshape(n, spots, parts, taps, rank))
@@ -159,7 +163,7 @@ def deform_conv(
     if mask is not None:
         mask = as_array("mask", mask)
         if mask.shape != (*places, parts * taps):
-            raise wrong("mask", f"have shape {(*places, parts * taps)}", mask.shape, f"offset of shape {offset.shape}")
+            raise argument_error("mask", f"have shape {(*places, parts * taps)}", mask.shape, f"offset of shape {offset.shape}")
         seen = seen * mask.reshape(n, spots, parts, taps, 1).astype(seen.dtype)
     seen = seen.astype(x.dtype).swapaxes(2, 3)
     if groups == 1:  # without an axis of groups in the way no copy is transposed

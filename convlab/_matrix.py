@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._conv import as_window, read_border
-from ._patches import as_array, check_mode, check_number, patches, source
+from ._patches import as_array, check_mode, check_number, source, stacked_patches
 from ._pool import accumulator, read, settled
-from ._window import Window, dilate, integer, is_int, is_sequence, listed, spread, traced, wrong
+from ._window import Window, argument_error, broadcast_to_rank, dilate, integer, is_int, is_sequence, listed, traced
 
 Array = jax.Array
 
@@ -38,7 +38,7 @@ def unfold(x: Array, window_shape: Any, strides: Any = 1, padding: Any = "VALID"
 
     Equals `torch.nn.functional.unfold`, whose result is `(n, c * taps, places)`, in any rank; its adjoint is `fold`.
     """
-    return patches(*settled(*read(x, window_shape, strides, padding, window_dilation)))
+    return stacked_patches(*settled(*read(x, window_shape, strides, padding, window_dilation)))
 
 
 def fold(patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VALID", *, window_dilation: Any = 1) -> Array:
@@ -64,22 +64,22 @@ def fold(patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VA
     Equals `torch.nn.functional.fold`, which takes `(n, c * taps, places)`, in any rank.
     """
     patches = as_array("patches", patches)
-    lone = not is_sequence(output_shape)
-    rank = (patches.ndim - 2) // 2 if lone else len(output_shape)
-    shape = spread("output_shape", output_shape, max(rank, 0))
-    if patches.ndim != 2 * rank + 2 if lone else patches.ndim < 2 * rank + 1:
-        rule = f"have the axes ({'n' if lone else '*batch'}, *out, *window, c)"
-        raise wrong("patches", rule, patches.shape, f"output_shape {output_shape!r}")
+    is_scalar = not is_sequence(output_shape)
+    rank = (patches.ndim - 2) // 2 if is_scalar else len(output_shape)
+    shape = broadcast_to_rank("output_shape", output_shape, max(rank, 0))
+    if patches.ndim != 2 * rank + 2 if is_scalar else patches.ndim < 2 * rank + 1:
+        rule = f"have the axes ({'n' if is_scalar else '*batch'}, *out, *window, c)"
+        raise argument_error("patches", rule, patches.shape, f"output_shape {output_shape!r}")
     first = patches.ndim - 1 - 2 * rank
     size = patches.shape[first + rank : -1]
     if 0 in patches.shape[first:]:
-        raise wrong("patches", "have no empty axis but batch axes", patches.shape)
-    strides = spread("strides", strides, rank)
-    window = Window(size, strides, padding, spread("window_dilation", window_dilation, rank))
+        raise argument_error("patches", "have no empty axis but batch axes", patches.shape)
+    strides = broadcast_to_rank("strides", strides, rank)
+    window = Window(size, strides, padding, broadcast_to_rank("window_dilation", window_dilation, rank))
     out = window.out(shape)
     if patches.shape[first : first + rank] != out:
         axes = ", ".join(map(str, ("*batch", *out, *size, "c")))
-        raise wrong("patches", f"have the axes ({axes})", patches.shape, f"output_shape {output_shape!r}")
+        raise argument_error("patches", f"have the axes ({axes})", patches.shape, f"output_shape {output_shape!r}")
     image = jax.ShapeDtypeStruct((*patches.shape[:first], *shape, patches.shape[-1]), _summed(patches))
     adjoint = jax.linear_transpose(lambda x: unfold(x, size, strides, padding, window_dilation=window.dilation), image)
     return adjoint(patches.astype(image.dtype))[0].astype(patches.dtype)
@@ -130,13 +130,13 @@ def conv_matrix(
     kernel = as_array("kernel", kernel)
     check_number(kernel, "kernel")
     if kernel.ndim < 2:
-        raise wrong("kernel", "have at least 2 axes (*window, c_in / groups, c_out)", kernel.shape)
+        raise argument_error("kernel", "have at least 2 axes (*window, c_in / groups, c_out)", kernel.shape)
     window = as_window(kernel, strides, padding, kernel_dilation)
     rank, groups = window.rank, integer("feature_group_count", feature_group_count)
     *size, seen, features = kernel.shape
     *spatial, channels = _read_shape(input_shape, kernel, seen * groups)
     if features % groups:
-        raise wrong("feature_group_count", "divide the output channels", groups, f"{features} output channels")
+        raise argument_error("feature_group_count", "divide the output channels", groups, f"{features} output channels")
     holes, modes = read_border(window, padding, padding_mode, input_dilation)
 
     place = _places(window, spatial, holes, modes, padding).reshape(-1, math.prod(size))
@@ -161,16 +161,16 @@ def _read_shape(input_shape: Any, kernel: Array, channels: int) -> tuple[int, ..
     fact = f"a kernel of shape {kernel.shape}"
     input_shape = listed(input_shape)
     if not is_sequence(input_shape) or not all(map(is_int, input_shape)):
-        raise wrong("input_shape", rule, input_shape, fact, traced(input_shape), TypeError)
+        raise argument_error("input_shape", rule, input_shape, fact, traced(input_shape), TypeError)
     if len(input_shape) != kernel.ndim - 1 or min(input_shape) < 1 or input_shape[-1] != channels:
-        raise wrong("input_shape", rule, input_shape, fact)
+        raise argument_error("input_shape", rule, input_shape, fact)
     return tuple(map(int, input_shape))
 
 
 def _places(window: Window, spatial, holes, modes, padding) -> np.ndarray:
     """The flat place of the image that each tap of each window reads, `(*out, *size)`; -1 where it reads a 0."""
     dilated, rank = dilate(spatial, holes), window.rank
-    out = window.fit("kernel", dilated)
+    out = window.checked_output_shape("kernel", dilated)
     flat = np.zeros((1,) * 2 * rank, int)
     for axis, (n, hole, pair, mode) in enumerate(zip(dilated, holes, window.pads(dilated), modes)):
         check_mode(n, pair, mode, padding)

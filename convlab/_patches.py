@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._window import Pair, Window, axes, is_int, is_sequence, read_modes, read_padding, wrong
+from ._window import Pair, Window, argument_error, axes, is_int, is_sequence, read_modes, read_padding
 
 Array = jax.Array
 
@@ -19,33 +19,33 @@ Array = jax.Array
 def as_array(argument: str, x: Any, kind: str = "an array") -> Array:
     """`x` as a JAX array; lists and other objects are refused, as in `jax.numpy`."""
     if not isinstance(x, (jax.Array, np.ndarray, np.generic)):
-        raise wrong(argument, f"be {kind}", x, kind=TypeError)
+        raise argument_error(argument, f"be {kind}", x, kind=TypeError)
     return jnp.asarray(x)
 
 
 def check_number(x: Array, argument: str = "x") -> None:
     if x.dtype == bool:
-        raise wrong(argument, "have a number dtype", x.dtype.name, kind=TypeError)
+        raise argument_error(argument, "have a number dtype", x.dtype.name, kind=TypeError)
 
 
 def check_scalar(argument: str, value: Any, x: Array) -> None:
     """That `value` is one number that an array of the dtype of `x` can hold without losing an imaginary part."""
     if not isinstance(value, (bool, int, float, complex, np.generic)) and getattr(value, "shape", None) != ():
-        raise wrong(argument, "be a number", value, kind=TypeError)
+        raise argument_error(argument, "be a number", value, kind=TypeError)
     if jnp.iscomplexobj(value) and not jnp.iscomplexobj(x):
-        raise wrong(argument, "be a real number", value, f"`x` of dtype {x.dtype.name}", kind=TypeError)
+        raise argument_error(argument, "be a real number", value, f"`x` of dtype {x.dtype.name}", kind=TypeError)
 
 
 def image_rank(x: Array, argument: str) -> int:
-    """The number of spatial axes that a lone int stands for: all but one batch axis and the channels."""
+    """The number of spatial axes that a is_scalar int stands for: all but one batch axis and the channels."""
     if x.ndim < 3:
-        raise wrong("x", "have one batch axis, spatial axes and channels", x.shape, f"an int `{argument}`")
+        raise argument_error("x", "have one batch axis, spatial axes and channels", x.shape, f"an int `{argument}`")
     return x.ndim - 2
 
 
 def check_image(x: Array, rank: int) -> None:
     if x.ndim < rank + 1:
-        raise wrong("x", f"have at least {rank + 1} axes (*batch, *spatial, channels)", x.shape, axes(rank))
+        raise argument_error("x", f"have at least {rank + 1} axes (*batch, *spatial, channels)", x.shape, axes(rank))
 
 
 # --- padding ------------------------------------------------------------------------------------------------------
@@ -65,17 +65,19 @@ def source(n: int, pair: Pair, mode: str) -> np.ndarray:
 
 def check_mode(n: int, pair: Pair, mode: str, padding: Any) -> None:
     if n + sum(pair) < 0:
-        raise wrong("padding", "crop no more than there is", padding, f"an axis of size {n}")
+        raise argument_error("padding", "crop no more than there is", padding, f"an axis of size {n}")
     if n + sum(pair) == 0 < n and mode in ("reflect", "replicate"):
-        raise wrong("padding", "leave something", padding, f"an axis of size {n} in padding mode {mode!r}")
+        raise argument_error("padding", "leave something", padding, f"an axis of size {n} in padding mode {mode!r}")
     kept = n + sum(min(p, 0) for p in pair)
     named = isinstance(padding, str)  # Flax's "CIRCULAR" wraps as often as it takes
     if mode == "circular" and max(pair) > (0 if kept < 1 else sum(map(abs, pair)) if named else kept):
-        raise wrong("padding", f"be at most {max(kept, 0)}", padding, f"a circular axis of size {kept}", "It wraps once.")
+        raise argument_error(
+            "padding", f"be at most {max(kept, 0)}", padding, f"a circular axis of size {kept}", "It wraps once."
+        )
     if mode == "reflect" and max(pair) >= max(n, 1):
-        raise wrong("padding", f"be smaller than {n}", padding, f"a reflected axis of size {n}")
+        raise argument_error("padding", f"be smaller than {n}", padding, f"a reflected axis of size {n}")
     if mode == "replicate" and n == 0 and max(pair) > 0:
-        raise wrong("x", "have no empty axis", n, "padding mode 'replicate'")
+        raise argument_error("x", "have no empty axis", n, "padding mode 'replicate'")
 
 
 def _runs(places: np.ndarray) -> Iterator[tuple[int, int, int]]:
@@ -155,14 +157,14 @@ def pad(x: Array, padding: Any, mode: Any = "zeros", value: Any = 0) -> Array:
     check_image(x, rank)
     check_scalar("value", value, x)
     if "constant" not in modes and isinstance(value, (int, float, complex)) and value != 0:
-        raise wrong("value", "be 0", value, f"mode {mode!r}", 'Pass mode="constant".')
+        raise argument_error("value", "be 0", value, f"mode {mode!r}", 'Pass mode="constant".')
     return pad_spatial(x, pairs, modes, value, padding)
 
 
 # --- patches ------------------------------------------------------------------------------------------------------
 
 
-def views(x: Array, window: Window, fill: Any = 0) -> list[Array]:
+def patches(x: Array, window: Window, fill: Any = 0) -> list[Array]:
     """What each tap of the window sees, last axis of the window fastest: arrays `(*batch, *out, c)`."""
     first = x.ndim - 1 - window.rank
     spatial = x.shape[first:-1]
@@ -181,7 +183,7 @@ def views(x: Array, window: Window, fill: Any = 0) -> list[Array]:
     return seen
 
 
-def patches(x: Array, window: Window, fill: Any = 0) -> Array:
+def stacked_patches(x: Array, window: Window, fill: Any = 0) -> Array:
     """What the windows see, `(*batch, *out, *size, c)`."""
-    seen = jnp.stack(views(x, window, fill), -2)
+    seen = jnp.stack(patches(x, window, fill), -2)
     return seen.reshape(*seen.shape[:-2], *window.size, x.shape[-1])

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import _lowering
-from ._patches import as_array, check_image, check_number, check_scalar, image_rank, pad_spatial, source, views
-from ._window import Window, integer, is_sequence, read_modes, spread, wrong
+from . import _backend
+from ._patches import as_array, check_image, check_number, check_scalar, image_rank, pad_spatial, patches, source
+from ._window import Window, argument_error, broadcast_to_rank, integer, is_sequence, read_modes
 
 Array = jax.Array
 
@@ -28,14 +28,14 @@ def read(
     """The image and the window of a pool; strides of None are 1."""
     x = as_array("x", x)
     rank = len(window_shape) if is_sequence(window_shape) else image_rank(x, "window_shape")
-    size = spread("window_shape", window_shape, rank)
+    size = broadcast_to_rank("window_shape", window_shape, rank)
     check_image(x, rank)
-    strides = spread("strides", 1 if strides is None else strides, rank)
-    window = Window(size, strides, padding, spread("window_dilation", window_dilation, rank), bool(ceil_mode))
+    strides = broadcast_to_rank("strides", 1 if strides is None else strides, rank)
+    window = Window(size, strides, padding, broadcast_to_rank("window_dilation", window_dilation, rank), bool(ceil_mode))
     spatial = spatial_of(x, rank)
     if x.shape[-1] == 0:
-        raise wrong("x", "have channels on its last axis", x.shape)
-    window.fit("window_shape", spatial)
+        raise argument_error("x", "have channels on its last axis", x.shape)
+    window.checked_output_shape("window_shape", spatial)
     return x, window
 
 
@@ -77,9 +77,13 @@ def on_all_axes(x: Array, window: Window) -> dict[str, tuple]:
     )
 
 
-def reduce(primitive, x: Array, window: Window) -> Array:
+def reduce(reduction: Callable[[Array, dict], Array], x: Array, window: Window) -> Array:
     x, window = settled(x, window)
-    return primitive.bind(x, **on_all_axes(x, window))
+    return reduction(x, on_all_axes(x, window))
+
+
+window_max = functools.partial(_backend.window_max, reducer="max")
+window_min = functools.partial(_backend.window_max, reducer="min")
 
 
 def accumulator(x: Array) -> Any:
@@ -190,21 +194,21 @@ def min_pool(
 def _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, reducer):
     x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
     check_ordered(x)
-    y = reduce(_lowering.window_max_p if reducer == "max" else _lowering.window_min_p, x, window)
-    return (y, winners(x, window, reducer)) if return_indices else y
+    y = reduce(window_max if reducer == "max" else window_min, x, window)
+    return (y, argmax(x, window, reducer)) if return_indices else y
 
 
 def check_ordered(x: Array) -> None:
     if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer) and x.dtype != bool:
-        raise wrong("x", "have an ordered dtype", x.dtype.name, kind=TypeError)
+        raise argument_error("x", "have an ordered dtype", x.dtype.name, kind=TypeError)
 
 
-def winners(x: Array, window: Window, reducer: Any) -> Array:
+def argmax(x: Array, window: Window, reducer: Any) -> Array:
     """Where the winner of each window stands: int32, flat over the spatial axes of `x`."""
     spatial = spatial_of(x, window.rank)
     modes, borders = read_modes("zeros", window.rank, window.padding), window.declared(spatial)
     laid, window = settled(lax.stop_gradient(x), window)
-    tap = _lowering.window_argmax(laid, reducer=reducer, **on_all_axes(laid, window))
+    tap = _backend.window_argmax(laid, on_all_axes(laid, window), reducer)
     first, pads = x.ndim - 1 - window.rank, window.pads(spatial_of(laid, window.rank))
     index = jnp.zeros((), jnp.int32)
     for axis, (n, stride, dilation, mode) in enumerate(zip(spatial, window.strides, window.dilation, modes)):
@@ -254,7 +258,7 @@ def sum_pool(
 def windows_sum(x: Array, window: Window) -> Array:
     """Sums of windows, those of 16-bit floats in float32."""
     narrow = jnp.issubdtype(x.dtype, jnp.floating)
-    return reduce(_lowering.window_sum_p, x.astype(accumulator(x)) if narrow else x, window)
+    return reduce(_backend.window_sum, x.astype(accumulator(x)) if narrow else x, window)
 
 
 def avg_pool(
@@ -295,8 +299,8 @@ def avg_pool(
     """
     x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
     if divisor_override is not None and integer("divisor_override", divisor_override, None) == 0:
-        raise wrong("divisor_override", "be an int other than 0", divisor_override)
-    total = reduce(_lowering.window_sum_p, x.astype(accumulator(x)), window)
+        raise argument_error("divisor_override", "be an int other than 0", divisor_override)
+    total = reduce(_backend.window_sum, x.astype(accumulator(x)), window)
     divisor = divisor_override or counts(x, window, count_include_pad)
     return (total / jnp.asarray(divisor, total.dtype)).astype(averaged(x))
 
@@ -343,14 +347,14 @@ def pool(x: Array, init: Any, reduce_fn: Callable, window_shape: Any, strides: A
     """
     x, window = read(x, window_shape, strides, padding)
     if not callable(reduce_fn):
-        raise wrong("reduce_fn", "be a function of two arrays", reduce_fn, kind=TypeError)
+        raise argument_error("reduce_fn", "be a function of two arrays", reduce_fn, kind=TypeError)
     check_scalar("init", init, x)
     primitive = _primitive_of(x, init, reduce_fn)
     if primitive is not None:
         return reduce(primitive, x, window)
     x, window = settled(x, window)
     init = jnp.asarray(init).astype(x.dtype)
-    seen = views(x, window, init)
+    seen = patches(x, window, init)
     return functools.reduce(reduce_fn, seen, jnp.broadcast_to(init, seen[0].shape))
 
 
@@ -359,8 +363,8 @@ def _primitive_of(x: Array, init: Any, reduce_fn: Callable):
     if not isinstance(init, (int, float, np.generic)) or not jnp.issubdtype(x.dtype, jnp.floating):
         return None
     known: Sequence[tuple[Any, float, Any]] = (
-        ((lax.add, jnp.add), 0.0, _lowering.window_sum_p),
-        ((lax.max, jnp.maximum), -np.inf, _lowering.window_max_p),
-        ((lax.min, jnp.minimum), np.inf, _lowering.window_min_p),
+        ((lax.add, jnp.add), 0.0, _backend.window_sum),
+        ((lax.max, jnp.maximum), -np.inf, window_max),
+        ((lax.min, jnp.minimum), np.inf, window_min),
     )
     return next((primitive for names, start, primitive in known if reduce_fn in names and init == start), None)

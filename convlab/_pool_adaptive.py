@@ -14,7 +14,7 @@ from jax import lax
 
 from ._patches import as_array, check_image, image_rank
 from ._pool import accumulator, averaged, check_ordered, max_pool, read, spatial_of
-from ._window import Window, axes, is_int, is_sequence, listed, spread, traced, wrong
+from ._window import Window, argument_error, axes, broadcast_to_rank, is_int, is_sequence, listed, traced
 
 Array = jax.Array
 
@@ -98,13 +98,13 @@ def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
     sizes = listed((output_shape,) * rank if is_int(output_shape) else output_shape)
     rule = "be an int >= 1, or one int >= 1 or None per axis"
     if not is_sequence(sizes) or not all(m is None or is_int(m) for m in sizes):
-        raise wrong("output_shape", rule, output_shape, axes(rank), traced(output_shape), TypeError)
+        raise argument_error("output_shape", rule, output_shape, axes(rank), traced(output_shape), TypeError)
     if any(m is not None and m < 1 for m in sizes):
-        raise wrong("output_shape", rule, output_shape, axes(rank))
+        raise argument_error("output_shape", rule, output_shape, axes(rank))
     check_image(x, rank)
     spatial = spatial_of(x, rank)
     if 0 in (*spatial, x.shape[-1]):
-        raise wrong("x", "have no empty spatial or channel axis", x.shape)
+        raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     return x, tuple(n if m is None else int(m) for n, m in zip(spatial, sizes))
 
 
@@ -218,9 +218,9 @@ def global_max_pool(x: Array, *, keepdims: bool = False) -> Array:
 def _whole(x: Any) -> tuple[Array, tuple[int, ...]]:
     x = as_array("x", x)
     if x.ndim < 3:
-        raise wrong("x", "have the axes (n, *spatial, c)", x.shape)
+        raise argument_error("x", "have the axes (n, *spatial, c)", x.shape)
     if 0 in x.shape[1:]:
-        raise wrong("x", "have no empty spatial or channel axis", x.shape)
+        raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     return x, tuple(range(1, x.ndim - 1))
 
 
@@ -252,12 +252,12 @@ def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce:
     x = as_array("x", x)
     levels = listed(levels)
     if not is_sequence(levels) or not all(map(is_int, levels)):
-        raise wrong("levels", "be a sequence of ints >= 1", levels, hint=traced(levels), kind=TypeError)
+        raise argument_error("levels", "be a sequence of ints >= 1", levels, hint=traced(levels), kind=TypeError)
     if len(levels) == 0 or min(levels) < 1:
-        raise wrong("levels", "be a sequence of at least one int >= 1", levels)
+        raise argument_error("levels", "be a sequence of at least one int >= 1", levels)
     pools: dict[str, Any] = {"max": adaptive_max_pool, "avg": adaptive_avg_pool}
     if reduce not in pools:
-        raise wrong("reduce", "be 'max' or 'avg'", reduce)
+        raise argument_error("reduce", "be 'max' or 'avg'", reduce)
     image_rank(x, "levels")
     return jnp.concatenate([pools[reduce](x, level).reshape(x.shape[0], -1) for level in levels], -1)
 
@@ -343,33 +343,33 @@ def fractional_max_pool(
 def _fractional_shape(output_shape: Any, output_ratio: Any, spatial, window: Window) -> tuple[int, ...]:
     if (output_shape is None) == (output_ratio is None):
         rule = "be given" if output_shape is None else "be None"
-        raise wrong("output_shape", rule, output_shape, f"output_ratio {output_ratio!r}", "Give one of the two.")
+        raise argument_error("output_shape", rule, output_shape, f"output_ratio {output_ratio!r}", "Give one of the two.")
     if output_ratio is not None:
         ratios = output_ratio if is_sequence(output_ratio) else (output_ratio,) * window.rank
         rule = "be a number between 0 and 1, or one per axis"
         if not all(isinstance(r, (int, float, np.number)) for r in ratios):
-            raise wrong("output_ratio", rule, output_ratio, axes(window.rank), kind=TypeError)
+            raise argument_error("output_ratio", rule, output_ratio, axes(window.rank), kind=TypeError)
         if len(ratios) != window.rank or not all(0 < r < 1 for r in ratios):
-            raise wrong("output_ratio", rule, output_ratio, axes(window.rank))
+            raise argument_error("output_ratio", rule, output_ratio, axes(window.rank))
         output_shape = tuple(int(n * r) for n, r in zip(spatial, ratios))
-    out, most = spread("output_shape", output_shape, window.rank), window.out(spatial)
+    out, most = broadcast_to_rank("output_shape", output_shape, window.rank), window.out(spatial)
     if any(m > limit for m, limit in zip(out, most)):
         rule = f"be at most {most}"
-        raise wrong("output_shape", rule, output_shape, f"spatial shape {spatial} and window_shape {window.size}")
+        raise argument_error("output_shape", rule, output_shape, f"spatial shape {spatial} and window_shape {window.size}")
     return out
 
 
 def _samples(key: Any, samples: Any, shape: tuple[int, ...]) -> Array:
     if (key is None) == (samples is None):
         rule = "be given" if samples is None else "be None"
-        raise wrong("samples", rule, samples, f"key {key!r}", "Give one of the two.")
+        raise argument_error("samples", rule, samples, f"key {key!r}", "Give one of the two.")
     if samples is None:
         return jax.random.uniform(key, shape)
     samples = as_array("samples", samples)
     if not jnp.issubdtype(samples.dtype, jnp.floating):
-        raise wrong("samples", "be floating-point numbers", samples.dtype.name, kind=TypeError)
+        raise argument_error("samples", "be floating-point numbers", samples.dtype.name, kind=TypeError)
     if samples.shape != shape:
-        raise wrong("samples", f"have shape {shape}, (*batch, c, n_spatial)", samples.shape)
+        raise argument_error("samples", f"have shape {shape}, (*batch, c, n_spatial)", samples.shape)
     return samples.astype(jnp.promote_types(samples.dtype, jnp.float32))
 
 

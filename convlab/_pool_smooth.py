@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import _lowering
-from ._patches import pad_spatial, views
-from ._pool import accumulator, averaged, check_ordered, counts, read, reduce, settled, spatial_of
-from ._window import Window, integer, read_modes, wrong
+from . import _backend
+from ._patches import pad_spatial, patches
+from ._pool import accumulator, averaged, check_ordered, counts, read, reduce, settled, spatial_of, window_max, window_min
+from ._window import Window, argument_error, integer, read_modes
 
 Array = jax.Array
 
@@ -33,12 +33,12 @@ def _weight(argument: str, value: Any, x: Array, low: float = 0, high: float = m
     rule = f"be a number {bound}, or an array of shape () or ({x.shape[-1]},)"
     if isinstance(value, (jax.Array, np.ndarray)):
         if value.shape not in ((), x.shape[-1:]):
-            raise wrong(argument, rule, value.shape, f"{x.shape[-1]} channels")
+            raise argument_error(argument, rule, value.shape, f"{x.shape[-1]} channels")
         return value.astype(accumulator(x))
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise wrong(argument, rule, value, kind=TypeError)
+        raise argument_error(argument, rule, value, kind=TypeError)
     if not (low <= value <= high if closed else low < value <= high):
-        raise wrong(argument, rule, value)
+        raise argument_error(argument, rule, value)
     return value
 
 
@@ -89,20 +89,20 @@ def lp_pool(
     x, window = _read_real(x, window_shape, strides, padding, window_dilation, ceil_mode)
     rule = "be a number other than 0"
     if isinstance(norm_type, bool) or not isinstance(norm_type, (int, float, np.number)):
-        raise wrong("norm_type", rule, norm_type, kind=TypeError)
+        raise argument_error("norm_type", rule, norm_type, kind=TypeError)
     wide, p = x.astype(accumulator(x)), float(norm_type)
     if p == 0 or p != p:
-        raise wrong("norm_type", rule, norm_type)
+        raise argument_error("norm_type", rule, norm_type)
     if abs(p) == math.inf:
-        largest = reduce(_lowering.window_max_p, jnp.abs(wide), window)
-        y = largest if p > 0 else reduce(_lowering.window_min_p, jnp.abs(wide), window)
+        largest = reduce(window_max, jnp.abs(wide), window)
+        y = largest if p > 0 else reduce(window_min, jnp.abs(wide), window)
         return jnp.where(largest < 0, 0, y).astype(averaged(x))
     none = (wide == 0) & (p < 0)  # makes the sum infinite, and so the norm 0
     scale = math.prod(window.size) / counts(x, window, include_pad=True)
-    total = reduce(_lowering.window_sum_p, _power(jnp.where(none, 1, wide), p), window)
+    total = reduce(_backend.window_sum, _power(jnp.where(none, 1, wide), p), window)
     y = _power(total * jnp.asarray(scale, total.dtype), 1 / p)
     if p < 0:
-        y = jnp.where(reduce(_lowering.window_max_p, none.astype(wide.dtype), window) > 0, 0, y)
+        y = jnp.where(reduce(window_max, none.astype(wide.dtype), window) > 0, 0, y)
     return y.astype(averaged(x))
 
 
@@ -129,7 +129,7 @@ def gem_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "V
     """
     x, window = _read_real(x, window_shape, strides, padding)
     p = _weight("p", p, x)
-    total = reduce(_lowering.window_sum_p, _power(x.astype(accumulator(x)), p), window)
+    total = reduce(_backend.window_sum, _power(x.astype(accumulator(x)), p), window)
     return _power(total / math.prod(window.size), 1 / p).astype(averaged(x))
 
 
@@ -162,7 +162,7 @@ def softmax_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any 
     x, window = _read_real(x, window_shape, strides, padding)
     temperature = _weight("temperature", temperature, x)
     laid, window = settled(x.astype(accumulator(x)), window)
-    seen = views(laid, window, -jnp.inf)
+    seen = patches(laid, window, -jnp.inf)
     largest = lax.stop_gradient(functools.reduce(lax.max, seen))
     largest = jnp.where(largest == -jnp.inf, 0, largest)
     weights = [jnp.exp((tap - largest) / temperature) for tap in seen]
@@ -198,7 +198,7 @@ def top_k_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = 
     x, window = _read_real(x, window_shape, strides, padding)
     count = math.prod(window.size)
     if integer("k", k) > count:
-        raise wrong("k", f"be an int from 1 to {count}", k, f"window_shape {window.size}")
+        raise argument_error("k", f"be an int from 1 to {count}", k, f"window_shape {window.size}")
     laid, window = settled(x.astype(accumulator(x)), window)
     total = _sum_of_largest(laid, window, k)
     return (total / jnp.asarray(np.minimum(counts(laid, window, include_pad=False), k), total.dtype)).astype(averaged(x))
@@ -213,15 +213,15 @@ def _sum_of_largest(x: Array, window: Window, k: int) -> Array:
 def _sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
     orders = _orders(lax.stop_gradient(x), window)
-    least = _lowering.stored(_largest(orders, k)[-1])
+    least = _backend.materialize(_largest(orders, k)[-1])
     left = k - functools.reduce(operator.add, [(order > least).astype(jnp.int32) for order in orders])
     last = jnp.zeros(left.shape, jnp.int32)  # the number of the last tap that is chosen of those that equal the least
     for number, order in enumerate(orders):
         last = jnp.where((order == least) & (left > 0), number, last)
         left -= (order == least).astype(jnp.int32)
-    last = _lowering.stored(last)
+    last = _backend.materialize(last)
     chosen = [(order > least) | (order == least) & (number <= last) for number, order in enumerate(orders)]
-    parts = [jnp.where(some, tap, 0) for some, tap in zip(chosen, views(dx, window))]
+    parts = [jnp.where(some, tap, 0) for some, tap in zip(chosen, patches(dx, window))]
     return _sum_of_largest(x, window, k), functools.reduce(operator.add, parts)
 
 
@@ -229,7 +229,7 @@ def _orders(x: Array, window: Window) -> list[Array]:
     """For each tap an integer that is ordered as the numbers are, NaN above all and padding, -2 ** 31 (or 63), below."""
     bits = _folded(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
     most = jnp.iinfo(bits.dtype)
-    return views(jnp.where(x != x, most.max, bits), window, most.min)
+    return patches(jnp.where(x != x, most.max, bits), window, most.min)
 
 
 def _folded(x: Array, dtype: Any) -> Array:
@@ -277,8 +277,8 @@ def mixed_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = 
     """
     x, window = _read_real(x, window_shape, strides, padding)
     alpha, wide = _weight("alpha", alpha, x, 0, 1, closed=True), x.astype(accumulator(x))
-    largest = reduce(_lowering.window_max_p, wide, window)
-    average = reduce(_lowering.window_sum_p, wide, window) / math.prod(window.size)
+    largest = reduce(window_max, wide, window)
+    average = reduce(_backend.window_sum, wide, window) / math.prod(window.size)
     return (alpha * largest + (1 - alpha) * average).astype(averaged(x))
 
 
@@ -312,13 +312,13 @@ def stochastic_pool(x: Array, window_shape: Any, strides: Any = None, padding: A
 
 
 def _expected(x: Array, window: Window) -> Array:
-    total = reduce(_lowering.window_sum_p, x, window)
-    return reduce(_lowering.window_sum_p, x * x, window) / jnp.where(total == 0, 1, total)
+    total = reduce(_backend.window_sum, x, window)
+    return reduce(_backend.window_sum, x * x, window) / jnp.where(total == 0, 1, total)
 
 
 def _drawn(x: Array, window: Window, key: Any) -> Array:
     """The first element with which the running sum exceeds a uniform part of the whole."""
-    seen = views(*settled(x, window))
+    seen = patches(*settled(x, window))
     sums = [lax.stop_gradient(seen[0])]
     for tap in seen[1:]:
         sums.append(sums[-1] + lax.stop_gradient(tap))
@@ -365,6 +365,6 @@ def blur_pool(
     for axis, (k, stride) in enumerate(zip(window.size, window.strides)):
         size, strides = [1] * rank, [1] * rank
         size[axis], strides[axis] = k, stride
-        taps = views(y, Window(tuple(size), tuple(strides)))
+        taps = patches(y, Window(tuple(size), tuple(strides)))
         y = functools.reduce(operator.add, [tap * (math.comb(k - 1, t) / 2 ** (k - 1)) for t, tap in enumerate(taps)])
     return y.astype(averaged(x))

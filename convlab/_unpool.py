@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._lowering.placing import placed
+from ._backend.unpool import unpool
 from ._patches import as_array, check_image, image_rank
-from ._window import is_sequence, spread, wrong
+from ._window import argument_error, broadcast_to_rank, is_sequence
 
 Array = jax.Array
 
@@ -44,14 +44,14 @@ def max_unpool(x: Array, indices: Array, output_shape: Any) -> Array:
     """
     x, indices = as_array("x", x), as_array("indices", indices)
     rank = len(output_shape) if is_sequence(output_shape) else image_rank(x, "output_shape")
-    shape = spread("output_shape", output_shape, rank)
+    shape = broadcast_to_rank("output_shape", output_shape, rank)
     check_image(x, rank)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
-        raise wrong("indices", "be integers", indices.dtype.name, kind=TypeError)
+        raise argument_error("indices", "be integers", indices.dtype.name, kind=TypeError)
     if indices.shape != x.shape:
-        raise wrong("indices", f"have the shape of `x`, {x.shape}", indices.shape)
+        raise argument_error("indices", f"have the shape of `x`, {x.shape}", indices.shape)
     if 0 in x.shape[x.ndim - 1 - rank :]:
-        raise wrong("x", "have no empty spatial or channel axis", x.shape)
+        raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     batch, channels = x.shape[: x.ndim - 1 - rank], x.shape[-1]
     images = (math.prod(batch), *x.shape[len(batch) :])
     y = _put(x.reshape(images), indices.reshape(images), shape)
@@ -61,11 +61,11 @@ def max_unpool(x: Array, indices: Array, output_shape: Any) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _put(x: Array, indices: Array, shape: tuple[int, ...]) -> Array:
     """`(n, *spatial, c)` values at their indices among `(n, *shape, c)` zeros."""
-    return placed(x, indices, shape, adding=False)
+    return unpool(x, indices, shape, adding=False)
 
 
 @_put.defjvp
 def _put_jvp(shape: tuple[int, ...], primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     # adds, so that its transpose brings the cotangent of a place to every value that was put there
     (x, indices), (dx, _) = primals, tangents
-    return _put(x, indices, shape), placed(dx, indices, shape, adding=True)
+    return _put(x, indices, shape), unpool(dx, indices, shape, adding=True)

@@ -13,7 +13,7 @@ from typing import Any
 Pair = tuple[int, int]
 
 
-def wrong(
+def argument_error(
     argument: str, rule: str, value: Any, fact: str = "", hint: str = "", kind: type[Exception] = ValueError
 ) -> Exception:
     """The exception for a bad argument, worded as all messages are: argument, rule, fact, value, hint."""
@@ -66,22 +66,22 @@ def integer(argument: str, value: Any, minimum: int | None = 1, fact: str = "") 
     rule = "be an int" + ("" if minimum is None else f" >= {minimum}")
     number = as_int(value)
     if number is None:
-        raise wrong(argument, rule, value, fact, traced(value), TypeError)
+        raise argument_error(argument, rule, value, fact, traced(value), TypeError)
     if minimum is not None and number < minimum:
-        raise wrong(argument, rule, value, fact)
+        raise argument_error(argument, rule, value, fact)
     return number
 
 
-def spread(argument: str, value: Any, rank: int, minimum: int | None = 1, hint: str = "") -> tuple[int, ...]:
+def broadcast_to_rank(argument: str, value: Any, rank: int, minimum: int | None = 1, hint: str = "") -> tuple[int, ...]:
     """One int for every axis, or one per axis, as `rank` ints of at least `minimum`."""
     several = listed((value,) * rank if is_int(value) else value)
     bound = "" if minimum is None else f" >= {minimum}"
     rule = f"be an int{bound} or one int{bound} per axis"
     if not is_sequence(several) or not all(map(is_int, several)):
-        raise wrong(argument, rule, value, axes(rank), traced(value) or hint, TypeError)
+        raise argument_error(argument, rule, value, axes(rank), traced(value) or hint, TypeError)
     numbers = tuple(map(operator.index, several))
     if len(numbers) != rank or (minimum is not None and any(v < minimum for v in numbers)):
-        raise wrong(argument, rule, value, axes(rank), hint)
+        raise argument_error(argument, rule, value, axes(rank), hint)
     return numbers
 
 
@@ -113,17 +113,19 @@ def read_padding(padding: Any, rank: int, argument: str = "padding", named: Sequ
     if isinstance(padding, str):
         if padding.upper() in named:
             return padding.upper()
-        raise wrong(argument, rule, padding, axes(rank))
+        raise argument_error(argument, rule, padding, axes(rank))
     if is_int(padding):
         return ((operator.index(padding),) * 2,) * rank
     if not is_sequence(padding):
-        raise wrong(argument, rule, padding, axes(rank), traced(padding), TypeError)
+        raise argument_error(argument, rule, padding, axes(rank), traced(padding), TypeError)
     pairs = tuple((p, p) if is_int(p) else listed(p) for p in listed(padding))
     if not all(is_sequence(p) and all(map(is_int, p)) for p in pairs):
-        raise wrong(argument, rule, padding, axes(rank), traced(padding), TypeError)
+        raise argument_error(argument, rule, padding, axes(rank), traced(padding), TypeError)
     if len(pairs) != rank or any(len(p) != 2 for p in pairs):
-        lone = rank == 1 and len(pairs) == 2 and all(map(is_int, padding))
-        raise wrong(argument, rule, padding, axes(rank), f"Write ({tuple(padding)},) for one pair." if lone else "")
+        is_scalar = rank == 1 and len(pairs) == 2 and all(map(is_int, padding))
+        raise argument_error(
+            argument, rule, padding, axes(rank), f"Write ({tuple(padding)},) for one pair." if is_scalar else ""
+        )
     return tuple((operator.index(a), operator.index(b)) for a, b in pairs)
 
 
@@ -134,14 +136,14 @@ def read_modes(
     rule = f"be one of {', '.join(map(repr, MODES))}, or one of them per axis"
     modes = (padding_mode,) * rank if isinstance(padding_mode, str) else padding_mode
     if not is_sequence(modes) or not all(isinstance(m, str) for m in modes):
-        raise wrong(argument, rule, padding_mode, axes(rank), kind=TypeError)
+        raise argument_error(argument, rule, padding_mode, axes(rank), kind=TypeError)
     lower = tuple(m.lower() for m in modes)
     if len(lower) != rank or not set(lower) <= set(MODES):
-        raise wrong(argument, rule, padding_mode, axes(rank))
+        raise argument_error(argument, rule, padding_mode, axes(rank))
     if padding in ("CIRCULAR", "REFLECT"):
         own = padding.lower()
         if not set(lower) <= {"zeros", own}:
-            raise wrong(argument, f"be 'zeros' or {own!r}", padding_mode, f"padding {padding!r}")
+            raise argument_error(argument, f"be 'zeros' or {own!r}", padding_mode, f"padding {padding!r}")
         return (own,) * rank
     return lower
 
@@ -170,7 +172,7 @@ class Window:
 
     Example:
         >>> w = Window((3, 3), strides=2, padding="SAME", dilation=(1, 2))
-        >>> w.reach
+        >>> w.effective_size
         (3, 5)
         >>> w.pads((28, 28))
         ((0, 1), (1, 2))
@@ -187,56 +189,65 @@ class Window:
     ceil_mode: bool = False
 
     def __post_init__(self):
-        size = spread("size", self.size, len(self.size) if is_sequence(self.size) else 1)
+        size = broadcast_to_rank("size", self.size, len(self.size) if is_sequence(self.size) else 1)
         fix = object.__setattr__
         fix(self, "size", size)
-        fix(self, "strides", spread("strides", self.strides, self.rank))
+        fix(self, "strides", broadcast_to_rank("strides", self.strides, self.rank))
         fix(self, "padding", read_padding(self.padding, self.rank))
-        fix(self, "dilation", spread("dilation", self.dilation, self.rank))
+        fix(self, "dilation", broadcast_to_rank("dilation", self.dilation, self.rank))
 
     @property
     def rank(self) -> int:
         return len(self.size)
 
     @property
-    def reach(self) -> tuple[int, ...]:
+    def effective_size(self) -> tuple[int, ...]:
         """The extent of the dilated window on the input."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.size, self.dilation))
 
     def declared(self, spatial: Sequence[int]) -> tuple[Pair, ...]:
         """What the padding adds before and after each axis, without the overhang of `ceil_mode`."""
         if isinstance(self.padding, str):
-            return tuple(map(NAMED[self.padding], self.reach, self.strides, spatial))
+            return tuple(map(NAMED[self.padding], self.effective_size, self.strides, spatial))
         return self.padding
 
     def pads(self, spatial: Sequence[int]) -> tuple[Pair, ...]:
         """What is added before and after each axis, the overhang of `ceil_mode` included."""
         declared, out = self.declared(spatial), self.out(spatial)
-        ends = ((o - 1) * s + r - n - lo for o, s, r, n, (lo, _) in zip(out, self.strides, self.reach, spatial, declared))
+        ends = (
+            (o - 1) * s + r - n - lo for o, s, r, n, (lo, _) in zip(out, self.strides, self.effective_size, spatial, declared)
+        )
         return tuple((lo, max(hi, end) if self.ceil_mode else hi) for (lo, hi), end in zip(declared, ends))
 
     def out(self, spatial: Sequence[int]) -> tuple[int, ...]:
         """The number of places along each axis, 0 where the window does not fit."""
-        return tuple(map(self._places, spatial, self.declared(spatial), self.reach, self.strides))
+        return tuple(map(self._places, spatial, self.declared(spatial), self.effective_size, self.strides))
 
-    def _places(self, length: int, pad: Pair, reach: int, stride: int) -> int:
-        span = length + sum(pad) - reach
+    def _places(self, length: int, pad: Pair, effective_size: int, stride: int) -> int:
+        places, span = output_size(length, pad, effective_size, stride), length + sum(pad) - effective_size
+        if not self.ceil_mode:
+            return places
         places = span // stride + 1
-        overhang = self.ceil_mode and span % stride > 0 and places * stride < length + pad[0] + min(pad[1], 0)
-        return max(places + overhang, 0)
+        return max(places + (span % stride > 0 and places * stride < length + pad[0] + min(pad[1], 0)), 0)
 
-    def fit(self, argument: str, spatial: Sequence[int]) -> tuple[int, ...]:
+    def checked_output_shape(self, argument: str, spatial: Sequence[int]) -> tuple[int, ...]:
         """`out`, after a check that it is not empty; the message names `argument`."""
         if 0 in spatial:
-            raise wrong("x", "have no empty spatial axis", tuple(spatial), axes(self.rank))
+            raise argument_error("x", "have no empty spatial axis", tuple(spatial), axes(self.rank))
         out = self.out(spatial)
         if 0 in out:
             rule = f"fit into the padded input (a reach of at most {self._padded(spatial)} with its dilation)"
-            raise wrong(argument, rule, self.size, f"spatial shape {tuple(spatial)} and padding {self.padding!r}")
+            raise argument_error(argument, rule, self.size, f"spatial shape {tuple(spatial)} and padding {self.padding!r}")
         return out
 
     def _padded(self, spatial: Sequence[int]) -> tuple[int, ...]:
         return tuple(max(n + lo + hi, 0) for n, (lo, hi) in zip(spatial, self.declared(spatial)))
+
+
+def output_size(length: int, pads: Pair, effective_size: int, stride: int) -> int:
+    """The number of positions of a window along an axis, 0 where it does not fit."""
+    span = length + sum(pads) - effective_size
+    return span // stride + 1 if span >= 0 else 0
 
 
 def dilate(spatial: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
@@ -254,7 +265,7 @@ def transposed(window: Window, spatial: Sequence[int], *, consistent: bool, flip
     padding of that convolution. Pairs do too if `consistent`, otherwise they pad the dilated input, as in `lax.conv_transpose`.
     """
     paddings = (window.padding,) * window.rank if isinstance(window.padding, str) else window.padding
-    rows = zip(spatial, window.reach, window.strides, paddings)
+    rows = zip(spatial, window.effective_size, window.strides, paddings)
     return tuple(_transposed(*row, consistent=consistent, flipped=flipped) for row in rows)
 
 
@@ -283,17 +294,17 @@ def _flax_circular(period: int, length: int, flipped: bool) -> Pair:
 
 def read_output(output_padding: Any, output_shape: Any, natural: Sequence[int], window: Window) -> tuple[int, ...]:
     """The sizes of a transposed result: natural, with `output_padding` more, or as `output_shape` says."""
-    spare = tuple(map(max, window.strides, window.dilation))
-    extra = spread("output_padding", output_padding, window.rank, 0)
-    if any(e >= s for e, s in zip(extra, spare)):
+    max_output_padding = tuple(map(max, window.strides, window.dilation))
+    extra = broadcast_to_rank("output_padding", output_padding, window.rank, 0)
+    if any(e >= s for e, s in zip(extra, max_output_padding)):
         rule = "be smaller than the larger of stride and dilation"
-        raise wrong("output_padding", rule, output_padding, f"strides {window.strides} and dilation {window.dilation}")
+        raise argument_error("output_padding", rule, output_padding, f"strides {window.strides} and dilation {window.dilation}")
     if output_shape is None:
         return tuple(map(operator.add, natural, extra))
     if any(extra):
-        raise wrong("output_padding", "be 0", output_padding, f"output_shape {output_shape!r}", "Give one of the two.")
-    shape = spread("output_shape", output_shape, window.rank)
-    if not all(n <= size < n + s for size, n, s in zip(shape, natural, spare)):
-        most = tuple(n + s - 1 for n, s in zip(natural, spare))
-        raise wrong("output_shape", f"lie between {tuple(natural)} and {most}", output_shape, axes(window.rank))
+        raise argument_error("output_padding", "be 0", output_padding, f"output_shape {output_shape!r}", "Give one of the two.")
+    shape = broadcast_to_rank("output_shape", output_shape, window.rank)
+    if not all(n <= size < n + s for size, n, s in zip(shape, natural, max_output_padding)):
+        most = tuple(n + s - 1 for n, s in zip(natural, max_output_padding))
+        raise argument_error("output_shape", f"lie between {tuple(natural)} and {most}", output_shape, axes(window.rank))
     return shape

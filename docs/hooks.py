@@ -93,7 +93,7 @@ def _short(default: object) -> str:
 
 def formulations(which: str) -> str:
     """The rows of the table by which a formulation is chosen."""
-    rows = getattr(importlib.import_module("convlab._lowering.table"), which)
+    rows = getattr(importlib.import_module("convlab._backend.tables"), which)
     lines = [f"| {n} | `{name}` | {reason} |" for n, (name, reason, _) in enumerate(rows, 1)]
     return "\n".join(["| | formulation | reason |", "|---|---|---|", *lines])
 
@@ -129,10 +129,10 @@ TABLES = {
 
 PAGES = {
     "benchmarks.md": "benchmarks/README.md",
-    "seam.md": "convlab/_lowering/README.md",
+    "seam.md": "convlab/_backend/README.md",
     "trainings.md": "examples/architectures/README.md",
 }
-LINKS = {"convlab/_lowering/README.md": "seam.md", "../../docs/networks.md": "networks.md"}
+LINKS = {"convlab/_backend/README.md": "seam.md", "../../docs/networks.md": "networks.md"}
 
 
 def linked(text: str) -> str:

@@ -15,8 +15,8 @@ from jax import lax
 from quick import OPTIONS
 
 import convlab
-from convlab._lowering import rules, table
-from convlab._lowering.problem import Problem
+from convlab._backend import dispatch, tables
+from convlab._backend.problem import Problem
 
 ROUGH = {"winograd", "fft"}  # whose error is relative to the whole arrays
 DTYPES = (np.float32,) * 6 + (jnp.bfloat16, np.float16, np.float64, np.complex64, np.int32)
@@ -89,13 +89,20 @@ def formulation(seed: int) -> Call:
     while True:
         p, kind = maps.problem(rng), pick(rng, ("forward", "kernel_gradient"))
         long = np.prod(p.window) > 64 or min(np.prod(p.out), 600) > 500
-        names = ["auto", *(name for name in table.FORMULATIONS if table.refusal(name, kind, p) is None)]
-        names = [name for name in names if not (long and name in ("taps", "gemm", "packed", "lanes", "phases", "dense"))]
-        name = pick(rng, [*names, *(n for n in names if n in table.OF_THE_ENGINE)])
+        names = [
+            "auto",
+            *(name for name in tables.FORMULATIONS if tables.FORMULATIONS[name].unsupported_reason(kind, p) is None),
+        ]
+        names = [
+            name
+            for name in names
+            if not (long and name in ("taps", "gemm", "output_blocking", "batch_vectorized", "subpixel", "block_diagonal"))
+        ]
+        name = pick(rng, [*names, *(n for n in names if n != "auto" and tables.FORMULATIONS[n].needs_engine)])
         if name != "lax":
             break
     x, kernel, dy = maps.operands(rng, p)
-    function, oracle = getattr(rules, kind), getattr(maps, kind)
+    function, oracle = getattr(dispatch, kind), getattr(maps, kind)
     return Call(
         text=_text(p, name, kind),
         program=lambda a, b: [function(a, b, p, name)],
@@ -116,9 +123,9 @@ def _public(p: Problem, method: str, precision, accelerated: bool) -> Callable:
         image, taps = (0, last, *range(1, last)), (last, last - 1, *range(last - 1))
         numbers = lax.ConvDimensionNumbers(image, taps, image)
         return lambda x, k: lax.conv_general_dilated(
-            x, k, p.strides, p.pads, p.lhs_dilation, p.rhs_dilation, numbers, **options
+            x, k, p.strides, p.pads, p.input_dilation, p.kernel_dilation, numbers, **options
         )
-    options |= dict(strides=p.strides, padding=p.pads, input_dilation=p.lhs_dilation, kernel_dilation=p.rhs_dilation)
+    options |= dict(strides=p.strides, padding=p.pads, input_dilation=p.input_dilation, kernel_dilation=p.kernel_dilation)
     return lambda x, k: convlab.conv(x, k, method=method, **options)
 
 
@@ -210,7 +217,7 @@ def transform(seed: int) -> Call:
     highest = (lax.Precision.HIGHEST,) * 2 if precision else None
     q = dataclasses.replace(p, precision=highest)
     small = np.prod(p.window) <= 32
-    methods = [m for m in table.FORMULATIONS if small and table.refusal(m, "forward", q) is None]
+    methods = [m for m in tables.FORMULATIONS if small and tables.FORMULATIONS[m].unsupported_reason("forward", q) is None]
     method = pick(rng, ["auto", "auto", pick(rng, methods or ["auto"])])
     conv = _public(p, "auto" if accelerated else method, precision, accelerated)
     shapes = maps.shapes(p)

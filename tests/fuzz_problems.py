@@ -1,4 +1,4 @@
-"""Random convolutions, wider than the tests': long sequences, pads beyond the window, every kind of group, batches about the lanes.
+"""Random convolutions, wider than the tests': long sequences, pads beyond the window, every kind of group, batches about the batch_vectorized.
 
 The three maps (`forward`, `input_gradient`, `kernel_gradient`) are NumPy's, tap by tap, in the operands' dtype.
 """
@@ -9,7 +9,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from convlab._lowering.problem import Problem
+from convlab._backend.problem import Problem
 
 BATCHES = (1, 1, 1, 2, 2, 3, 15, 16, 17, 32)
 CHANNELS = (1, 1, 1, 2, 2, 3, 4, 5, 7, 8, 15, 16, 17)
@@ -29,9 +29,9 @@ def below(rng, values):
 
 def channels(rng):
     """(channels, features, groups)"""
-    kind = pick(rng, ("dense", "dense", "depthwise", "multiplied", "grouped"))
+    kind = pick(rng, ("block_diagonal", "block_diagonal", "depthwise", "multiplied", "grouped"))
     some = lambda: pick(rng, (*CHANNELS, int(rng.integers(1, 65)), int(rng.integers(1, 301))))
-    if kind == "dense":
+    if kind == "block_diagonal":
         return some(), some(), 1
     if kind == "depthwise":
         return (some(),) * 3
@@ -66,13 +66,13 @@ def problem(rng, dtype=np.float32, most_sums=MOST_SUMS) -> Problem:
             features=f,
             strides=strides if rng.random() < 0.6 else (1,) * rank,
             pads=((0, 0),) * rank,
-            lhs_dilation=holes if rng.random() < 0.2 else (1,) * rank,
-            rhs_dilation=gaps if rng.random() < 0.5 else (1,) * rank,
+            input_dilation=holes if rng.random() < 0.2 else (1,) * rank,
+            kernel_dilation=gaps if rng.random() < 0.5 else (1,) * rank,
             groups=groups,
             dtype=jnp.dtype(dtype),
             out_dtype=jnp.dtype(dtype),
         )
-        p.__dict__["pads"] = tuple(pads(rng, n, r) for n, r in zip(p.spatial, p.reach))
+        p.__dict__["pads"] = tuple(pads(rng, n, r) for n, r in zip(p.spatial, p.effective_size))
         numbers = max(map(math.prod, shapes(p)))
         if 0 not in p.out and numbers <= MOST_NUMBERS and p.macs <= most_sums:
             return p
@@ -103,7 +103,7 @@ def _image(p: Problem, dtype):
     sizes = [n + lo + hi for n, (lo, hi) in zip(p.dilated, p.pads)]
     image = np.zeros((p.batch, *(max(0, n) for n in sizes), p.channels), dtype)
     at, kept = [slice(None)], [slice(None)]
-    for n, (lo, _), d, size in zip(p.spatial, p.pads, p.lhs_dilation, sizes):
+    for n, (lo, _), d, size in zip(p.spatial, p.pads, p.input_dilation, sizes):
         places = lo + d * np.arange(n)
         inside = np.flatnonzero((places >= 0) & (places < size))
         first, last = (inside[0], inside[-1]) if inside.size else (0, -1)
@@ -114,7 +114,7 @@ def _image(p: Problem, dtype):
 
 def _taps(p: Problem):
     for tap in itertools.product(*map(range, p.window)):
-        facts = zip(tap, p.rhs_dilation, p.out, p.strides)
+        facts = zip(tap, p.kernel_dilation, p.out, p.strides)
         yield tap, (slice(None), *(slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in facts))
 
 

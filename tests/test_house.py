@@ -25,10 +25,10 @@ def room(path):
 
 # Who may import whom; "public" is `import convlab` itself.
 PUBLIC = {"public", "nnx", "linen", "analysis", "viz", "weights", "sharding", "models"}
-OPERATIONS = {room(p) for p in SOURCES if room(p).startswith("_")} - {"__init__", "_window", "_lowering", "_layers"}
-ARROWS = dict.fromkeys(OPERATIONS, {"_window", "_lowering", *OPERATIONS}) | {
+OPERATIONS = {room(p) for p in SOURCES if room(p).startswith("_")} - {"__init__", "_window", "_backend", "_layers"}
+ARROWS = dict.fromkeys(OPERATIONS, {"_window", "_backend", *OPERATIONS}) | {
     "_window": set(),
-    "_lowering": {"_window"},
+    "_backend": {"_window"},
     "_layers": {"_window", *OPERATIONS},
     "nnx": {"_layers", "_window", *OPERATIONS},
     "linen": {"_layers", "_window", *OPERATIONS},
@@ -41,10 +41,10 @@ ARROWS = dict.fromkeys(OPERATIONS, {"_window", "_lowering", *OPERATIONS}) | {
 
 
 def test_only_the_seam_knows_platforms():
-    others = [p for p in SOURCES if room(p) not in ("_lowering", "sharding", "viz", "analysis")]
+    others = [p for p in SOURCES if room(p) not in ("_backend", "sharding", "viz", "analysis")]
     assert not [str(p) for p in others if re.search(r"platform_dependent|register_lowering", p.read_text())]
-    told = (PACKAGE / "_lowering" / "README.md").read_text()
-    rooms = {p.stem for p in SOURCES if room(p) == "_lowering"} - {"__init__"}
+    told = (PACKAGE / "_backend" / "README.md").read_text()
+    rooms = {p.stem for p in SOURCES if room(p) == "_backend"} - {"__init__"}
     assert not {name for name in rooms if f"`{name}`" not in told}
 
 

@@ -10,7 +10,7 @@ from quick import quick
 from reference import pad_pairs
 
 import convlab
-from convlab._lowering import placing
+from convlab._backend import unpool
 
 NAMES = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL", "CIRCULAR", "REFLECT")
 
@@ -55,11 +55,11 @@ def test_window_tells_the_pads_and_the_output(geometry, ceil_mode):
     declared = pad_pairs(padding, spatial, size, strides, dilation)
     starts = [
         [s for s in range(-lo, n + hi, stride) if s + reach <= n + hi or (ceil_mode and s < n and s - stride + reach < n + hi)]
-        for n, (lo, hi), stride, reach in zip(spatial, declared, strides, window.reach)
+        for n, (lo, hi), stride, reach in zip(spatial, declared, strides, window.effective_size)
     ]
-    assert window.reach == tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
+    assert window.effective_size == tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
     assert window.out(spatial) == tuple(map(len, starts))
-    for (lo, hi), (lo_, hi_), n, s, reach in zip(window.pads(spatial), declared, spatial, starts, window.reach):
+    for (lo, hi), (lo_, hi_), n, s, reach in zip(window.pads(spatial), declared, spatial, starts, window.effective_size):
         assert (lo, hi) == (lo_, max(hi_, s[-1] + reach - n) if ceil_mode else hi_)
 
 
@@ -189,11 +189,11 @@ def test_unpooling_by_comparisons_is_unpooling(size, stride, pad):
 
     def both(x, dx):
         y, at = convlab.max_pool(x, (size,) * 2, (stride,) * 2, [(pad, pad)] * 2, return_indices=True)
-        near, adding = placing._are_near(at, spatial), [
-            jax.vjp(lambda y, add=add: add(y, at, spatial, True), y) for add in (placing._placed_near, placing._scattered)
+        near, adding = unpool._are_near(at, spatial), [
+            jax.vjp(lambda y, add=add: add(y, at, spatial, True), y) for add in (unpool._placed_near, unpool._scattered)
         ]  # fmt: skip
-        put = [put(y, at, spatial, False) for put in (placing._placed_near, placing._scattered)]
-        return near, placing._are_near(at[::-1, ::-1], spatial), [put, *zip(*((z, pull(dx)[0]) for z, pull in adding))]
+        put = [put(y, at, spatial, False) for put in (unpool._placed_near, unpool._scattered)]
+        return near, unpool._are_near(at[::-1, ::-1], spatial), [put, *zip(*((z, pull(dx)[0]) for z, pull in adding))]
 
     near, turned, pairs = quick(both)(x, numbers(2, 9, 8, 3).astype(np.float32))
     assert near and not turned

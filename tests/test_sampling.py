@@ -11,7 +11,7 @@ from quick import quick
 
 import convlab
 from convlab import Window, _conv_local
-from convlab._lowering import local, sampling
+from convlab._backend import interpolate, local
 
 
 @pytest.mark.parametrize("spatial", [(5,), (4, 5), (3, 2, 4)], ids=str)
@@ -19,13 +19,13 @@ def test_the_formulations_agree_in_values_and_derivatives(spatial):
     rng, rank = np.random.default_rng(0), len(spatial)
     x = jnp.asarray(rng.standard_normal((2, *spatial, 2, 3)), jnp.float32)
     shape = (4, 2, 2, 50)  # (taps, parts, n, places)
-    cell = [jnp.asarray(rng.integers(sampling.FIRST, n, shape, endpoint=True), jnp.int32) for n in spatial]
+    cell = [jnp.asarray(rng.integers(interpolate.FIRST, n, shape, endpoint=True), jnp.int32) for n in spatial]
     within = [jnp.asarray(rng.uniform(0, 1, shape), jnp.float32) for _ in range(rank)]
     moved = [jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for _ in range(rank)]
 
     def everything(x, within):
         results = []
-        for formulation in (sampling.by_corner, sampling.by_cell):
+        for formulation in (interpolate.by_corner, interpolate.by_cell):
             f = lambda x, within: formulation(x, cell, within)
             gradient = jax.grad(lambda *a: (f(*a) ** 2).sum(), (0, 1))
             results.append((f(x, within), jax.jvp(gradient, (x, within), (x, moved))))
@@ -35,10 +35,10 @@ def test_the_formulations_agree_in_values_and_derivatives(spatial):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), one, other)
 
 
-@pytest.mark.parametrize("formulation", [sampling.by_corner, sampling.by_cell])
+@pytest.mark.parametrize("formulation", [interpolate.by_corner, interpolate.by_cell])
 def test_an_infinity_that_is_not_seen_is_not_felt(formulation, monkeypatch):
     """On an element the neighbours weigh nothing; the derivative there is that to the right, to 0 where that is not finite."""
-    monkeypatch.setattr(sampling.lax, "platform_dependent", lambda *args, **_: formulation(*args))
+    monkeypatch.setattr(interpolate.lax, "platform_dependent", lambda *args, **_: formulation(*args))
     x, kernel = jnp.array([1.0, 3.0, jnp.inf, 5.0]).reshape(4, 1), jnp.ones((1, 1, 1))
 
     def f(offset):

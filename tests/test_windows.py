@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quick import quick
 
-from convlab._lowering import axis, lanes, primitives, tpu, windows
+from convlab._backend import window_sum
+from convlab._backend.pooling import axis, operations, tpu, windows
+from convlab._backend.tables import Target
 
 
 @st.composite
@@ -89,16 +91,17 @@ def check(spec, lead, channels, kind, odd, seed):
     best, winner, tangent, cotangent, total, spread = map(gather, range(6))
 
     def reductions(x, dx, dy):
-        add = lambda x: primitives.window_sum_p.bind(x, **window)
+        add = functools.partial(window_sum, params=window)
+        axes = axis.axes_of(x.shape, window)
         return (
-            windows.window_max(x, reducer=kind, **window),
-            windows.window_argmax(x, reducer=kind, **window),
-            windows.max_tangent(x, dx, reducer=kind, **window),
-            windows.max_cotangent(x, dy, reducer=kind, **window),
+            windows.window_max(x, axes, reducer=kind),
+            windows.window_argmax(x, axes, reducer=kind),
+            windows.max_tangent(x, dx, axes, reducer=kind),
+            windows.max_cotangent(x, dy, axes, reducer=kind),
             add(x),
             jax.linear_transpose(add, jax.ShapeDtypeStruct(x.shape, x.dtype))(dy)[0],
-            tpu.argmax(x, reducer=kind, **window),
-            tpu.cotangent(x, dy, reducer=kind, **window),
+            tpu.window_argmax(x, window, reducer=kind),
+            tpu.max_cotangent(x, dy, window, reducer=kind),
         )
 
     got = [np.asarray(a) for a in quick(reductions)(x, dx, dy)]
@@ -130,24 +133,35 @@ def test_any_window(spec, lead, kind, odd):
 def test_tiles_of_many_channels_are_taken_at_once(kind, odd):
     spec = [(7, 2, 3, 0, -1, 1, 1), (6, 2, 2, 0, 0, 1, 1)]
     x = jnp.zeros((2, 7, 6, 16))
-    assert len(windows._stages(x, *params(spec, (2,)).values())) == 1
+    assert len(windows._stages(x, axis.axes_of(x.shape, params(spec, (2,))))) == 1
     check(spec, (2,), 16, kind, odd, seed=1)
 
 
 @pytest.mark.parametrize("kind", ["max", "min"])
 @pytest.mark.parametrize("odd", [0, np.nan, -np.inf])
-def test_tiles_of_few_channels_lie_in_lanes(kind, odd):
+def test_tiles_of_few_channels_fill_vectors_with_images(kind, odd):
     spec = [(7, 2, 3, 0, -1, 1, 1), (6, 2, 2, 0, 0, 1, 1)]
     window = params(spec, (32,))
     rng = np.random.default_rng(4)
     x, dx = (rng.integers(-3, 4, (32, 7, 6, 3)).astype(np.float32) for _ in range(2))
     x[rng.random(x.shape) < 0.2] = odd
     dy = rng.integers(-3, 4, (32, 2, 3, 3)).astype(np.float32)
-    for reduction, arrays in ((windows.window_max, (x,)), (windows.max_tangent, (x, dx)), (windows.max_cotangent, (x, dy))):
-        reduced = functools.partial(reduction, reducer=kind, **window)
-        by_lanes = functools.partial(lanes.pooled(reduction), reducer=kind, **window)
-        assert "[2,7,6,3,16]" in str(jax.make_jaxpr(by_lanes)(*arrays))
-        np.testing.assert_array_equal(quick(by_lanes)(*arrays), quick(reduced)(*arrays))
+    for name, arrays in (("window_max", (x,)), ("max_tangent", (x, dx)), ("max_cotangent", (x, dy))):
+        formulation, _, body = operations.choose(name, False, x.shape, window, Target(), reducer=kind)
+        assert formulation == "batch_vectorized"
+        axes = axis.axes_of(x.shape, window)
+        reduced = functools.partial(getattr(windows, name), reducer=kind)
+        np.testing.assert_array_equal(quick(body)(*arrays), quick(lambda *a: reduced(*a, axes))(*arrays))
+
+
+@pytest.mark.parametrize("kind", ["max", "min"])
+@pytest.mark.parametrize("odd", [0, np.nan, -np.inf])
+@pytest.mark.parametrize(
+    "spec", [(90, 40, 1, 3, 5, 1, 1), (50, 35, 2, 0, 40, 2, 2), (90, 40, 40, 0, 0, 1, 1), (40, 70, 1, 69, 0, 1, 1)]
+)
+def test_long_windows_are_loops(spec, kind, odd):
+    """More elements than are unrolled: overlapping, dilated, tiling, and wider than the image."""
+    check([spec], (2,), 2, kind, odd, seed=5)
 
 
 def test_many_runs_are_one_padded_copy():

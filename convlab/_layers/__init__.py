@@ -8,7 +8,7 @@ from .convolutions import ConvTranspose as ConvTranspose
 from .convolutions import DeformConv as DeformConv
 from .convolutions import DepthwiseConv as DepthwiseConv
 from .convolutions import WSConv as WSConv
-from .convolutions import lengths as lengths
+from .convolutions import channel_norms as channel_norms
 from .convolutions import with_lengths as with_lengths
 from .operations import AdaptiveAvgPool as AdaptiveAvgPool
 from .operations import AdaptiveMaxPool as AdaptiveMaxPool
@@ -32,4 +32,4 @@ from .operations import StochasticPool as StochasticPool
 from .operations import SumPool as SumPool
 from .operations import TopKPool as TopKPool
 from .operations import Unfold as Unfold
-from .rehearsal import frozen as frozen
+from .validation import frozen as frozen

@@ -17,8 +17,8 @@ from .._conv import conv, conv_transpose
 from .._conv_local import conv_local, deform_conv
 from .._patches import as_array, pad_axis, pad_spatial
 from .._pool import accumulator
-from .._window import Window, axes, dilate, integer, is_int, is_sequence, read_modes, spread, wrong
-from .rehearsal import Rehearsal, Shape, rehearse, room
+from .._window import Window, argument_error, axes, broadcast_to_rank, dilate, integer, is_int, is_sequence, read_modes
+from .validation import Call, Shape, room, validate_options
 
 Array = jax.Array
 
@@ -67,7 +67,7 @@ class Kernel:
     @property
     def _size(self) -> Shape:
         size = (self.kernel_size,) if is_int(self.kernel_size) else self.kernel_size
-        return spread("kernel_size", size, len(size) if is_sequence(size) else 1)
+        return broadcast_to_rank("kernel_size", size, len(size) if is_sequence(size) else 1)
 
     def _groups(self, channels: int) -> int:
         return integer("feature_group_count", self.feature_group_count)
@@ -80,7 +80,7 @@ class Kernel:
         return 1 if option is None and name in ("strides", "input_dilation", "kernel_dilation") else option
 
     def _spread(self, name: str) -> Shape:
-        return spread(name, self._option(name), len(self._size))
+        return broadcast_to_rank(name, self._option(name), len(self._size))
 
     def _image(self, shape: Shape) -> Shape:
         """The part of the shape of an input on which the shapes of the parameters depend."""
@@ -94,7 +94,7 @@ class Kernel:
     def _checked_shapes(self, image: Shape) -> tuple[Shape, Shape]:
         kernel, bias = self._shapes(image)
         if self.mask is not None and self.mask.shape != kernel:
-            raise wrong("mask", f"have the kernel's shape {kernel}", self.mask.shape)
+            raise argument_error("mask", f"have the kernel's shape {kernel}", self.mask.shape)
         return kernel, bias
 
     def _between(self, image: Shape) -> tuple[Shape, ...]:
@@ -104,7 +104,7 @@ class Kernel:
     def _check_inputs(self, x: Array) -> None:
         if self._lone() and x.ndim > 3:
             hint = f"Write {self._size * (x.ndim - 2)}."
-            raise wrong("kernel_size", "be one int per axis", self._size[0], axes(x.ndim - 2), hint)
+            raise argument_error("kernel_size", "be one int per axis", self._size[0], axes(x.ndim - 2), hint)
 
     def _check_options(self, channels: int | None = None) -> None:
         """Rehearses the layer. While the number of channels is not known, it is taken to be that of the groups."""
@@ -114,7 +114,7 @@ class Kernel:
         options = self._options(known)
         image = (*(room({**options, "kernel_size": self._size}),) * len(self._size), known)
         kernel, bias = self._shapes(image)
-        rehearse(Rehearsal(self._function, ((1, *image), *self._between(image), kernel, bias), options))
+        validate_options(Call(self._function, ((1, *image), *self._between(image), kernel, bias), options))
 
     def _effective(self, kernel: Array) -> Array:
         return kernel if self.mask is None else kernel * jnp.asarray(self.mask)
@@ -137,9 +137,11 @@ class Conv(Kernel):
 def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, more: dict) -> Array:
     """`conv` as Flax's layers compute it: with one batch axis, and borders that lax does not know laid around the image."""
     if options["method"] != "auto":
-        raise wrong("method", "be 'auto'", options["method"], "a `conv_general_dilated` hook")
+        raise argument_error("method", "be 'auto'", options["method"], "a `conv_general_dilated` hook")
     rank, padding = kernel.ndim - 2, options["padding"]
-    strides, holes, dilation = (spread(n, options[n], rank) for n in ("strides", "input_dilation", "kernel_dilation"))
+    strides, holes, dilation = (
+        broadcast_to_rank(n, options[n], rank) for n in ("strides", "input_dilation", "kernel_dilation")
+    )
     window = Window(kernel.shape[:rank], strides, padding, dilation)
     batch, modes = x.shape[: -1 - rank], read_modes(options["padding_mode"], rank, window.padding)
     x = x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x
@@ -171,7 +173,7 @@ def channels_last(ndim: int) -> lax.ConvDimensionNumbers:
     return lax.ConvDimensionNumbers(image, kernel, image)
 
 
-def lengths(kernel: Array) -> Array:
+def channel_norms(kernel: Array) -> Array:
     """The Euclidean length of the part of a kernel that makes each output channel."""
     wide = kernel.astype(accumulator(kernel))
     return jnp.sqrt((wide * wide).sum(range(kernel.ndim - 1))).astype(kernel.dtype)
@@ -203,9 +205,9 @@ class WSConv(Conv):
 
     def _check_options(self, channels: int | None = None) -> None:
         if not isinstance(self.epsilon, numbers.Real) or isinstance(self.epsilon, bool):
-            raise wrong("epsilon", "be a number > 0", self.epsilon, kind=TypeError)
+            raise argument_error("epsilon", "be a number > 0", self.epsilon, kind=TypeError)
         if not self.epsilon > 0:
-            raise wrong("epsilon", "be a number > 0", self.epsilon)
+            raise argument_error("epsilon", "be a number > 0", self.epsilon)
         super()._check_options(channels)
 
     def _effective(self, kernel: Array) -> Array:
@@ -226,9 +228,9 @@ class CausalConv(Conv):
 
     def _check_options(self, channels: int | None = None) -> None:
         if not isinstance(self.padding, str) or self.padding.upper() != "CAUSAL":
-            raise wrong("padding", "be 'CAUSAL'", self.padding, "a causal convolution")
+            raise argument_error("padding", "be 'CAUSAL'", self.padding, "a causal convolution")
         if set(self._spread("input_dilation")) - {1}:
-            raise wrong("input_dilation", "be 1", self.input_dilation, "a causal convolution")
+            raise argument_error("input_dilation", "be 1", self.input_dilation, "a causal convolution")
         super()._check_options(channels)
 
     @property
@@ -240,10 +242,10 @@ class CausalConv(Conv):
         """What is kept before anything has arrived, for chunks of shape `(*batch, *spatial, c)` of any length."""
         rule = f"be {len(self._size) + 1} ints or more, (*batch, *spatial, c)"
         if not is_sequence(input_shape) or not all(map(is_int, input_shape)):
-            raise wrong("input_shape", rule, input_shape, kind=TypeError)
+            raise argument_error("input_shape", rule, input_shape, kind=TypeError)
         time = len(input_shape) - 1 - len(self._size)
         if time < 0:
-            raise wrong("input_shape", rule, input_shape)
+            raise argument_error("input_shape", rule, input_shape)
         return jnp.zeros((*input_shape[:time], self._seen, *input_shape[time + 1 :]), dtype)
 
     def _step(self, hook: Callable | None, kept: Array, x: Array, kernel: Array, bias: Any) -> tuple[Array, Array]:
@@ -252,7 +254,7 @@ class CausalConv(Conv):
         expected = (*kept.shape[:time], "any", *kept.shape[time + 1 :])
         if x.ndim != kept.ndim or (*x.shape[:time], "any", *x.shape[time + 1 :]) != expected:
             shown = ", ".join(map(str, expected))
-            raise wrong(
+            raise argument_error(
                 "inputs", f"have the shape ({shown})", x.shape, "the cache", "`init_cache` makes one for another shape."
             )
         phase, length = kept.shape[time] - seen, kept.shape[time] + x.shape[time]
@@ -291,7 +293,7 @@ class ConvLocal(Kernel):
 
     def _options(self, channels: int) -> dict[str, Any]:
         if self._groups(channels) != 1:
-            raise wrong("feature_group_count", "be 1", self.feature_group_count, "a kernel for every place")
+            raise argument_error("feature_group_count", "be 1", self.feature_group_count, "a kernel for every place")
         return {name: self._option(name) for name in self._names} | {"kernel_size": self._size}
 
     def _image(self, shape: Shape) -> Shape:
@@ -299,7 +301,7 @@ class ConvLocal(Kernel):
 
     def _shapes(self, image: Shape) -> tuple[Shape, Shape]:
         window = Window(self._size, self._spread("strides"), self.padding, self._spread("kernel_dilation"))
-        out = window.fit("kernel_size", dilate(image[:-1], self._spread("input_dilation")))
+        out = window.checked_output_shape("kernel_size", dilate(image[:-1], self._spread("input_dilation")))
         made = self._made(image[-1])
         return (*out, math.prod(self._size) * image[-1], made), (*out, made)
 

@@ -23,8 +23,8 @@ from .._pool_adaptive import (
 )
 from .._pool_smooth import blur_pool, gem_pool, lp_pool, mixed_pool, softmax_pool, stochastic_pool, top_k_pool
 from .._unpool import max_unpool
-from .._window import is_sequence, wrong
-from .rehearsal import Rehearsal, frozen, rehearse, room
+from .._window import argument_error, is_sequence
+from .validation import Call, frozen, room, validate_options
 
 Array = jax.Array
 
@@ -33,7 +33,7 @@ class Operation:
     """A function of an image with its options fixed; `layer` makes its dataclasses."""
 
     def __post_init__(self):
-        self._rehearse()
+        self._validate_options()
         for name in self._options():
             object.__setattr__(self, name, frozen(getattr(self, name)))
         getattr(super(), "__post_init__", lambda: None)()
@@ -41,7 +41,7 @@ class Operation:
     def _options(self) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _rehearse(self) -> None:
+    def _validate_options(self) -> None:
         raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ def layer(function: Callable, title: str = "", called: Sequence[str] = (), tried
     def options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names}
 
-    def rehearse(self) -> None:
+    def validate_options(self) -> None:
         _rehearse_on_images(tried or function, options(self))
 
     def call(self, x: Array) -> Any:
@@ -69,7 +69,7 @@ def layer(function: Callable, title: str = "", called: Sequence[str] = (), tried
 
     called_as: Callable = call_with if called else call
     called_as.__name__ = "__call__"  # Flax's tables list the methods of this name
-    body: dict[str, Any] = {"_options": options, "_rehearse": rehearse, "__call__": called_as}
+    body: dict[str, Any] = {"_options": options, "_validate_options": validate_options, "__call__": called_as}
     whose = "A layer" if function.__module__ == __name__ else f"`convlab.{function.__name__}` as a layer"
     arguments = ", ".join(f"`{name}`" for name in (image.name, *called))
     summary = inspect.cleandoc(function.__doc__ or "").splitlines()[0]
@@ -90,7 +90,7 @@ def _rehearse_on_images(function: Callable, options: dict[str, Any]) -> None:
     errors, size = [], room(options)
     for more, rank in enumerate((len(told[0]),) * 2 if told else (1, 2)):
         try:
-            rehearse(Rehearsal(function, ((1, *(size + more,) * rank, 1 + more),), options))
+            validate_options(Call(function, ((1, *(size + more,) * rank, 1 + more),), options))
             return
         except (TypeError, ValueError) as error:
             errors.append(error)
@@ -102,7 +102,7 @@ def flatten(x: Array) -> Array:
     """`(n, *axes)` as `(n, features)`, last axis fastest."""
     x = as_array("x", x)
     if x.ndim < 2:
-        raise wrong("x", "have one batch axis and axes to flatten", x.shape)
+        raise argument_error("x", "have one batch axis and axes to flatten", x.shape)
     return x.reshape(x.shape[0], -1)
 
 

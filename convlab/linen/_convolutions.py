@@ -113,7 +113,7 @@ class Conv(_layers.Conv, Layer):
         kernel = super()._effective(kernel)
         if not self.weight_norm:
             return kernel
-        return _layers.with_lengths(kernel, self.param("scale", lambda key: _layers.lengths(kernel)))
+        return _layers.with_lengths(kernel, self.param("scale", lambda key: _layers.channel_norms(kernel)))
 
     @linen.nowrap
     def _hook(self) -> Callable | None:

@@ -72,7 +72,7 @@ class Builder(Generic[M]):
         if weights is None:
             if rngs is None:
                 raise ValueError(f"`rngs` must be given for {self.name} without `weights`, got None.")
-            return self.network(**options, rngs=rngs)  # type: ignore[call-arg]  every network has it
+            return self.network(**options, rngs=rngs)  # type: ignore[call-arg]  # every network has it
         state = _weights.unwrapped(weights if isinstance(weights, Mapping) else _weights.load(weights))
         options = {**getattr(self.network, "torch_options", {}), **options}
         for option, prefixes in getattr(self.network, "torch_optional", {}).items():

@@ -14,7 +14,7 @@ from .._pool import avg_pool as avg_pool
 from .._pool import max_pool as max_pool
 from .._pool import min_pool as min_pool
 from .._pool import pool as pool
-from .._window import wrong
+from .._window import argument_error
 from ._convolutions import CausalConv as CausalConv
 from ._convolutions import Conv as Conv
 from ._convolutions import ConvLocal as ConvLocal
@@ -67,7 +67,7 @@ class Drawing(nnx.Module):
     def _key(self, rngs: Any) -> Array:
         rngs = self.rngs if rngs is None else rngs
         if rngs is None:
-            raise wrong("rngs", "be given to the layer or to its call", None)
+            raise argument_error("rngs", "be given to the layer or to its call", None)
         rngs = rngs[self.rng_collection] if isinstance(rngs, nnx.Rngs) else rngs
         return rngs() if isinstance(rngs, nnx.RngStream) else rngs
 

@@ -14,8 +14,8 @@ from flax import nnx
 
 from .. import _layers
 from .._conv import conv_general_dilated
-from .._window import is_int, spread, wrong
-from ._parameters import Layer, Recipe, lecun_normal, promote_dtype, zeros
+from .._window import argument_error, broadcast_to_rank, is_int
+from ._parameters import InitSpec, Layer, lecun_normal, promote_dtype, zeros
 
 Array = jax.Array
 
@@ -74,11 +74,11 @@ class Conv(_layers.Conv, Layer):
     method: str = "auto"
     weight_norm: bool = False
 
-    def _make(self, recipe: Recipe, keys: Any, image: tuple[int, ...]) -> None:
+    def _make(self, recipe: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
         super()._make(recipe, keys, image)
         self.scale: Any = nnx.data(None)
         if self.weight_norm:
-            self.scale = nnx.Param(_layers.lengths(self._effective(self.kernel[...])))
+            self.scale = nnx.Param(_layers.channel_norms(self._effective(self.kernel[...])))
 
     def _effective(self, kernel: Array) -> Array:
         kernel = super()._effective(kernel)
@@ -125,7 +125,7 @@ class DepthwiseConv(_layers.DepthwiseConv, Conv):
     _: KW_ONLY
     multiplier: int = 1
 
-    def _make(self, recipe: Recipe, keys: Any, image: tuple[int, ...]) -> None:
+    def _make(self, recipe: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
         self.feature_group_count, self.out_features = image[-1], self._made(image[-1])
         super()._make(recipe, keys, image)
 
@@ -196,7 +196,7 @@ class CausalConv(_layers.CausalConv, Conv):
     def step(self, inputs: Array) -> Array:
         """The places of the result that the chunk `inputs` completes, perhaps none."""
         if self.cache is None:
-            raise wrong("cache", "be made by `init_cache`", None)
+            raise argument_error("cache", "be made by `init_cache`", None)
         y, kept = self._step(self._hook(), self.cache[...], *self._promoted(inputs))
         self.cache.set_value(kept)
         return y
@@ -285,7 +285,7 @@ class ConvLocal(_layers.ConvLocal, Layer):
     def _known(self) -> tuple[int, ...] | None:
         if self.in_features is None or self.spatial_shape is None:
             return None
-        return *spread("spatial_shape", self.spatial_shape, len(self._size)), self.in_features
+        return *broadcast_to_rank("spatial_shape", self.spatial_shape, len(self._size)), self.in_features
 
     def __call__(self, inputs: Array) -> Array:
         return self._function(*self._promoted(inputs), **self._options(inputs.shape[-1]))

@@ -14,17 +14,17 @@ from flax.core import FrozenDict
 from flax.nnx.nn.dtypes import promote_dtype
 
 from .. import _layers
-from .._window import integer, is_int, wrong
+from .._window import argument_error, integer, is_int
 
 Array = jax.Array
 lecun_normal, zeros = nnx.initializers.lecun_normal(), nnx.initializers.zeros_init()
 
 
-class Pending(nnx.Param):
+class UninitializedParam(nnx.Param):
     """In place of the parameters of a layer that has not seen its input: the random keys from which it will make them."""
 
 
-class Recipe(NamedTuple):
+class InitSpec(NamedTuple):
     """How a layer makes its parameters."""
 
     kernel_init: Callable
@@ -38,7 +38,7 @@ class Layer(nnx.Module):
     """A module with `kernel` and `bias`.
 
     Without `in_features` it makes them at its first call, eager or under `nnx.jit` in graph mode, or in `initialize(inputs)`.
-    Until then it has one `Pending` variable; gradients, optimizers and the transformations of plain JAX want them made before.
+    Until then it has one `UninitializedParam` variable; gradients, optimizers and the transformations of plain JAX want them made before.
     """
 
     in_features: int | None
@@ -67,11 +67,11 @@ class Layer(nnx.Module):
         if self.mask is not None and not isinstance(self.mask, jax.core.Tracer):
             self.mask = nnx.static(_layers.Constant(self.mask))
         self._int, self.kernel_size = is_int(self.kernel_size), self._size
-        recipe = Recipe(kernel_init, bias_init, tuple(kernel_metadata.items()), tuple(bias_metadata.items()))
+        recipe = InitSpec(kernel_init, bias_init, tuple(kernel_metadata.items()), tuple(bias_metadata.items()))
         keys = [rngs.params() for _ in range(1 + bool(self.use_bias))]
         image = self._known()
         if image is None:
-            self._recipe, self.pending = recipe, Pending(jnp.stack(keys))
+            self._recipe, self.pending = recipe, UninitializedParam(jnp.stack(keys))
         else:
             self._make(recipe, keys, image)
 
@@ -79,7 +79,7 @@ class Layer(nnx.Module):
         """What is known of the shape of the image before the first call, as far as the parameters depend on it."""
         return None if self.in_features is None else (self.in_features,)
 
-    def _make(self, recipe: Recipe, keys: Any, image: tuple[int, ...]) -> None:
+    def _make(self, recipe: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
         self.kernel_shape, bias_shape = self._checked_shapes(image)
         kernel = recipe.kernel_init(keys[0], self.kernel_shape, self.param_dtype)
         self.kernel = nnx.Param(kernel, **dict(recipe.kernel_metadata))
@@ -107,7 +107,7 @@ class Layer(nnx.Module):
     def __getattr__(self, name: str) -> Any:
         if name in ("kernel", "bias", "kernel_shape"):
             hint = "Call the layer, or its `initialize(inputs)`, first."
-            raise wrong("in_features", "be known", None, f"`{name}`", hint, AttributeError)
+            raise argument_error("in_features", "be known", None, f"`{name}`", hint, AttributeError)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _made(self, channels: int) -> int:

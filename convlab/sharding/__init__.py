@@ -30,7 +30,17 @@ from jax import Array, lax
 
 import convlab
 
-from ._parts import AxisNames, exchange, gather, read_modes, read_names, spread, views_of, whole_output, wrong
+from ._parts import (
+    AxisNames,
+    argument_error,
+    broadcast_to_rank,
+    exchange,
+    gather,
+    read_modes,
+    read_names,
+    views_of,
+    whole_output,
+)
 
 __all__ = ["avg_pool", "conv", "conv_transpose", "exchange", "lp_pool", "max_pool", "min_pool", "sum_pool"]
 
@@ -137,7 +147,7 @@ def conv_transpose(
     kernel = jnp.asarray(kernel)
     rank = kernel.ndim - 2
     split = read_names(axis_names, rank)
-    steps, gaps = spread(strides, rank), spread(kernel_dilation, rank)
+    steps, gaps = broadcast_to_rank(strides, rank), broadcast_to_rank(kernel_dilation, rank)
     own = dict(strides=strides, kernel_dilation=kernel_dilation, **options)
     ends = dict(output_padding=output_padding, output_shape=output_shape, use_consistent_padding=use_consistent_padding)
     whole = functools.partial(convlab.conv_transpose, kernel=kernel, bias=bias, padding=padding, **own, **ends)
@@ -149,7 +159,9 @@ def conv_transpose(
         if name:
             if places != (whole_length := length * lax.axis_size(name)) * step:
                 rule = f"grow an axis that is split by its stride {step}"
-                raise wrong("padding", rule, padding, f"spatial axis {axis}, of which it makes {places} from {whole_length}")
+                raise argument_error(
+                    "padding", rule, padding, f"spatial axis {axis}, of which it makes {places} from {whole_length}"
+                )
             before, after = max(0, (reach - 1 - lo) // step), max(0, -(-lo // step))
             x = exchange(x, first + axis, name, before, after)
             lo, places, length = lo + before * step, length * step, x.shape[first + axis]
@@ -253,7 +265,7 @@ def avg_pool(
     y = _pool(pool, x.astype(dtype), window_shape, strides, padding, axis_names, window_dilation)
     split, rank = read_names(axis_names, len(axis_names)), len(axis_names)
     out = [y.shape[y.ndim - 1 - rank + axis] * (lax.axis_size(name) if name else 1) for axis, name in enumerate(split)]
-    views = views_of(x, spread(window_shape, rank), _steps(strides), padding, window_dilation, split, out)
+    views = views_of(x, broadcast_to_rank(window_shape, rank), _steps(strides), padding, window_dilation, split, out)
     for axis, view in enumerate(views):
         if view.name:  # the pool took what lies around the image for a part of it
             taps = view.start() + jnp.arange(view.out)[:, None] * view.step + jnp.arange(view.taps) * view.gap
@@ -266,7 +278,7 @@ def avg_pool(
 def _pool(pool: Callable, x: Array, window_shape, strides, padding, axis_names, dilation, fill: Any = 0) -> Array:
     rank = len(axis_names)
     split = read_names(axis_names, rank)
-    size, steps = spread(window_shape, rank), _steps(strides)
+    size, steps = broadcast_to_rank(window_shape, rank), _steps(strides)
     out = whole_output(lambda x: pool(x, size, steps, padding, window_dilation=dilation), x, split)
     modes = read_modes(padding, "zeros", rank)
     views = tuple(views_of(x, size, steps, padding, dilation, split, out))
@@ -274,7 +286,7 @@ def _pool(pool: Callable, x: Array, window_shape, strides, padding, axis_names, 
     part = gather(x, views, modes, fill)
     if all(view.name for view in views) or padding not in ("CIRCULAR", "REFLECT"):
         return pool(part, size, steps, [view.kept for view in views], window_dilation=dilation)
-    raise wrong("padding", "be zeros or numbers", padding, "a pool of which some axes are split and some are not")
+    raise argument_error("padding", "be zeros or numbers", padding, "a pool of which some axes are split and some are not")
 
 
 def _steps(strides: Any) -> Any:

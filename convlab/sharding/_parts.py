@@ -91,7 +91,7 @@ def views_of(x, size, strides, padding, dilation, split, out) -> Iterator[View]:
         if out[axis] % devices[axis]:
             rule = f"make an output that {devices[axis]} devices can share evenly"
             fact = f"spatial axis {axis}, of which it makes {out[axis]} from {parts[axis] * devices[axis]}"
-            raise wrong("padding", rule, padding, fact, f'"SAME" with strides that divide {parts[axis]} does.')
+            raise argument_error("padding", rule, padding, fact, f'"SAME" with strides that divide {parts[axis]} does.')
         numbers = window.size[axis], window.strides[axis], window.dilation[axis], pads[axis], parts[axis]
         yield View(name, (0, 0), *numbers, parts[axis] * devices[axis], out[axis] // devices[axis])
 
@@ -103,7 +103,9 @@ def gather(x: Array, views: Sequence[View], modes: Sequence[str], fill: Any) -> 
         if not view.name:
             continue
         if mode not in ("zeros", "constant") and min(view.pads) < 0:
-            raise wrong("padding", f"not crop in mode {mode!r}", view.pads, f"spatial axis {axis - first}, which is split")
+            raise argument_error(
+                "padding", f"not crop in mode {mode!r}", view.pads, f"spatial axis {axis - first}, which is split"
+            )
         before, after = max(0, -min(view.firsts)), max(0, max(view.firsts) + view.length - view.part)
         edge = _edge(x, axis, view, mode, before, after) if mode in ("reflect", "replicate") else None
         x = exchange(x, axis, view.name, before, after, wrap=mode == "circular")
@@ -124,7 +126,7 @@ def _edge(x: Array, axis: int, view: View, mode: str, before: int, after: int) -
     most = view.part - (mode == "reflect")
     if max(before, after) > most:
         fact = f"mode {mode!r} and {view.part} places a device"
-        raise wrong("kernel", f"reach at most {most} places into the neighbouring part", max(before, after), fact)
+        raise argument_error("kernel", f"reach at most {most} places into the neighbouring part", max(before, after), fact)
     pads = [(before, after) if a == axis else (0, 0) for a in range(x.ndim)]
     padded = jnp.pad(x, pads, mode="reflect" if mode == "reflect" else "edge")
     place = jnp.arange(padded.shape[axis]).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
@@ -136,13 +138,13 @@ def _edge(x: Array, axis: int, view: View, mode: str, before: int, after: int) -
 # --- reading arguments ----------------------------------------------------------------------------------------------
 
 
-def wrong(argument: str, rule: str, value: Any, fact: str, hint: str = "") -> ValueError:
+def argument_error(argument: str, rule: str, value: Any, fact: str, hint: str = "") -> ValueError:
     return ValueError(f"`{argument}` must {rule} for {fact}, got {value!r}." + (f" {hint}" if hint else ""))
 
 
 def read_names(axis_names: AxisNames, rank: int) -> tuple[str | None, ...]:
     if isinstance(axis_names, str) or len(axis_names) != rank:
-        raise wrong("axis_names", "be one mesh axis or None per axis", axis_names, f"{rank} spatial axes")
+        raise argument_error("axis_names", "be one mesh axis or None per axis", axis_names, f"{rank} spatial axes")
     return tuple(axis_names)
 
 
@@ -161,5 +163,5 @@ def read_modes(padding: Any, padding_mode: Any, rank: int) -> tuple[str, ...]:
     return tuple(mode.lower() for mode in modes)
 
 
-def spread(value: Any, rank: int) -> tuple[int, ...]:
+def broadcast_to_rank(value: Any, rank: int) -> tuple[int, ...]:
     return (value,) * rank if hasattr(value, "__index__") else tuple(value)

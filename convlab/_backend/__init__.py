@@ -1,0 +1,12 @@
+"""The backend: how convolutions and pools are computed, and the only platform-dependent code of the library."""
+
+from . import compat as _compat
+from . import lowering as _lowering
+from .buffers import materialize as materialize
+from .entry import conv_general_dilated as conv_general_dilated
+from .entry import convolve as convolve
+from .entry import window_sum as window_sum
+from .pooling.maxima import window_argmax as window_argmax
+from .pooling.maxima import window_max as window_max
+
+_compat.guard(_lowering.install)

@@ -1,0 +1,321 @@
+"""All that convlab asks of JAX and JAX does not document. No other file may touch it.
+
+Every name is looked up here, once, when convlab is imported. Where this version of JAX lacks one, `missing` says which, convlab says so
+in one warning, and every convolution and pool is lax's: right, and as fast as lax is. What can only be seen while a program is lowered
+is guarded there (`lowering`), by the same warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+KEY = "convlab"  # of the mark, a frontend attribute in XLA's words
+MOVED = (AttributeError, ImportError, KeyError, NameError, NotImplementedError, TypeError)
+
+missing: str | None = None
+_said = False
+
+
+def say_once(error: BaseException | str) -> None:
+    """The one warning of a process in which JAX lacks what convlab needs."""
+    global missing, _said
+    missing = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    if not _said:
+        _said = True
+        warnings.warn(f"convlab works with this version of JAX, but no faster than lax ({missing}).", stacklevel=2)
+
+
+try:
+    from jax._src.dispatch import apply_primitive
+    from jax._src.interpreters import ad, batching, mlir
+    from jax.experimental.xla_metadata import set_xla_metadata
+    from jax.sharding import AbstractMesh, use_abstract_mesh
+
+    Primitive: Any = type(lax.add_p)
+    ShapedArray = jax.core.ShapedArray
+    NO_MESH = AbstractMesh((), ())
+    CONVOLUTION = lax.conv_general_dilated_p
+    WINDOW_SUM, WINDOW_MAX, WINDOW_MIN = lax.reduce_window_sum_p, lax.reduce_window_max_p, lax.reduce_window_min_p
+    SCATTER_ADD, GATHER_ADD = lax.select_and_scatter_add_p, lax.select_and_gather_add_p
+    SELECT_MAX, SELECT_MIN = lax.ge_p, lax.le_p
+    _common, _of_platforms = mlir._lowerings, mlir._platform_specific_lowerings
+    _register, _lower_fun, _constrain = mlir.register_lowering, mlir.lower_fun, mlir.lower_with_sharding_in_types
+    _jvps, _transposes, _batchers = ad.primitive_jvps, ad.primitive_transposes, batching.primitive_batchers
+    _Zero = ad.Zero
+    has_hooks = True
+except MOVED as error:
+    has_hooks = False
+    say_once(error)
+
+
+# --- marks --------------------------------------------------------------------------------------------------------
+
+
+def marked(method: str | None) -> contextlib.AbstractContextManager:
+    """Marks what is bound within with the method that it asks for; None takes a mark away."""
+    return set_xla_metadata(**{KEY: method}) if has_hooks else contextlib.nullcontext()
+
+
+def no_inline() -> contextlib.AbstractContextManager:
+    """A function that is called within is neither fused with its consumers nor computed again for each of them."""
+    return set_xla_metadata(inlineable="false") if has_hooks else contextlib.nullcontext()
+
+
+def mark_of(equation_context: Any) -> str | None:
+    """The method with which an equation of a jaxpr is marked, by its `ctx`."""
+    return (getattr(equation_context, "xla_metadata", None) or {}).get(KEY)
+
+
+# --- lowering -----------------------------------------------------------------------------------------------------
+
+
+_replaced: list[tuple[dict, Any, Any]] = []
+
+
+def replace_rules(primitive: Any, make: Callable[[Callable], Callable]) -> None:
+    """Replace each registered lowering rule of a primitive by `make(rule)`, and add none."""
+    tables = [(None, _common), *_of_platforms.items()]
+    for platform, table in tables:
+        if primitive in table:
+            entry = table[primitive]
+            _replaced.append((table, primitive, entry))
+            former = getattr(entry, "rule", entry)
+            options = {"inline": entry.inline} if hasattr(entry, "inline") else {}
+            _register(primitive, make(former), platform=platform, **options)
+
+
+def restore_rules() -> None:
+    """Undo every `replace_rules`."""
+    while _replaced:
+        table, primitive, entry = _replaced.pop()
+        table[primitive] = entry
+
+
+def add_rule(primitive: Any, rule: Callable, platform: str | None = None) -> None:
+    _register(primitive, rule, platform=platform)
+
+
+def method_of(ctx: Any) -> str | None:
+    """The mark of the equation that is being lowered."""
+    return mark_of(ctx.jaxpr_eqn_ctx)
+
+
+def platforms_of(ctx: Any) -> tuple[str, ...]:
+    """The platforms for which the equation is being lowered, "gpu" for every kind of it."""
+    platforms = ctx.platforms or ctx.module_context.platforms
+    if getattr(ctx.jaxpr_eqn_ctx, "compute_type", None) == "device_host":
+        platforms = ("cpu",)
+    return tuple(dict.fromkeys("gpu" if p in ("cuda", "rocm", "gpu") else p for p in platforms))
+
+
+def is_partitioned(ctx: Any) -> bool:
+    """Whether XLA will split the equation over devices."""
+    axes = ctx.module_context.axis_context
+    if hasattr(axes, "manual_axes"):
+        return axes.mesh.size > 1 and axes.manual_axes != set(axes.mesh.axis_names)
+    return getattr(axes, "num_devices", None) not in (None, 1)
+
+
+def _mesh_of(ctx: Any) -> Any:
+    return next((a.sharding.mesh for a in (*ctx.avals_in, *ctx.avals_out) if not a.sharding.mesh.empty), NO_MESH)
+
+
+def has_explicit_axes(ctx: Any) -> bool:
+    """Whether shardings are part of the operands' types."""
+    return len(_mesh_of(ctx).explicit_axes) > 0
+
+
+def is_explicit(ctx: Any) -> bool:
+    """Whether every axis of the mesh is explicit."""
+    mesh = _mesh_of(ctx)
+    return len(mesh.explicit_axes) == len(mesh.axis_names)
+
+
+def spec_of(aval: Any) -> tuple:
+    """How an explicit mesh splits each axis of an array; sums that are still owed to other devices count as a split of their own."""
+    spec = aval.sharding.spec
+    return (*spec, *([frozenset(spec.unreduced)] if getattr(spec, "unreduced", None) else ()))
+
+
+def is_export(ctx: Any) -> bool:
+    return ctx.module_context.lowering_parameters.for_export
+
+
+def lower(ctx: Any, function: Callable, *args: Any) -> Sequence[Any]:
+    """The results of `function`, traced as if the caller's mesh, mark and promotion settings were not there."""
+    with _plain_context():
+        bare = tuple(ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in)
+        (out,) = _lower_fun(function, multiple_results=False)(ctx.replace(avals_in=bare), *args)
+    return [_constrain(ctx, out, ctx.avals_out[0])]
+
+
+def lower_as_written(ctx: Any, function: Callable, *args: Any) -> Sequence[Any]:
+    """The results of `function`, traced in the equation's own mesh."""
+    with marked(None):
+        return _lower_fun(function, multiple_results=False)(ctx, *args)
+
+
+@contextlib.contextmanager
+def _plain_context() -> Iterator[None]:
+    with (
+        marked(None),
+        use_abstract_mesh(NO_MESH),
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+    ):
+        yield
+
+
+# --- primitives ---------------------------------------------------------------------------------------------------
+
+
+def _new_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict], jvp: Callable) -> Any:
+    primitive = Primitive(name)
+    primitive.def_impl(functools.partial(apply_primitive, primitive))
+    primitive.def_abstract_eval(abstract)
+
+    def batch(args: Any, dims: Any, **params: Any) -> Any:
+        size = next(a.shape[d] for a, d in zip(args, dims) if d is not None)
+        moved = [jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims)]
+        return primitive.bind(*moved, **with_batch_axis(params)), 0
+
+    _jvps[primitive], _batchers[primitive] = functools.partial(jvp, primitive), batch
+    return primitive
+
+
+def _zero_like(out: Any) -> Any:
+    return _Zero(jax.typeof(out).to_tangent_aval())
+
+
+def new_discrete_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict]) -> Any:
+    """A primitive `f(x)` of integers, which has no derivative."""
+
+    def jvp(primitive: Any, primals: Any, tangents: Any, **params: Any) -> Any:
+        out = primitive.bind(*primals, **params)
+        return out, _zero_like(out)
+
+    return _new_primitive(name, abstract, with_batch_axis, jvp)
+
+
+def new_linear_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict]) -> Any:
+    """A primitive `f(x, v)` that is linear in `v` and constant almost everywhere in `x`."""
+
+    def jvp(primitive: Any, primals: Any, tangents: Any, **params: Any) -> Any:
+        (x, v), (_, dv) = primals, tangents
+        out = primitive.bind(x, v, **params)
+        return out, _zero_like(out) if type(dv) is _Zero else primitive.bind(x, dv, **params)
+
+    return _new_primitive(name, abstract, with_batch_axis, jvp)
+
+
+def make_transposes(f: Any, g: Any) -> None:
+    """Declare `v -> f(x, v)` and `v -> g(x, v)` each other's transpose."""
+    for primitive, other in ((f, g), (g, f)):
+
+        def rule(cotangent: Any, x: Any, v: Any, other: Any = other, **params: Any) -> Any:
+            return None, cotangent if type(cotangent) is _Zero else other.bind(x, cotangent, **params)
+
+        _transposes[primitive] = rule
+
+
+def abstract_of(primitive: Any, *avals: Any, **params: Any) -> Any:
+    """The abstract result of a primitive."""
+    return primitive.abstract_eval(*avals, **params)[0]
+
+
+def canonical_precision(precision: Any) -> Any:
+    """What lax makes of an argument `precision`: None or a pair of `lax.Precision`s."""
+    precision = jax.config.jax_default_matmul_precision if precision is None else precision
+    if precision is None:
+        return None
+    pair = precision if isinstance(precision, (tuple, list)) else (precision, precision)
+    return tuple(map(lax.Precision, pair)) if all(isinstance(p, (str, lax.Precision)) for p in pair) else None
+
+
+# --- caches -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def cache_key() -> Callable | None:
+    """A context that is part of the keys of `jit`'s caches; None where JAX has none."""
+    return jax.make_user_context(None) if hasattr(jax, "make_user_context") else None
+
+
+# --- counting -----------------------------------------------------------------------------------------------------
+
+
+def count_as_lax(is_lax: threading.local) -> None:
+    """Let `Lowered.cost_analysis` count the operations of lax, whatever the CPU makes of them.
+
+    XLA cannot count what it does not know, as the engine's calls. So a lowered program is analysed as if nothing in it was marked; `is_lax`
+    has the attribute `on` meanwhile.
+    """
+    traced, lowered = jax.stages.Traced, jax.stages.Lowered
+    lower, analyse = traced.lower, lowered.cost_analysis
+
+    @functools.wraps(lower)
+    def lower_and_remember(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = lower(self, *args, **kwargs)
+        with contextlib.suppress(AttributeError):
+            result._lowering.convlab_origin = (self, args, kwargs)
+        return result
+
+    @functools.wraps(analyse)
+    def analyse_as_lax(self: Any) -> Any:
+        origin, key = getattr(self._lowering, "convlab_origin", None), cache_key()
+        if origin is None or key is None:
+            return analyse(self)
+        program, args, kwargs = origin
+        is_lax.on = True
+        try:
+            with key("lax"):
+                return analyse(lower(program, *args, **kwargs))
+        finally:
+            is_lax.on = False
+
+    traced.lower, lowered.cost_analysis = lower_and_remember, analyse_as_lax
+
+
+# --- the guard ----------------------------------------------------------------------------------------------------
+
+
+def guard(install: Callable[[], None]) -> None:
+    """Register the rules and test them, or leave JAX as it was.
+
+    The test traces and lowers nothing on a device: convlab's import must leave JAX free to choose its devices. What a rule finds missing
+    when it first lowers a program, it says then.
+    """
+    global has_hooks
+    if not has_hooks:
+        return
+    try:
+        install()
+        _test()
+    except MOVED as error:
+        has_hooks = False
+        restore_rules()
+        say_once(error)
+
+
+def _test() -> None:
+    """Raise if a mark does not reach the equations that are bound under it, and their derivatives."""
+
+    def convolution(x: Any) -> Any:
+        with marked("test"):
+            return lax.conv_general_dilated(x, x, (1,), "VALID")
+
+    traced = jax.make_jaxpr(jax.grad(lambda x: convolution(x).sum()))(jax.ShapeDtypeStruct((1, 1, 1), jnp.float32))
+    marks = {mark_of(eqn.ctx) for eqn in traced.jaxpr.eqns if eqn.primitive is CONVOLUTION}
+    if marks != {"test"}:
+        raise NotImplementedError("a mark does not reach the equations that are bound under it")
+    if not all(callable(getattr(kind, "replace", None)) for kind in (mlir.LoweringRuleContext,)):
+        raise NotImplementedError("LoweringRuleContext has no replace")

@@ -1,0 +1,165 @@
+"""jaxlib's own oneDNN: the engine that its Linux x86-64 wheels carry and that XLA does not call by itself.
+
+A custom call with the configuration that XLA's rewriter would write reaches it, without any flag. Neither is documented,
+so `available` tries it once in a process, and everything that calls it serves only where that holds. A program that contains the
+call cannot be exported, nor split over devices by the partitioner (`lowering`), nor kept in JAX's persistent cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import re
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .buffers import pad_spatial
+
+# The configuration's numbers have had other meanings; a wrong one ends the process, so no guess about later versions.
+TESTED = ((0, 10), (0, 12))
+_switched_on = True
+
+
+def switch(on: bool) -> bool:
+    """Turn the engine on or off for what this process compiles from now on; returns the former state."""
+    global _switched_on
+    former, _switched_on = _switched_on, on
+    return former
+
+
+def available() -> str | None:
+    """Why the engine cannot be used here, None if it can. The first call tries it, in a fraction of a second."""
+    wish = os.environ.get("CONVLAB_ENGINE", "auto").lower()
+    if wish == "off" or not _switched_on:
+        return "the engine is switched off"
+    version = tuple(int(n) for n in re.findall(r"\d+", jax.lib.__version__)[:2])
+    if wish != "on" and not TESTED[0] <= version <= TESTED[1]:
+        return f"jaxlib {jax.lib.__version__} is not among the tested ones; CONVLAB_ENGINE=on tries it"
+    return _trial()
+
+
+@functools.cache
+def _trial() -> str | None:
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return "only jaxlib's wheels for Linux on x86-64 carry the engine"
+    answer: list[str | None] = ["the engine did not answer in time"]
+
+    def work():
+        try:
+            answer[0] = _trial_run()
+        except Exception as error:
+            answer[0] = f"the engine failed its trial: {type(error).__name__}: {error}".splitlines()[0]
+
+    # A thread of its own has none of the tracing, mesh and device contexts that the caller may be in.
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(timeout=10)
+    return answer[0]
+
+
+@functools.cache
+def instructions() -> frozenset[str]:
+    """The names of the processor's instruction sets."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return frozenset(next((line for line in file if line.startswith("flags")), "").split())
+    except OSError:  # no Linux
+        return frozenset()
+
+
+def _trial_run() -> str | None:
+    """Try the engine on a depthwise convolution, where XLA's own is tens of times slower."""
+    if "avx2" not in instructions():
+        return "the engine's safe convolutions need AVX2"
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.integers(-9, 9, shape).astype(np.float32) for shape in ((1, 28, 28, 64), (3, 3, 1, 64)))
+    numbers = dict(out=(28, 28), strides=(1, 1), pads=((1, 1), (1, 1)), dilation=(1, 1), groups=64)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        engine = jax.jit(functools.partial(convolution, **numbers)).lower(x, kernel).compile()
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        got = np.asarray(engine(x, kernel))
+        times.append(time.perf_counter() - began)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    want = sum(padded[:, i : i + 28, j : j + 28] * kernel[i, j, 0] for i in range(3) for j in range(3))
+    if not np.array_equal(got, want):
+        return "the engine gave wrong numbers in its trial"
+    return f"the engine took {min(times) * 1e3:.0f} ms for its trial" if min(times) > 5e-3 else None
+
+
+# --- calls --------------------------------------------------------------------------------------------------------
+
+
+def _operands(dtype, groups: int = 1, channels: int = 1, features: int = 1, window=(), dilated=(), pads=()):
+    """The dtype in which the engine multiplies: float32, or bfloat16 where the processor and a fast program of oneDNN's do.
+
+    Elsewhere oneDNN falls back on products in parallel loops, which wait for each other for ever in XLA's pool, or does not
+    come to the end of writing a program. The channels and features are those of a group.
+    """
+    if dtype != jnp.bfloat16 or not _multiplies_bfloat16():
+        return jnp.float32
+    if groups > 1 and channels == 1:
+        serves = features == 1 and max(window) <= 7 and not any(dilated)
+    elif groups > 1 and channels <= 16 and channels % 4 == features % 4 == 0:
+        serves = len(window) == 2 and max(window) <= 3 and not any(dilated) and max(map(max, pads)) <= 1
+    else:
+        serves = True
+    return jnp.bfloat16 if serves else jnp.float32
+
+
+def _multiplies_bfloat16() -> bool:
+    """Tried on processors without AMX only, for which oneDNN chooses among other programs."""
+    return "avx512_bf16" in instructions() and "amx_bf16" not in instructions()
+
+
+def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float32, order=None):
+    """The convolution's custom call, summed in float32. `order`: the kernel's axes in the order (*window, in, out)."""
+    rank = x.ndim - 2
+    order = order or tuple(range(rank + 2))
+    *window, channels, features = (kernel.shape[axis] for axis in order)
+    # oneDNN reads beyond the image where a single place is strided
+    reach = [(w - 1) * d + 1 for w, d in zip(window, dilation)]
+    pads = [(lo, r - n - lo) if m == 1 else (lo, hi) for (lo, hi), m, r, n in zip(pads, out, reach, x.shape[1:])]
+    strides = [1 if m == 1 else s for m, s in zip(out, strides)]
+    if min(map(min, pads)) < 0 or any(max(pair) >= r for pair, r in zip(pads, reach)):  # some fast programs refuse such pads
+        x, pads = pad_spatial(x, pads), [(0, 0)] * rank
+    # Its sums over a column of 362 rows and more are wrong where the last axis is a single place; those over a row are right.
+    single = [n == m == kernel.shape[axis] == 1 for n, m, axis in zip(x.shape[1:], out, order)]
+    axes = sorted(range(rank), key=lambda axis: not single[axis])
+    x = x.reshape(x.shape[0], *(x.shape[1 + axis] for axis in axes), x.shape[-1])
+    strides, pads, dilation = ([values[axis] for axis in axes] for values in (strides, pads, dilation))
+    image = {"batch_dim": 0, "feature_dim": rank + 1, "spatial_dims": list(range(1, rank + 1))}
+    taps = {"spatial_dims": [order[axis] for axis in axes], "input_feature_dim": order[-2], "output_feature_dim": order[-1]}
+    lows, highs = zip(*pads)
+    config = {
+        "dims": rank + 2,
+        "feature_groups": groups,
+        "input": {"data": image},
+        "kernel": {"filter": {**taps, "shape": kernel.shape}},
+        "output": {"data": image},
+        "window": {"pad_left": lows, "pad_right": highs, "strides": strides, "window_dilations": dilation},
+    }
+    operands = _operands(x.dtype, groups, channels, features // groups, window, [d > 1 for d in dilation], pads)
+    shape = (x.shape[0], *(out[axis] for axis in axes), features)
+    return _call("convolution", shape, dtype, {"onednn_conv_config": config}, operands, x, kernel).reshape(x.shape[0], *out, -1)
+
+
+def gram(a, b):
+    """The product of a's transpose with b in float32, by the matrix product's custom call."""
+    config = {"onednn_matmul_config": {"transpose_a": True}}
+    return _call("matmul", (a.shape[1], b.shape[1]), jnp.float32, config, _operands(a.dtype), a, b)
+
+
+def _call(name, shape, dtype, config, operands, *arrays):
+    """The call on arrays of the dtype `operands`; its result is float32 or theirs, before it is made `dtype`."""
+    result, config = jax.ShapeDtypeStruct(shape, dtype if dtype == operands else jnp.float32), json.dumps(config)
+    call = jax.ffi.ffi_call(f"__onednn${name}", result, custom_call_api_version=2, legacy_backend_config=config)
+    return call(*(a.astype(operands) for a in arrays)).astype(dtype)

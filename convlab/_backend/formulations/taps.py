@@ -1,0 +1,90 @@
+"""Shift-multiply-add: elementwise products of shifted images and weights, summed.
+
+The best form where a matrix product would have next to nothing to contract: depthwise convolution (Howard et al. 2017,
+arXiv:1704.04861) with any multiplier, many small groups (Xie et al. 2017, arXiv:1611.05431), a handful of channels.
+Forward is a sum over the taps of the window, the kernel gradient the same sum over the positions of the output, each
+with an accumulator for every entry of its result (and, for the gradient, of the batch).
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..buffers import materialize
+from ..problem import Problem
+from . import depthwise
+from .base import UNROLLED, Array, Formulation, Solve, join_groups, padded, slice_at, split_groups, sum_over
+
+_MANY = 2**14  # positions of the output that are worth a loop for each kernel element
+
+
+def _plain(p: Problem) -> bool:
+    """Depthwise with one feature a channel."""
+    return p.depthwise and p.features == p.channels
+
+
+def forward_unsupported(p: Problem) -> str | None:
+    if p.dilates_input:
+        if _plain(p) and all(s == 1 for s in p.strides) and depthwise.meetings(p) <= 64:
+            return None
+        return "taps would multiply the zeros of a dilated input; subpixel splits it first"
+    if p.channels // p.groups > 16:
+        return "taps unrolls the channels of a group, more than 16 here"
+    return None
+
+
+def kernel_gradient_unsupported(p: Problem) -> str | None:
+    if p.dilates_input:
+        return "taps would read the zeros of a dilated input; subpixel mirrors it first"
+    if p.channels // p.groups * (p.features // p.groups) > 64:
+        return "taps keeps a sum for each pair of channels in a group, more than 64 here"
+    return forward_unsupported(p)
+
+
+def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
+    acc, per_group = p.accumulator, p.channels // p.groups
+    if p.dilates_input:
+        return depthwise.input_gradient(x, kernel, p, acc)
+    image = padded(x, p)
+    if p.groups == 1:
+        images, kernels = [image[..., i, None] for i in range(per_group)], [kernel]
+    else:
+        images, kernels = split_groups(image, p), split_groups(kernel, p)
+
+    def output(weights):
+        def term(tap):
+            start = [t * d for t, d in zip(tap, p.kernel_dilation)]
+            weight = lax.dynamic_slice(weights, (*tap, 0, 0), (*(1,) * p.rank, *weights.shape[-2:]))
+            weight = weight.reshape(weights.shape[-2:]).astype(acc)
+            return sum(slice_at(image, start, p.out, p.strides).astype(acc) * w for image, w in zip(images, weight))
+
+        return sum_over(term, p.window, 64 // per_group)
+
+    return materialize(join_groups([output(weights) for weights in kernels]).astype(p.out_dtype))
+
+
+def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
+    acc, one = p.accumulator, (1,) * p.rank
+    if _plain(p) and math.prod(p.window) <= 9 and p.batch * math.prod(p.out) >= _MANY:
+        return depthwise.gram(x, dy, p, acc)
+    images, cotangents = split_groups(padded(x, p), p), jnp.stack(split_groups(dy, p))
+    single = cotangents.shape[0] == 1
+
+    def row(image):
+        def term(at):
+            seen = slice_at(image, [o * s for o, s in zip(at, p.strides)], p.window, p.kernel_dilation).astype(acc)
+            if single:
+                return seen * slice_at(cotangents[0], at, one, one).astype(acc)
+            return seen * jax.vmap(lambda c: slice_at(c, at, one, one))(cotangents).astype(acc)
+
+        entries = sum_over(term, p.out, UNROLLED).sum(-p.rank - 2)
+        return entries if single else jnp.moveaxis(entries, 0, -1).reshape(*p.window, -1)
+
+    return jnp.stack([row(image) for image in images], -2)
+
+
+TAPS = Formulation("taps", forward, kernel_gradient, forward_unsupported, kernel_gradient_unsupported)

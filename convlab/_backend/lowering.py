@@ -1,0 +1,227 @@
+"""The lowering rules: of lax's own primitives, where an equation carries convlab's mark, and of convlab's few primitives.
+
+A rule looks for the mark. Without it, it emits exactly what JAX emits. With it, the platform's table chooses a formulation by the static
+facts of the equation, and the equation is computed by that; where the table says lax, JAX's own rule is called. `accelerate()` is the
+same rules with the mark implied on the CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from . import accelerate, compat, dispatch
+from .engine import available
+from .pooling import maxima, operations
+from .tables import Choice, Target, choose
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How an equation is computed: by `body` of its operands, by lax as it is written where that is None."""
+
+    operation: str  # "forward", "kernel gradient", or the kind of window reduction
+    formulation: str
+    reason: str
+    body: Callable[..., Array] | None = None
+    parts: tuple[str, ...] = ()
+
+
+class Convolution:
+    """`lax.conv_general_dilated_p`."""
+
+    def plan(self, lhs: Any, rhs: Any, params: dict, method: str, target: Target) -> Plan:
+        if method == "lax":
+            kind, _ = dispatch.read(lhs, rhs, params, "auto", target)
+            return Plan(kind.replace("_", " "), "lax", "asked for")
+        kind, p = dispatch.read(lhs, rhs, params, method, target)
+        choice = choose(kind, p, method, target)
+        name, operation = choice.formulation.name, kind.replace("_", " ")
+        if name == "lax" and target.platform != "cpu":
+            return Plan(operation, name, choice.reason)
+
+        def body(lhs: Array, rhs: Array, choice: Choice = choice) -> Array:
+            return dispatch.convolution(lhs, rhs, kind, p, choice, target, params)
+
+        return Plan(operation, name, choice.reason, body, tuple(dispatch.parts(kind, p, choice, target)))
+
+    def split(self, avals: Sequence[Any], params: dict) -> tuple[Any, tuple[str, ...]] | None:
+        """The result's spec and the axes to sum over, where the batch alone is split; None where lax must do it."""
+        spec = params["dimension_numbers"]
+        lhs, rhs = (tuple(aval.sharding.spec) for aval in avals)
+        if params["batch_group_count"] > 1:
+            return None
+        batch, contracted = lhs[spec.lhs_spec[0]], lhs[spec.lhs_spec[1]]
+        if any(lhs[a] is not None for a in spec.lhs_spec[2:]):
+            return None
+        if any(name is not None for a, name in enumerate(rhs) if a != spec.rhs_spec[1]):
+            return None
+        if contracted != rhs[spec.rhs_spec[1]] or contracted is not None and params["feature_group_count"] > 1:
+            return None
+        out = [None] * len(lhs)
+        out[spec.out_spec[0]] = batch
+        return PartitionSpec(*out), _names(contracted)
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowReduction:
+    """A window primitive of lax, or of convlab (`own`); `name` is a function of `pooling.windows`."""
+
+    name: str
+    kind: str
+    own: bool = False
+    reducer: str | None = None
+    swapped: bool = False  # lax's derivatives of maxima have the tangent or cotangent first
+
+    def plan(self, *operands: Any, method: str, target: Target, params: dict) -> Plan:
+        options, x = {"reducer": self.reducer} if self.reducer else {}, operands[-1 if self.swapped else 0]
+        kind = self.kind
+        if "select_prim" in params:
+            options["reducer"] = "max" if params["select_prim"] is compat.SELECT_MAX else "min"
+            kind = kind.replace("max", options["reducer"])
+        window = {key: value for key, value in params.items() if key in _WINDOW}
+        ones = (1,) * len(x.shape)
+        window = {"base_dilation": ones, "window_dilation": ones} | window
+        name, reason, body = operations.choose(self.name, self.own, tuple(x.shape), window, target, **options)
+        if body is not None and self.swapped:
+            return Plan(kind, name, reason, lambda v, x: body(x, v))
+        return Plan(kind, name, reason, body)
+
+    def split(self, avals: Sequence[Any], params: dict) -> tuple[Any, tuple[str, ...]] | None:
+        specs = {tuple(aval.sharding.spec) for aval in avals}
+        spec = next(iter(specs))
+        busy = zip(spec, params["window_dimensions"], params["window_strides"], params["padding"])
+        if len(specs) > 1 or any(name is not None and (k, s, tuple(p)) != (1, 1, (0, 0)) for name, k, s, p in busy):
+            return None
+        return PartitionSpec(*spec), ()
+
+
+_WINDOW = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
+Operation = Any  # Convolution or WindowReduction
+OPERATIONS: dict[Any, Operation] = {}
+
+
+def plan_of(primitive: Any, operands: Sequence[Any], params: dict, method: str, target: Target) -> Plan:
+    """How an equation whose mark asks for `method` is computed."""
+    operation = OPERATIONS[primitive]
+    if not all(isinstance(n, int) for a in operands for n in a.shape) and not getattr(operation, "own", False):
+        return Plan("", "lax", "a size is symbolic: nothing to choose by")
+    if isinstance(operation, Convolution):
+        return operation.plan(*operands, params, method, target)
+    return operation.plan(*operands, method=method, target=target, params=params)
+
+
+def _target(ctx: Any, platform: str) -> Target:
+    partitioned = compat.is_partitioned(ctx)
+    engine = platform == "cpu" and not partitioned and not compat.is_export(ctx) and available() is None
+    return Target(platform, engine, partitioned)
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
+
+
+_counted = threading.local()  # `on` while a program's operations are counted as lax's
+
+
+def _method(ctx: Any, own: bool) -> str | None:
+    """The method that an equation asks for; None if it is nobody's but lax's."""
+    if getattr(_counted, "on", False):
+        return "auto" if own else None
+    method = compat.method_of(ctx)
+    if method is None and own:
+        return "auto"
+    if method is None and compat.platforms_of(ctx) == ("cpu",) and accelerate.is_active():
+        return "auto"
+    return None if method == "lax" else method
+
+
+def _rule(primitive: Any, former: Callable) -> Callable:
+    own = OPERATIONS[primitive].own if isinstance(OPERATIONS[primitive], WindowReduction) else False
+
+    def rule(ctx: Any, *args: Any, **params: Any) -> Any:
+        try:
+            method = _method(ctx, own)
+            if method is not None:
+                return _lowered(primitive, former, method, ctx, *args, **params)
+        except compat.MOVED as error:
+            compat.say_once(error)
+        return former(ctx, *args, **params)
+
+    return rule
+
+
+def _lowered(primitive: Any, former: Callable, method: str, ctx: Any, *args: Any, **params: Any) -> Any:
+    if compat.has_explicit_axes(ctx):
+        split = OPERATIONS[primitive].split(ctx.avals_in, params) if compat.is_explicit(ctx) else None
+        if split is None or compat.spec_of(ctx.avals_out[0]) != tuple(split[0]):
+            return former(ctx, *args, **params)
+        return compat.lower_as_written(ctx, _per_device(primitive, method, params, *split, ctx), *args)
+    platforms = compat.platforms_of(ctx)
+    plans = {p: plan_of(primitive, ctx.avals_in, params, method, _target(ctx, p)) for p in platforms}
+    bodies = {p: plan.body for p, plan in plans.items() if plan.body is not None}
+    if not bodies:
+        return former(ctx, *args, **params)
+    if len(platforms) == 1:
+        return compat.lower(ctx, bodies[platforms[0]], *args)
+
+    def as_written(*operands: Array) -> Array:
+        with compat.marked("lax"):
+            return primitive.bind(*operands, **params)
+
+    per_platform = {name: body for p, body in bodies.items() for name in (("cuda", "rocm") if p == "gpu" else (p,))}
+    return compat.lower(ctx, lambda *operands: lax.platform_dependent(*operands, **per_platform, default=as_written), *args)
+
+
+def _per_device(primitive: Any, method: str, params: dict, out: Any, summed: tuple[str, ...], ctx: Any) -> Callable:
+    """The equation for each device's part of a batch that an explicit mesh splits."""
+    local = params | ({"out_sharding": None} if "out_sharding" in params else {})
+
+    def body(*operands: Array) -> Array:
+        with compat.marked(method):
+            y = primitive.bind(*operands, **local)
+        return lax.psum(y, summed) if summed else y
+
+    specs = tuple(PartitionSpec(*compat.spec_of(aval)) for aval in ctx.avals_in)
+    mesh = ctx.avals_in[0].sharding.mesh
+    return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
+
+
+# --- registration -------------------------------------------------------------------------------------------------
+
+
+def install() -> None:
+    """Register the rules; raises where this JAX has moved what they hook into."""
+    OPERATIONS.update(
+        {
+            compat.CONVOLUTION: Convolution(),
+            compat.WINDOW_SUM: WindowReduction("window_sum", "sum"),
+            compat.WINDOW_MAX: WindowReduction("window_max", "max", reducer="max"),
+            compat.WINDOW_MIN: WindowReduction("window_max", "min", reducer="min"),
+            compat.GATHER_ADD: WindowReduction("max_tangent", "max tangent", swapped=True),
+            compat.SCATTER_ADD: WindowReduction("max_cotangent", "max gradient", swapped=True),
+        }
+    )
+    for primitive in list(OPERATIONS):
+        compat.replace_rules(primitive, lambda former, primitive=primitive: _rule(primitive, former))
+    compat.count_as_lax(_counted)
+    kinds = {"window_argmax": "argmax", "max_tangent": "tangent", "max_cotangent": "gradient"}
+    for (reducer, name), primitive in maxima.OWN.items():
+        OPERATIONS[primitive] = WindowReduction(name, f"{reducer} {kinds[name]}", own=True, reducer=reducer)
+        compat.add_rule(primitive, _rule(primitive, functools.partial(_anywhere, primitive)))
+
+
+def _anywhere(primitive: Any, ctx: Any, *args: Any, **params: Any) -> Any:
+    """convlab's own primitives where an explicit mesh splits a window: XLA moves what the formulation needs."""
+    body = plan_of(primitive, ctx.avals_in, params, "auto", Target("gpu", engine=False, partitioned=True)).body
+    assert body is not None
+    return compat.lower(ctx, body, *args)

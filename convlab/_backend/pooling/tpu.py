@@ -1,0 +1,174 @@
+"""Maxima of windows on a TPU. It has one instruction for the gradient of a maximum over undilated windows; others are brought to that form.
+
+Places that no window sees are cut away, and of a dilated axis every d-th place becomes an axis of its own, outside of the window:
+what is left is `select_and_scatter_add` with pads of its own, which unlike a padded copy never win a tie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .. import compat
+from . import windows
+from .axis import Axis, axes_of
+from .windows import Reducer, lowest
+
+_MOST_TAPS = 64  # that are compared one by one; of more, axis after axis is quicker
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """One axis: which places are kept, every `step`-th from `first` on, and how they and the outputs are laid out in `phases`."""
+
+    size: int
+    first: int
+    step: int
+    kept: int
+    window: int
+    stride: int
+    low: int
+    high: int
+    phases: int
+    front: int
+    apart: int
+    out: int
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.kept // self.phases)
+
+    @property
+    def out_blocks(self) -> int:
+        return self.blocks + self.low + self.high - self.window + 1 if self.phases > 1 else self.out
+
+
+def _span(size: int, window: int, stride: int, pads: tuple[int, int], dilation: int) -> _Span:
+    low, high = pads
+    out = (size + low + high - (window - 1) * dilation - 1) // stride + 1
+    step = math.gcd(stride, dilation) if window > 1 else 1
+    stride, dilation = stride // step, dilation // step if window > 1 else 1
+    first = max(-low, 0) if low < 0 else -low % step
+    first += (-low - first) % step
+    low = (low + first) // step
+    last = first + step * ((out - 1) * stride + (window - 1) * dilation - low)  # that a window sees
+    kept = (min(last, size - 1) - first) // step + 1
+    if dilation == 1:
+        high = (out - 1) * stride + window - low - kept
+        return _Span(size, first, step, kept, window, stride, low, high, 1, 0, 1, out)
+    before, blocks = -(-low // dilation), -(-kept // dilation)
+    front = before * dilation - low
+    out_blocks = max(-(-(front + (out - 1) * stride + 1) // dilation), blocks + before - window + 1)
+    high = out_blocks - blocks - before + window - 1
+    return _Span(size, first, step, kept, window, 1, before, high, dilation, front, stride, out)
+
+
+def _in_phases(x: jax.Array, spans: list[_Span], counts: list[int]) -> jax.Array:
+    return x.reshape([n for span, count in zip(spans, counts) for n in ((count, span.phases) if span.phases > 1 else (count,))])
+
+
+def _of_places(x: jax.Array, spans: list[_Span], fill) -> jax.Array:
+    for axis, span in enumerate(spans):
+        x = lax.slice_in_dim(x, span.first, span.first + (span.kept - 1) * span.step + 1, span.step, axis)
+    x = lax.pad(x, jnp.asarray(fill, x.dtype), [(0, span.blocks * span.phases - span.kept, 0) for span in spans])
+    return _in_phases(x, spans, [span.blocks for span in spans])
+
+
+def _to_places(x: jax.Array, spans: list[_Span]) -> jax.Array:
+    x = x.reshape([span.blocks * span.phases for span in spans])
+    x = lax.slice(x, (0,) * x.ndim, [span.kept for span in spans])
+    config = [(s.first, s.size - s.first - (s.kept - 1) * s.step - 1, s.step - 1) for s in spans]
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _of_outputs(y: jax.Array, spans: list[_Span]) -> jax.Array:
+    config = [(s.front, s.out_blocks * s.phases - s.front - (s.out - 1) * s.apart - 1, s.apart - 1) for s in spans]
+    y = lax.pad(y, jnp.zeros((), y.dtype), config)
+    return _in_phases(y, spans, [span.out_blocks for span in spans])
+
+
+def _select(reducer: Reducer) -> Any:
+    return compat.SELECT_MAX if reducer == "max" else compat.SELECT_MIN
+
+
+def _spans(x, v, params: dict) -> list[_Span] | None:
+    """None where the instruction cannot serve: it needs two axes outside of the window, which are XLA's choice to lay out."""
+    sizes, strides = params["window_dimensions"], params["window_strides"]
+    outside = sum(size == stride == 1 for size, stride in zip(sizes, strides))
+    if outside < 2 or max(params["base_dilation"]) > 1 or x.dtype != v.dtype or 0 in (*x.shape, *v.shape):
+        return None
+    spans = [_span(*axis) for axis in zip(x.shape, sizes, strides, params["padding"], params["window_dilation"])]
+    return spans if all(span.kept > 0 for span in spans) else None
+
+
+def _params(spans: list[_Span], reducer: Reducer) -> dict:
+    outside = (1, 1, (0, 0))
+    axes = [
+        fact
+        for span in spans
+        for fact in ([(span.window, span.stride, (span.low, span.high))] + ([outside] if span.phases > 1 else []))
+    ]
+    sizes, strides, padding = zip(*axes)
+    return dict(window_dimensions=sizes, window_strides=strides, padding=padding, select_prim=_select(reducer))
+
+
+def max_tangent(x, dx, params: dict, *, reducer: Reducer):
+    """`windows.max_tangent`, by `select_and_gather_add` where the window has the form for it."""
+    spans = _spans(x, dx, params)
+    if spans is None or max(params["window_dilation"]) > 1 or min(map(min, params["padding"])) < 0:
+        return windows.max_tangent(x, dx, axes_of(x.shape, params), reducer=reducer)
+    undilated = {name: params[name] for name in ("window_dimensions", "window_strides", "padding")}
+    dilations = {name: params[name] for name in ("base_dilation", "window_dilation")}
+    return compat.GATHER_ADD.bind(dx, x, select_prim=_select(reducer), **undilated, **dilations)
+
+
+def max_cotangent(x, dy, params: dict, *, reducer: Reducer):
+    """`windows.max_cotangent`, by `select_and_scatter_add`."""
+    spans = _spans(x, dy, params)
+    if spans is None:
+        return windows.max_cotangent(x, dy, axes_of(x.shape, params), reducer=reducer)
+    x, dy = _of_places(x, spans, lowest(x.dtype, reducer)), _of_outputs(dy, spans)
+    return _to_places(compat.SCATTER_ADD.bind(dy, x, **_params(spans, reducer)), spans)
+
+
+def window_argmax(x, params: dict, *, reducer: Reducer):
+    """`windows.window_argmax`: where lax's maximum stands, in one loop over the output that keeps nothing but the number of an element."""
+    elements = math.prod(params["window_dimensions"])
+    if not jnp.issubdtype(x.dtype, jnp.floating) or max(params["base_dilation"]) > 1 or elements > _MOST_TAPS:
+        return windows.window_argmax(x, axes_of(x.shape, params), reducer=reducer)
+    best = (compat.WINDOW_MAX if reducer == "max" else compat.WINDOW_MIN).bind(x, **params)
+
+    def read(fill):
+        padded = lax.pad(x, jnp.asarray(fill, x.dtype), [(*pair, 0) for pair in params["padding"]])
+        for element in np.ndindex(*params["window_dimensions"]):
+            starts = [t * d for t, d in zip(element, params["window_dilation"])]
+            ends = [at + (n - 1) * s + 1 for at, n, s in zip(starts, best.shape, params["window_strides"])]
+            yield lax.slice(padded, starts, ends, params["window_strides"])
+
+    first = last = jnp.zeros(best.shape, jnp.int32)
+    for number, values in reversed(list(enumerate(read(jnp.nan)))):  # no padding equals anything
+        first = jnp.where(values == best, number, first)
+    for number, values in enumerate(read(0)):
+        last = jnp.where(values != values, number, last)
+    return jnp.where(best != best, last, first)
+
+
+def copied(axes: Sequence[Axis]) -> dict[int, int]:
+    """The axes of one position that every window holds, as in the gradient of a sum over a whole axis, and the size of the result."""
+    return {axis.index: axis.out for axis in axes if axis.size == 1 and axis.out and axis.real.any(1).all()}
+
+
+def window_sum(x, params: dict):
+    """lax's sum, but a copy along the axes of one position that every window holds."""
+    copies = copied(axes_of(x.shape, params))
+    idle = {name: (0, 0) if name == "padding" else 1 for name in params}
+    rest = {name: tuple(idle[name] if i in copies else v for i, v in enumerate(value)) for name, value in params.items()}
+    y = compat.WINDOW_SUM.bind(x, **rest) if axes_of(x.shape, rest) else x
+    return jnp.broadcast_to(y, [copies.get(i, n) for i, n in enumerate(y.shape)])
