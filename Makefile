@@ -16,7 +16,7 @@ test: $(VENV)/.test
 
 torchvision:  ## the networks beside torchvision's: the smallest of each family, or with ALL=1 all of them
 	$(MAKE) VENV=.venv-torchvision .venv-torchvision/.test
-	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 scikit-image
+	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 timm scikit-image
 	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchcrepe facenet-pytorch
 	.venv-torchvision/bin/python -m pytest -n 0 $(if $(ALL),-m "slow or not slow") tests/test_torchvision.py tests/test_pretrained.py
 

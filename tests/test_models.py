@@ -1,5 +1,6 @@
 """`convlab.models` without PyTorch: names, weights in and out, features, and what bad files and bad names are told."""
 
+import doctest
 import io
 import pickle
 import subprocess
@@ -219,3 +220,18 @@ def test_a_class_with_options_keeps_its_place_of_arguments():
 
 def test_ordered_dicts_too():
     assert weights.unwrapped(OrderedDict({"module._orig_mod.a": np.zeros(1)})).keys() == {"a"}
+
+
+EXAMPLES = [
+    weights.from_torch, weights.to_torch, weights.match, weights.load, weights.load_safetensors, weights.save_safetensors,
+    models.list_models, pytest.param(models.get_model, marks=pytest.mark.slow), pytest.param(models.features, marks=pytest.mark.slow),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", EXAMPLES, ids=lambda function: function.__name__)
+def test_examples_run(function):
+    names = vars(models) | vars(weights) | {"jnp": jnp, "np": np, "nnx": nnx}
+    runner, output = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE), []
+    for test in doctest.DocTestFinder(recurse=False).find(function, function.__name__, globs=names):
+        runner.run(test, out=output.append)
+    assert runner.summarize(verbose=False).attempted and not output, "".join(output)

@@ -165,3 +165,14 @@ def test_files_of_pytorch_load_as_they_are(tmp_path):
     torch.save(theirs, tmp_path / "module.pth")
     with pytest.raises(ValueError, match=r"`path` must hold tensors in plain containers, got torchvision\.models\.squeezenet"):
         models.SqueezeNet1_1(weights=tmp_path / "module.pth")
+
+
+def test_mobilenet_v1_is_timms():
+    timm = pytest.importorskip("timm")
+    theirs = drawn(timm.create_model("mobilenetv1_100").eval(), seed=5)
+    model = models.MobileNetV1_100(weights=theirs.state_dict())
+    model.eval()
+    x = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(x).movedim(-1, 1)).numpy()
+    assert np.abs(jax.jit(model)(x) - expected).max() < 1e-4 * np.abs(expected).max()
