@@ -10,12 +10,13 @@ from ._pool import avg_pool, max_pool, min_pool, pool, sum_pool
 from ._pool_adaptive import (
     adaptive_avg_pool,
     adaptive_max_pool,
-    fractional_max_pool,
     global_avg_pool,
     global_max_pool,
     spatial_pyramid_pool,
 )
-from ._pool_smooth import blur_pool, gem_pool, lp_pool, mixed_pool, softmax_pool, stochastic_pool, top_k_pool
+from ._pool_fractional import fractional_max_pool
+from ._pool_power import gem_pool, lp_pool
+from ._pool_smooth import blur_pool, mixed_pool, softmax_pool, stochastic_pool, top_k_pool
 from ._unpool import max_unpool
 from ._window import Window
 

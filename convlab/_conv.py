@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _backend
-from ._patches import as_array, check_number, check_scalar, pad_axis, pad_spatial
+from ._patches import as_array, check_kept, check_number, check_scalar, pad_axis, pad_spatial
 from ._window import Window, argument_error, axes, broadcast_to_rank, dilate, integer, read_modes, read_output, transposed
 
 Array = jax.Array
@@ -49,7 +50,8 @@ def with_bias(y: Array, bias: Any, features: int) -> Array:
     bias = as_array("bias", bias)
     if bias.shape != (features,):
         raise argument_error("bias", f"have shape ({features},)", bias.shape, f"{features} output channels")
-    return y + bias.astype(y.dtype)
+    check_kept("bias", bias, y.dtype, "a result")
+    return y + jnp.expand_dims(bias.astype(y.dtype), range(y.ndim - 1))
 
 
 def as_window(kernel: Array, strides: Any, padding: Any, kernel_dilation: Any) -> Window:
@@ -138,6 +140,7 @@ def conv(
         mask = as_array("mask", mask)
         if mask.shape != kernel.shape:
             raise argument_error("mask", f"have the kernel's shape {kernel.shape}", mask.shape)
+        check_kept("mask", mask, kernel.dtype, "a kernel")
         kernel = kernel * mask.astype(kernel.dtype)
     if flip_kernel:
         kernel = jnp.flip(kernel, range(rank))
@@ -150,7 +153,7 @@ def conv(
     inside = [pair if mode == "zeros" else (0, 0) for pair, mode in zip(pads, modes)]
     x = pad_spatial(x, outside, modes, padding_value, padding)
     y = _backend.convolve(
-        x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x,
+        x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x,
         kernel,
         strides=window.strides,
         pads=inside,
@@ -251,7 +254,7 @@ def conv_transpose(
         folded.append((low, high))
         pads.append((reach - 1 - before + low, length + high + before - dilated))
     y = _backend.convolve(
-        x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x,
+        x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x,
         kernel,
         strides=(1,) * rank,
         pads=pads,
@@ -287,7 +290,7 @@ def _fold_back(y: Array, axis: int, pair: tuple[int, int], mode: str, length: in
         low = -pair[0] % length
         whole = -(-(low + y.shape[axis]) // length) * length
         y = pad_axis(y, axis, (low, whole - low - y.shape[axis]), "zeros")
-        return y.reshape(*y.shape[:axis], -1, length, *y.shape[axis + 1 :]).sum(axis)
+        return y.reshape(*y.shape[:axis], whole // length, length, *y.shape[axis + 1 :]).sum(axis, dtype=y.dtype)
     image = jax.ShapeDtypeStruct((*y.shape[:axis], length, *y.shape[axis + 1 :]), y.dtype)
 
     def padded(z):

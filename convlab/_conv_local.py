@@ -8,15 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from ._backend.interpolate import FIRST, sample
+from ._backend.interpolate import BORDER, FIRST, sample
 from ._backend.local import local_products, sum_of_products
 from ._conv import as_window, check_channels, promoted, read_border, with_bias
-from ._patches import as_array, pad_spatial, patches
+from ._patches import as_array, check_kept, has_many_taps, index_dtype, pad_spatial, patches, unfold_axes
 from ._pool import accumulator, settled, spatial_of
-from ._window import Window, argument_error, broadcast_to_rank, dilate, integer
+from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, dilate, integer
 
 Array = jax.Array
 
@@ -59,6 +58,7 @@ def conv_local(
     Equals `lax.conv_general_dilated_local` in channels-last layout and Flax's `ConvLocal`.
     """
     x, kernel = promoted(x, kernel)
+    check_not_empty("kernel_size", kernel_size)
     rank, channels = kernel.ndim - 2, x.shape[-1]
     size = broadcast_to_rank("kernel_size", kernel_size, rank)
     window = Window(
@@ -74,7 +74,7 @@ def conv_local(
 
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, hole - 1) for hole in (*(1,) * len(batch), *holes, 1)])
     x = pad_spatial(x, window.pads(dilated), modes, shown=padding)
-    x, seen_by = x.reshape(-1, *x.shape[len(batch) :]), Window(size, window.strides, "VALID", window.dilation)
+    x, seen_by = x.reshape(math.prod(batch), *x.shape[len(batch) :]), Window(size, window.strides, "VALID", window.dilation)
     y = local_products(x, kernel, functools.partial(_stacked, window=seen_by), seen_by, precision).reshape(
         *batch, *out, features
     )
@@ -85,14 +85,20 @@ def conv_local(
         raise argument_error(
             "bias", f"have shape {(*out, features)}", bias.shape, f"{features} output channels at {out} places"
         )
-    return y + bias.astype(y.dtype)
+    check_kept("bias", bias, y.dtype, "a result")
+    return y + jnp.expand_dims(bias.astype(y.dtype), range(len(batch)))
 
 
 def _stacked(x: Array, window: Window) -> Array:
     """What each place of `x: (n, *spatial, c)` sees, `(n, c * taps, *out)`: channels and then taps, as the kernel has them, are cheap to
     stack where places are innermost, here the image's last axis."""
-    seen = jnp.stack(patches(jnp.moveaxis(x, -1, 1)[..., None], window), 2)
-    return seen.reshape(len(x), -1, *seen.shape[3:-1])
+    x = jnp.moveaxis(x, -1, 1)
+    if has_many_taps(window):
+        seen = unfold_axes(x, window, 2)
+        seen = jnp.moveaxis(seen, range(2, 2 + window.rank), range(-window.rank, 0))
+        return seen.reshape(len(x), x.shape[1] * math.prod(window.size), *seen.shape[-window.rank :])
+    seen = jnp.stack(patches(x[..., None], window), 2)
+    return seen.reshape(len(x), x.shape[1] * math.prod(window.size), *seen.shape[3:-1])
 
 
 def deform_conv(
@@ -156,6 +162,7 @@ def deform_conv(
         rule = f"have shape ({', '.join(map(str, places))}, groups * {taps * rank}), with groups that divide {channels}"
         raise argument_error("offset", rule, offset.shape, f"{channels} channels and a kernel of shape {kernel.shape}")
     x, window = settled(x, window)
+    index_dtype((parts, *batch, *(size + BORDER for size in spatial_of(x, rank))))
     n, spots = math.prod(batch), math.prod(out)
     low, within = _positions(x, window, offset.reshape(n, spots, parts, taps, rank))
     cell = [jnp.where(at > FIRST, jnp.minimum(at, size), FIRST).astype(jnp.int32) for at, size in zip(low, spatial_of(x, rank))]
@@ -164,6 +171,7 @@ def deform_conv(
         mask = as_array("mask", mask)
         if mask.shape != (*places, parts * taps):
             raise argument_error("mask", f"have shape {(*places, parts * taps)}", mask.shape, f"offset of shape {offset.shape}")
+        check_kept("mask", mask, seen.dtype, "an image")
         seen = seen * mask.reshape(n, spots, parts, taps, 1).astype(seen.dtype)
     seen = seen.astype(x.dtype).swapaxes(2, 3)
     if groups == 1:  # without an axis of groups in the way no copy is transposed
@@ -179,12 +187,16 @@ def deform_conv(
 def _positions(x: Array, window: Window, offset: Array) -> tuple[list[Array], list[Array]]:
     """Where on the image each tap looks, by axis: the place before it and how far it is beyond that, `(taps, parts, n, places)`."""
     spatial = spatial_of(x, window.rank)
-    starts = [np.arange(o) * s - lo for o, s, (lo, _) in zip(window.out(spatial), window.strides, window.pads(spatial))]
-    steps = [np.arange(k) * d for k, d in zip(window.size, window.dilation)]
-    start, step = (np.stack(np.meshgrid(*a, indexing="ij")).reshape(window.rank, -1) for a in (starts, steps))
     offset = offset.astype(accumulator(offset)).transpose(4, 3, 2, 0, 1)
-    position = [
-        (start[axis] + step[axis][:, None]).astype(offset.dtype)[:, None, None] + offset[axis] for axis in range(window.rank)
-    ]
+    position, out = [], window.out(spatial)
+    for axis, (lo, _) in enumerate(window.pads(spatial)):
+        start = _numbers(out, axis) * window.strides[axis] - lo
+        step = _numbers(window.size, axis) * window.dilation[axis]
+        position.append((start[None, None, None] + step[:, None, None, None]).astype(offset.dtype) + offset[axis])
     low = [lax.stop_gradient(jnp.floor(at)) for at in position]
     return low, [at - before for at, before in zip(position, low)]
+
+
+def _numbers(sizes: tuple[int, ...], axis: int) -> Array:
+    """The number along one axis of each place among `sizes`, flat."""
+    return lax.broadcasted_iota(jnp.int32, sizes, axis).ravel()

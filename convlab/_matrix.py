@@ -9,11 +9,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ._conv import as_window, read_border
 from ._patches import as_array, check_mode, check_number, source, stacked_patches
 from ._pool import accumulator, read, settled
-from ._window import Window, argument_error, broadcast_to_rank, dilate, integer, is_int, is_sequence, listed, traced
+from ._window import (
+    Window,
+    argument_error,
+    broadcast_to_rank,
+    check_axis_sizes,
+    check_not_empty,
+    dilate,
+    integer,
+    is_int,
+    is_sequence,
+    listed,
+    traced,
+)
 
 Array = jax.Array
 
@@ -64,9 +77,11 @@ def fold(patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VA
     Equals `torch.nn.functional.fold`, which takes `(n, c * taps, places)`, in any rank.
     """
     patches = as_array("patches", patches)
+    check_not_empty("output_shape", output_shape)
     is_scalar = not is_sequence(output_shape)
     rank = (patches.ndim - 2) // 2 if is_scalar else len(output_shape)
     shape = broadcast_to_rank("output_shape", output_shape, max(rank, 0))
+    check_axis_sizes("output_shape", shape, output_shape)
     if patches.ndim != 2 * rank + 2 if is_scalar else patches.ndim < 2 * rank + 1:
         rule = f"have the axes ({'n' if is_scalar else '*batch'}, *out, *window, c)"
         raise argument_error("patches", rule, patches.shape, f"output_shape {output_shape!r}")
@@ -140,19 +155,22 @@ def conv_matrix(
     holes, modes = read_border(window, padding, padding_mode, input_dilation)
 
     place = _places(window, spatial, holes, modes, padding).reshape(-1, math.prod(size))
+    check_axis_sizes("kernel", [place.shape[0] * features], kernel.shape, f"a matrix for images of shape {tuple(spatial)}")
     out, tap = np.nonzero(place >= 0)
     feature, channel = np.arange(features), np.arange(seen)[:, None]
     row = out[:, None, None] * features + feature
     column = place[out, tap][:, None, None] * channels + feature // (features // groups) * seen + channel
     taps = jnp.flip(kernel, range(rank)) if flip_kernel else kernel
-    entries = taps.reshape(-1, seen, features)[tap]
-    shape = (place.shape[0] * features, math.prod(spatial) * channels)
     row, column = np.broadcast_arrays(row, column)
+    # XLA would compute what follows from the places while it compiles, for as long as that takes
+    tap, row, column = lax.optimization_barrier(tuple(jnp.asarray(at, jnp.int32) for at in (tap, row, column)))
+    entries = taps.reshape(-1, seen, features).at[tap].get(mode="promise_in_bounds")
+    shape = (place.shape[0] * features, math.prod(spatial) * channels)
     if not sparse:
-        return jnp.zeros(shape, kernel.dtype).at[row, column].add(entries)
+        return jnp.zeros(shape, kernel.dtype).at[row, column].add(entries, mode="promise_in_bounds")
     from jax.experimental.sparse import BCOO  # experimental: only for those who ask for it
 
-    indices = jnp.asarray(np.stack([row.ravel(), column.ravel()], -1), jnp.int32)
+    indices = jnp.stack([row.ravel(), column.ravel()], -1)
     return BCOO((entries.ravel(), indices), shape=shape)
 
 
@@ -162,6 +180,7 @@ def _read_shape(input_shape: Any, kernel: Array, channels: int) -> tuple[int, ..
     input_shape = listed(input_shape)
     if not is_sequence(input_shape) or not all(map(is_int, input_shape)):
         raise argument_error("input_shape", rule, input_shape, fact, traced(input_shape), TypeError)
+    check_axis_sizes("input_shape", [math.prod(input_shape)], input_shape)
     if len(input_shape) != kernel.ndim - 1 or min(input_shape) < 1 or input_shape[-1] != channels:
         raise argument_error("input_shape", rule, input_shape, fact)
     return tuple(map(int, input_shape))

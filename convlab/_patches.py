@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,9 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._window import Pair, Window, argument_error, axes, is_int, is_sequence, read_modes, read_padding
+from ._window import (
+    MAX_AXIS,
+    Pair,
+    Window,
+    argument_error,
+    axes,
+    check_axis_sizes,
+    check_not_empty,
+    is_int,
+    is_sequence,
+    read_modes,
+    read_padding,
+)
 
 Array = jax.Array
+
+# Up to so many taps a program has a slice for each, which XLA fuses; beyond, one gather or loop for all of them.
+MAX_UNROLLED_TAPS = 25
 
 
 def as_array(argument: str, x: Any, kind: str = "an array") -> Array:
@@ -34,6 +51,24 @@ def check_scalar(argument: str, value: Any, x: Array) -> None:
         raise argument_error(argument, "be a number", value, kind=TypeError)
     if jnp.iscomplexobj(value) and not jnp.iscomplexobj(x):
         raise argument_error(argument, "be a real number", value, f"`x` of dtype {x.dtype.name}", kind=TypeError)
+
+
+def check_kept(argument: str, value: Array, dtype: Any, owner: str) -> None:
+    """That numbers of `dtype` hold what stands in `value`: no imaginary part, no fraction is dropped without a word."""
+    if jnp.iscomplexobj(value) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        raise argument_error(argument, "be real", value.dtype.name, f"{owner} of dtype {dtype.name}", kind=TypeError)
+    if jnp.issubdtype(value.dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.inexact):
+        raise argument_error(argument, "be integers", value.dtype.name, f"{owner} of dtype {dtype.name}", kind=TypeError)
+
+
+def index_dtype(sizes: Sequence[int], argument: str = "x") -> Any:
+    """The dtype of flat indices over axes of these sizes."""
+    if math.prod(sizes) <= MAX_AXIS:
+        return jnp.dtype(jnp.int32)
+    if jax.dtypes.canonicalize_dtype(jnp.int64) != jnp.int64:
+        hint = "Set jax_enable_x64 for indices of 64 bits."
+        raise argument_error(argument, "have fewer than 2**31 positions", tuple(sizes), "indices of 32 bits", hint)
+    return jnp.dtype(jnp.int64)
 
 
 def image_rank(x: Array, argument: str) -> int:
@@ -66,6 +101,7 @@ def source(n: int, pair: Pair, mode: str) -> np.ndarray:
 def check_mode(n: int, pair: Pair, mode: str, padding: Any) -> None:
     if n + sum(pair) < 0:
         raise argument_error("padding", "crop no more than there is", padding, f"an axis of size {n}")
+    check_axis_sizes("padding", (n + sum(pair),), padding, f"an axis of size {n}")
     if n + sum(pair) == 0 < n and mode in ("reflect", "replicate"):
         raise argument_error("padding", "leave something", padding, f"an axis of size {n} in padding mode {mode!r}")
     kept = n + sum(min(p, 0) for p in pair)
@@ -96,8 +132,10 @@ def _runs(places: np.ndarray) -> Iterator[tuple[int, int, int]]:
 
 def take_runs(x: Array, axis: int, places: np.ndarray) -> Array:
     """`jnp.take` by slices: of the few runs that a pad makes, and with derivatives that need no scatter."""
-    pieces = [lax.slice_in_dim(x, 0, 0, axis=axis)] if len(places) == 0 else []
-    for first, last, count in _runs(places):
+    pieces, runs = [lax.slice_in_dim(x, 0, 0, axis=axis)] if len(places) == 0 else [], list(_runs(places))
+    if len(runs) > MAX_UNROLLED_TAPS:
+        return jnp.take(x, jnp.asarray(places, jnp.int32), axis, mode="clip")
+    for first, last, count in runs:
         piece = lax.slice_in_dim(x, min(first, last), max(first, last) + 1, axis=axis)
         piece = lax.rev(piece, (axis,)) if last < first else piece
         pieces.append(jnp.broadcast_to(piece, (*x.shape[:axis], count, *x.shape[axis + 1 :])))
@@ -152,6 +190,7 @@ def pad(x: Array, padding: Any, mode: Any = "zeros", value: Any = 0) -> Array:
     Equals `torch.nn.functional.pad` on the spatial axes, with a mode for each.
     """
     x = as_array("x", x)
+    check_not_empty("padding", padding)
     rank = len(padding) if is_sequence(padding) else image_rank(x, "padding") if is_int(padding) else 1
     pairs, modes = read_padding(padding, rank, named=()), read_modes(mode, rank, argument="mode")
     check_image(x, rank)
@@ -183,7 +222,86 @@ def patches(x: Array, window: Window, fill: Any = 0) -> list[Array]:
     return seen
 
 
+def unfold_axis(x: Array, axis: int, size: int, stride: int, dilation: int) -> Array:
+    """The windows along one axis, `(..., out, size, ...)`, by one operation however many there are."""
+    out = (x.shape[axis] - (size - 1) * dilation - 1) // stride + 1
+    shape = (*x.shape[:axis], out, size, *x.shape[axis + 1 :])
+    if stride == size and dilation == 1:
+        return lax.slice_in_dim(x, 0, out * size, axis=axis).reshape(shape)
+    place = (
+        lax.broadcasted_iota(jnp.int32, (out, size), 0) * stride + lax.broadcasted_iota(jnp.int32, (out, size), 1) * dilation
+    )
+    return jnp.take(x, place, axis, mode="clip")
+
+
+def unfold_axes(x: Array, window: Window, first: int) -> Array:
+    """The windows along the axes from `first` on, `(..., *out, *size, ...)`; padding is none."""
+    rank = window.rank
+    for axis, geometry in enumerate(zip(window.size, window.strides, window.dilation)):
+        x = unfold_axis(x, first + 2 * axis, *geometry)
+    before, after = range(first), range(first + 2 * rank, x.ndim)
+    return x.transpose(*before, *range(first, first + 2 * rank, 2), *range(first + 1, first + 2 * rank, 2), *after)
+
+
+def has_many_taps(window: Window) -> bool:
+    return math.prod(window.size) > MAX_UNROLLED_TAPS
+
+
+def padded(x: Array, window: Window, fill: Any) -> tuple[Array, Window]:
+    """The image with what the window pads, and the window without padding."""
+    first = x.ndim - 1 - window.rank
+    for axis, pair in enumerate(window.pads(x.shape[first:-1]), first):
+        x = pad_axis(x, axis, pair, "constant", fill)
+    return x, Window(window.size, window.strides, "VALID", window.dilation)
+
+
 def stacked_patches(x: Array, window: Window, fill: Any = 0) -> Array:
     """What the windows see, `(*batch, *out, *size, c)`."""
+    if has_many_taps(window):
+        return unfold_axes(*padded(x, window, fill), x.ndim - 1 - window.rank)
     seen = jnp.stack(patches(x, window, fill), -2)
     return seen.reshape(*seen.shape[:-2], *window.size, x.shape[-1])
+
+
+def tap_groups(x: Array, window: Window, fill: Any = 0) -> list[Array]:
+    """What the taps see, in their order: arrays `(taps, *batch, *out, c)`, one for each tap or, of many, one for all."""
+    if not has_many_taps(window):
+        return [tap[None] for tap in patches(x, window, fill)]
+    first = x.ndim - 1 - window.rank
+    seen = unfold_axes(*padded(x, window, fill), first)
+    taps = range(first + window.rank, seen.ndim - 1)
+    seen = jnp.moveaxis(seen, taps, range(window.rank))
+    return [seen.reshape(math.prod(window.size), *seen.shape[window.rank :])]
+
+
+def are_many(groups: Sequence[Array]) -> bool:
+    return len(groups) == 1 and len(groups[0]) > 1
+
+
+def sum_taps(part: Callable[..., Any], *groups: Sequence[Array]) -> Any:
+    """The sum over all taps of the arrays that `part` makes of each group, as groups of one tap."""
+    if not are_many(groups[0]):
+        return functools.reduce(functools.partial(jax.tree.map, lax.add), map(part, *groups))
+    taps = [group[0] for group in groups]  # each element of `groups` is one array of all taps
+    shapes = jax.eval_shape(part, *(tap[:1] for tap in taps))
+    zeros = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes)
+
+    def step(total: Any, tap: tuple[Array, ...]) -> tuple[Any, None]:
+        return jax.tree.map(lax.add, total, part(*(one[None] for one in tap))), None
+
+    return lax.scan(step, zeros, tuple(taps))[0]
+
+
+def max_taps(groups: Sequence[Array]) -> Array:
+    """The largest of all taps, as a group of one, without derivatives."""
+    groups = [lax.stop_gradient(group) for group in groups]
+    if not are_many(groups):
+        return functools.reduce(lax.max, groups)
+    return lax.scan(lambda best, tap: (lax.max(best, tap[None]), None), groups[0][:1], groups[0][1:])[0]
+
+
+def scan_taps(step: Callable[[Any, Array], Any], carry: Any, groups: Sequence[Array]) -> Any:
+    """`step(carry, tap)` for every tap in turn."""
+    if not are_many(groups):
+        return functools.reduce(step, [group[0] for group in groups], carry)
+    return lax.scan(lambda carry, tap: (step(carry, tap), None), carry, groups[0])[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
@@ -13,8 +12,21 @@ import numpy as np
 from jax import lax
 
 from . import _backend
-from ._patches import as_array, check_image, check_number, check_scalar, image_rank, pad_spatial, patches, source
-from ._window import Window, argument_error, broadcast_to_rank, integer, is_sequence, read_modes
+from ._argmax import argmax_by_axis
+from ._patches import (
+    as_array,
+    check_image,
+    check_number,
+    check_scalar,
+    has_many_taps,
+    image_rank,
+    index_dtype,
+    pad_spatial,
+    scan_taps,
+    source,
+    tap_groups,
+)
+from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, integer, is_sequence, read_modes
 
 Array = jax.Array
 
@@ -27,6 +39,7 @@ def read(
 ) -> tuple[Array, Window]:
     """The image and the window of a pool; strides of None are 1."""
     x = as_array("x", x)
+    check_not_empty("window_shape", window_shape)
     rank = len(window_shape) if is_sequence(window_shape) else image_rank(x, "window_shape")
     size = broadcast_to_rank("window_shape", window_shape, rank)
     check_image(x, rank)
@@ -82,14 +95,17 @@ def reduce(reduction: Callable[[Array, dict], Array], x: Array, window: Window) 
     return reduction(x, on_all_axes(x, window))
 
 
-window_max = functools.partial(_backend.window_max, reducer="max")
-window_min = functools.partial(_backend.window_max, reducer="min")
+def window_max(x: Array, params: dict) -> Array:
+    return _backend.window_max(x, params, "max")
+
+
+def window_min(x: Array, params: dict) -> Array:
+    return _backend.window_max(x, params, "min")
 
 
 def accumulator(x: Array) -> Any:
     """The dtype in which averages are summed: float32 for 16-bit and integer input."""
-    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-    return jnp.promote_types(x.dtype, jnp.float32) if inexact else jnp.dtype(jnp.float32)
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) and x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def averaged(x: Array) -> Any:
@@ -132,13 +148,14 @@ def max_pool(
         return_indices: also return where each winner stands.
 
     Returns:
-        `(*batch, *out, c)` of the dtype of `x`; with `return_indices` also int32 indices of that shape, flat over the unpadded
-        spatial axes. Ties go to the first element, NaN wins (the last, as in PyTorch); the gradient goes to the winner. A window of padding only gives
-        -inf (the dtype's least value) without a gradient.
+        `(*batch, *out, c)` of the dtype of `x`; with `return_indices` also indices of that shape, flat over the unpadded
+        spatial axes: int32, or int64 where there are 2**31 positions or more and `jax_enable_x64` is set. Ties go to the
+        first element, NaN wins (the last, as in PyTorch); the gradient goes to the winner. A window of padding only gives
+        -inf (the dtype's least value) without a gradient, and the index -1, which `max_unpool` ignores.
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: numbers out of range, an empty result.
+        ValueError: numbers out of range, an empty result, more positions than indices can count.
 
     Example:
         >>> x = jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1)
@@ -204,20 +221,26 @@ def check_ordered(x: Array) -> None:
 
 
 def argmax(x: Array, window: Window, reducer: Any) -> Array:
-    """Where the winner of each window stands: int32, flat over the spatial axes of `x`."""
+    """Where the winner of each window stands, flat over the spatial axes of `x`; -1 for a window of padding only."""
     spatial = spatial_of(x, window.rank)
+    dtype, x = index_dtype(spatial), lax.stop_gradient(x)
+    if has_many_taps(window):
+        place = jnp.broadcast_to(jnp.arange(math.prod(spatial), dtype=dtype).reshape(*spatial, 1), x.shape)
+        return argmax_by_axis(*settled(x, window), settled(place, window)[0], reducer)
     modes, borders = read_modes("zeros", window.rank, window.padding), window.declared(spatial)
     laid, window = settled(lax.stop_gradient(x), window)
     tap = _backend.window_argmax(laid, on_all_axes(laid, window), reducer)
     first, pads = x.ndim - 1 - window.rank, window.pads(spatial_of(laid, window.rank))
-    index = jnp.zeros((), jnp.int32)
+    index, real = jnp.zeros((), dtype), np.True_
     for axis, (n, stride, dilation, mode) in enumerate(zip(spatial, window.strides, window.dilation, modes)):
         digit = tap // math.prod(window.size[axis + 1 :]) % window.size[axis]
         place = lax.broadcasted_iota(jnp.int32, tap.shape, first + axis) * stride + digit * dilation - pads[axis][0]
         if mode != "zeros":
             place = jnp.asarray(source(n, borders[axis], mode), jnp.int32)[place]
-        index = index * n + place
-    return index
+        elif pads[axis] != (0, 0):
+            real &= (place >= 0) & (place < n)
+        index = index * n + place.astype(dtype)
+    return index if real is np.True_ else jnp.where(real, index, -1)
 
 
 # --- sums and averages --------------------------------------------------------------------------------------------
@@ -306,19 +329,25 @@ def avg_pool(
 
 
 def counts(x: Array, window: Window, include_pad: bool) -> Any:
-    """How many taps of each window count, at least 1: an int, or an array to be broadcast against the result."""
-    spatial = spatial_of(x, window.rank)
+    """How many taps of each window count, at least 1: an int, or an array of floats to be multiplied with the result."""
+    spatial, dtype = spatial_of(x, window.rank), accumulator(x)
     bordered = set(read_modes("zeros", window.rank, window.padding)) != {"zeros"}
     if not window.ceil_mode and (include_pad or bordered):
         return math.prod(window.size)
-    along = []
-    for n, (lo, hi), out, k, s, d in zip(
-        spatial, window.declared(spatial), window.out(spatial), window.size, window.strides, window.dilation
+    count: Any = 1
+    for axis, (n, (lo, hi), out, k, s, d) in enumerate(
+        zip(spatial, window.declared(spatial), window.out(spatial), window.size, window.strides, window.dilation)
     ):
         first, last = (-lo, n + hi) if include_pad or bordered else (max(0, -lo), min(n, n + hi))
-        place = np.arange(out)[:, None] * s + np.arange(k) * d - lo
-        along.append(((place >= first) & (place < last)).sum(1))
-    return np.maximum(functools.reduce(np.multiply.outer, along, np.ones((), int)), 1)[..., None]
+        start = np.arange(out) * s - lo
+        along = np.minimum(k, -(-(last - start) // d)) - np.maximum(0, -(-(first - start) // d))
+        count = count * along_axis(np.maximum(along, 1), x.ndim, axis - window.rank - 1, dtype)
+    return count
+
+
+def along_axis(values: Any, ndim: int, axis: int, dtype: Any) -> Array:
+    """Numbers along one axis of `ndim`, to be broadcast along the others."""
+    return jnp.expand_dims(jnp.asarray(values, dtype), [a for a in range(ndim) if a != axis % ndim])
 
 
 # --- any reducer --------------------------------------------------------------------------------------------------
@@ -352,10 +381,9 @@ def pool(x: Array, init: Any, reduce_fn: Callable, window_shape: Any, strides: A
     primitive = _primitive_of(x, init, reduce_fn)
     if primitive is not None:
         return reduce(primitive, x, window)
-    x, window = settled(x, window)
     init = jnp.asarray(init).astype(x.dtype)
-    seen = patches(x, window, init)
-    return functools.reduce(reduce_fn, seen, jnp.broadcast_to(init, seen[0].shape))
+    groups = tap_groups(*settled(x, window), init)
+    return scan_taps(reduce_fn, jnp.broadcast_to(init, groups[0].shape[1:]), groups)
 
 
 def _primitive_of(x: Array, init: Any, reduce_fn: Callable):

@@ -1,4 +1,4 @@
-"""Pools whose windows follow from the size of the input: adaptive, global, pyramids, and fractional."""
+"""Pools whose windows follow from the size of the input: adaptive, global, and pyramids."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._patches import as_array, check_image, image_rank
-from ._pool import accumulator, averaged, check_ordered, max_pool, read, spatial_of
-from ._window import Window, argument_error, axes, broadcast_to_rank, is_int, is_sequence, listed, traced
+from ._argmax import is_winner
+from ._patches import MAX_UNROLLED_TAPS, as_array, check_image, image_rank, index_dtype
+from ._pool import accumulator, along_axis, averaged, check_ordered, spatial_of
+from ._window import (
+    argument_error,
+    axes,
+    check_axis_sizes,
+    check_not_empty,
+    is_int,
+    is_sequence,
+    listed,
+    traced,
+)
 
 Array = jax.Array
 
@@ -48,13 +58,12 @@ def adaptive_avg_pool(x: Array, output_shape: Any) -> Array:
     Equals `torch.nn.functional.adaptive_avg_pool2d` and Keras' `AdaptiveAveragePooling2D`, in any rank.
     """
     x, out = _read(x, output_shape)
-    count = np.ones((), int)
-    for n, m in zip(spatial_of(x, len(out)), out):
-        count = np.multiply.outer(count, [last - first for first, last in _bounds(n, m)])
-    total = x.astype(accumulator(x))
+    total, count = x.astype(accumulator(x)), jnp.ones((), accumulator(x))
     for axis, m in _axes_of(x, out):
-        total = _joined([window.sum(axis + 1) for window in _windows(total, axis, m)], axis)
-    return (total / jnp.asarray(count[..., None], total.dtype)).astype(averaged(x))
+        firsts, lasts = _bounds(x.shape[axis], m)
+        count = along_axis(lasts - firsts, x.ndim, axis, total.dtype) * count
+        total = _joined([jnp.where(real, window, 0).sum(axis + 1) for window, real in _windows(total, axis, m)], axis)
+    return (total / count).astype(averaged(x))
 
 
 @overload
@@ -70,8 +79,8 @@ def adaptive_max_pool(x: Array, output_shape: Any, *, return_indices: bool = Fal
         return_indices: also return where each winner stands.
 
     Returns:
-        `(*batch, *output_shape, c)` of the dtype of `x`; with `return_indices` also int32 indices of that shape, flat
-        over the spatial axes. Ties, NaN and the gradient as in `max_pool`.
+        `(*batch, *output_shape, c)` of the dtype of `x`; with `return_indices` also indices of that shape, flat over
+        the spatial axes. Ties, NaN, the gradient and the dtype of the indices as in `max_pool`.
 
     Raises:
         TypeError, ValueError: as `adaptive_avg_pool`; TypeError for complex numbers.
@@ -87,13 +96,14 @@ def adaptive_max_pool(x: Array, output_shape: Any, *, return_indices: bool = Fal
     check_ordered(x)
     y = x
     for axis, m in _axes_of(x, out):
-        y = _joined([_largest(window, axis + 1) for window in _windows(y, axis, m)], axis)
+        y = _joined([_largest(window, axis + 1) for window, _ in _windows(y, axis, m)], axis)
     return (y, _places_of_winners(x, out)) if return_indices else y
 
 
 def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
     """The image and the sizes of the result."""
     x = as_array("x", x)
+    check_not_empty("output_shape", output_shape)
     rank = len(output_shape) if is_sequence(output_shape) else image_rank(x, "output_shape")
     sizes = listed((output_shape,) * rank if is_int(output_shape) else output_shape)
     rule = "be an int >= 1, or one int >= 1 or None per axis"
@@ -102,14 +112,17 @@ def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
     if any(m is not None and m < 1 for m in sizes):
         raise argument_error("output_shape", rule, output_shape, axes(rank))
     check_image(x, rank)
+    check_axis_sizes("output_shape", [m for m in sizes if m is not None], output_shape)
     spatial = spatial_of(x, rank)
     if 0 in (*spatial, x.shape[-1]):
         raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     return x, tuple(n if m is None else int(m) for n, m in zip(spatial, sizes))
 
 
-def _bounds(n: int, m: int) -> list[tuple[int, int]]:
-    return [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+def _bounds(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the windows begin, and where they end."""
+    place = np.arange(m)
+    return place * n // m, -(-(place + 1) * n // m)
 
 
 def _axes_of(x: Array, out: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -117,16 +130,31 @@ def _axes_of(x: Array, out: tuple[int, ...]) -> list[tuple[int, int]]:
     return list(enumerate(out, x.ndim - 1 - len(out)))[::-1]
 
 
-def _windows(x: Array, axis: int, m: int) -> list[Array]:
-    """The `m` windows along an axis, their taps on the axis after it; those m / gcd apart are cut together."""
+def _windows(x: Array, axis: int, m: int) -> list[tuple[Array, Any]]:
+    """The `m` windows along an axis, their taps on the axis after it, and which taps are real.
+
+    Those m / gcd apart are cut together. Many are gathered at once, the shorter ones with their last tap repeated.
+    """
     n = x.shape[axis]
     blocks = math.gcd(n, m)
     x = x.reshape(*x.shape[:axis], blocks, n // blocks, *x.shape[axis + 1 :])
-    return [lax.slice_in_dim(x, *bounds, axis=axis + 1) for bounds in _bounds(n // blocks, m // blocks)]
+    firsts, lasts = _bounds(n // blocks, m // blocks)
+    if len(firsts) <= MAX_UNROLLED_TAPS:
+        return [(lax.slice_in_dim(x, *bounds, axis=axis + 1), True) for bounds in zip(firsts.tolist(), lasts.tolist())]
+    size = int((lasts - firsts).max())
+    tap = lax.broadcasted_iota(jnp.int32, (len(firsts), size), 1)
+    place = jnp.asarray(firsts, jnp.int32)[:, None] + tap
+    last = jnp.asarray(lasts - 1, jnp.int32)[:, None]
+    seen = jnp.take(x, jnp.minimum(place, last), axis + 1, mode="clip")
+    seen = seen.reshape(*x.shape[:axis], m, size, *x.shape[axis + 2 :])
+    real = jnp.tile(place <= last, (blocks, 1))
+    return [(seen, jnp.expand_dims(real, [a for a in range(seen.ndim) if a not in (axis, axis + 1)]))]
 
 
 def _joined(parts: Sequence[Array], axis: int) -> Array:
     """The reduced windows in their order."""
+    if len(parts) == 1:
+        return parts[0]
     y = jnp.stack(parts, axis + 1)
     return y.reshape(*y.shape[:axis], y.shape[axis] * len(parts), *y.shape[axis + 2 :])
 
@@ -144,21 +172,19 @@ def _largest_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple[Array, Arr
 
 def _of_winner(x: Array, payload: Array, axis: int) -> Array:
     """The payload of the last NaN along the axis, or of the first of the largest."""
-    place = lax.broadcasted_iota(jnp.int32, x.shape, axis)
-    first = jnp.where(x == jnp.max(x, axis, keepdims=True), place, x.shape[axis]).min(axis, keepdims=True)
-    nan = jnp.where(x != x, place, -1).max(axis, keepdims=True)
-    return jnp.where(place == jnp.where(nan < 0, first, nan), payload, 0).sum(axis, dtype=payload.dtype)
+    return jnp.where(is_winner(x, axis), payload, 0).sum(axis, dtype=payload.dtype)
 
 
 def _places_of_winners(x: Array, out: tuple[int, ...]) -> Array:
-    """Where the winner of each window stands: int32, flat over the spatial axes of `x`."""
+    """Where the winner of each window stands, flat over the spatial axes of `x`."""
     spatial = spatial_of(x, len(out))
-    place = jnp.arange(math.prod(spatial), dtype=jnp.int32).reshape(*spatial, 1)
+    place = jnp.arange(math.prod(spatial), dtype=index_dtype(spatial))
+    place = place.reshape((1,) * (x.ndim - 1 - len(out)) + (*spatial, 1))
     x, place = lax.stop_gradient(x), jnp.broadcast_to(place, x.shape)
     for axis, m in _axes_of(x, out):
         seen, places = _windows(x, axis, m), _windows(place, axis, m)
-        place = _joined([_of_winner(window, payload, axis + 1) for window, payload in zip(seen, places)], axis)
-        x = _joined([jnp.max(window, axis + 1) for window in seen], axis)
+        place = _joined([_of_winner(window, payload, axis + 1) for (window, _), (payload, _) in zip(seen, places)], axis)
+        x = _joined([jnp.max(window, axis + 1) for window, _ in seen], axis)
     return place
 
 
@@ -259,123 +285,7 @@ def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce:
     if reduce not in pools:
         raise argument_error("reduce", "be 'max' or 'avg'", reduce)
     image_rank(x, "levels")
-    return jnp.concatenate([pools[reduce](x, level).reshape(x.shape[0], -1) for level in levels], -1)
-
-
-# --- fractional ---------------------------------------------------------------------------------------------------
-
-
-@overload
-def fractional_max_pool(
-    x: Array, window_shape: Any, *, output_shape: Any = ..., output_ratio: Any = ..., key: Any = ...,
-    samples: Array | None = ..., return_indices: Literal[False] = ...,
-) -> Array: ...  # fmt: skip
-@overload
-def fractional_max_pool(
-    x: Array, window_shape: Any, *, output_shape: Any = ..., output_ratio: Any = ..., key: Any = ...,
-    samples: Array | None = ..., return_indices: Literal[True],
-) -> tuple[Array, Array]: ...  # fmt: skip
-def fractional_max_pool(
-    x: Array,
-    window_shape: Any,
-    *,
-    output_shape: Any = None,
-    output_ratio: Any = None,
-    key: Any = None,
-    samples: Array | None = None,
-    return_indices: bool = False,
-) -> Array | tuple[Array, Array]:
-    """The largest value of windows at pseudo-random, nearly equal distances, so that an image shrinks by any factor.
-
-    Args:
-        x: `(*batch, *spatial, c)` of a real dtype.
-        window_shape: taps along each spatial axis; an int means every axis of an `x` with one batch axis.
-        output_shape: the sizes of the result, an int or one per axis; at most `n - window + 1`.
-        output_ratio: instead, the sizes as parts of the input's, a number between 0 and 1 or one per axis.
-        key: a JAX random key, to draw the samples with.
-        samples: instead, `(*batch, c, n_spatial)` numbers in [0, 1): where in its first step the sequence of each
-            channel and axis begins. Their order is that of the axes; PyTorch's is reversed in two dimensions.
-        return_indices: also return where each winner stands.
-
-    Returns:
-        `(*batch, *output_shape, c)` of the dtype of `x`; with `return_indices` also int32 indices of that shape, flat
-        over the spatial axes. Ties, NaN and the gradient as in `max_pool`.
-
-    Raises:
-        TypeError: an argument of the wrong kind.
-        ValueError: windows that do not fit, both or neither of `output_shape` and `output_ratio`, or of `key` and
-            `samples`.
-
-    Example:
-        >>> x = jnp.array([1.0, 4.0, 2.0, 3.0, 0.0]).reshape(1, 5, 1)
-        >>> fractional_max_pool(x, 2, output_shape=3, samples=jnp.full((1, 1, 1), 0.4)).ravel().tolist()
-        [4.0, 3.0, 3.0]
-
-    Equals `torch.nn.functional.fractional_max_pool2d` with the same samples; those of 16 bits are taken to float32, where
-    PyTorch rounds every step of its sequence to 16 bits.
-    Source: Graham, "Fractional max-pooling", arXiv 1412.6071.
-    """
-    x, window = read(x, window_shape, 1, "VALID")
-    check_ordered(x)
-    spatial, rank = spatial_of(x, window.rank), window.rank
-    out = _fractional_shape(output_shape, output_ratio, spatial, window)
-    batch, channels = x.shape[: x.ndim - 1 - rank], x.shape[-1]
-    samples = _samples(key, samples, (*batch, channels, rank))
-    y = x.reshape(-1, *spatial, channels)
-    places = []
-    for axis, (n, k, m) in enumerate(zip(spatial, window.size, out)):
-        starts = _starts(samples[..., axis].reshape(-1, channels), n, k, m)
-        place = (starts[:, :, None] + jnp.arange(k, dtype=jnp.int32)[:, None]).reshape(-1, m * k, channels)
-        y = jnp.take_along_axis(y, jnp.expand_dims(place, [a + 1 for a in range(rank) if a != axis]), axis + 1)
-        places.append(place)
-    y = y.reshape(*batch, *y.shape[1:])
-    if not return_indices:
-        return max_pool(y, window.size, window.size)
-    cut = y.shape[len(batch) : -1]
-    y, at = max_pool(y, window.size, window.size, return_indices=True)
-    flat, index = at.reshape(-1, math.prod(out), channels), jnp.zeros((), jnp.int32)
-    for axis, (n, place) in enumerate(zip(spatial, places)):
-        along = flat // math.prod(cut[axis + 1 :]) % cut[axis]
-        index = index * n + jnp.take_along_axis(place, along, 1)
-    return y, index.reshape(at.shape)
-
-
-def _fractional_shape(output_shape: Any, output_ratio: Any, spatial, window: Window) -> tuple[int, ...]:
-    if (output_shape is None) == (output_ratio is None):
-        rule = "be given" if output_shape is None else "be None"
-        raise argument_error("output_shape", rule, output_shape, f"output_ratio {output_ratio!r}", "Give one of the two.")
-    if output_ratio is not None:
-        ratios = output_ratio if is_sequence(output_ratio) else (output_ratio,) * window.rank
-        rule = "be a number between 0 and 1, or one per axis"
-        if not all(isinstance(r, (int, float, np.number)) for r in ratios):
-            raise argument_error("output_ratio", rule, output_ratio, axes(window.rank), kind=TypeError)
-        if len(ratios) != window.rank or not all(0 < r < 1 for r in ratios):
-            raise argument_error("output_ratio", rule, output_ratio, axes(window.rank))
-        output_shape = tuple(int(n * r) for n, r in zip(spatial, ratios))
-    out, most = broadcast_to_rank("output_shape", output_shape, window.rank), window.out(spatial)
-    if any(m > limit for m, limit in zip(out, most)):
-        rule = f"be at most {most}"
-        raise argument_error("output_shape", rule, output_shape, f"spatial shape {spatial} and window_shape {window.size}")
-    return out
-
-
-def _samples(key: Any, samples: Any, shape: tuple[int, ...]) -> Array:
-    if (key is None) == (samples is None):
-        rule = "be given" if samples is None else "be None"
-        raise argument_error("samples", rule, samples, f"key {key!r}", "Give one of the two.")
-    if samples is None:
-        return jax.random.uniform(key, shape)
-    samples = as_array("samples", samples)
-    if not jnp.issubdtype(samples.dtype, jnp.floating):
-        raise argument_error("samples", "be floating-point numbers", samples.dtype.name, kind=TypeError)
-    if samples.shape != shape:
-        raise argument_error("samples", f"have shape {shape}, (*batch, c, n_spatial)", samples.shape)
-    return samples.astype(jnp.promote_types(samples.dtype, jnp.float32))
-
-
-def _starts(samples: Array, n: int, k: int, m: int) -> Array:
-    """`(batch, m, c)`: where the `m` windows of `k` begin on an axis of size `n`; the last one ends with it."""
-    step = jnp.asarray((n - k) / max(m - 1, 1), samples.dtype)
-    u = samples[:, None]
-    at = ((jnp.arange(m - 1, dtype=samples.dtype)[:, None] + u) * step).astype(jnp.int32) - (u * step).astype(jnp.int32)
-    return jnp.concatenate([at, jnp.full((*samples.shape[:1], 1, samples.shape[-1]), n - k, jnp.int32)], 1)
+    bins = [math.prod([level] * (x.ndim - 2)) * x.shape[-1] for level in map(int, levels)]
+    check_axis_sizes("levels", [sum(bins)], levels, f"{x.shape[-1]} channels")
+    pooled = [pools[reduce](x, int(level)) for level in levels]
+    return jnp.concatenate([y.reshape(x.shape[0], size) for y, size in zip(pooled, bins)], -1)

@@ -1,4 +1,4 @@
-"""Pools between the largest value and the average: power means, weighted and drawn ones, and the anti-aliasing blur."""
+"""Pools between the largest value and the average: weighted and drawn ones, and the anti-aliasing blur."""
 
 from __future__ import annotations
 
@@ -13,124 +13,12 @@ import numpy as np
 from jax import lax
 
 from . import _backend
-from ._patches import pad_spatial, patches
-from ._pool import accumulator, averaged, check_ordered, counts, read, reduce, settled, spatial_of, window_max, window_min
+from ._patches import MAX_UNROLLED_TAPS, are_many, max_taps, pad_spatial, scan_taps, sum_taps, tap_groups
+from ._pool import accumulator, along_axis, averaged, counts, read, reduce, settled, spatial_of, window_max
+from ._pool_power import power_sums, read_real, real_weight
 from ._window import Window, argument_error, integer, read_modes
 
 Array = jax.Array
-
-
-def _read_real(x: Any, *geometry: Any) -> tuple[Array, Window]:
-    """As `read`, for real numbers, in the dtype in which they are summed."""
-    x, window = read(x, *geometry)
-    check_ordered(x)
-    return x, window
-
-
-def _weight(argument: str, value: Any, x: Array, low: float = 0, high: float = math.inf, closed: bool = False) -> Any:
-    """A real parameter: a number in the range, or an array (a learned one), one for all channels or one for each."""
-    bound = f"between {low} and {high}" if closed else f"> {low}"
-    rule = f"be a number {bound}, or an array of shape () or ({x.shape[-1]},)"
-    if isinstance(value, (jax.Array, np.ndarray)):
-        if value.shape not in ((), x.shape[-1:]):
-            raise argument_error(argument, rule, value.shape, f"{x.shape[-1]} channels")
-        return value.astype(accumulator(x))
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise argument_error(argument, rule, value, kind=TypeError)
-    if not (low <= value <= high if closed else low < value <= high):
-        raise argument_error(argument, rule, value)
-    return value
-
-
-# --- power means --------------------------------------------------------------------------------------------------
-
-
-def _power(x: Array, p: Any) -> Array:
-    """`|x| ** p`, with finite derivatives of every order: at 0 a polynomial's for an integer `p`, otherwise 0."""
-    if isinstance(p, (int, float)) and p == int(p) < 64:
-        even = lax.integer_pow(x, 2 * (int(p) // 2))
-        return even if p % 2 == 0 else jnp.abs(x) * even
-    nonzero = x != 0
-    return jnp.where(nonzero, jnp.abs(jnp.where(nonzero, x, 1)) ** p, 0)
-
-
-def lp_pool(
-    x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
-    *,
-    norm_type: float = 2.0,
-    window_dilation: Any = 1,
-    ceil_mode: bool = False,
-) -> Array:
-    """The p-norm of each window: `sum(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
-
-    Args:
-        x: `(*batch, *spatial, c)` of a real dtype.
-        window_shape, strides, padding, window_dilation: as in `max_pool`; padding adds 0.
-        norm_type: p, any number but 0; inf makes the largest of `|x|`, -inf the smallest.
-        ceil_mode: let a last window hang over the end; its sum is scaled by window / taps inside, as PyTorch does.
-
-    Returns:
-        `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
-        The gradient is finite everywhere, 0 where a window holds only zeros, for a negative p where it holds one.
-
-    Raises:
-        TypeError: an argument of the wrong kind.
-        ValueError: numbers out of range, an empty result.
-
-    Example:
-        >>> lp_pool(jnp.array([3.0, -4.0, 0.0]).reshape(1, 3, 1), 2).ravel().tolist()
-        [5.0, 4.0]
-
-    Equals `torch.nn.functional.lp_pool2d`, of `|x|` for every p.
-    """
-    x, window = _read_real(x, window_shape, strides, padding, window_dilation, ceil_mode)
-    rule = "be a number other than 0"
-    if isinstance(norm_type, bool) or not isinstance(norm_type, (int, float, np.number)):
-        raise argument_error("norm_type", rule, norm_type, kind=TypeError)
-    wide, p = x.astype(accumulator(x)), float(norm_type)
-    if p == 0 or p != p:
-        raise argument_error("norm_type", rule, norm_type)
-    if abs(p) == math.inf:
-        largest = reduce(window_max, jnp.abs(wide), window)
-        y = largest if p > 0 else reduce(window_min, jnp.abs(wide), window)
-        return jnp.where(largest < 0, 0, y).astype(averaged(x))
-    none = (wide == 0) & (p < 0)  # makes the sum infinite, and so the norm 0
-    scale = math.prod(window.size) / counts(x, window, include_pad=True)
-    total = reduce(_backend.window_sum, _power(jnp.where(none, 1, wide), p), window)
-    y = _power(total * jnp.asarray(scale, total.dtype), 1 / p)
-    if p < 0:
-        y = jnp.where(reduce(window_max, none.astype(wide.dtype), window) > 0, 0, y)
-    return y.astype(averaged(x))
-
-
-def gem_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, p: Any = 3.0) -> Array:
-    """The generalised mean of each window: `mean(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
-
-    Args:
-        x: `(*batch, *spatial, c)` of a real dtype.
-        window_shape, strides, padding: as in `max_pool`; padding counts as 0.
-        p: a number > 0, or a learned array of shape `()` or `(c,)`; 1 is the average, large ones approach the largest.
-
-    Returns:
-        `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
-        Differentiable with respect to `x` and `p`; finite everywhere, 0 where a window holds only zeros.
-
-    Raises:
-        TypeError, ValueError: as `lp_pool`.
-
-    Example:
-        >>> gem_pool(jnp.array([1.0, 7.0]).reshape(1, 2, 1), 2, p=2.0).ravel().tolist()
-        [5.0]
-
-    Source: Radenovic, Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation", arXiv 1711.02512.
-    """
-    x, window = _read_real(x, window_shape, strides, padding)
-    p = _weight("p", p, x)
-    total = reduce(_backend.window_sum, _power(x.astype(accumulator(x)), p), window)
-    return _power(total / math.prod(window.size), 1 / p).astype(averaged(x))
 
 
 # --- weighted means -----------------------------------------------------------------------------------------------
@@ -159,16 +47,21 @@ def softmax_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any 
 
     Source: Stergiou, Poppe and Kalliatakis, "Refining activation downsampling with SoftPool", arXiv 2101.00440.
     """
-    x, window = _read_real(x, window_shape, strides, padding)
-    temperature = _weight("temperature", temperature, x)
-    laid, window = settled(x.astype(accumulator(x)), window)
-    seen = patches(laid, window, -jnp.inf)
-    largest = lax.stop_gradient(functools.reduce(lax.max, seen))
-    largest = jnp.where(largest == -jnp.inf, 0, largest)
-    weights = [jnp.exp((tap - largest) / temperature) for tap in seen]
-    total = functools.reduce(operator.add, weights)
-    weighted = [w * jnp.where(tap == -jnp.inf, 0, tap) for w, tap in zip(weights, seen)]
-    return (functools.reduce(operator.add, weighted) / jnp.where(total == 0, 1, total)).astype(averaged(x))
+    x, window = read_real(x, window_shape, strides, padding)
+    temperature = real_weight("temperature", temperature, x)
+    groups = tap_groups(*settled(x.astype(accumulator(x)), window), -jnp.inf)
+    largest = max_taps(groups)
+    infinite = largest == jnp.inf  # then it is the mean; elsewhere an infinity is -inf or padding, and has no weight
+    temperature = temperature[None] if isinstance(temperature, jax.Array) and temperature.ndim else temperature
+
+    def weigh(tap: Array) -> tuple[Array, Array]:
+        none = jnp.isinf(tap)
+        weight = jnp.where(none, 0, jnp.exp(jnp.where(none | infinite, 0, tap - largest) / temperature))
+        return weight, weight * jnp.where(none, 0, tap)
+
+    total, weighted = sum_taps(weigh, groups)
+    y = jnp.where(infinite, largest, weighted / jnp.where(total == 0, 1, total))
+    return y[0].astype(averaged(x))
 
 
 def top_k_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, k: int = 2) -> Array:
@@ -195,41 +88,67 @@ def top_k_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = 
     Source: Kalchbrenner, Grefenstette and Blunsom, "A convolutional neural network for modelling sentences", arXiv
     1404.2188, whose k-max pooling keeps the k values where this takes their mean.
     """
-    x, window = _read_real(x, window_shape, strides, padding)
+    x, window = read_real(x, window_shape, strides, padding)
     count = math.prod(window.size)
     if integer("k", k) > count:
         raise argument_error("k", f"be an int from 1 to {count}", k, f"window_shape {window.size}")
     laid, window = settled(x.astype(accumulator(x)), window)
     total = _sum_of_largest(laid, window, k)
-    return (total / jnp.asarray(np.minimum(counts(laid, window, include_pad=False), k), total.dtype)).astype(averaged(x))
+    return (total / jnp.minimum(jnp.asarray(counts(laid, window, include_pad=False), total.dtype), k)).astype(averaged(x))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _sum_of_largest(x: Array, window: Window, k: int) -> Array:
-    return functools.reduce(operator.add, [_value(order, x.dtype) for order in _largest(_orders(x, window), k)])
+    groups = _orders(x, window)
+    if _sorts(window, k):
+        return _value(_sorted(groups, k)[0], x.dtype).sum(-1)
+    return functools.reduce(operator.add, [_value(order, x.dtype) for order in _largest(groups, k)])[0]
 
 
 @_sum_of_largest.defjvp
 def _sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    orders = _orders(lax.stop_gradient(x), window)
-    least = _backend.materialize(_largest(orders, k)[-1])
-    left = k - functools.reduce(operator.add, [(order > least).astype(jnp.int32) for order in orders])
-    last = jnp.zeros(left.shape, jnp.int32)  # the number of the last tap that is chosen of those that equal the least
-    for number, order in enumerate(orders):
+    groups = _orders(lax.stop_gradient(x), window)
+    least, last = _last_chosen(groups, k, _sorts(window, k))
+    numbers = np.cumsum([0, *map(len, groups)])
+    chosen = []
+    for number, order in zip(numbers, groups):
+        tap = number + lax.broadcasted_iota(jnp.int32, order.shape, 0)
+        chosen.append((order > least) | (order == least) & (tap <= last))
+    dy = sum_taps(lambda some, tap: jnp.where(some, tap, 0), chosen, tap_groups(dx, window))
+    return _sum_of_largest(x, window, k), dy[0]
+
+
+def _sorts(window: Window, k: int) -> bool:
+    return math.prod(window.size) * k > 4 * MAX_UNROLLED_TAPS
+
+
+def _sorted(groups: list[Array], k: int) -> tuple[Array, Array]:
+    """The `k` largest of each window in descending order, `(*batch, *out, c, k)`, and which taps they are; the first of equals first."""
+    largest, taps = lax.top_k(jnp.moveaxis(jnp.concatenate(groups), 0, -1), k)
+    return largest, taps
+
+
+def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Array]:
+    """The least of the `k` largest of each window, and the number of the last tap that is chosen of those that equal it."""
+    if by_sort:
+        largest, taps = _sorted(groups, k)
+        return largest[None, ..., -1], taps[None, ..., -1].astype(jnp.int32)
+    least = _backend.materialize(_largest(groups, k)[-1])
+    left = k - functools.reduce(operator.add, [(order > least).astype(jnp.int32) for order in groups])
+    last = jnp.zeros(left.shape, jnp.int32)
+    for number, order in enumerate(groups):
         last = jnp.where((order == least) & (left > 0), number, last)
         left -= (order == least).astype(jnp.int32)
-    last = _backend.materialize(last)
-    chosen = [(order > least) | (order == least) & (number <= last) for number, order in enumerate(orders)]
-    parts = [jnp.where(some, tap, 0) for some, tap in zip(chosen, patches(dx, window))]
-    return _sum_of_largest(x, window, k), functools.reduce(operator.add, parts)
+    return least, _backend.materialize(last)
 
 
 def _orders(x: Array, window: Window) -> list[Array]:
     """For each tap an integer that is ordered as the numbers are, NaN above all and padding, -2 ** 31 (or 63), below."""
     bits = _folded(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
     most = jnp.iinfo(bits.dtype)
-    return patches(jnp.where(x != x, most.max, bits), window, most.min)
+    groups = tap_groups(jnp.where(x != x, most.max, bits), window, most.min)
+    return groups
 
 
 def _folded(x: Array, dtype: Any) -> Array:
@@ -275,8 +194,8 @@ def mixed_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = 
 
     Source: Lee, Gallagher and Tu, "Generalizing pooling functions in convolutional neural networks", arXiv 1509.08985.
     """
-    x, window = _read_real(x, window_shape, strides, padding)
-    alpha, wide = _weight("alpha", alpha, x, 0, 1, closed=True), x.astype(accumulator(x))
+    x, window = read_real(x, window_shape, strides, padding)
+    alpha, wide = real_weight("alpha", alpha, x, 0, 1, closed=True), x.astype(accumulator(x))
     largest = reduce(window_max, wide, window)
     average = reduce(_backend.window_sum, wide, window) / math.prod(window.size)
     return (alpha * largest + (1 - alpha) * average).astype(averaged(x))
@@ -305,28 +224,40 @@ def stochastic_pool(x: Array, window_shape: Any, strides: Any = None, padding: A
     Source: Zeiler and Fergus, "Stochastic pooling for regularization of deep convolutional neural networks", arXiv
     1301.3557.
     """
-    x, window = _read_real(x, window_shape, strides, padding)
+    x, window = read_real(x, window_shape, strides, padding)
     wide = jax.nn.relu(x.astype(accumulator(x)))
     y = _expected(wide, window) if key is None else _drawn(wide, window, key)
     return y.astype(averaged(x))
 
 
 def _expected(x: Array, window: Window) -> Array:
-    total = reduce(_backend.window_sum, x, window)
-    return reduce(_backend.window_sum, x * x, window) / jnp.where(total == 0, 1, total)
+    (size, sums), (_, squares) = power_sums(x, window, 1.0), power_sums(x, window, 2.0)
+    infinite = sums == jnp.inf
+    return jnp.where(infinite, jnp.inf, size * (squares / jnp.where(infinite | (sums == 0), 1, sums)))
 
 
 def _drawn(x: Array, window: Window, key: Any) -> Array:
-    """The first element with which the running sum exceeds a uniform part of the whole."""
-    seen = patches(*settled(x, window))
-    sums = [lax.stop_gradient(seen[0])]
-    for tap in seen[1:]:
-        sums.append(sums[-1] + lax.stop_gradient(tap))
-    drawn = jax.random.uniform(key, sums[-1].shape, x.dtype) * sums[-1]
-    y = seen[-1]
-    for tap, total in zip(seen[-2::-1], sums[-2::-1]):
-        y = jnp.where(total > drawn, tap, y)
-    return y
+    """The first element with which the running sum exceeds a uniform part of the whole; NaN where there is one."""
+    groups = tap_groups(*settled(x, window))
+    largest = max_taps(groups)
+    unit, infinite = jnp.where((largest == 0) | (largest == jnp.inf), 1, largest), largest == jnp.inf
+
+    def weight(tap: Array) -> Array:
+        tap = lax.stop_gradient(tap)
+        return jnp.where(infinite, (tap == jnp.inf).astype(x.dtype), tap / unit)
+
+    total = sum_taps(weight, groups)[0]
+    drawn = jax.random.uniform(key, total.shape, x.dtype) * total
+
+    def step(carry: tuple[Array, Array, Array], tap: Array) -> tuple[Array, Array, Array]:
+        y, running, found = carry
+        more = weight(tap[None])[0]
+        running = running + more
+        return jnp.where(~found & (more > 0), tap, y), running, found | (running > drawn)
+
+    nothing = jnp.zeros(total.shape, x.dtype)
+    y, *_ = scan_taps(step, (nothing, nothing, jnp.zeros(total.shape, bool)), groups)
+    return jnp.where(total != total, total, y)
 
 
 # --- blur ---------------------------------------------------------------------------------------------------------
@@ -363,8 +294,10 @@ def blur_pool(
     modes = read_modes(padding_mode, rank, window.padding)
     y = pad_spatial(x.astype(accumulator(x)), window.pads(spatial), modes, shown=padding)
     for axis, (k, stride) in enumerate(zip(window.size, window.strides)):
-        size, strides = [1] * rank, [1] * rank
+        size, strides, weights = [1] * rank, [1] * rank, np.array([math.comb(k - 1, t) / 2 ** (k - 1) for t in range(k)])
         size[axis], strides[axis] = k, stride
-        taps = patches(y, Window(tuple(size), tuple(strides)))
-        y = functools.reduce(operator.add, [tap * (math.comb(k - 1, t) / 2 ** (k - 1)) for t, tap in enumerate(taps)])
+        groups = tap_groups(y, Window(tuple(size), tuple(strides)))
+        factors = along_axis(weights, y.ndim + 1, 0, y.dtype)
+        parts = [factors] if are_many(groups) else jnp.split(factors, k)
+        y = sum_taps(lambda tap, factor: tap * factor, groups, parts)[0]
     return y.astype(averaged(x))

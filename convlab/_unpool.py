@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ._backend.unpool import unpool
-from ._patches import as_array, check_image, image_rank
-from ._window import argument_error, broadcast_to_rank, is_sequence
+from ._patches import as_array, check_image, image_rank, index_dtype
+from ._window import argument_error, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
 
 Array = jax.Array
 
@@ -28,7 +28,7 @@ def max_unpool(x: Array, indices: Array, output_shape: Any) -> Array:
 
     Returns:
         `(*batch, *output_shape, c)` of the dtype of `x`. Indices are known only when it runs: one outside of the result
-        is dropped, where PyTorch raises. Where one is repeated, one of its values stands there and the gradient goes to all of them.
+        is dropped, where PyTorch raises; so is the -1 of a window of padding only. Where one is repeated, one of its values stands there and the gradient goes to all of them.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -43,6 +43,7 @@ def max_unpool(x: Array, indices: Array, output_shape: Any) -> Array:
     Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks", arXiv 1311.2901.
     """
     x, indices = as_array("x", x), as_array("indices", indices)
+    check_not_empty("output_shape", output_shape)
     rank = len(output_shape) if is_sequence(output_shape) else image_rank(x, "output_shape")
     shape = broadcast_to_rank("output_shape", output_shape, rank)
     check_image(x, rank)
@@ -50,6 +51,11 @@ def max_unpool(x: Array, indices: Array, output_shape: Any) -> Array:
         raise argument_error("indices", "be integers", indices.dtype.name, kind=TypeError)
     if indices.shape != x.shape:
         raise argument_error("indices", f"have the shape of `x`, {x.shape}", indices.shape)
+    check_axis_sizes("output_shape", shape, output_shape)
+    if math.prod(shape) - 1 > jnp.iinfo(indices.dtype).max:
+        rule = f"have at most {jnp.iinfo(indices.dtype).max + 1} positions"
+        raise argument_error("output_shape", rule, output_shape, f"indices of dtype {indices.dtype.name}")
+    index_dtype(shape, "output_shape")
     if 0 in x.shape[x.ndim - 1 - rank :]:
         raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     batch, channels = x.shape[: x.ndim - 1 - rank], x.shape[-1]

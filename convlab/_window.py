@@ -72,6 +72,21 @@ def integer(argument: str, value: Any, minimum: int | None = 1, fact: str = "") 
     return number
 
 
+def check_not_empty(argument: str, value: Any) -> None:
+    """That one number per axis means at least one axis: `()` says nothing about an image."""
+    if is_sequence(value) and len(value) == 0:
+        raise argument_error(argument, "have a number for at least one spatial axis", value)
+
+
+MAX_AXIS = 2**31 - 1  # XLA counts the places along an axis in 32 bits
+
+
+def check_axis_sizes(argument: str, sizes: Sequence[int], value: Any, fact: str = "") -> None:
+    """That every axis of the result can be counted."""
+    if any(size > MAX_AXIS for size in sizes):
+        raise argument_error(argument, "leave fewer than 2**31 positions along every axis", value, fact)
+
+
 def broadcast_to_rank(argument: str, value: Any, rank: int, minimum: int | None = 1, hint: str = "") -> tuple[int, ...]:
     """One int for every axis, or one per axis, as `rank` ints of at least `minimum`."""
     several = listed((value,) * rank if is_int(value) else value)
@@ -238,6 +253,8 @@ class Window:
         if 0 in out:
             rule = f"fit into the padded input (a reach of at most {self._padded(spatial)} with its dilation)"
             raise argument_error(argument, rule, self.size, f"spatial shape {tuple(spatial)} and padding {self.padding!r}")
+        fact = f"spatial shape {tuple(spatial)} and padding {self.padding!r}"
+        check_axis_sizes(argument, (*out, *self._padded(spatial)), self.size, fact)
         return out
 
     def _padded(self, spatial: Sequence[int]) -> tuple[int, ...]:
@@ -300,10 +317,13 @@ def read_output(output_padding: Any, output_shape: Any, natural: Sequence[int], 
         rule = "be smaller than the larger of stride and dilation"
         raise argument_error("output_padding", rule, output_padding, f"strides {window.strides} and dilation {window.dilation}")
     if output_shape is None:
-        return tuple(map(operator.add, natural, extra))
+        sizes = tuple(map(operator.add, natural, extra))
+        check_axis_sizes("strides", sizes, window.strides, f"a result of shape {sizes}")
+        return sizes
     if any(extra):
         raise argument_error("output_padding", "be 0", output_padding, f"output_shape {output_shape!r}", "Give one of the two.")
     shape = broadcast_to_rank("output_shape", output_shape, window.rank)
+    check_axis_sizes("output_shape", shape, output_shape)
     if not all(n <= size < n + s for size, n, s in zip(shape, natural, max_output_padding)):
         most = tuple(n + s - 1 for n, s in zip(natural, max_output_padding))
         raise argument_error("output_shape", f"lie between {tuple(natural)} and {most}", output_shape, axes(window.rank))

@@ -115,6 +115,22 @@ CONV = [
     ),
     bad("conv_transpose", V, "x", (2, 0, 5, 3), k),
     bad("conv_transpose", T, "x", np.ones(x, bool), np.ones(k, bool), shown="'bool'"),
+    *(
+        bad(name, T, "bias", *arrays, bias=np.ones(of, np.complex64), shown="'complex64'", **options)
+        for name, arrays, of, options in (
+            ("conv", (x, k), 4, {}),
+            ("conv_transpose", (x, k), 4, {}),
+            ("deform_conv", (x, (2, 6, 5, 18), k), 4, {}),
+            ("conv_local", (x, (4, 3, 27, 2)), (4, 3, 2), dict(kernel_size=(3, 3))),
+        )
+    ),
+    bad("conv", T, "bias", np.ones(x, int), np.ones(k, int), bias=np.full(4, 0.5, np.float32), shown="'float32'"),
+    bad("conv", T, "mask", x, k, mask=np.ones(k, np.complex64), shown="'complex64'"),
+    bad("deform_conv", T, "mask", x, (2, 6, 5, 18), k, mask=np.ones((2, 6, 5, 9), np.complex64), shown="'complex64'"),
+    bad("conv", V, "kernel", x, k, padding=2**31),
+    bad("conv_transpose", V, "strides", x, k, strides=(2**31, 2**31)),
+    bad("conv_local", V, "kernel_size", x, (4, 3, 27, 2), kernel_size=()),
+    bad("conv_matrix", V, "input_shape", k, input_shape=(2**31, 5, 3)),
     bad("conv_local", V, "kernel", x, (4, 3, 26, 2), kernel_size=(3, 3)),
     bad("conv_local", V, "kernel", x, (5, 3, 27, 2), kernel_size=(3, 3)),
     bad("conv_local", V, "kernel_size", x, (4, 3, 27, 2), kernel_size=(3, 0)),
@@ -134,6 +150,8 @@ CONV = [
 def pool(function, **options):
     """What every pool over sliding windows refuses; `options` make the call good otherwise."""
     return [
+        bad(function, V, "window_shape", x, window_shape=(), **options),
+        bad(function, V, "window_shape", x, window_shape=(1, 1), padding=2**31, **options),
         bad(function, V, "window_shape", x, window_shape=0, **options),
         bad(function, V, "window_shape", x, window_shape=(2, -1), **options),
         bad(function, V, "window_shape", x, window_shape=(7, 2), **options),
@@ -184,6 +202,15 @@ POOLS = [
     bad("lp_pool", V, "norm_type", x, window_shape=2, norm_type=float("nan")),
     bad("lp_pool", T, "norm_type", x, window_shape=2, norm_type="2"),
     bad("gem_pool", V, "p", x, window_shape=2, p=0.0),
+    *(bad(function, T, weight, x, window_shape=2, shown="'complex64'", **{weight: np.ones(3, np.complex64)})
+      for function, weight in (("gem_pool", "p"), ("softmax_pool", "temperature"), ("mixed_pool", "alpha"))),
+    bad("max_unpool", V, "output_shape", (2, 2, 2, 3), np.zeros((2, 2, 2, 3), int), output_shape=()),
+    bad("max_unpool", V, "output_shape", (2, 2, 2, 3), np.zeros((2, 2, 2, 3), np.int32), output_shape=(2**16, 2**16)),
+    bad("max_unpool", V, "output_shape", (2, 2, 2, 3), np.zeros((2, 2, 2, 3), np.int32), output_shape=(2**31, 1)),
+    bad("blur_pool", V, "window_shape", x, window_shape=()),
+    bad("fractional_max_pool", V, "window_shape", x, window_shape=(), output_shape=2, samples=np.full((2, 3, 2), 0.5)),
+    bad("fractional_max_pool", V, "output_shape", x, window_shape=(2, 2), output_shape=(), samples=np.full((2, 3, 2), 0.5)),
+    bad("spatial_pyramid_pool", V, "levels", x, levels=(1, 2**16)),
     bad("softmax_pool", V, "temperature", x, window_shape=2, temperature=0.0),
     bad("top_k_pool", V, "k", x, window_shape=2, k=0),
     bad("top_k_pool", V, "k", x, window_shape=2, k=5),
@@ -198,6 +225,8 @@ POOLS = [
     bad("max_unpool", V, "x", (2, 2, 2, 0), np.zeros((2, 2, 2, 0), int), output_shape=(4, 4)),
     bad("max_unpool", V, "output_shape|x", (2, 3), np.zeros((2, 3), int), output_shape=(4, 4)),
     *(row for function in ("adaptive_avg_pool", "adaptive_max_pool") for row in (
+        bad(function, V, "output_shape", x, output_shape=()),
+        bad(function, V, "output_shape", x, output_shape=9132760301568586890),
         bad(function, V, "output_shape", x, output_shape=0),
         bad(function, V, "output_shape", x, output_shape=(3, -1)),
         bad(function, T, "output_shape", x, output_shape=2.5),
@@ -224,6 +253,12 @@ POOLS = [
 
 PATCHES = [
     bad("unfold", V, "window_shape", x, window_shape=(7, 1)),
+    bad("unfold", V, "window_shape", x, window_shape=()),
+    bad("unfold", V, "window_shape", x, window_shape=(1, 1), padding=2**31),
+    bad("fold", V, "output_shape", (2, 3), output_shape=()),
+    bad("fold", V, "output_shape", (1, 3, 2, 1), output_shape=2**31),
+    bad("pad", V, "padding", x, padding=()),
+    bad("pad", V, "padding", x, padding=2**31),
     bad("unfold", V, "strides", x, window_shape=2, strides=0),
     bad("unfold", V, "padding", x, window_shape=2, padding="SAMEE"),
     bad("fold", V, "patches|output_shape", (2, 5, 4, 2, 2, 3), output_shape=(7, 5), shown=""),

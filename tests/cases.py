@@ -279,7 +279,10 @@ def extremes(function):
         case(function, "indices, dilated, overhang", (2, 1, 8, 7, 2), window_shape=(2, 3), strides=3, window_dilation=2,
              ceil_mode=True, return_indices=True),
         case(function, "windows of padding only", (1, 3, 2, 1), fill="ties", window_shape=(2, 2), padding=((3, 2), (0, 3))),
-        case(function, "no axis", (3, 2), window_shape=()),
+        case(function, "windows of padding only, with indices", (1, 3, 2, 1), fill="ties", window_shape=(2, 2), padding=((3, 2), (0, 3)),
+             return_indices=True),
+        *(case(function, f"many taps, {fill}, with indices", (2, 9, 8, 2), fill=fill, window_shape=(6, 5), strides=(1, 5),
+               padding=((0, 2), (6, 0)), return_indices=True) for fill in ("ties", "nans", "mostly -inf")),
         case(function, "uint8", image, window_shape=(2, 2), padding="SAME", dtype="uint8", return_indices=True),
         case(function, "int8 at its end", image, window_shape=(2, 2), padding=1, dtype="int8"),
     ]  # fmt: skip
@@ -315,6 +318,9 @@ SLIDING = [
     case("gem_pool", "a learned power for each channel", image, window_shape=(3, 2), padding=1, p=Array((3,), "learned")),
     *pools("softmax_pool", temperature=0.7),
     case("softmax_pool", "a learned temperature", image, window_shape=(3, 2), padding="CIRCULAR", temperature=Array((), "learned")),
+    case("softmax_pool", "a learned temperature, padded", image, window_shape=(3, 2), padding=1, temperature=Array((), "learned")),
+    case("softmax_pool", "an inf", image, window_shape=(3, 2), fill="inf"),
+    case("softmax_pool", "mostly -inf", image, window_shape=(3, 2), fill="mostly -inf"),
     *pools("top_k_pool", k=1),
     case("top_k_pool", "three of six", image, window_shape=(2, 3), k=3),
     case("top_k_pool", "all", image, window_shape=(2, 2), strides=2, k=4),
@@ -329,6 +335,33 @@ SLIDING = [
     case("blur_pool", "a mode per axis", image, window_shape=(3, 2), strides=(1, 2), padding=((1, 2), (0, 1)),
          padding_mode=("replicate", "circular")),
     case("blur_pool", "one axis, zeros, bfloat16", (2, 9, 2), window_shape=(4,), padding_mode="zeros", dtype="bfloat16"),
+]  # fmt: skip
+
+# More taps, or windows along an axis, than a program has operations for: gathers and loops.
+line = (2, 41, 2)
+MANY = [
+    case("unfold", "many taps, dilated", (2, 16, 7, 1), window_shape=(8, 5), strides=(3, 1), padding=((1, 0), (0, 2)), window_dilation=(2, 1)),
+    case("unfold", "many taps that tile", (1, 64, 2), window_shape=(30,), strides=30),
+    case("fold", "many taps", (1, 6, 30, 2), output_shape=(40,), strides=2),
+    case("softmax_pool", "many taps, padded", line, window_shape=(30,), strides=2, padding=((4, 1),), temperature=Array((2,), "learned")),
+    case("top_k_pool", "many taps", line, window_shape=(30,), padding=((0, 9),), k=4),
+    case("top_k_pool", "most of many taps", line, window_shape=(28,), strides=3, k=17),
+    case("gem_pool", "many taps, a learned power", line, window_shape=(29,), p=Array((2,), "learned")),
+    case("lp_pool", "many taps", line, window_shape=(27,), norm_type=1.5, window_dilation=1, padding=((3, 0),)),
+    case("lp_pool", "many taps, a negative power, tiles", line, window_shape=(13,), strides=13, norm_type=-2.5),
+    case("lp_pool", "many taps, dilated", (1, 9, 41, 1), window_shape=(2, 11), norm_type=3.0, window_dilation=(1, 3), ceil_mode=True),
+    case("stochastic_pool", "many taps", Array(line, "positive"), window_shape=(30,), strides=4),
+    case("pool", "product of many taps", line, init=1.0, reduce_fn="mul", window_shape=(26,), strides=5, padding=((0, 3),)),
+    case("blur_pool", "many taps", (1, 61, 2), window_shape=(27,), strides=(3,)),
+    case("conv_local", "many taps", (2, 33, 2), (2, 60, 3), kernel_size=(30,), strides=3),
+    case("conv_local", "many taps, two axes", (1, 7, 6, 2), (2, 2, 60, 1), kernel_size=(6, 5)),
+    case("deform_conv", "many taps", (1, 40, 1), (1, 3, 30), (30, 1, 2), strides=5, padding="VALID"),
+    case("adaptive_avg_pool", "many windows", (2, 61, 3, 1), output_shape=(28, 2)),
+    case("adaptive_avg_pool", "many windows, repeated", (1, 4, 1), output_shape=(27,)),
+    *(case("adaptive_max_pool", f"many windows, {fill}", (2, 61, 3, 1), fill=fill, output_shape=(28, 2), return_indices=True)
+      for fill in ("distinct", "ties", "nans")),
+    case("spatial_pyramid_pool", "many windows", (2, 41, 1), levels=(1, 29)),
+    case("conv", "wrapped many times", (1, 2, 1), (57, 1, 1), padding="CIRCULAR"),
 ]  # fmt: skip
 
 OTHERS = [
@@ -385,4 +418,4 @@ OTHERS = [
     case("pad", "bool", (2, 3, 1), padding=1, dtype="bool"),
 ]  # fmt: skip
 
-CASES = CONVOLUTIONS + ALIKE + SLIDING + OTHERS
+CASES = CONVOLUTIONS + ALIKE + SLIDING + MANY + OTHERS

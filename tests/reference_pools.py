@@ -122,8 +122,11 @@ def gem_pool(x, window_shape, strides=None, padding="VALID", *, p=3.0):
 
 def softmax_pool(x, window_shape, strides=None, padding="VALID", *, temperature=1.0):
     w = view(wide(x) * 1.0, window_shape, strides, padding, fill=(-np.inf, -np.inf))
-    weight = np.exp((w - w.max(-2, keepdims=True)) / temperature)
-    return (weight * np.where(np.isinf(w), 0, w)).sum(-2) / weight.sum(-2)
+    with np.errstate(invalid="ignore"):
+        most = w.max(-2, keepdims=True)
+        weight = np.where(np.isinf(w), 0, np.exp((w - most) / temperature))
+        y = divide((weight * np.where(np.isinf(w), 0, w)).sum(-2), weight.sum(-2))
+    return np.where(most[..., 0, :] == np.inf, np.inf, y)
 
 
 def top_k_pool(x, window_shape, strides=None, padding="VALID", *, k=2):

@@ -54,7 +54,7 @@ def test_arguments_are_flaxs(system, name):
 @pytest.mark.parametrize("function", ["max_pool", "min_pool", "avg_pool", "pool"])
 def test_arguments_of_pools_are_flaxs(function):
     ours, theirs = (list(inspect.signature(getattr(m, function)).parameters.values()) for m in (convlab.nnx, flax.nnx))
-    assert [p.name for p in ours][1 : len(theirs)] == [p.name for p in theirs][1:]
+    assert [p.name for p in ours][: len(theirs)] == [p.name for p in theirs]
     assert all(p.default in (p.empty, q.default) for p, q in zip(theirs, ours))
 
 
@@ -302,3 +302,97 @@ def test_checkpoints_of_either_load_into_the_other():
             flax.nnx.update(other, flax.nnx.state(flax.nnx.clone(one)))
             np.testing.assert_array_equal(one.kernel[...], other.kernel[...])
             np.testing.assert_allclose(one(X), other(X), rtol=1e-4, atol=1e-4)
+
+
+# --- in programs that know Flax's layers --------------------------------------------------------------------------
+
+
+def test_layers_are_flaxs():
+    """What LoRA, quantisation and counters of operations ask; nothing that Flax computes is taken over."""
+    for system, name in [
+        ("nnx", "Conv"),
+        ("nnx", "ConvTranspose"),
+        ("linen", "Conv"),
+        ("linen", "ConvTranspose"),
+        ("linen", "ConvLocal"),
+    ]:
+        ours, theirs = (getattr(getattr(m, system), name) for m in (convlab, flax))
+        assert issubclass(ours, theirs) and not issubclass(theirs, ours)
+        own = [c for c in theirs.__mro__ if c.__module__.endswith(".linear")]
+        fields = {name for c in own for name in vars(c).get("__annotations__", {})}
+        bodies = {name for c in own for name, value in vars(c).items() if inspect.isfunction(value)} - fields
+        assert "__call__" in bodies
+        for body in bodies - {"__eq__", "__hash__", "__repr__"}:
+            assert getattr(ours, body) is not getattr(theirs, body), body
+    layer = convlab.nnx.Conv(4, 6, (3, 2), rngs=rngs())
+    assert isinstance(layer, flax.nnx.Conv) and not isinstance(layer, flax.nnx.ConvTranspose)
+    assert isinstance(convlab.linen.ConvLocal(6, (3, 2)), flax.linen.ConvLocal)
+    assert isinstance(flax.nnx.merge(*flax.nnx.split(layer)), flax.nnx.Conv)
+    assert isinstance(flax.nnx.eval_shape(lambda: convlab.nnx.Conv(4, 6, (3, 2), rngs=rngs())), convlab.nnx.Conv)
+
+
+class LowRank(flax.nnx.Module):
+    """A layer that somebody's program finds by its class, and wraps."""
+
+    def __init__(self, inner):
+        self.inner, self.down, self.up = (
+            inner,
+            flax.nnx.Param(jnp.zeros((inner.in_features, 2))),
+            flax.nnx.Param(jnp.ones((2, inner.out_features))),
+        )
+
+    def __call__(self, x):
+        return self.inner(x) + jnp.einsum("...c,cr,rf->...f", x, self.down[...], self.up[...])
+
+
+def test_programs_that_dispatch_on_flaxs_classes_find_convlabs_layers():
+    model = flax.nnx.Sequential(
+        convlab.nnx.Conv(4, 4, (3, 2), rngs=rngs()), flax.nnx.relu, convlab.nnx.Conv(4, 4, 1, rngs=rngs())
+    )
+    expected = model(X)
+    model.layers = flax.nnx.List([LowRank(l) if isinstance(l, flax.nnx.Conv) else l for l in model.layers])
+    assert [isinstance(l, LowRank) for l in model.layers] == [True, False, True]
+    y, gradient = flax.nnx.jit(flax.nnx.value_and_grad(lambda m, x: (m(x) ** 2).sum()))(model, X)
+    np.testing.assert_allclose(y, (expected**2).sum(), rtol=1e-5)
+    assert gradient["layers"][0]["down"][...].shape == (4, 2)
+
+
+# A kernel of one tap, whose size is an int
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR", "CAUSAL", "REFLECT", 0, ((0, 0),)], ids=str)
+@pytest.mark.parametrize("name", ["Conv", "ConvTranspose"])
+def test_a_kernel_of_one_tap_serves_images_of_any_rank(name, padding):
+    """Its kernel is Flax's, `(1, in, out)`, and so are results and checkpoints."""
+    if name == "ConvTranspose" and padding == "REFLECT":
+        pytest.skip("Flax has none")
+    options = {} if name == "ConvTranspose" or padding == "CAUSAL" else dict(feature_group_count=2)
+    ours, theirs = (
+        getattr(m, name)(4, 6, 1, padding=padding, **options, rngs=flax.nnx.Rngs(seed))
+        for seed, m in enumerate((convlab.nnx, flax.nnx))
+    )
+    assert ours.kernel.shape == theirs.kernel.shape == (1, 4 // options.get("feature_group_count", 1), 6)
+    flax.nnx.update(ours, flax.nnx.state(theirs))
+    wide = convlab.conv(X, theirs.kernel[...][None], theirs.bias[...], **options)
+    np.testing.assert_allclose(ours(X), wide, rtol=1e-5, atol=1e-5)
+    if padding != "CAUSAL":  # which Flax takes for one axis only
+        np.testing.assert_allclose(ours(X), theirs(X), rtol=1e-5, atol=1e-5)
+    variables = {"params": {"kernel": theirs.kernel[...], "bias": theirs.bias[...]}}
+    layer = getattr(convlab.linen, name)(6, 1, padding=padding, **options)
+    np.testing.assert_allclose(layer.apply(variables, X), wide, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(strides=2), dict(strides=(2,)), dict(padding=1), dict(padding=((0, 1),)), dict(input_dilation=2)],
+    ids=shown,
+)
+def test_a_kernel_of_one_tap_that_skips_or_adds_places_needs_its_axes(options):
+    text = r"`kernel_size` must be one int per axis for 2 spatial axes, got 1\. Write \(1, 1\)\."
+    with pytest.raises(ValueError, match=text):
+        convlab.nnx.Conv(4, 6, 1, **options, rngs=rngs())(X)
+    with pytest.raises(ValueError, match=text):
+        convlab.linen.Conv(6, 1, **options).init(KEY, X)
+    for name in ("ConvLocal", "CausalConv"):
+        with pytest.raises(ValueError, match=text):
+            getattr(convlab.nnx, name)(4, 6, 1, rngs=rngs())(X)

@@ -65,9 +65,16 @@ def test_both_systems_have_the_same_layers():
     assert {row[0] for row in OPERATIONS} | CONVOLUTIONS | {"Flatten"} == names(convlab.nnx)
 
 
-def test_pool_functions_stand_under_flaxs_names():
-    for name in ("pool", "max_pool", "min_pool", "avg_pool"):
-        assert getattr(convlab.nnx, name) is getattr(convlab.linen, name) is getattr(convlab, name)
+@pytest.mark.parametrize("name", ["pool", "max_pool", "min_pool", "avg_pool"])
+def test_pool_functions_stand_under_flaxs_names(name):
+    ours, options = getattr(convlab.nnx, name), dict(window_shape=(2, 3), strides=(2, 1), padding="SAME")
+    assert ours is getattr(convlab.linen, name)
+    options |= dict(init=-np.inf, reduce_fn=jax.lax.max) if name == "pool" else {}
+    expected = getattr(flax.nnx, name)(inputs=X, **options)
+    for actual in (ours(inputs=X, **options), ours(X, **options), getattr(convlab, name)(x=X, **options)):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    rest = list(inspect.signature(getattr(convlab, name)).parameters.values())[1:]
+    assert list(inspect.signature(ours).parameters.values())[1:] == rest
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -80,9 +80,17 @@ def test_parameters_that_are_not_made_say_so():
 def test_a_waiting_layer_is_whole_and_has_no_gradient():
     layer = make(None)
     assert list(nnx.to_pure_dict(nnx.state(layer))) == ["pending"]
-    with pytest.raises(TypeError):
-        nnx.grad(loss)(layer, X)
-    assert list(nnx.to_pure_dict(nnx.state(layer))) == ["pending"]
+    text = r"`in_features` must be known for a gradient, got None\. Call the layer, or its `initialize\(inputs\)`, first\."
+    for gradient in (
+        nnx.grad(loss),
+        nnx.jit(nnx.grad(loss)),
+        nnx.grad(nnx.jit(loss)),
+        nnx.value_and_grad(loss),
+        jax.grad(loss),
+    ):
+        with pytest.raises(ValueError, match=text):
+            gradient(layer, X)
+        assert list(nnx.to_pure_dict(nnx.state(layer))) == ["pending"]
     for copied in (copy.deepcopy(layer), nnx.clone(layer), nnx.merge(*nnx.split(layer))):
         np.testing.assert_array_equal(copied(X), make()(X))
     assert layer.in_features is None

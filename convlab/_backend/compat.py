@@ -117,6 +117,11 @@ def platforms_of(ctx: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys("gpu" if p in ("cuda", "rocm", "gpu") else p for p in platforms))
 
 
+def is_for_cpu_alone(ctx: Any) -> bool:
+    """Whether the whole program is lowered for the CPU and for no other platform."""
+    return platforms_of(ctx) == ("cpu",) and tuple(ctx.module_context.platforms) == ("cpu",)
+
+
 def is_partitioned(ctx: Any) -> bool:
     """Whether XLA will split the equation over devices."""
     axes = ctx.module_context.axis_context

@@ -12,10 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._window import MAX_AXIS
+
 Array = jax.Array
 
 # Cells that touch no element have corners at -2 and -1 or beyond the end, where the border of zeros is.
 FIRST = -2
+BORDER = -FIRST + 3  # rows of zeros on both sides of an axis, at most
 
 
 def sample(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
@@ -68,11 +71,17 @@ def _bordered(x: Array, after: int) -> tuple[Array, list[int]]:
 
 def _flat(cell: Sequence[Array], steps: Sequence[int], shape: Sequence[int]) -> Array:
     """The row of each cell in a table of `shape`, `(parts, n, *places, c)`."""
-    images = jnp.arange(shape[0] * shape[1], dtype=jnp.int32).reshape(shape[0], shape[1], 1) * math.prod(shape[2:-1])
-    return sum(((at - FIRST) * step for at, step in zip(cell, steps)), images)
+    dtype = jnp.int32 if math.prod(shape[:-1]) <= MAX_AXIS else jnp.int64
+    images = jnp.arange(shape[0] * shape[1], dtype=dtype).reshape(1, shape[0], shape[1], 1) * math.prod(shape[2:-1])
+    return sum(((at - FIRST).astype(dtype) * step for at, step in zip(cell, steps)), images)
 
 
 def _mixed(seen: Sequence[Array], weights: Sequence[Array]) -> Array:
     """What is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight."""
-    parts = [w * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values) for values, w in zip(seen, weights)]
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.promote_types(seen[0].dtype, weights[0].dtype)
+    parts = [
+        w.astype(dtype) * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values).astype(dtype)
+        for values, w in zip(seen, weights)
+    ]
     return functools.reduce(operator.add, parts)

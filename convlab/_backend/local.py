@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,9 +30,10 @@ def local_products(x: Array, kernel: Array, stacked: Callable[[Array], Array], w
 def by_slices(x: Array, kernel: Array, stacked: Callable[[Array], Array], precision: Any) -> Array:
     """The places along one axis, which a CPU multiplies fastest."""
     seen = stacked(x)
-    rows, kernels = seen.reshape(*seen.shape[:2], -1).transpose(2, 0, 1), kernel.reshape(-1, *kernel.shape[-2:])
+    places = math.prod(kernel.shape[:-2])
+    rows, kernels = seen.reshape(*seen.shape[:2], places).transpose(2, 0, 1), kernel.reshape(places, *kernel.shape[-2:])
     y = sum_of_products("pnk,pkf->pnf", rows, kernels, precision).swapaxes(0, 1)
-    return y.reshape(len(x), *kernel.shape[:-2], -1)
+    return y.reshape(len(x), *kernel.shape[:-2], kernel.shape[-1])
 
 
 def by_ones(x: Array, kernel: Array, stacked: Callable[[Array], Array], window: Window) -> Array:
@@ -55,5 +57,5 @@ def _seen_jvp(stacked: Callable[[Array], Array], window: Window, primals: tuple,
 
 def sum_of_products(subscripts: str, a: Array, b: Array, precision: Any) -> Array:
     """`jnp.einsum`, with 16-bit floats summed in float32."""
-    wide = jnp.promote_types(a.dtype, jnp.float32) if jnp.issubdtype(a.dtype, jnp.floating) else None
+    wide = jnp.float32 if jnp.issubdtype(a.dtype, jnp.floating) and a.dtype.itemsize < 4 else None
     return jnp.einsum(subscripts, a, b, precision=precision, preferred_element_type=wide).astype(a.dtype)

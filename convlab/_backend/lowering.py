@@ -140,7 +140,7 @@ def _method(ctx: Any, own: bool) -> str | None:
     method = compat.method_of(ctx)
     if method is None and own:
         return "auto"
-    if method is None and compat.platforms_of(ctx) == ("cpu",) and accelerate.is_active():
+    if method is None and accelerate.is_active() and compat.is_for_cpu_alone(ctx):
         return "auto"
     return None if method == "lax" else method
 

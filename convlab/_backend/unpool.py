@@ -14,11 +14,14 @@ from jax import lax
 
 Array = jax.Array
 
+MAX_COMPARISONS = 256  # a program has a few operations for each
+
 
 def unpool(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
     """`(n, *spatial, c)` values put, or added, to their indices among `(n, *shape, c)` zeros."""
     scatter = functools.partial(_scattered, shape=shape, adding=adding)
-    if any(size < len(_offsets(size, pooled)) for size, pooled in zip(shape, x.shape[1:-1])):
+    offsets = [_offsets(size, pooled) for size, pooled in zip(shape, x.shape[1:-1])]
+    if any(size < len(near) for size, near in zip(shape, offsets)) or math.prod(map(len, offsets)) > MAX_COMPARISONS:
         return scatter(x, indices)
     near = functools.partial(_placed_near, shape=shape, adding=adding)
 
@@ -30,8 +33,9 @@ def unpool(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Ar
 
 
 def _scattered(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
-    n, channels, flat = len(x), x.shape[-1], (len(x), -1, x.shape[-1])
-    example, channel = jnp.arange(n)[:, None, None], jnp.arange(channels)
+    n, channels = len(x), x.shape[-1]
+    flat = n, math.prod(x.shape[1:-1]), channels
+    example, channel = jnp.arange(n)[:, None, None], jnp.arange(channels)[None, None]
     home = jnp.zeros((n, math.prod(shape), channels), x.dtype).at[example, indices.reshape(flat), channel]
     put = home.add if adding else home.set
     return put(x.reshape(flat), mode="drop", wrap_negative_indices=False).reshape(n, *shape, channels)
@@ -107,4 +111,4 @@ def _placed_near(x: Array, indices: Array, shape: tuple[int, ...], adding: bool)
 
 def _interleaved(parts: Sequence[Array], axis: int) -> Array:
     whole = jnp.stack(parts, axis + 1)
-    return whole.reshape(*whole.shape[:axis], -1, *whole.shape[axis + 2 :])
+    return whole.reshape(*whole.shape[:axis], whole.shape[axis] * len(parts), *whole.shape[axis + 2 :])

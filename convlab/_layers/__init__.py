@@ -10,6 +10,10 @@ from .convolutions import DepthwiseConv as DepthwiseConv
 from .convolutions import WSConv as WSConv
 from .convolutions import channel_norms as channel_norms
 from .convolutions import with_lengths as with_lengths
+from .functions import avg_pool as avg_pool
+from .functions import max_pool as max_pool
+from .functions import min_pool as min_pool
+from .functions import pool as pool
 from .operations import AdaptiveAvgPool as AdaptiveAvgPool
 from .operations import AdaptiveMaxPool as AdaptiveMaxPool
 from .operations import AvgPool as AvgPool

@@ -15,9 +15,20 @@ from jax import lax
 
 from .._conv import conv, conv_transpose
 from .._conv_local import conv_local, deform_conv
-from .._patches import as_array, pad_axis, pad_spatial
+from .._patches import as_array, check_kept, pad_axis, pad_spatial
 from .._pool import accumulator
-from .._window import Window, argument_error, axes, broadcast_to_rank, dilate, integer, is_int, is_sequence, read_modes
+from .._window import (
+    Window,
+    argument_error,
+    axes,
+    broadcast_to_rank,
+    check_not_empty,
+    dilate,
+    integer,
+    is_int,
+    is_sequence,
+    read_modes,
+)
 from .validation import Call, Shape, room, validate_options
 
 Array = jax.Array
@@ -66,6 +77,7 @@ class Kernel:
 
     @property
     def _size(self) -> Shape:
+        check_not_empty("kernel_size", self.kernel_size)
         size = (self.kernel_size,) if is_int(self.kernel_size) else self.kernel_size
         return broadcast_to_rank("kernel_size", size, len(size) if is_sequence(size) else 1)
 
@@ -102,9 +114,13 @@ class Kernel:
         return ()
 
     def _check_inputs(self, x: Array) -> None:
-        if self._lone() and x.ndim > 3:
+        if self._lone() and x.ndim > 3 and not self._is_pointwise():
             hint = f"Write {self._size * (x.ndim - 2)}."
             raise argument_error("kernel_size", "be one int per axis", self._size[0], axes(x.ndim - 2), hint)
+
+    def _is_pointwise(self) -> bool:
+        """Whether a window of one tap means the same along one axis as along all: it neither skips a place nor adds one."""
+        return False
 
     def _check_options(self, channels: int | None = None) -> None:
         """Rehearses the layer. While the number of channels is not known, it is taken to be that of the groups."""
@@ -117,7 +133,11 @@ class Kernel:
         validate_options(Call(self._function, ((1, *image), *self._between(image), kernel, bias), options))
 
     def _effective(self, kernel: Array) -> Array:
-        return kernel if self.mask is None else kernel * jnp.asarray(self.mask)
+        if self.mask is None:
+            return kernel
+        mask = jnp.asarray(self.mask)
+        check_kept("mask", mask, kernel.dtype, "a kernel")
+        return kernel * mask.astype(kernel.dtype)
 
 
 class Conv(Kernel):
@@ -125,6 +145,11 @@ class Conv(Kernel):
 
     _function = staticmethod(conv)
     _names = options_of(conv, "mask", "out_sharding")
+    padding: Any
+
+    def _is_pointwise(self) -> bool:
+        steps = (*self._size, *self._spread("strides"), *self._spread("input_dilation"))
+        return set(steps) == {1} and Window(self._size, 1, self.padding).declared((1,)) == ((0, 0),)
 
     def _convolve(self, hook: Callable | None, x: Array, kernel: Array, bias: Any, more: dict, **changed: Any) -> Array:
         """`conv`, or somebody's function in place of `lax.conv_general_dilated`; `more` are arguments of either."""
@@ -144,7 +169,7 @@ def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, m
     )
     window = Window(kernel.shape[:rank], strides, padding, dilation)
     batch, modes = x.shape[: -1 - rank], read_modes(options["padding_mode"], rank, window.padding)
-    x = x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x
+    x = x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x
     pads = window.pads(dilate(x.shape[1:-1], holes))
     whole = not set(holes) - {1}  # lax takes names of paddings, and Flax pads before it, for images without holes only
     given: Any = window.padding if whole and window.padding in ("SAME", "VALID", "SAME_LOWER") else list(pads)
@@ -164,7 +189,7 @@ def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, m
         precision=options["precision"],
         **more,
     )
-    y = y if bias is None else y + bias
+    y = y if bias is None else y + jnp.expand_dims(bias, range(y.ndim - 1))
     return y.reshape(*batch, *y.shape[1:]) if len(batch) != 1 else y
 
 
@@ -183,7 +208,8 @@ def with_lengths(kernel: Array, scale: Array) -> Array:
     """The kernel with the length `scale` for each output channel; where it is 0 it stays 0."""
     wide = kernel.astype(accumulator(kernel))
     squares = (wide * wide).sum(range(kernel.ndim - 1))
-    return (wide * (scale * lax.rsqrt(jnp.where(squares == 0, 1, squares)))).astype(kernel.dtype)
+    factor = scale.astype(wide.dtype) * lax.rsqrt(jnp.where(squares == 0, 1, squares))
+    return (wide * jnp.expand_dims(factor, range(wide.ndim - 1))).astype(kernel.dtype)
 
 
 class DepthwiseConv(Conv):
@@ -225,6 +251,9 @@ class CausalConv(Conv):
 
     padding: Any
     input_dilation: Any
+
+    def _is_pointwise(self) -> bool:
+        return False  # which axis is time depends on the number of spatial axes
 
     def _check_options(self, channels: int | None = None) -> None:
         if not isinstance(self.padding, str) or self.padding.upper() != "CAUSAL":
@@ -276,6 +305,16 @@ class ConvTranspose(Kernel):
     _function = staticmethod(conv_transpose)
     _names = options_of(conv_transpose, "output_shape")
     transpose_kernel: Any
+    padding: Any
+    output_padding: Any
+
+    def _is_pointwise(self) -> bool:
+        steps = (*self._size, *self._spread("strides"))
+        return (
+            set(steps) == {1}
+            and self.output_padding in (0, (0,), [0])
+            and Window(self._size, 1, self.padding).declared((1,)) == ((0, 0),)
+        )
 
     def _shapes(self, image: Shape) -> tuple[Shape, Shape]:
         groups, made = self._groups(image[-1]), self._made(image[-1])

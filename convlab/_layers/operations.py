@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,14 +17,15 @@ from .._pool import avg_pool, max_pool, min_pool, sum_pool
 from .._pool_adaptive import (
     adaptive_avg_pool,
     adaptive_max_pool,
-    fractional_max_pool,
     global_avg_pool,
     global_max_pool,
     spatial_pyramid_pool,
 )
-from .._pool_smooth import blur_pool, gem_pool, lp_pool, mixed_pool, softmax_pool, stochastic_pool, top_k_pool
+from .._pool_fractional import fractional_max_pool
+from .._pool_power import gem_pool, lp_pool
+from .._pool_smooth import blur_pool, mixed_pool, softmax_pool, stochastic_pool, top_k_pool
 from .._unpool import max_unpool
-from .._window import argument_error, is_sequence
+from .._window import argument_error, check_axis_sizes, is_sequence
 from .validation import Call, frozen, room, validate_options
 
 Array = jax.Array
@@ -103,7 +105,9 @@ def flatten(x: Array) -> Array:
     x = as_array("x", x)
     if x.ndim < 2:
         raise argument_error("x", "have one batch axis and axes to flatten", x.shape)
-    return x.reshape(x.shape[0], -1)
+    features = math.prod(x.shape[1:])
+    check_axis_sizes("x", [features], x.shape)
+    return x.reshape(x.shape[0], features)
 
 
 def _try_fractional(x: Array, **options: Any) -> None:

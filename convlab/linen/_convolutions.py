@@ -46,7 +46,7 @@ class Layer(linen.Module):
         return self.promote_dtype(inputs, self._effective(kernel), bias, dtype=self.dtype)
 
 
-class Conv(_layers.Conv, Layer):
+class Conv(_layers.Conv, Layer, linen.Conv):
     """Convolution. A superset of `flax.linen.Conv`: the same arguments, defaults, parameters and initial values.
 
     Args:
@@ -195,7 +195,7 @@ class CausalConv(_layers.CausalConv, Conv):
         return y
 
 
-class ConvTranspose(_layers.ConvTranspose, Layer):
+class ConvTranspose(_layers.ConvTranspose, Layer, linen.ConvTranspose):
     """Transposed convolution. A superset of `flax.linen.ConvTranspose`: equal arguments, defaults, parameters, initial values.
 
     Args:
@@ -246,7 +246,7 @@ class ConvTranspose(_layers.ConvTranspose, Layer):
         return self._function(*self._promoted(inputs), output_shape=output_shape, **self._options(inputs.shape[-1]))
 
 
-class ConvLocal(_layers.ConvLocal, Layer):
+class ConvLocal(_layers.ConvLocal, Layer, linen.ConvLocal):
     """A convolution with a kernel and a bias of its own at every place. A superset of `flax.linen.ConvLocal`.
 
     Args and Raises: as in `convlab.nnx.ConvLocal`, `features` for `out_features`, without `in_features`, `spatial_shape` and `rngs`.

@@ -10,10 +10,10 @@ import jax
 from flax import nnx
 
 from .. import _layers
-from .._pool import avg_pool as avg_pool
-from .._pool import max_pool as max_pool
-from .._pool import min_pool as min_pool
-from .._pool import pool as pool
+from .._layers import avg_pool as avg_pool
+from .._layers import max_pool as max_pool
+from .._layers import min_pool as min_pool
+from .._layers import pool as pool
 from .._window import argument_error
 from ._convolutions import CausalConv as CausalConv
 from ._convolutions import Conv as Conv

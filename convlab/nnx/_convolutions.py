@@ -21,7 +21,7 @@ Array = jax.Array
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class Conv(_layers.Conv, Layer):
+class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features` may be None here
     """Convolution. A superset of `flax.nnx.Conv`: the same arguments, defaults, parameters and initial values.
 
     Args:
@@ -66,7 +66,7 @@ class Conv(_layers.Conv, Layer):
     input_dilation: Any = 1
     kernel_dilation: Any = 1
     feature_group_count: int = 1
-    conv_general_dilated: Callable | None = conv_general_dilated
+    conv_general_dilated: Any = conv_general_dilated
     preferred_element_type: Any = None
     padding_mode: Any = "zeros"
     padding_value: Any = 0
@@ -100,7 +100,7 @@ class Conv(_layers.Conv, Layer):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class DepthwiseConv(_layers.DepthwiseConv, Conv):
+class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]
     """`Conv` with a group for every channel: each makes `multiplier` channels of its own.
 
     Args:
@@ -131,7 +131,7 @@ class DepthwiseConv(_layers.DepthwiseConv, Conv):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class WSConv(_layers.WSConv, Conv):
+class WSConv(_layers.WSConv, Conv):  # type: ignore[misc]
     """`Conv` whose kernel has mean 0 and variance 1 for each output channel when it is used.
 
     Args:
@@ -157,7 +157,7 @@ class WSConv(_layers.WSConv, Conv):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class CausalConv(_layers.CausalConv, Conv):
+class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
     """`Conv` that pads before only, on a whole sequence or, chunk by chunk along the first spatial axis, on a stream.
 
     The results of `step` on chunks of any lengths, put together, are the result on the whole sequence. What must be remembered
@@ -203,7 +203,7 @@ class CausalConv(_layers.CausalConv, Conv):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class ConvTranspose(_layers.ConvTranspose, Layer):
+class ConvTranspose(_layers.ConvTranspose, Layer, nnx.ConvTranspose):  # type: ignore[misc]
     """Transposed convolution. A superset of `flax.nnx.ConvTranspose`: equal arguments, defaults, parameters, initial values.
 
     Args:

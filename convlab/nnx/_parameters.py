@@ -12,16 +12,21 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.core import FrozenDict
 from flax.nnx.nn.dtypes import promote_dtype
+from jax import lax
 
 from .. import _layers
 from .._window import argument_error, integer, is_int
 
 Array = jax.Array
+MISSING = "Call the layer, or its `initialize(inputs)`, first."
 lecun_normal, zeros = nnx.initializers.lecun_normal(), nnx.initializers.zeros_init()
 
 
 class UninitializedParam(nnx.Param):
-    """In place of the parameters of a layer that has not seen its input: the random keys from which it will make them."""
+    """In place of the parameters of a layer that has not seen its input: the random keys from which it will make them.
+
+    It holds their bytes as floats, so that a gradient with respect to all parameters reaches it, and is refused with the remedy.
+    """
 
 
 class InitSpec(NamedTuple):
@@ -31,6 +36,30 @@ class InitSpec(NamedTuple):
     bias_init: Callable
     kernel_metadata: tuple[tuple[str, Any], ...]
     bias_metadata: tuple[tuple[str, Any], ...]
+    key_impl: Any  # of typed keys
+
+
+def as_floats(keys: Array) -> tuple[Array, Any]:
+    """The bytes of random keys, and how to read them."""
+    typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    data = jax.random.key_data(keys) if typed else keys
+    return lax.bitcast_convert_type(data, jnp.uint8).astype(jnp.float32), jax.random.key_impl(keys) if typed else None
+
+
+def as_keys(floats: Array, impl: Any) -> Array:
+    """The keys of `as_floats`."""
+    data = lax.bitcast_convert_type(_undifferentiated(floats).astype(jnp.uint8), jnp.uint32)
+    return data if impl is None else jax.random.wrap_key_data(data, impl=impl)
+
+
+@jax.custom_jvp
+def _undifferentiated(floats: Array) -> Array:
+    return floats
+
+
+@_undifferentiated.defjvp
+def _refuse_gradient(primals: tuple, tangents: tuple) -> Any:
+    raise argument_error("in_features", "be known", None, "a gradient", MISSING)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -67,11 +96,11 @@ class Layer(nnx.Module):
         if self.mask is not None and not isinstance(self.mask, jax.core.Tracer):
             self.mask = nnx.static(_layers.Constant(self.mask))
         self._int, self.kernel_size = is_int(self.kernel_size), self._size
-        recipe = InitSpec(kernel_init, bias_init, tuple(kernel_metadata.items()), tuple(bias_metadata.items()))
-        keys = [rngs.params() for _ in range(1 + bool(self.use_bias))]
-        image = self._known()
+        keys, image = jnp.stack([rngs.params() for _ in range(1 + bool(self.use_bias))]), self._known()
+        floats, impl = as_floats(keys)
+        recipe = InitSpec(kernel_init, bias_init, tuple(kernel_metadata.items()), tuple(bias_metadata.items()), impl)
         if image is None:
-            self._recipe, self.pending = recipe, UninitializedParam(jnp.stack(keys))
+            self._recipe, self.pending = recipe, UninitializedParam(floats)
         else:
             self._make(recipe, keys, image)
 
@@ -100,14 +129,14 @@ class Layer(nnx.Module):
         if hasattr(self, "pending"):
             image = self._image(inputs.shape)
             self._check_options(image[-1])
+            keys = as_keys(self.pending[...], self._recipe.key_impl)
             self.in_features = image[-1]
-            self._make(self._recipe, self.pending[...], image)
+            self._make(self._recipe, keys, image)
             del self._recipe, self.pending
 
     def __getattr__(self, name: str) -> Any:
         if name in ("kernel", "bias", "kernel_shape"):
-            hint = "Call the layer, or its `initialize(inputs)`, first."
-            raise argument_error("in_features", "be known", None, f"`{name}`", hint, AttributeError)
+            raise argument_error("in_features", "be known", None, f"`{name}`", MISSING, AttributeError)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _made(self, channels: int) -> int:

@@ -1,0 +1,191 @@
+"""Power means of windows: the p-norm and the generalised mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ._patches import max_taps, pad_axis, sum_taps, tap_groups
+from ._pool import accumulator, averaged, check_ordered, counts, read, reduce, settled, spatial_of, window_max, window_min
+from ._window import Window, argument_error
+
+Array = jax.Array
+
+
+def read_real(x: Any, *geometry: Any) -> tuple[Array, Window]:
+    """As `read`, for real numbers, in the dtype in which they are summed."""
+    x, window = read(x, *geometry)
+    check_ordered(x)
+    return x, window
+
+
+def real_weight(argument: str, value: Any, x: Array, low: float = 0, high: float = math.inf, closed: bool = False) -> Any:
+    """A real parameter: a number in the range, or an array (a learned one), one for all channels or one for each."""
+    bound = f"between {low} and {high}" if closed else f"> {low}"
+    rule = f"be a number {bound}, or an array of shape () or ({x.shape[-1]},)"
+    if isinstance(value, (jax.Array, np.ndarray)):
+        if value.shape not in ((), x.shape[-1:]):
+            raise argument_error(argument, rule, value.shape, f"{x.shape[-1]} channels")
+        if jnp.iscomplexobj(value):
+            raise argument_error(argument, rule, value.dtype.name, kind=TypeError)
+        value = jnp.asarray(value).astype(accumulator(x))
+        return jnp.expand_dims(value, range(x.ndim - value.ndim)) if value.ndim else value
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or isinstance(value, np.complexfloating):
+        raise argument_error(argument, rule, value, kind=TypeError)
+    if not (low <= value <= high if closed else low < value <= high):
+        raise argument_error(argument, rule, value)
+    return float(value)
+
+
+# --- power means --------------------------------------------------------------------------------------------------
+
+
+def _power(x: Array, p: Any) -> Array:
+    """`|x| ** p`, with finite derivatives of every order: at 0 a polynomial's for an integer `p`, otherwise 0."""
+    if isinstance(p, (int, float)) and p == int(p) < 64:
+        even = lax.integer_pow(x, 2 * (int(p) // 2))
+        return even if p % 2 == 0 else jnp.abs(x) * even
+    nonzero = x != 0
+    return jnp.where(nonzero, jnp.abs(jnp.where(nonzero, x, 1)) ** p, 0)
+
+
+def power_sums(x: Array, window: Window, p: Any) -> tuple[Array, Array]:
+    """The largest of `|x|` in each window (smallest of those other than 0, if `p < 0`) and the sum of `(|x| / largest) ** p`.
+
+    No power leaves the range of the dtype that its root would come back to. Where a window holds nothing, both are 0.
+    """
+    x, window = settled(x, window)
+    sign = -1 if isinstance(p, float) and p < 0 else 1
+    size = jnp.minimum(lax.stop_gradient(jnp.abs(x)), jnp.finfo(x.dtype).max)
+    nonzero = size != 0
+    total = _power((x if sign > 0 else jnp.where(nonzero, x, 1)) / jnp.where(nonzero, size, 1), p)
+    if sign < 0:
+        size = jnp.where(nonzero, jnp.minimum(1 / jnp.where(nonzero, size, 1), jnp.finfo(x.dtype).max), 0)
+        total = jnp.where(nonzero, total, 0)
+    first = x.ndim - 1 - window.rank
+    for axis, pair in enumerate(window.pads(spatial_of(x, window.rank))):
+        at, geometry = first + axis, (window.size[axis], window.strides[axis], window.dilation[axis])
+        size, total = (pad_axis(a, at, pair, "zeros") for a in (size, total))
+        size, total = _sums_along(size, total, at, *geometry, p if sign > 0 else -p)
+    return (jnp.where(size == 0, 0, 1 / jnp.where(size == 0, 1, size)) if sign < 0 else size), total
+
+
+def _sums_along(size: Array, total: Array, axis: int, taps: int, stride: int, dilation: int, p: Any) -> tuple[Array, Array]:
+    """The windows along an axis: of taps where they hardly overlap, otherwise of windows half as long."""
+    if taps <= max(4, 2 * stride):
+        ones = (1,) * (size.ndim - axis - 2)
+        window = Window((taps, *ones), (stride, *ones), "VALID", (dilation, *ones))
+        return _merged(tap_groups(size, window), tap_groups(total, window), p)
+
+    def part(pair: tuple[Array, Array], start: int, length: int, step: int = 1) -> tuple[Array, Array]:
+        size, total = (lax.slice_in_dim(a, start, start + (length - 1) * step + 1, step, axis) for a in pair)
+        return size, total
+
+    def both(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+        sizes, totals = ([a[None], b[None]] for a, b in zip(one, other))
+        return _merged(sizes, totals, p)
+
+    n, out = size.shape[axis], size.shape[axis] - (taps - 1) * dilation
+    block, width, whole, done = (size, total), 1, (size, total), 0  # windows of `width` taps; what the first `done` taps made
+    while done < taps:
+        if taps & width:
+            here = part(block, done * dilation, out + (taps - done - width) * dilation)
+            whole = both(part(whole, 0, here[0].shape[axis]), here) if done else here
+            done += width
+        if done < taps:
+            length = n - (2 * width - 1) * dilation
+            block = both(part(block, 0, length), part(block, width * dilation, length))
+            width *= 2
+    return part(whole, 0, (out - 1) // stride + 1, stride)
+
+
+def _merged(sizes: Sequence[Array], totals: Sequence[Array], p: Any) -> tuple[Array, Array]:
+    """The sums of groups of taps as sums of the largest size."""
+    largest = max_taps(sizes)
+    unit = jnp.where(largest == 0, 1, largest)
+    p = p[None] if isinstance(p, jax.Array) and p.ndim else p
+    return largest[0], sum_taps(lambda size, total: total * _power(size / unit, p), sizes, totals)[0]
+
+
+def lp_pool(
+    x: Array,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    norm_type: float = 2.0,
+    window_dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """The p-norm of each window: `sum(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
+
+    Args:
+        x: `(*batch, *spatial, c)` of a real dtype.
+        window_shape, strides, padding, window_dilation: as in `max_pool`; padding adds 0.
+        norm_type: p, any number but 0; inf makes the largest of `|x|`, -inf the smallest.
+        ceil_mode: let a last window hang over the end; its sum is scaled by window / taps inside, as PyTorch does.
+
+    Returns:
+        `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
+        The gradient is finite everywhere, 0 where a window holds only zeros, for a negative p where it holds one.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: numbers out of range, an empty result.
+
+    Example:
+        >>> lp_pool(jnp.array([3.0, -4.0, 0.0]).reshape(1, 3, 1), 2).ravel().tolist()
+        [5.0, 4.0]
+
+    Equals `torch.nn.functional.lp_pool2d`, of `|x|` for every p.
+    """
+    x, window = read_real(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    rule = "be a number other than 0"
+    if isinstance(norm_type, bool) or not isinstance(norm_type, (int, float, np.number)):
+        raise argument_error("norm_type", rule, norm_type, kind=TypeError)
+    wide, p = x.astype(accumulator(x)), float(norm_type)
+    if p == 0 or p != p:
+        raise argument_error("norm_type", rule, norm_type)
+    if abs(p) == math.inf:
+        largest = reduce(window_max, jnp.abs(wide), window)
+        y = largest if p > 0 else reduce(window_min, jnp.abs(wide), window)
+        return jnp.where(largest < 0, 0, y).astype(averaged(x))
+    scale = math.prod(window.size) / counts(wide, window, include_pad=True)
+    size, total = power_sums(wide, window, p)
+    y = size * _power(total * scale, 1 / p)
+    if p < 0:  # a zero makes the sum infinite, and so the norm 0
+        y = jnp.where(reduce(window_max, (wide == 0).astype(wide.dtype), window) > 0, 0, y)
+    return y.astype(averaged(x))
+
+
+def gem_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, p: Any = 3.0) -> Array:
+    """The generalised mean of each window: `mean(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
+
+    Args:
+        x: `(*batch, *spatial, c)` of a real dtype.
+        window_shape, strides, padding: as in `max_pool`; padding counts as 0.
+        p: a number > 0, or a learned array of shape `()` or `(c,)`; 1 is the average, large ones approach the largest.
+
+    Returns:
+        `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
+        Differentiable with respect to `x` and `p`; finite everywhere, 0 where a window holds only zeros.
+
+    Raises:
+        TypeError, ValueError: as `lp_pool`.
+
+    Example:
+        >>> gem_pool(jnp.array([1.0, 7.0]).reshape(1, 2, 1), 2, p=2.0).ravel().tolist()
+        [5.0]
+
+    Source: Radenovic, Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation", arXiv 1711.02512.
+    """
+    x, window = read_real(x, window_shape, strides, padding)
+    p = real_weight("p", p, x)
+    size, total = power_sums(x.astype(accumulator(x)), window, p)
+    return (size * _power(total / math.prod(window.size), 1 / p)).astype(averaged(x))

@@ -1,0 +1,300 @@
+"""Sizes at the ends: empty batches, no axis, windows of many taps, more positions than 32 bits count; and numbers at the ends."""
+
+import inspect
+
+import flax.nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bad_calls import BAD_CALLS
+from cases import CASES, MANY
+
+import convlab
+import convlab.linen
+import convlab.nnx
+
+BATCHED = {"x", "indices", "offset", "patches", "samples"}
+
+
+def output(result):
+    return result[0] if isinstance(result, tuple) else result
+
+
+def emptied(case):
+    """The arrays of the case with a batch of none: their first axis, or a new one where the image has no batch axis."""
+    names = [*inspect.signature(getattr(convlab, case.function)).parameters][: len(case.arrays)] + [*case.named]
+    per_image = BATCHED | ({"mask"} if case.function == "deform_conv" else set())
+    return [array[:0] if name in per_image else array for name, array in zip(names, case.draw())]
+
+
+def with_batch_axis(case):
+    return case.arrays[0].shape[0] in (0, 1, 2) and "no batch axis" not in case.what and len(case.arrays[0].shape) > 2
+
+
+EMPTY = [
+    *{case.function: case for case in reversed(CASES) if case.function != "conv_matrix" and with_batch_axis(case)}.values(),
+    *(case for case in MANY if with_batch_axis(case)),
+    *(case for case in CASES if case.function == "conv_transpose" and case.what in ("CIRCULAR", "adjoint of wrapping")),
+]
+
+
+def test_every_function_meets_an_empty_batch():
+    without = {"Window", "accelerate", "conv_general_dilated", "conv_matrix", "explain"}
+    assert {case.function for case in EMPTY} == set(convlab.__all__) - without
+
+
+@pytest.mark.parametrize("case", EMPTY, ids=str)
+def test_an_empty_batch_gives_an_empty_result(case):
+    arrays, whole = emptied(case), jax.eval_shape(case.convlab, *case.draw())
+    empty = jax.eval_shape(case.convlab, *arrays)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(empty)):
+        assert other.shape == (0, *one.shape[1:]) and other.dtype == one.dtype
+    if case.dtype.kind == "f":
+
+        def loss(x):
+            return output(case.convlab(x, *arrays[1:])).astype(jnp.float32).sum()
+
+        assert jax.eval_shape(jax.grad(loss), arrays[0]).shape == arrays[0].shape
+
+
+@pytest.mark.parametrize(
+    "function", ["max_unpool", "conv_transpose", "softmax_pool", "stochastic_pool", "adaptive_max_pool", "deform_conv"]
+)
+def test_an_empty_batch_runs(function):
+    case = next(case for case in EMPTY if case.function == function)
+    assert output(case.convlab(*emptied(case))).shape[0] == 0
+
+
+def test_layers_of_an_empty_batch():
+    for layer in (convlab.nnx.Flatten(), convlab.nnx.GlobalMaxPool(), convlab.nnx.SpatialPyramidPool()):
+        assert layer(jnp.ones((0, 4, 4, 2))).shape[0] == 0
+    assert convlab.linen.Flatten().apply({}, jnp.ones((0, 4, 4, 2))).shape == (0, 32)
+    for name in ("Conv", "ConvTranspose", "DepthwiseConv", "ConvLocal", "WSConv"):
+        made = (2, (3, 3)) if name == "DepthwiseConv" else (2, 5, (3, 3))
+        layer = getattr(convlab.nnx, name)(*made, rngs=flax.nnx.Rngs(0))
+        assert layer(jnp.ones((0, 4, 4, 2))).shape[:3] == (0, 4, 4)
+
+
+# --- no axis ------------------------------------------------------------------------------------------------------
+
+
+def test_every_size_refuses_to_be_empty():
+    sizes = {"window_shape", "output_shape", "kernel_size", "levels"}
+    wanted = {
+        name
+        for name in convlab.__all__
+        if name not in ("accelerate", "explain", "conv_transpose")
+        and sizes & inspect.signature(getattr(convlab, name)).parameters.keys()
+    }
+    assert wanted <= {row.function for row in BAD_CALLS if () in [row.options.get(size) for size in sizes]}
+
+
+@pytest.mark.parametrize("name", ["Conv", "ConvTranspose", "ConvLocal", "DepthwiseConv", "WSConv", "CausalConv", "DeformConv"])
+def test_a_kernel_has_an_axis(name):
+    text = r"`kernel_size` must have a number for at least one spatial axis, got \(\)\."
+    first = () if name == "DepthwiseConv" else (4,)
+    for sequence in ((), []):
+        with pytest.raises(ValueError, match=text.replace(r"\(\)", r"(\(\)|\[\])")):
+            getattr(convlab.nnx, name)(3, *first, sequence, rngs=flax.nnx.Rngs(0))
+        with pytest.raises(ValueError, match=text.replace(r"\(\)", r"(\(\)|\[\])")):
+            getattr(convlab.linen, name)(*first, sequence)
+
+
+# --- many taps ----------------------------------------------------------------------------------------------------
+
+
+def lines(function, *arrays):
+    """How long the program of the function and of its gradient is."""
+
+    def loss(*arrays):
+        return (output(function(*arrays)) ** 2).sum()
+
+    def both(*arrays):
+        return function(*arrays), jax.grad(loss)(*arrays)
+
+    return jax.jit(both).lower(*arrays).as_text().count("\n")
+
+
+def program(name, **options):
+    """The length of the program of a pool whose window has so many taps."""
+
+    def of(size):
+        strides = {"strides": size} if options.get("strides") == "window" else {}
+        given = {k: v for k, v in options.items() if k != "strides" or v != "window"} | strides
+        return lines(lambda x: getattr(convlab, name)(x, size, **given), jnp.ones((1, 600, 1)))
+
+    return of
+
+
+KEY = jax.random.key(0)
+PROGRAMS = [
+    ("unfold", dict(strides=7)),
+    ("softmax_pool", {}),
+    ("softmax_pool", dict(strides="window")),
+    ("top_k_pool", dict(k=3)),
+    ("top_k_pool", dict(k=30)),
+    ("stochastic_pool", dict(key=KEY)),
+    ("lp_pool", dict(strides="window", norm_type=2.5)),
+    ("gem_pool", dict(strides="window")),
+    ("blur_pool", dict(padding="VALID")),
+    ("pool", dict(init=1.0, reduce_fn=jnp.multiply)),
+]
+
+
+@pytest.mark.parametrize("name, options", PROGRAMS, ids=lambda value: value if isinstance(value, str) else ", ".join(value))
+def test_programs_do_not_grow_with_the_window(name, options):
+    if name == "pool":
+        lengths = [lines(lambda x: convlab.pool(x, 1.0, jnp.multiply, size), jnp.ones((1, 600, 1))) for size in (100, 400)]
+    else:
+        lengths = [program(name, **options)(size) for size in (100, 400)]
+    assert lengths[0] == lengths[1] < 800
+
+
+def test_programs_do_not_grow_with_the_number_of_windows():
+    x = jnp.ones((1, 600, 1))
+    for name in ("adaptive_avg_pool", "adaptive_max_pool", "spatial_pyramid_pool"):
+        sizes = [((31,),), ((401,),)] if name == "spatial_pyramid_pool" else [(31,), (401,)]
+        lengths = [lines(lambda x: getattr(convlab, name)(x, *size), x) for size in sizes]
+        assert lengths[0] == lengths[1] < 200, name
+    unpooled = [
+        lines(lambda x: convlab.max_unpool(x, jnp.zeros((1, 3, 1), jnp.int32), n), jnp.ones((1, 3, 1))) for n in (3000, 9000)
+    ]
+    assert unpooled[0] == unpooled[1]
+
+
+def test_programs_of_local_and_deformed_convolutions_do_not_grow_with_the_window():
+    x, offset = jnp.ones((1, 600, 1)), jnp.ones((1, 1, 1))
+    local, deformed = [], []
+    for taps in (100, 400):
+        kernel = jnp.ones((600 - taps + 1, taps, 1))
+        local.append(lines(lambda x: convlab.conv_local(x, kernel, kernel_size=taps), x))
+        kernel, wide = jnp.ones((taps, 1, 1)), jnp.broadcast_to(offset, (1, 600 - taps + 1, taps))
+        deformed.append(lines(lambda x: convlab.deform_conv(x, wide, kernel, padding="VALID"), x))
+    assert local[0] == local[1] < 200 and deformed[0] == deformed[1] < 600
+
+
+def test_indices_of_many_taps_are_one_program():
+    counts = [
+        jax.jit(lambda x: convlab.max_pool(x, size, size, return_indices=True)[1])
+        .lower(jnp.ones((1, 40, 40, 1)))
+        .as_text()
+        .count("\n")
+        for size in (10, 20)
+    ]
+    assert counts[0] == counts[1] < 200
+
+
+# --- more positions than 32 bits count ----------------------------------------------------------------------------
+
+WIDE = jax.ShapeDtypeStruct((1, 131072, 32768, 1), jnp.float32)
+INDEXED = {
+    "max_pool": lambda x: convlab.max_pool(x, (2, 2), (2, 2), return_indices=True),
+    "min_pool": lambda x: convlab.min_pool(x, (2, 2), (2, 2), return_indices=True),
+    "max_pool, many taps": lambda x: convlab.max_pool(x, (64, 64), (64, 64), return_indices=True),
+    "adaptive_max_pool": lambda x: convlab.adaptive_max_pool(x, (4, 4), return_indices=True),
+    "fractional_max_pool": lambda x: convlab.fractional_max_pool(x, (2, 2), output_shape=(4, 4), key=KEY, return_indices=True),
+}
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_indices_that_32_bits_do_not_hold_are_refused_or_have_64(name):
+    text = r"`x` must have fewer than 2\*\*31 positions for indices of 32 bits, got \(131072, 32768\)\. Set jax_enable_x64"
+    with pytest.raises(ValueError, match=text):
+        jax.eval_shape(INDEXED[name], WIDE)
+    with jax.enable_x64(True):
+        assert jax.eval_shape(INDEXED[name], WIDE)[1].dtype == jnp.int64
+        small = jax.ShapeDtypeStruct((1, 128, 128, 1), jnp.float32)
+        assert jax.eval_shape(INDEXED[name], small)[1].dtype == jnp.int32
+    assert jax.eval_shape(lambda x: convlab.max_pool(x, (2, 2)), WIDE).shape == (1, 131071, 32767, 1)
+
+
+def test_rows_of_deformed_convolutions_that_32_bits_do_not_hold():
+    x = jax.ShapeDtypeStruct((64, 8192, 8192, 1), jnp.float32)
+    offset = jax.ShapeDtypeStruct((64, 1, 1, 2), jnp.float32)
+    call = lambda x, offset: convlab.deform_conv(x, offset, jnp.ones((1, 1, 1, 1)), strides=8192)
+    with pytest.raises(ValueError, match=r"`x` must have fewer than 2\*\*31 positions"):
+        jax.eval_shape(call, x, offset)
+    with jax.enable_x64(True):
+        assert jax.eval_shape(call, x, offset).shape == (64, 1, 1, 1)
+
+
+def test_indices_of_64_bits_are_right():
+    with jax.enable_x64(True):
+        index = jax.eval_shape(lambda x: convlab.max_pool(x, (2**30 + 2, 1), return_indices=True)[1],
+                               jax.ShapeDtypeStruct((1, 2**30 + 2, 2, 1), jnp.int8))  # fmt: skip
+        assert index.dtype == jnp.int64
+        y = convlab.max_unpool(jnp.ones((1, 1, 1)), jnp.array([[[-1]]]), 4)
+        np.testing.assert_array_equal(y, np.zeros((1, 4, 1)))
+
+
+# --- numbers at the ends ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-25, 1.0, 1e25, 1e30])
+@pytest.mark.parametrize("taps", [2, 5, 40])
+def test_power_means_neither_overflow_nor_underflow(size, taps):
+    x = jnp.asarray(np.linspace(0.5, 1, taps) * size, jnp.float32).reshape(1, taps, 1)
+    values = np.asarray(x, np.float64).ravel()
+    for p in (0.5, 2.0, 3.0, 7.5, -2.0):
+        expected = (values**p).sum() ** (1 / p)
+        np.testing.assert_allclose(convlab.lp_pool(x, taps, norm_type=p).item(), expected, rtol=1e-5)
+        if p > 0:
+            expected = (values**p).mean() ** (1 / p)
+            for power in (p, jnp.full(1, p)):
+                np.testing.assert_allclose(convlab.gem_pool(x, taps, p=power).item(), expected, rtol=1e-5)
+        slope, expected = jax.grad(lambda x: convlab.lp_pool(x, taps, norm_type=p).sum())(x), (values**p).sum() ** (1 / p - 1)
+        np.testing.assert_allclose(slope.ravel(), expected * values ** (p - 1), rtol=1e-4)
+    np.testing.assert_allclose(convlab.stochastic_pool(x, taps).item(), (values**2).sum() / values.sum(), rtol=1e-5)
+    drawn = convlab.stochastic_pool(x, taps, key=KEY).item()
+    assert drawn in np.asarray(x)
+
+
+@pytest.mark.parametrize("taps", [3, 40])
+def test_a_nan_or_an_infinity_is_what_is_drawn(taps):
+    """Whatever the key is, and in its own windows alone."""
+    x = np.abs(np.random.default_rng(0).normal(size=(1, 3 * taps, 1))).astype(np.float32) + 1
+    x[0, 0], x[0, taps] = np.nan, np.inf
+    for key in (None, KEY, jax.random.key(7)):
+        y = np.asarray(convlab.stochastic_pool(x, taps, taps, key=key)).ravel()
+        assert np.isnan(y[0]) and np.isposinf(y[1]) and np.isfinite(y[2])
+    assert np.isnan(convlab.stochastic_pool(jnp.array([jnp.nan, 1.0]).reshape(1, 2, 1), 2, key=KEY).item())
+
+
+def test_what_is_not_positive_is_never_drawn():
+    x = jnp.array([1.0, 0.0, -1.0]).reshape(1, 3, 1)
+    drawn = jax.vmap(lambda key: convlab.stochastic_pool(x, 3, key=key))(jax.random.split(KEY, 200))
+    np.testing.assert_array_equal(drawn, np.ones_like(drawn))
+
+
+def test_the_gradient_of_a_learned_temperature_is_finite():
+    """`sum w (x - y)^2 / T^2` with the sign reversed, whatever is padded or -inf."""
+    x = np.array([1.0, 2.0, 3.0])
+
+    def slope(x, **options):
+        return jax.grad(
+            lambda t: convlab.softmax_pool(jnp.asarray(x, jnp.float32).reshape(1, -1, 1), 3, temperature=t, **options).sum()
+        )(1.0)
+
+    def expected(*windows):
+        total = 0
+        for w in map(np.asarray, windows):
+            weight = np.exp(w) / np.exp(w).sum()
+            total -= (weight * (w - (weight * w).sum()) ** 2).sum()
+        return total
+
+    np.testing.assert_allclose(slope(x, padding="SAME"), expected(x[:2], x, x[1:]), rtol=1e-5)
+    np.testing.assert_allclose(slope(x, padding="SAME"), -0.8176, atol=1e-4)
+    np.testing.assert_allclose(slope([1.0, -np.inf, 3.0]), expected([1.0, 3.0]), rtol=1e-5)
+    assert np.isfinite(slope([1.0, np.inf, 3.0])) and slope([-np.inf] * 3) == 0
+
+
+def test_an_index_of_padding_only_is_ignored():
+    x = jnp.array([0.0, 1, 1, 0]).reshape(1, 4, 1)
+    y, at = convlab.max_pool(x, 2, 1, [(2, 0)], return_indices=True)
+    np.testing.assert_array_equal(at.ravel(), [-1, 0, 1, 1, 2])
+    back = convlab.max_unpool(y, at, 4)
+    np.testing.assert_array_equal(back.ravel(), [0, 1, 1, 0])
+    image = jnp.arange(1.0, 10).reshape(1, 3, 3, 1)
+    y, at = convlab.max_pool(image, (2, 2), 1, [(2, 2), (2, 2)], return_indices=True)
+    assert np.isfinite(convlab.max_unpool(y, at, (3, 3))).all()
