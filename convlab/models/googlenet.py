@@ -108,6 +108,7 @@ class GoogLeNet(nnx.Module):
     Multiply-adds: 1.498 billion (torchvision's documentation, googlenet)
     """
 
+    torch_flattened = {"fc": None}  # it reads means, of all branches
     torch_optional = {"aux_logits": ("aux1.", "aux2.")}
     torch_options = {"transform_input": True}
 

@@ -290,6 +290,8 @@ def _warn_of_flattening(given: Mapping[str, Any], expected: Mapping[str, Any], p
     channels = None
     for key in given:
         path = expected.get(key)
+        if path is not None and path[-1] == "scale" and channels:  # a normalisation of what was put together
+            channels = parts.arrays[path].shape[0]
         if path is None or path[-1] != "kernel":
             continue
         *_, inputs, outputs = parts.arrays[path].shape
