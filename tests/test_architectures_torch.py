@@ -1,4 +1,4 @@
-"""The networks of examples/architectures give what their PyTorch twins give, whose random weights they load."""
+"""The networks that torchvision does not have give what their PyTorch twins give, whose random weights they load."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def test_pytorch_gives_the_same(name):
     torch.manual_seed(0)
     twin, model = TWINS[name], measure.drawn(name, **catalogue.NETWORKS[name].narrow)
     theirs = randomise(twin.build())
-    loaded = weights.from_torch(theirs.state_dict(), model, names=twin.names, flattened=twin.flattened)
+    loaded = weights.from_torch(theirs, model)
     x = measure.draw(small(name), seed=3)
     apply, state = measure.forward(loaded)
     y = jax.jit(apply).lower(state, x).compile(FASTEST_COMPILATION)(state, x)

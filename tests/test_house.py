@@ -24,7 +24,7 @@ def room(path):
 
 
 # Who may import whom; "public" is `import convlab` itself.
-PUBLIC = {"public", "nnx", "linen", "analysis", "viz", "weights", "sharding"}
+PUBLIC = {"public", "nnx", "linen", "analysis", "viz", "weights", "sharding", "models"}
 NOT_OPERATIONS = {"__init__", "__main__", "_extras", "_window", "_backend", "_layers"}
 OPERATIONS = {room(p) for p in SOURCES if room(p).startswith("_")} - NOT_OPERATIONS
 ARROWS = dict.fromkeys(OPERATIONS, {"_window", "_backend", *OPERATIONS}) | {
@@ -39,6 +39,7 @@ ARROWS = dict.fromkeys(OPERATIONS, {"_window", "_backend", *OPERATIONS}) | {
     "viz": {"_extras", *PUBLIC},
     "weights": PUBLIC,
     "sharding": PUBLIC,
+    "models": PUBLIC,
 }
 
 
@@ -78,7 +79,7 @@ def test_arrows(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_the_module_systems_import_flax(path):
-    systems = {"nnx", "linen", "weights", "analysis"}
+    systems = {"nnx", "linen", "weights", "analysis", "models"}
     assert room(path) in systems or not any(name.split(".")[0] == "flax" for name in imported(path))
 
 

@@ -1,5 +1,6 @@
 """Parameters from PyTorch and back: every number, and the numbers a network makes of them."""
 
+import functools
 import subprocess
 import sys
 
@@ -235,3 +236,188 @@ def test_weight_normalisation_is_pytorchs():
     np.testing.assert_allclose(filled(x), expected, atol=1e-5)
     for name, array in weights.to_torch(filled).items():
         np.testing.assert_array_equal(array, theirs.state_dict()[name].numpy(), strict=True)
+
+
+# Models of one's own
+
+
+class Own(nnx.Module):
+    """A network whose names are none of PyTorch's."""
+
+    def __init__(self, rngs, epsilon=1e-5, padding=1, activation=nnx.relu):
+        self.first = convlab.nnx.Conv(3, 4, (3, 3), padding=padding, rngs=rngs)
+        self.after = nnx.BatchNorm(4, epsilon=epsilon, momentum=0.9, use_running_average=True, rngs=rngs)
+        self.chain = nnx.Sequential(convlab.nnx.Conv(4, 4, (3, 3), padding=1, rngs=rngs), activation)
+        self.last = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(self.chain(nnx.relu(self.after(self.first(x)))).mean((1, 2)))
+
+
+OWN = {"0": "first", "1": "after", "3.0": "chain.layers.0", "4": "last"}
+
+
+def own_state():
+    shapes = {
+        "0.weight": (4, 3, 3, 3), "0.bias": (4,), "1.weight": (4,), "1.bias": (4,), "1.running_mean": (4,), "1.running_var": (4,),
+        "3.0.weight": (4, 4, 3, 3), "3.0.bias": (4,), "4.weight": (2, 4), "4.bias": (2,),
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    return {name: rng.uniform(0.1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_layers_are_paired_in_their_order(capsys):
+    state, model = own_state(), Own(nnx.Rngs(0))
+    table = weights.match(state, model)
+    assert table.agrees and table.names == {ours: theirs for theirs, ours in OWN.items()}
+    filled = weights.from_torch(state, model, names="by order")
+    assert capsys.readouterr().out == f"{table}\n"
+    for key, array in weights.to_torch(filled, names=table.names).items():
+        np.testing.assert_array_equal(array, state[key], strict=True)
+
+
+def test_pairs_that_order_alone_decides_are_marked():
+    class Twice(nnx.Module):
+        def __init__(self, rngs):
+            self.a, self.b = nnx.Linear(2, 2, rngs=rngs), nnx.Linear(2, 2, rngs=rngs)
+            self.c = nnx.Linear(2, 3, rngs=rngs)
+
+    state = {
+        f"{name}.{leaf}": np.zeros(shape)
+        for name, shape in (("a", (2, 2)), ("y", (2, 2)), ("z", (3, 2)))
+        for leaf in ("weight",)
+    }
+    state |= {f"{name}.bias": np.zeros(n) for name, n in (("a", 2), ("y", 2), ("z", 3))}
+    rows = weights.match(state, Twice(nnx.Rngs(0))).rows
+    assert [(row.ours, row.theirs, row.order_alone) for row in rows] == [("a", "a", False), ("b", "y", True), ("c", "z", False)]
+    assert "by order alone" in str(weights.match(state, Twice(nnx.Rngs(0))))
+
+
+def test_without_names_the_error_shows_the_pairs_and_how_to_accept_them():
+    with pytest.raises(ValueError, match="pass names='by order':\nmodel +state dict +shapes\nfirst +0 +4x3x3x3 4"):
+        weights.from_torch(own_state(), Own(nnx.Rngs(0)))
+    other = own_state() | {"3.0.weight": np.zeros((4, 4, 1, 1), np.float32)}
+    with pytest.raises(ValueError, match="`weights.match` shows both sides"):
+        weights.from_torch(other, Own(nnx.Rngs(0)))
+    with pytest.raises(
+        ValueError, match="`names` 'by order' must pair layers of equal shapes, got 'chain.layers.0' beside '3.0'"
+    ):
+        weights.from_torch(other, Own(nnx.Rngs(0)), names="by order")
+    with pytest.raises(ValueError, match="`names` must be a mapping, a function or 'by order', got 'in order'"):
+        weights.from_torch(other, Own(nnx.Rngs(0)), names="in order")
+
+
+def test_what_is_not_used_is_reported():
+    names = {ours: theirs for theirs, ours in OWN.items()}
+    state = own_state() | {"4.weight": np.zeros((7, 4)), "4.bias": np.zeros(7), "extra": np.zeros(1)}
+    del state["0.bias"]
+    model = Own(nnx.Rngs(0))
+    filled, report = weights.from_torch(state, model, names=names, strict=False)
+    assert report.missing == ("0.bias",) and report.unknown == ("extra",) and len(report.reshaped) == 2
+    assert "kernel (4, 2) for '4.weight', got (4, 7)" in str(report)
+    np.testing.assert_array_equal(filled.last.kernel[...], model.last.kernel[...])
+    np.testing.assert_array_equal(np.asarray(filled.first.kernel[...]).transpose(3, 2, 0, 1), state["0.weight"])
+
+
+def test_abstract_models_are_filled():
+    abstract = nnx.eval_shape(lambda: Own(nnx.Rngs(0)))
+    names = {ours: theirs for theirs, ours in OWN.items()}
+    x = jnp.ones((1, 5, 5, 3))
+    expected = weights.from_torch(own_state(), Own(nnx.Rngs(0)), names=names)(x)
+    np.testing.assert_array_equal(weights.from_torch(own_state(), abstract, names=names)(x), expected)
+
+
+def test_leaves_are_renamed_and_reshaped():
+    class Scaled(nnx.Module):
+        def __init__(self):
+            self.prelu, self.gamma = nnx.PReLU(), nnx.Param(jnp.zeros(3))
+            self.slopes = nnx.Param(jnp.zeros(2))
+
+    state = {"prelu.weight": np.full(1, 0.3), "layer_scale": np.arange(3.0).reshape(3, 1, 1), "act.weight": np.ones(2)}
+    options = dict(leaves={"gamma": ("layer_scale", (-1, 1, 1)), "slopes": "act.weight"})
+    filled = weights.from_torch(state, Scaled(), **options)
+    assert filled.gamma[...].tolist() == [0, 1, 2] and filled.slopes[...].tolist() == [1, 1]
+    assert float(filled.prelu.negative_slope[...]) == pytest.approx(0.3)
+    back = weights.to_torch(filled, **options)
+    assert {key: array.shape for key, array in back.items()} == {key: array.shape for key, array in state.items()}
+    with pytest.raises(ValueError, match="`leaves` must name paths of `model`, got 'delta'"):
+        weights.from_torch(state, Scaled(), leaves={"delta": "weight"})
+
+
+def test_old_names_of_weight_normalisation_are_read():
+    ours = convlab.nnx.Conv(2, 3, 3, weight_norm=True, rngs=nnx.Rngs(0))
+    state = {"weight_g": np.arange(1.0, 4).reshape(3, 1, 1), "weight_v": np.ones((3, 2, 3)), "bias": np.zeros(3)}
+    assert weights.from_torch(state, ours).scale[...].tolist() == [1, 2, 3]
+
+
+class Images(nnx.Module):
+    def __init__(self, places, rngs):
+        self.conv = convlab.nnx.Conv(1, 2, (3, 3), rngs=rngs)
+        self.fc = nnx.Linear(2 * places, 3, rngs=rngs)
+
+
+def test_a_dense_layer_that_may_read_a_flattened_image_is_warned_of(recwarn):
+    state = {
+        "conv.weight": np.zeros((2, 1, 3, 3)),
+        "conv.bias": np.zeros(2),
+        "fc.weight": np.zeros((3, 18)),
+        "fc.bias": np.zeros(3),
+    }
+    with pytest.warns(UserWarning, match=r"Pass flattened=\{'fc': \(3, 3, 2\)\}, or None for the shape"):
+        weights.from_torch(state, Images(9, nnx.Rngs(0)))
+    recwarn.clear()
+    weights.from_torch(state, Images(9, nnx.Rngs(0)), flattened={"fc": None})
+    weights.from_torch(state | {"fc.weight": np.zeros((3, 2))}, Images(1, nnx.Rngs(0)))
+    assert not [w for w in recwarn if "flattened" in str(w.message)]
+
+
+def test_a_module_that_computes_otherwise_is_told_where():
+    torch = pytest.importorskip("torch")
+    tnn = torch.nn
+    module = tnn.Sequential(
+        tnn.Conv2d(3, 4, 3, padding=1), tnn.BatchNorm2d(4), tnn.ReLU(), tnn.Sequential(tnn.Conv2d(4, 4, 3, padding=1), tnn.GELU()),
+        tnn.Linear(4, 2),
+    )  # fmt: skip
+    names = {ours: theirs for theirs, ours in OWN.items()} | {"chain": "3", "chain.layers.0": "3.0"}
+    gelu = functools.partial(nnx.gelu, approximate=False)
+    weights.from_torch(module, Own(nnx.Rngs(0), activation=gelu), names=names)
+    wrong = Own(nnx.Rngs(0), epsilon=1e-3, padding="VALID", activation=nnx.gelu)
+    with pytest.raises(ValueError, match="`model` must compute what") as caught:
+        weights.from_torch(module, wrong, names=names)
+    for said in (
+        "after: epsilon 0.001 for 1e-05",
+        "first: padding 'VALID' for (1, 1)",
+        "activation gelu, approximate for gelu",
+    ):
+        assert said in str(caught.value)
+    _, report = weights.from_torch(module, wrong, names=names, strict=False)
+    assert len(report.differences) == 3
+
+
+@pytest.mark.parametrize("make", ["LSTMCell", "OptimizedLSTMCell", "GRUCell"])
+def test_recurrent_cells_take_pytorchs_gates(make):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    theirs = (torch.nn.GRU if make == "GRUCell" else torch.nn.LSTM)(3, 4, num_layers=2, batch_first=True)
+
+    class Stack(nnx.Module):
+        def __init__(self, rngs):
+            self.one, self.two = getattr(nnx, make)(3, 4, rngs=rngs), getattr(nnx, make)(4, 4, rngs=rngs)
+
+    names = {"one": "", "two": "l1"}
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    if make == "GRUCell":
+        with pytest.raises(ValueError, match="must have no bias inside the reset gate for 'one'"):
+            weights.from_torch(theirs.state_dict(), Stack(nnx.Rngs(0)), names=names)
+        with torch.no_grad():
+            for layer in (0, 1):
+                getattr(theirs, f"bias_hh_l{layer}")[8:] = 0
+    filled = weights.from_torch(theirs.state_dict(), Stack(nnx.Rngs(0)), names=names)
+    y = x
+    for cell in (filled.one, filled.two):
+        carry, steps = cell.initialize_carry((2, y.shape[-1]), nnx.Rngs(0)), []
+        for t in range(5):
+            carry, out = cell(carry, y[:, t])
+            steps.append(out)
+        y = np.stack(steps, 1)
+    np.testing.assert_allclose(y, theirs(torch.tensor(x))[0].detach().numpy(), atol=1e-5)

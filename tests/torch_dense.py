@@ -1,6 +1,5 @@
 """Networks of plain `torch.nn` that answer for every place of an image, a volume or a sequence, and DCGAN's generator."""
 
-from collections import OrderedDict
 from itertools import pairwise
 
 import torch
@@ -104,60 +103,6 @@ class UNet3D(nn.Module):
         for up in self.up:
             x = up(x, skips.pop())
         return self.head(x)
-
-
-def normed(seen, made, window, strides=1, dilation=1):
-    conv = nn.Conv2d(seen, made, window, strides, dilation * (window // 2), dilation, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(made)))
-
-
-class Bottleneck(nn.Module):
-    def __init__(self, seen, made, strides, dilation):
-        super().__init__()
-        self.conv1, self.conv3 = normed(seen, made // 4, 1), normed(made // 4, made, 1)
-        self.conv2 = normed(made // 4, made // 4, 3, strides, dilation)
-        self.shortcut = nn.Identity() if seen == made else normed(seen, made, 1, strides)
-
-    def forward(self, x):
-        return F.relu(self.shortcut(x) + self.conv3(F.relu(self.conv2(F.relu(self.conv1(x))))))
-
-
-class ASPP(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.point, self.image, self.project = normed(2048, 256, 1), normed(2048, 256, 1), normed(1280, 256, 1)
-        self.atrous = nn.ModuleList(normed(2048, 256, 3, 1, rate) for rate in (12, 24, 36))
-
-    def forward(self, x):
-        image = self.image(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[2:])
-        return F.relu(self.project(F.relu(torch.cat([self.point(x), *(conv(x) for conv in self.atrous), image], 1))))
-
-
-class Scores(nn.Module):
-    def __init__(self, seen):
-        super().__init__()
-        self.conv1, self.conv2 = normed(seen, 256, 3), nn.Conv2d(256, 21, 1)
-
-    def forward(self, x):
-        return self.conv2(F.relu(self.conv1(x)))
-
-
-class DeepLabV3(nn.Module):
-    def __init__(self):
-        super().__init__()
-
-        def stage(seen, made, depth, strides, first, others):
-            blocks = [Bottleneck(seen, made, strides, first)]
-            return nn.Sequential(*blocks, *(Bottleneck(made, made, 1, others) for _ in range(depth - 1)))
-
-        self.stem, self.stage1, self.stage2 = normed(3, 64, 7, 2), stage(64, 256, 3, 1, 1, 1), stage(256, 512, 4, 2, 1, 1)
-        self.stage3, self.stage4 = stage(512, 1024, 6, 1, 1, 2), stage(1024, 2048, 3, 1, 2, 4)
-        self.aspp, self.head, self.auxiliary = ASPP(), Scores(256), Scores(1024)
-
-    def forward(self, x):
-        up = lambda scores: F.interpolate(scores, x.shape[2:], mode="bilinear", align_corners=False)
-        third = self.stage3(self.stage2(self.stage1(F.max_pool2d(F.relu(self.stem(x)), 3, 2, 1))))
-        return up(self.head(self.aspp(self.stage4(third)))), up(self.auxiliary(third))
 
 
 class Context(nn.Module):

@@ -5,30 +5,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Twin:
-    """How to build a network's twin, and how its state dict is read.
-
-    Attributes:
-        build: the module, with random weights.
-        names: of the path of a leaf's module in the network, the path in the twin; both the same by default, where an
-            `nnx.Sequential` is written as `torch.nn.Sequential`.
-        flattened: as in `convlab.weights.from_torch`.
-    """
+    """How to build a network's twin: the module, with random weights, under the names of `convlab.models`."""
 
     build: Callable[[], Any]
-    names: Callable[[str], str] = lambda path: path
-    flattened: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
-
-
-def sequential(path: str) -> str:
-    """An `nnx.Sequential` keeps its parts in `layers`, `torch.nn.Sequential` in itself: ``"stem.layers.0"`` as ``"stem.0"``."""
-    parts = path.split(".")
-    return ".".join(p for p, after in zip(parts, [*parts[1:], ""]) if not (p == "layers" and after.isdigit()))
 
 
 def twins() -> dict[str, Twin]:

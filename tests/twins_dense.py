@@ -3,7 +3,7 @@
 import importlib
 from functools import partial
 
-from twins import Twin, sequential
+from twins import Twin
 
 
 def build(name):
@@ -12,12 +12,11 @@ def build(name):
 
 TWINS = {
     "unet": Twin(partial(build, "UNet")),
-    "vgg_unet": Twin(partial(build, "VGGUNet")),
+    "vggunet": Twin(partial(build, "VGGUNet")),
     "unet3d": Twin(partial(build, "UNet3D")),
-    "deeplab": Twin(partial(build, "DeepLabV3"), sequential),
     "context": Twin(partial(build, "Context")),
     "tcn": Twin(partial(build, "TCN")),
     "wavenet": Twin(partial(build, "WaveNet")),
-    "yolo": Twin(partial(build, "YOLO"), sequential, {"fc1": (7, 7, 1024)}),
+    "yolo": Twin(partial(build, "YOLO")),
     "dcgan": Twin(partial(build, "DCGAN")),
 }

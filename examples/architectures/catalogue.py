@@ -12,14 +12,15 @@ A docstring begins with `NAME. SOURCE.` and has these lines, numbers with their 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from flax import nnx
+
+from convlab import models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,21 +28,22 @@ class Entry:
     """A row of the catalogue.
 
     Attributes:
-        module, attribute: where the constructor is, called as `attribute(rngs=rngs)`.
+        builder: of `convlab.models`.
         small: the shape of an input that the tests run the network on; its own if None.
-        narrow: options of the constructor that make the network small enough for the tests to run it.
+        narrow: options of the network that make it small enough for the tests to run it.
+        options: those with which its published figures are counted.
         note: what a reader of the table should know, in a few words.
     """
 
-    module: str
-    attribute: str
+    builder: models.Builder
     small: tuple[int, ...] | None = None
     narrow: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ""
 
     @property
-    def constructor(self) -> Callable[..., nnx.Module]:
-        return getattr(importlib.import_module(self.module), self.attribute)
+    def file(self) -> str:
+        return inspect.getmodule(self.builder.network).__name__.replace(".", "/") + ".py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,30 +70,31 @@ class Facts:
     field_path: str = ""
 
 
-NETWORKS = {
-    "lenet5": Entry("lenet5", "LeNet5"),
-    "lenet5_1998": Entry("lenet5", "LeNet5of1998"),
-    "alexnet": Entry("alexnet", "AlexNet"),
-    "nin": Entry("nin", "NIN"),
-    "vgg16": Entry("vgg", "VGG16"),
-    "googlenet": Entry("googlenet", "GoogLeNet", small=(2, 64, 64, 3)),
-    "resnet18": Entry("resnet", "ResNet18", small=(2, 64, 64, 3)),
-    "resnet50": Entry("resnet", "ResNet50", small=(2, 64, 64, 3)),
-    "resnext50": Entry("resnext", "ResNeXt50", small=(2, 64, 64, 3)),
-    "mobilenet_v1": Entry("mobilenet_v1", "MobileNetV1", small=(2, 64, 64, 3)),
-    "mobilenet_v2": Entry("mobilenet_v2", "MobileNetV2", small=(2, 64, 64, 3)),
-    "densenet121": Entry("densenet", "DenseNet121", small=(2, 64, 64, 3)),
-    "convnext_tiny": Entry("convnext", "ConvNeXtTiny", small=(2, 64, 64, 3)),
-    "unet": Entry("unet", "UNet", small=(1, 188, 188, 1)),
-    "vgg_unet": Entry("vgg_unet", "VGGUNet", small=(1, 64, 64, 3)),
-    "unet3d": Entry("unet3d", "UNet3D", small=(1, 92, 92, 92, 3), narrow={"channels": (8, 16, 32, 64)}),
-    "deeplab": Entry("deeplab", "DeepLabV3", small=(2, 64, 64, 3)),
-    "context": Entry("context", "Context"),
-    "yolo": Entry("yolo", "YOLO"),
-    "tcn": Entry("tcn", "TCN"),
-    "wavenet": Entry("wavenet", "WaveNet", small=(1, 1100, 256)),
-    "dcgan": Entry("dcgan", "DCGAN", small=(4, 100)),
-}
+ENTRIES = (
+    Entry(models.LeNet5),
+    Entry(models.LeNet5of1998),
+    Entry(models.AlexNet2012),
+    Entry(models.NIN),
+    Entry(models.VGG16),
+    Entry(models.GoogLeNet2014, small=(2, 64, 64, 3)),
+    Entry(models.ResNet18, small=(2, 64, 64, 3)),
+    Entry(models.ResNet50, small=(2, 64, 64, 3)),
+    Entry(models.ResNeXt50_32x4d, small=(2, 64, 64, 3)),
+    Entry(models.MobileNet_V1, small=(2, 64, 64, 3)),
+    Entry(models.MobileNet_V2, small=(2, 64, 64, 3)),
+    Entry(models.DenseNet121, small=(2, 64, 64, 3)),
+    Entry(models.ConvNeXt_Tiny, small=(2, 64, 64, 3)),
+    Entry(models.UNet, small=(1, 188, 188, 1)),
+    Entry(models.VGGUNet, small=(1, 64, 64, 3)),
+    Entry(models.UNet3D, small=(1, 92, 92, 92, 3), narrow={"channels": (8, 16, 32, 64)}),
+    Entry(models.DeepLabV3_ResNet50, small=(2, 64, 64, 3), options={"aux_loss": True}),
+    Entry(models.Context),
+    Entry(models.YOLO),
+    Entry(models.TCN),
+    Entry(models.WaveNet, small=(1, 1100, 256)),
+    Entry(models.DCGAN, small=(4, 100)),
+)
+NETWORKS = {entry.builder.name.lower(): entry for entry in ENTRIES}  # the names of `models.get_model`
 
 UNITS = {"": 1, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 FIGURE = r"(?P<text>[\d.,]+(?: (?:thousand|million|billion))?) \((?P<source>.+)\)"
@@ -102,7 +105,7 @@ FIELD = SIZES + r" at `(?P<path>[^`]*)` \((?P<source>.+)\)"
 
 def facts(name: str) -> Facts:
     """What the docstring of a network says."""
-    text = inspect.cleandoc(NETWORKS[name].constructor.__doc__ or "")
+    text = inspect.cleandoc(NETWORKS[name].builder.__doc__ or "")
     title, _, source = " ".join(text.split("\n\n")[0].split()).partition(". ")
     given, output = line(name, text, "Input", INPUT), line(name, text, "Output", SIZES)
     field = line(name, text, "Receptive field", FIELD, optional=True)
@@ -138,12 +141,14 @@ def published(found: re.Match) -> Published:
 
 def build(name: str, seed: int = 0, **options: Any) -> nnx.Module:
     """The network, with numbers in its parameters."""
-    return NETWORKS[name].constructor(**options, rngs=nnx.Rngs(seed))
+    entry = NETWORKS[name]
+    return entry.builder(**{**entry.options, **options}, rngs=nnx.Rngs(seed))
 
 
 def shapes(name: str, **options: Any) -> nnx.Module:
     """The network with shapes in place of numbers, in evaluation mode: enough to count, analyse and lower."""
-    model = nnx.eval_shape(lambda: build(name, **options))
+    entry = NETWORKS[name]
+    model = entry.builder.abstract(**{**entry.options, **options})
     model.eval()
     return model
 

@@ -68,6 +68,18 @@ def whole(function: Callable) -> Callable:
     return lambda layer: Function(lambda x: function(x, tuple(range(1, x.ndim - 1)), keepdims=layer.keepdims))
 
 
+def adaptive(layer: Any) -> nnx.Module:
+    """Where the windows are of one size."""
+
+    def pooled(x: Any) -> Any:
+        window = tuple(n // m for n, m in zip(x.shape[1:-1], layer.output_shape))
+        if any(n % m for n, m in zip(x.shape[1:-1], layer.output_shape)):
+            raise Missing(f"AdaptiveAvgPool of {x.shape[1:-1]} to {layer.output_shape}")
+        return nnx.avg_pool(x, window, window)
+
+    return Function(pooled)
+
+
 def plain(function: Callable) -> Callable:
     return lambda layer: Function(function)
 
@@ -95,6 +107,7 @@ COUNTERPARTS: dict[Any, tuple[Callable, dict[str, Any]]] = {
     cn.AvgPool: (pool(nnx.avg_pool, "count_include_pad"), POOL | {"divisor_override": None}),
     cn.GlobalAvgPool: (whole(jnp.mean), {}),
     cn.GlobalMaxPool: (whole(jnp.max), {}),
+    cn.AdaptiveAvgPool: (adaptive, {}),
     cn.Flatten: (plain(lambda x: x.reshape(x.shape[0], -1)), {}),
 }
 
@@ -122,7 +135,7 @@ def flax_layers(model: nnx.Module) -> nnx.Module:
     made: dict[int, nnx.Module] = {}
 
     def swapped(node: Any, path: str) -> Any:
-        if type(node).__module__.startswith("convlab."):
+        if type(node).__module__.startswith("convlab.nnx"):
             if id(node) not in made:
                 made[id(node)] = counterpart(node, path)
             return made[id(node)]

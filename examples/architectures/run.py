@@ -1,4 +1,7 @@
-"""The networks of this folder: `run.py NAME` shows one and times it, `run.py --all` makes the table of all."""
+"""The networks of `convlab.models`: `run.py NAME` shows one and times it, `run.py --all` makes the table of all.
+
+The table can be made in parts: `run.py --all --only NAME NAME --times FOLDER`, and so on; `run.py --all --times FOLDER` then takes
+what FOLDER has."""
 
 from __future__ import annotations
 
@@ -38,6 +41,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--times", type=pathlib.Path, metavar="FOLDER", help="of --all: keeps each network's times, and takes what it has"
     )
     parser.add_argument("--markdown", type=pathlib.Path, metavar="FILE", help="write the table of --all between FILE's marks")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of --all: these alone, as a part of the table")
     parser.add_argument("--json", action="store_true", help="of NAME, the times alone")
     args = parser.parse_args(argv)
     if args.all == (args.name is not None):
@@ -46,8 +50,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"NAME must be one of {', '.join(catalogue.NETWORKS)}, got {args.name!r}")
     if not args.seconds > 0:
         parser.error(f"--seconds must be positive, got {args.seconds}")
-    if (args.markdown or args.times) and not args.all:
-        parser.error("--markdown and --times need --all")
+    if (args.markdown or args.times or args.only) and not args.all:
+        parser.error("--markdown, --times and --only need --all")
+    for name in args.only:
+        if name not in catalogue.NETWORKS:
+            parser.error(f"--only must name some of {', '.join(catalogue.NETWORKS)}, got {name!r}")
+    if args.only and args.markdown:
+        parser.error("--markdown needs the whole table: without --only, --times FOLDER takes what the parts have measured")
     if args.markdown and not marked(args.markdown):
         parser.error(f"--markdown must name a file with the lines {BEGIN} and {END}, got {args.markdown}")
     return args
@@ -108,13 +117,15 @@ def measured(name: str, dtype: str, seconds: float, folder: pathlib.Path | None)
     return measure.Times(**json.loads(answer))
 
 
-def table(dtype: str, seconds: float, folder: pathlib.Path | None) -> tuple[list[tuple[str, ...]], dict[str, str]]:
+def table(
+    dtype: str, seconds: float, folder: pathlib.Path | None, only: list[str]
+) -> tuple[list[tuple[str, ...]], dict[str, str]]:
     """The rows, printed as they come, and by network the layer that Flax does not have."""
     rows, missing = [], {}
     widths = [max(12, len(title)) for title in TITLES]
     line = lambda cells: "  ".join([cells[0].ljust(18), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))])
     print(line(TITLES), flush=True)
-    for name in catalogue.NETWORKS:
+    for name in only or catalogue.NETWORKS:
         times = measured(name, dtype, seconds, folder)
         rows.append(row(name, times))
         print(line(rows[-1]), flush=True)
@@ -135,7 +146,7 @@ def markdown(rows: list[tuple[str, ...]], missing: dict[str, str], dtype: str) -
 def described(name: str) -> list[str]:
     """A network's sources, from its docstring."""
     entry, facts = catalogue.NETWORKS[name], catalogue.facts(name)
-    lines = [f"### {name}", "", f"{facts.title}: {facts.source}. `examples/architectures/{entry.module}.py`", ""]
+    lines = [f"### {name}", "", f"{facts.title}: {facts.source}. `{entry.file}`", ""]
     lines += [f"- Parameters: {facts.parameters.text} ({facts.parameters.source})"]
     lines += [f"- Multiply-adds: {facts.multiply_adds.text} ({facts.multiply_adds.source})"]
     if facts.field:
@@ -155,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(dataclasses.asdict(measure.times(args.name, args.dtype, args.seconds))))
     elif args.all:
         try:
-            rows, missing = table(args.dtype, args.seconds, args.times)
+            rows, missing = table(args.dtype, args.seconds, args.times, args.only)
         except RuntimeError as failed:
             print(f"run.py: {failed}", file=sys.stderr)
             return 2

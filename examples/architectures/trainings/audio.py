@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from tcn import TCN
 
 from convlab import nnx as cn
+from convlab.models import TCN
 
 from . import loop, pictures
 

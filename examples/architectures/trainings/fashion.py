@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from lenet5 import LeNet5
-from resnet import Basic, ConvNorm
 
 from convlab import nnx as cn
+from convlab.models import LeNet5
+from convlab.models._blocks import ConvNormActivation
+from convlab.models.resnet import BasicBlock
 
 from . import loop, pictures
 
@@ -35,17 +36,17 @@ DISTORTION = Distortion(shift=0.7, flip=0.5)
 class SmallResNet(nnx.Module):
     """A strided 3x3 convolution, three stages of one block each at 14x14, 7x7 and 4x4, and a classifier.
 
-    Called with `(n, 28, 28, 1)`: logits `(n, classes)`.
+    Called with `(n, 28, 28, 1)`: logits `(n, num_classes)`.
     """
 
-    def __init__(self, classes: int = 10, *, widths: tuple[int, ...] = (32, 64, 128), rngs: nnx.Rngs):
-        self.stem = ConvNorm(1, widths[0], 3, 2, rngs=rngs)
-        seen = (widths[0], *widths)
-        self.blocks = nnx.List(Basic(a, b, 1 if a == b else 2, rngs=rngs) for a, b in zip(seen, widths, strict=False))
-        self.head = nnx.Sequential(cn.GlobalAvgPool(), nnx.Linear(widths[-1], classes, rngs=rngs))
+    def __init__(self, num_classes: int = 10, *, widths: tuple[int, ...] = (32, 64, 128), rngs: nnx.Rngs):
+        self.stem = ConvNormActivation(1, widths[0], 3, 2, rngs=rngs)
+        pairs = zip((widths[0], *widths), widths, strict=False)
+        self.blocks = nnx.List(BasicBlock(a, b, 1 if a == b else 2, rngs=rngs) for a, b in pairs)
+        self.head = nnx.Sequential(cn.GlobalAvgPool(), nnx.Linear(widths[-1], num_classes, rngs=rngs))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nnx.relu(self.stem(x))
+        x = self.stem(x)
         for block in self.blocks:
             x = block(x)
         return self.head(x)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from unet import UNet
+
+from convlab.models import UNet
 
 from . import loop, pictures
 

@@ -1,0 +1,83 @@
+"""Intermediate results of a network, by the paths of the layers that make them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from flax import nnx
+
+
+def features(model: nnx.Module, x: Any, names: Sequence[str], *args: Any, **options: Any) -> dict[str, Any]:
+    """Calls a network and returns what the layers `names` made.
+
+    Args:
+        model: the network, any NNX module.
+        x: its input.
+        names: paths of layers, such as "layer2" or "features.3"; an activation in a chain has one too.
+        args, options: of the call, after `x`.
+
+    Returns:
+        The results by name, in the order of `names`; of a layer that is called more than once the last.
+
+    Raises:
+        ValueError: a path that the network does not have, or a layer that the call does not reach.
+
+    Example:
+        >>> model = get_model("resnet18", rngs=nnx.Rngs(0))
+        >>> maps = features(model, jnp.ones((1, 64, 64, 3)), ["layer2", "layer4"])
+        >>> {name: y.shape for name, y in maps.items()}
+        {'layer2': (1, 8, 8, 128), 'layer4': (1, 2, 2, 512)}
+
+    It works within `jax.jit`, `jax.grad` and `nnx.jit`; the model is left as it is, but for running statistics in training.
+    """
+    found: dict[str, Any] = {}
+    recording = copy.copy(model)
+    copies = {"": recording}
+    for name in sorted(names, key=lambda name: -name.count(".")):  # what is within a layer before the layer
+        *parents, last = name.split(".")
+        for n in range(len(parents)):
+            path, above = ".".join(parents[: n + 1]), copies[".".join(parents[:n])]
+            if path not in copies:
+                copies[path] = copy.copy(_child(above, parents[n], name))
+                vars(above)[parents[n]] = copies[path]
+        parent = copies[".".join(parents)]
+        layer = copies.get(name, _child(parent, last, name))
+        vars(parent)[last] = _Recording(layer, name, found)
+    recording(x, *args, **options)
+    for name in names:
+        if name not in found:
+            raise ValueError(f"`names` must be layers that the call reaches, got {name!r}.")
+    return {name: found[name] for name in names}
+
+
+def _child(parent: Any, name: str, path: str) -> Any:
+    child = vars(parent).get(name)
+    if not callable(child):
+        known = sorted(name for name, child in vars(parent).items() if callable(child) and not name.startswith("_"))
+        raise ValueError(f"`names` must be paths of layers, got {path!r}. There are {', '.join(known)}.")
+    return child
+
+
+class _Recording:
+    """A layer in all but its calls, which leave what they return in `found`."""
+
+    def __init__(self, layer: Any, name: str, found: dict[str, Any]):
+        self._layer, self._name, self._found = layer, name, found
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self._found[self._name] = self._layer(*args, **options)
+        return self._found[self._name]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._layer[place]
+
+    def __iter__(self) -> Any:
+        return iter(self._layer)
+
+    def __len__(self) -> int:
+        return len(self._layer)

@@ -1,0 +1,149 @@
+"""Networks by name: what a name builds, with which numbers, and from which weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+import jax
+from flax import nnx
+
+from .. import weights as _weights
+
+M = TypeVar("M", bound=nnx.Module)
+REGISTRY: dict[str, Builder] = {}
+Weights = str | os.PathLike | Mapping[str, Any]
+
+
+class SameKey(nnx.RngStream):
+    """A stream that draws one key again and again: shapes need no other, and to count draws is slow while a network is traced."""
+
+    def __call__(self) -> jax.Array:
+        return self.key[...]
+
+    def fork(self, *, split: Any = None) -> nnx.RngStream:
+        return nnx.RngStream(self(), tag=self.tag)
+
+
+def abstract(network: Callable[..., M], **options: Any) -> M:
+    """The network with shapes in the place of numbers."""
+
+    def make() -> M:
+        rngs = nnx.Rngs(0)
+        setattr(rngs, "default", SameKey(0, tag="default"))  # noqa: B010  a stream
+        return network(**options, rngs=rngs)
+
+    return nnx.eval_shape(make)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Builder(Generic[M]):
+    """A network with its numbers: called with options it makes the module, with `weights` it fills it.
+
+    Attributes:
+        network: the class of the module.
+        name: the network's name; in lower case it is the name of torchvision's builder, and that of `get_model`.
+        options: what of the class's arguments the name fixes.
+    """
+
+    network: type[M]
+    name: str
+    options: Mapping[str, Any]
+
+    def __call__(self, *args: Any, weights: Weights | None = None, rngs: nnx.Rngs | None = None, **options: Any) -> M:
+        """Builds the network.
+
+        Args:
+            args, options: of the class, such as `num_classes`, without those that the name fixes.
+            weights: a file, .pth or .pt as PyTorch writes it or .safetensors, or a state dict; then `rngs` may be left out.
+            rngs: for the initial values, and for dropout.
+
+        Raises:
+            ValueError: neither `weights` nor `rngs`, or weights of another network.
+        """
+        _, *names = inspect.signature(vars(self.network)["__init__"]).parameters
+        free = [name for name in names if name not in self.options]
+        options = {**self.options, **dict(zip(free, args)), **options}
+        if weights is None:
+            if rngs is None:
+                raise ValueError(f"`rngs` must be given for {self.name} without `weights`, got None.")
+            return self.network(**options, rngs=rngs)  # type: ignore[call-arg]  # every network has it
+        state = _weights.unwrapped(weights if isinstance(weights, Mapping) else _weights.load(weights))
+        options = {**getattr(self.network, "torch_options", {}), **options}
+        for option, prefixes in getattr(self.network, "torch_optional", {}).items():
+            options.setdefault(option, any(key.startswith(prefixes) for key in state))
+            if not options[option]:
+                state = {key: value for key, value in state.items() if not key.startswith(prefixes)}
+        model = _weights.from_torch(state, abstract(self.network, **options))
+        if rngs is not None:
+            nnx.reseed(model, **{name: rngs[name]() for name in ("params", "dropout", "default")})
+        return model
+
+    def abstract(self, **options: Any) -> M:
+        """The network with shapes in the place of numbers, for counts, analyses and `convlab.weights.from_torch`."""
+        return abstract(self.network, **{**self.options, **options})
+
+    def __repr__(self) -> str:
+        return f"convlab.models.{self.name}"
+
+
+def named(network: type[M], name: str, doc: str = "", **options: Any) -> Builder[M]:
+    """Registers `network` with `options` under `name`."""
+    made = Builder(network, name, options)
+    title = inspect.cleandoc(doc) if doc else f"{name}, a `{getattr(network, '__name__', name)}`. {_source(network)}"
+    object.__setattr__(made, "__doc__", title)
+    REGISTRY[name.lower()] = made
+    return made
+
+
+def network(cls: type[M]) -> Builder[M]:
+    """A class that is a network of its own, as the callable of its name; the class stays reachable as its `network`."""
+    name = cls.__name__
+    cls.__qualname__ = f"{name}.network"  # where pickle finds it
+    return named(cls, name, cls.__doc__ or "")
+
+
+def _source(network: Callable) -> str:
+    return " ".join(inspect.cleandoc(network.__doc__ or "").split("\n\n")[0].split())
+
+
+def get_model(name: str, *args: Any, **options: Any) -> nnx.Module:
+    """Builds a network by its name, as `torchvision.models.get_model` does.
+
+    Args:
+        name: one of `list_models()`, in any case.
+        args, options: of the network, such as `num_classes`, `weights` and `rngs`.
+
+    Raises:
+        ValueError: a name that no network has.
+
+    Example:
+        >>> get_model("squeezenet1_1", num_classes=10, rngs=nnx.Rngs(0)).num_classes
+        10
+    """
+    if name.lower() not in REGISTRY:
+        near = difflib.get_close_matches(name.lower(), list_models(), 8) or list_models()
+        raise ValueError(f"`name` must be a network, one of {', '.join(near)}, got {name!r}.")
+    return REGISTRY[name.lower()](*args, **options)
+
+
+def list_models(*, include: str | Iterable[str] | None = None, exclude: str | Iterable[str] | None = None) -> list[str]:
+    """The names of the networks, sorted.
+
+    Args:
+        include: patterns such as `"resnet*"`, of which a name must match one.
+        exclude: patterns of which it must match none.
+
+    Example:
+        >>> list_models(include="vgg1*", exclude="*_bn")
+        ['vgg11', 'vgg13', 'vgg16', 'vgg19']
+    """
+    every = lambda patterns: [patterns] if isinstance(patterns, str) else list(patterns)
+    matches = lambda name, patterns: any(fnmatch.fnmatchcase(name, pattern) for pattern in every(patterns))
+    names = [name for name in sorted(REGISTRY) if include is None or matches(name, include)]
+    return [name for name in names if exclude is None or not matches(name, exclude)]

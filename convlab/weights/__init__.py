@@ -1,0 +1,37 @@
+"""Parameters from PyTorch to NNX and Linen and back: state dicts, .pth files and safetensors files.
+
+The two sides differ in names and in the order of axes, no more; every number is the same. A leaf of a Flax model at the
+path `("features", 0, "kernel")` is the entry `"features.0.weight"` of the state dict:
+
+| leaf                 | entry          | its axes there                                                        |
+|----------------------|----------------|-----------------------------------------------------------------------|
+| `kernel`, dense      | `weight`       | `(out, in)`; after a flatten, `in` counts channels before places      |
+| `kernel`, convolution| `weight`       | `(out, in / groups, *window)`                                         |
+| `kernel`, transposed | `weight`       | `(in, out / groups, *window)`, mirrored unless `transpose_kernel=True`|
+| `scale`, `embedding` | `weight`       | the same                                                              |
+| `negative_slope`     | `weight`       | the same, of `torch.nn.PReLU`                                         |
+| `layer_scale`        | `layer_scale`  | `(c, 1, 1)`                                                           |
+| `bias`               | `bias`         | the same                                                              |
+| `mean`, `var`        | `running_...`  | the same                                                              |
+
+With `weight_norm=True` the `scale` of a convolution is `parametrizations.weight.original0`, `(out, 1, ...)`, and its `kernel`
+`parametrizations.weight.original1`, as `torch.nn.utils.parametrizations.weight_norm` makes them; `weight_g` and `weight_v`, their
+older names, are read too.
+
+A transposed convolution gives PyTorch's numbers with `use_consistent_padding=True`.
+
+A module's class may say what its checkpoints need: `torch_flattened`, the images that its dense layers read, by path;
+`torch_renamed`, a static method from old names of entries to today's; `torch_version`, that of `state_dict()._metadata`.
+"""
+
+from ._files import load as load
+from ._files import load_safetensors as load_safetensors
+from ._files import save_safetensors as save_safetensors
+from ._matching import Row as Row
+from ._matching import Table as Table
+from ._pickles import load_torch as load_torch
+from ._state import Report as Report
+from ._state import from_torch as from_torch
+from ._state import match as match
+from ._state import to_torch as to_torch
+from ._state import unwrapped as unwrapped
