@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -175,7 +176,9 @@ def conv(
         out_sharding=out_sharding,
         method=method,
     )
-    given = functools.partial(_backend.convolve, precision=precision, preferred_element_type=preferred_element_type, **options)
+    given: Callable[[Array, Array], Array] = functools.partial(
+        _backend.convolve, precision=precision, preferred_element_type=preferred_element_type, **options
+    )
     x = x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x
     if (
         method == "auto"
@@ -183,7 +186,9 @@ def conv(
         and "constant" not in modes
         and _exact_in_floats(kinds, kernel, preferred_element_type)
     ):
-        floats = functools.partial(_backend.convolve, precision="highest", preferred_element_type=None, **options)
+        floats: Callable[[Array, Array], Array] = functools.partial(
+            _backend.convolve, precision="highest", preferred_element_type=None, **options
+        )
         y = integers.of_bytes(floats, given, x, kernel)
     else:
         y = given(x, kernel)

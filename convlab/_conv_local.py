@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from . import _backend
 from ._backend.interpolate import BORDER, FIRST, sample
 from ._backend.local import local_products, sum_of_products
 from ._conv import as_window, check_channels, promoted, read_border, with_bias
@@ -57,6 +58,17 @@ def conv_local(
 
     Equals `lax.conv_general_dilated_local` in channels-last layout and Flax's `ConvLocal`.
     """
+    if _backend.is_split(x, getattr(kernel, "ndim", 2) - 2):
+        options = dict(
+            kernel_size=kernel_size,
+            strides=strides,
+            padding=padding,
+            padding_mode=padding_mode,
+            input_dilation=input_dilation,
+            kernel_dilation=kernel_dilation,
+            precision=precision,
+        )
+        return _backend.over_batch(functools.partial(conv_local, **options), (x,), (kernel, bias))
     x, kernel = promoted(x, kernel)
     check_not_empty("kernel_size", kernel_size)
     rank, channels = kernel.ndim - 2, x.shape[-1]
@@ -144,6 +156,19 @@ def deform_conv(
     Source: Dai et al., "Deformable convolutional networks", arXiv 1703.06211; with `mask`, Zhu et al., arXiv
     1811.11168.
     """
+    if _backend.is_split(x, getattr(kernel, "ndim", 2) - 2):
+        options = dict(
+            strides=strides,
+            padding=padding,
+            kernel_dilation=kernel_dilation,
+            feature_group_count=feature_group_count,
+            precision=precision,
+        )
+
+        def part(x: Array, offset: Array, mask: Array | None, kernel: Array, bias: Array | None) -> Array:
+            return deform_conv(x, offset, kernel, bias, mask=mask, **options)
+
+        return _backend.over_batch(part, (x, offset, mask), (kernel, bias))
     x, kernel = promoted(x, kernel)
     window = as_window(kernel, strides, padding, kernel_dilation)
     groups = integer("feature_group_count", feature_group_count)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from . import _backend
 from ._backend.unpool import unpool
 from ._patches import as_array, check_image, image_rank, index_dtype
 from ._window import argument_error, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
@@ -42,6 +43,8 @@ def max_unpool(x: Array, indices: Array, output_shape: Any) -> Array:
     Equals `torch.nn.functional.max_unpool2d` with its `output_size`, in any rank.
     Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks", arXiv 1311.2901.
     """
+    if _backend.is_split(x, len(output_shape) if is_sequence(output_shape) else getattr(x, "ndim", 0) - 2):
+        return _backend.over_batch(lambda x, indices: max_unpool(x, indices, output_shape), (x, indices))
     x, indices = as_array("x", x), as_array("indices", indices)
     check_not_empty("output_shape", output_shape)
     rank = len(output_shape) if is_sequence(output_shape) else image_rank(x, "output_shape")

@@ -102,10 +102,11 @@ def formulation(seed: int) -> Call:
         if name != "lax":
             break
     x, kernel, dy = maps.operands(rng, p)
-    function, oracle = getattr(dispatch, kind), getattr(maps, kind)
+    target, oracle = tables.Target(), getattr(maps, kind)
+    choice = tables.choose(kind, p, name, target)
     return Call(
         text=_text(p, name, kind),
-        program=lambda a, b: [function(a, b, p, name)],
+        program=lambda a, b: [dispatch.compute(kind, a, b, p, choice, target)],
         operands=[x, kernel if kind == "forward" else dy],
         oracle=lambda a, b: [oracle(a, b, p)],
         bound=_bound(p),

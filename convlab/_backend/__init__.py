@@ -8,5 +8,7 @@ from .entry import convolve as convolve
 from .entry import window_sum as window_sum
 from .pooling.maxima import window_argmax as window_argmax
 from .pooling.maxima import window_max as window_max
+from .split import is_split as is_split
+from .split import over_batch as over_batch
 
 _compat.guard(_lowering.install)
