@@ -26,7 +26,7 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 # Pages that are files elsewhere in the repository; the first that exists.
 PAGES = {
     "benchmarks.md": ["benchmarks/README.md"],
-    "backend.md": ["convlab/_backend/README.md", "convlab/_lowering/README.md"],
+    "backend.md": ["convlab/_backend/README.md"],
     "trainings.md": ["examples/architectures/README.md", "examples/training/README.md"],
     "mnist.md": ["examples/mnist/README.md"],
     "bfloat16.md": ["benchmarks/bfloat16.md"],
@@ -208,14 +208,9 @@ def entry(path: str) -> str:
 
 def formulations(which: str) -> str:
     """The rows of the table by which a formulation is chosen."""
-    for module in ("convlab._backend.tables", "convlab._backend.table", "convlab._lowering.table"):
-        try:
-            rows = getattr(importlib.import_module(module), which)
-        except (AttributeError, ModuleNotFoundError):
-            continue
-        lines = [f"| {n} | `{name}` | {reason} |" for n, (name, reason, *_) in enumerate(rows, 1)]
-        return "\n".join(["| | formulation | reason |", "|---|---|---|", *lines])
-    raise LookupError(which)
+    rows = getattr(importlib.import_module("convlab._backend.tables"), which)
+    lines = [f"| {n} | `{name}` | {reason} |" for n, (name, reason, _) in enumerate(rows, 1)]
+    return "\n".join(["| | formulation | reason |", "|---|---|---|", *lines])
 
 
 def notebooks() -> str:
