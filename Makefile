@@ -14,6 +14,11 @@ mnist: $(VENV)/.examples  ## LeNet-5 on MNIST, downloaded once
 test: $(VENV)/.test
 	$(RUN) -m pytest
 
+test-all: test torchvision  ## what is slower too: every mode of JAX, wide products of options, networks, first cells
+	$(RUN) -m pytest -m slow
+	for mode in JAX_DISABLE_JIT JAX_ENABLE_CHECKS JAX_CHECK_TRACER_LEAKS JAX_ENABLE_X64; do \
+	    env $$mode=1 $(RUN) -m pytest tests/test_values.py || exit 1; done
+
 torchvision:  ## the networks beside torchvision's: the smallest of each family, or with ALL=1 all of them
 	$(MAKE) VENV=.venv-torchvision .venv-torchvision/.test
 	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 timm scikit-image

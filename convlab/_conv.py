@@ -139,9 +139,10 @@ def conv(
     Equals `lax.conv_general_dilated` in layout NHWC / HWIO / NHWC, and `torch.nn.functional.conv2d` in PyTorch's.
     """
     kinds = {str(getattr(a, "dtype", "")) for a in (x, kernel)}
+    if kinds == {"int8", "uint8"}:  # JAX promotes bytes of both signs only where it may
+        x, kernel = jnp.asarray(x, jnp.int16), jnp.asarray(kernel, jnp.int16)
+        preferred_element_type = jnp.int32 if preferred_element_type is None else preferred_element_type
     x, kernel = promoted(x, kernel)
-    if kinds == {"int8", "uint8"} and preferred_element_type is None:
-        preferred_element_type = jnp.int32
     window = as_window(kernel, strides, padding, kernel_dilation)
     rank, groups = window.rank, integer("feature_group_count", feature_group_count)
     spread_input, modes = read_border(window, padding, padding_mode, input_dilation)

@@ -18,6 +18,7 @@ from ._backend.gather import take_places
 from ._backend.interpolate import FIRST, sample
 from ._patches import as_array
 from ._pool import accumulator, averaged, spatial_of
+from ._promotion import promoting
 from ._window import argument_error, axes, broadcast_to_rank
 
 Array = jax.Array
@@ -27,6 +28,7 @@ PADDINGS = ("zeros", "border", "reflection")
 _ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
 
 
+@promoting
 def grid_sample(
     x: Array, grid: Array, *, method: str = "linear", padding_mode: str = "zeros", align_corners: bool = False
 ) -> Array:
@@ -171,6 +173,7 @@ def _near(d: Array, far: bool) -> Array:
 _SAMPLERS = {"linear": _linear, "nearest": _nearest, "cubic": _cubic}
 
 
+@promoting
 def affine_grid(theta: Array, output_shape: Any, *, align_corners: bool = False) -> Array:
     """The grid of an affine map, for `grid_sample`.
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from ._patches import pad_axis
+from ._promotion import promoting
 
 Array = jax.Array
 Part = tuple[np.ndarray, int, int]  # a block of rows of a matrix, and the columns that they see
@@ -202,6 +203,7 @@ def finite(x: Array) -> Array:
 
 
 @finite.defjvp
+@promoting
 def _finite_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return finite(*primals), tangents[0]
 

@@ -12,6 +12,7 @@ from jax import lax
 
 from ._patches import as_array
 from ._pool import accumulator, averaged, windows_sum
+from ._promotion import promoting
 from ._window import Window, argument_error, integer
 
 Array = jax.Array
@@ -20,6 +21,7 @@ Array = jax.Array
 MAX_SLICES = 16
 
 
+@promoting
 def local_response_norm(x: Array, size: int, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
     """Divides each channel by a power of the mean square of the `size` channels around it.
 

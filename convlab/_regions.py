@@ -12,6 +12,7 @@ from jax import lax
 from ._patches import as_array
 from ._pool import accumulator, averaged, check_ordered
 from ._pool_adaptive import _largest
+from ._promotion import promoting
 from ._window import argument_error, as_int, broadcast_to_rank, integer
 
 Array = jax.Array
@@ -20,6 +21,7 @@ Array = jax.Array
 NEIGHBOURS = 5
 
 
+@promoting
 def roi_align(
     x: Array, boxes: Array, output_shape: Any, *, spatial_scale: float = 1.0, sampling_ratio: int = -1, aligned: bool = False
 ) -> Array:
@@ -105,6 +107,7 @@ def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio:
     return jnp.where(real, hats, 0).sum(-1) / jnp.maximum(count[..., 0], 1)
 
 
+@promoting
 def roi_pool(x: Array, boxes: Array, output_shape: Any, *, spatial_scale: float = 1.0) -> Array:
     """The largest value in the bins of each box.
 
@@ -165,6 +168,7 @@ def _bin_members(start: Array, end: Array, n: int, bins: int, scale: Any) -> Arr
     return (place >= low[..., None]) & (place < high[..., None])
 
 
+@promoting
 def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) -> tuple[Array, Array]:
     """Non-maximum suppression: the boxes in order of score, without those that overlap a better one too much.
 

@@ -23,6 +23,7 @@ from ._interpolation import (
 from ._patches import as_array, check_image, image_rank
 from ._pool import accumulator, averaged, spatial_of
 from ._pool_adaptive import adaptive_avg_pool
+from ._promotion import promoting
 from ._window import argument_error, axes, broadcast_to_rank, is_sequence, listed, traced
 
 Array = jax.Array
@@ -31,6 +32,7 @@ METHODS = ("nearest", "nearest-exact", "linear", "cubic", "area")
 _ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
 
 
+@promoting
 def resize(
     x: Array,
     output_shape: Any = None,

@@ -10,7 +10,7 @@ import sys
 import urllib.parse
 from collections.abc import Iterator
 
-import reference
+import apidoc
 
 # The name `convlab` on PyPI and its address on GitHub are another project's.
 STRANGE = re.compile(
@@ -114,13 +114,13 @@ def missing(name: str, shown: str) -> list[str]:
     """The lines of an object's docstring that its entry does not show."""
     told = _letters(shown)
     lines = []
-    for title, text in reference.sections(reference.found(name).__doc__ or ""):
+    for title, text in apidoc.sections(apidoc.found(name).__doc__ or ""):
         pieces = (
             text.splitlines()
             if title == "Example"
             else [text]
             if title is None
-            else [f"{n} {t}" for n, t in reference.items(text)]
+            else [f"{n} {t}" for n, t in apidoc.items(text)]
         )
         for piece in pieces:
             lines += [line for line in piece.splitlines() if _letters(_link_text(line)) not in told]

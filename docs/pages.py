@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(DOCS)]
 
 import figures  # noqa: E402
 import lessons  # noqa: E402
-import reference  # noqa: E402
+import apidoc  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]-*.ipynb"))
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"].get("Repository")
@@ -37,7 +37,7 @@ PAGES = {
 # Captions of the sidebar and their pages; what does not exist is left out.
 NAV = {
     "Start": ["which-layer", "from-flax", "from-pytorch", "names"],
-    "Guides": ["models", "seeing", "performance", "sharding", "tpu", "networks", "trainings", "mnist"],
+    "Guides": ["models", "seeing", "performance", "recipes", "sharding", "tpu", "networks", "trainings", "mnist"],
     "Lessons": ["notebooks", *(f"lessons/{path.stem}" for path in NOTEBOOKS)],
     "Reference": [
         *(f"reference/{name}" for name in ("convolution", "pooling", "resampling", "detection", "patches", "more")),
@@ -170,7 +170,7 @@ def extra(path: str) -> str:
 
 def layer_of(path: str) -> str | None:
     """The function whose layer a class is."""
-    found = reference.AS_LAYER.match(reference.found(path).__doc__ or "")
+    found = apidoc.AS_LAYER.match(apidoc.found(path).__doc__ or "")
     return found[1] if found else None
 
 
@@ -192,7 +192,7 @@ def layers() -> str:
     """Every layer, what it is, and its entries in both systems."""
     rows = ["| layer | what it does | |", "|---|---|---|"]
     for name in layer_names():
-        told = reference.sections(reference.found(f"convlab.nnx.{name}").__doc__)[0][1].split("\n\n")[0].replace("\n", " ")
+        told = apidoc.sections(apidoc.found(f"convlab.nnx.{name}").__doc__)[0][1].split("\n\n")[0].replace("\n", " ")
         entries = f"[NNX](#convlab.nnx.{name}) [Linen](#convlab.linen.{name})"
         rows.append(f"| `{name}` | {told.replace('|', chr(92) + '|')} | {entries} |")
     return "\n".join(rows)
@@ -203,7 +203,7 @@ def system(name: str) -> str:
 
 
 def entry(path: str) -> str:
-    return reference.entry(path, extra(path))
+    return apidoc.entry(path, extra(path))
 
 
 def formulations(which: str) -> str:

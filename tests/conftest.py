@@ -10,9 +10,9 @@ import pytest  # noqa: E402
 # What convlab computes passes as large code bases set JAX: nothing is broadcast to another rank, or promoted to another dtype, unseen.
 # Programs that are not convlab's own, as the examples are and Flax's layers, are tested as JAX comes.
 STRICT = {
-    "test_derivatives", "test_explicit_sharding", "test_identities", "test_integers", "test_jax_tools", "test_linen", "test_lowering",
+    "test_derivatives", "test_explicit_sharding", "test_identities", "test_integers", "test_jax_tools", "test_linen",
     "test_messages", "test_modules", "test_nnx", "test_odd_sizes", "test_platforms", "test_resampling", "test_sampling", "test_tpu",
-    "test_values", "test_windows",
+    "test_values",
 }  # fmt: skip
 
 
