@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: lenet mnist test test-all torchvision lint docs wheel clean
+.PHONY: lenet mnist test test-all tools torchvision lint docs wheel clean
 
 lenet: $(VENV)/.lenet  ## LeNet-5 on scikit-learn's digits: no download, under a minute
 	$(RUN) examples/lenet.py
@@ -14,10 +14,15 @@ mnist: $(VENV)/.examples  ## LeNet-5 on MNIST, downloaded once
 test: $(VENV)/.test
 	$(RUN) -m pytest
 
-test-all: test torchvision  ## what is slower too: every mode of JAX, wide products of options, networks, first cells
+test-all: test tools torchvision  ## what is slower too: every mode of JAX, wide products of options, networks, first cells
 	$(RUN) -m pytest -m slow
 	for mode in JAX_DISABLE_JIT JAX_ENABLE_CHECKS JAX_CHECK_TRACER_LEAKS JAX_ENABLE_X64; do \
 	    env $$mode=1 $(RUN) -m pytest tests/test_values.py || exit 1; done
+
+tools:  ## Equinox, qwix and kfac-jax on convlab's programs
+	$(MAKE) VENV=.venv-tools .venv-tools/.test
+	.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check equinox qwix kfac-jax
+	.venv-tools/bin/python -m pytest -n 0 tests/test_ecosystem.py
 
 torchvision:  ## the networks beside torchvision's: the smallest of each family, or with ALL=1 all of them
 	$(MAKE) VENV=.venv-torchvision .venv-torchvision/.test

@@ -254,5 +254,5 @@ def _interleaved(parts: list[Array], number: int, m: int) -> Array:
         return parts[0]
     longest = parts[0].shape[number]
     padded = [pad_axis(part, number, (0, longest - part.shape[number]), "zeros") for part in parts]
-    y = jnp.stack(padded, number + 1)
-    return lax.slice_in_dim(y.reshape(*y.shape[:number], -1, *y.shape[number + 2 :]), 0, m, axis=number)
+    y = jnp.stack(padded, number + 1).reshape(*parts[0].shape[:number], longest * len(parts), *parts[0].shape[number + 1 :])
+    return lax.slice_in_dim(y, 0, m, axis=number)

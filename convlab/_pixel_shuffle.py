@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from ._patches import as_array, check_image, image_rank
-from ._window import argument_error, broadcast_to_rank, is_sequence
+from ._window import argument_error, broadcast_to_rank, check_not_empty, is_sequence
 
 Array = jax.Array
 
@@ -79,6 +79,7 @@ def pixel_unshuffle(x: Array, factor: Any) -> Array:
 
 def _read(x: Any, factor: Any) -> tuple[Array, tuple[int, ...]]:
     x = as_array("x", x)
+    check_not_empty("factor", factor)
     factors = broadcast_to_rank("factor", factor, len(factor) if is_sequence(factor) else image_rank(x, "factor"))
     check_image(x, len(factors))
     if 0 in x.shape[x.ndim - 1 - len(factors) :]:

@@ -55,6 +55,8 @@ def roi_align(
     ratio = as_int(sampling_ratio)
     if ratio is None:
         raise argument_error("sampling_ratio", "be an int", sampling_ratio, kind=TypeError)
+    if len(x) == 0:
+        return jnp.full((len(boxes), *out, x.shape[-1]), math.nan, averaged(x))
     wide = x.astype(accumulator(x))
     boxes = lax.stop_gradient(boxes).astype(wide.dtype)
     rows, columns = (
@@ -135,6 +137,8 @@ def roi_pool(x: Array, boxes: Array, output_shape: Any, *, spatial_scale: float 
     """
     x, boxes, out = _read(x, boxes, output_shape, spatial_scale)
     check_ordered(x)
+    if len(x) == 0:
+        return jnp.zeros((len(boxes), *out, x.shape[-1]), x.dtype)
     boxes = lax.stop_gradient(boxes).astype(jnp.promote_types(boxes.dtype, jnp.float32))
     rows, columns = (
         _bin_members(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis], spatial_scale) for axis in (0, 1)
@@ -231,8 +235,8 @@ def _read(x: Any, boxes: Any, output_shape: Any, spatial_scale: Any) -> tuple[Ar
         raise argument_error("spatial_scale", "be a number", spatial_scale, kind=TypeError)
     if x.ndim != 4:
         raise argument_error("x", "have shape (n, height, width, c), one batch axis that boxes name", x.shape)
-    if 0 in x.shape:
-        raise argument_error("x", "have no empty axis", x.shape)
+    if 0 in x.shape[1:]:
+        raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     if boxes.ndim != 2 or boxes.shape[-1] != 5:
         raise argument_error("boxes", "have shape (k, 5), (image, x1, y1, x2, y2)", boxes.shape)
     return x, boxes, out

@@ -24,7 +24,7 @@ from ._patches import as_array, check_image, image_rank
 from ._pool import accumulator, averaged, spatial_of
 from ._pool_adaptive import adaptive_avg_pool
 from ._promotion import promoting
-from ._window import argument_error, axes, broadcast_to_rank, is_sequence, listed, traced
+from ._window import argument_error, axes, broadcast_to_rank, check_not_empty, is_sequence, listed, traced
 
 Array = jax.Array
 
@@ -117,6 +117,7 @@ def _read(x: Array, output_shape: Any, scale: Any) -> tuple[Array, tuple[int, ..
         rule = "be given, or `scale`" if scale is None else "be None"
         raise argument_error("output_shape", rule, output_shape, "" if scale is None else f"scale {scale!r}")
     given, name = (scale, "scale") if output_shape is None else (output_shape, "output_shape")
+    check_not_empty(name, given)
     rank = len(given) if is_sequence(given) else image_rank(x, name)
     check_image(x, rank)
     spatial = spatial_of(x, rank)

@@ -78,7 +78,8 @@ def test_pool_functions_stand_under_flaxs_names(name):
     ours, options = getattr(convlab.nnx, name), dict(window_shape=(2, 3), strides=(2, 1), padding="SAME")
     assert ours is getattr(convlab.linen, name)
     options |= dict(init=-np.inf, reduce_fn=jax.lax.max) if name == "pool" else {}
-    expected = getattr(flax.nnx, name)(inputs=X, **options)
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # Flax's own average divides by an int
+        expected = getattr(flax.nnx, name)(inputs=X, **options)
     for actual in (ours(inputs=X, **options), ours(X, **options), getattr(convlab, name)(x=X, **options)):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
     rest = list(inspect.signature(getattr(convlab, name)).parameters.values())[1:]

@@ -14,7 +14,7 @@ import convlab
 import convlab.linen
 import convlab.nnx
 
-BATCHED = {"x", "indices", "offset", "patches", "samples"}
+BATCHED = {"x", "indices", "offset", "patches", "samples", "grid", "theta", "boxes"}
 
 
 def output(result):
@@ -40,7 +40,7 @@ EMPTY = [
 
 
 def test_every_function_meets_an_empty_batch():
-    without = {"Window", "accelerate", "conv_general_dilated", "conv_matrix", "explain"}
+    without = {"Window", "accelerate", "conv_general_dilated", "conv_matrix", "explain", "nms"}  # nms below: it has no batch
     assert {case.function for case in EMPTY} == set(convlab.__all__) - without
 
 
@@ -64,6 +64,18 @@ def test_an_empty_batch_gives_an_empty_result(case):
 def test_an_empty_batch_runs(function):
     case = next(case for case in EMPTY if case.function == function)
     assert output(case.convlab(*emptied(case))).shape[0] == 0
+
+
+def test_of_no_boxes_none_is_kept():
+    indices, count = convlab.nms(jnp.zeros((0, 4)), jnp.zeros(0), iou_threshold=0.5, max_outputs=2)
+    assert indices.tolist() == [-1, -1] and count == 0
+
+
+def test_regions_of_no_image_and_no_regions():
+    x, boxes = jnp.ones((2, 4, 4, 3)), jnp.array([[0.0, 0, 0, 2, 2]])
+    assert np.isnan(convlab.roi_align(x[:0], boxes, 2)).all() and not convlab.roi_pool(x[:0], boxes, 2).any()
+    for pooled in (convlab.roi_align, convlab.roi_pool):
+        assert pooled(x[:0], boxes, (2, 1)).shape == (1, 2, 1, 3) and pooled(x, boxes[:0], (2, 1)).shape == (0, 2, 1, 3)
 
 
 def test_layers_of_an_empty_batch():
@@ -212,7 +224,7 @@ def test_indices_that_32_bits_do_not_hold_are_refused_or_have_64(name):
 def test_rows_of_deformed_convolutions_that_32_bits_do_not_hold():
     x = jax.ShapeDtypeStruct((64, 8192, 8192, 1), jnp.float32)
     offset = jax.ShapeDtypeStruct((64, 1, 1, 2), jnp.float32)
-    call = lambda x, offset: convlab.deform_conv(x, offset, jnp.ones((1, 1, 1, 1)), strides=8192)
+    call = lambda x, offset: convlab.deform_conv(x, offset, jnp.ones((1, 1, 1, 1), jnp.float32), strides=8192)
     with pytest.raises(ValueError, match=r"`x` must have fewer than 2\*\*31 positions"):
         jax.eval_shape(call, x, offset)
     with jax.enable_x64(True):

@@ -29,7 +29,7 @@ from .._window import (
     is_sequence,
     read_modes,
 )
-from .validation import Call, Shape, room, validate_options
+from .validation import Call, Shape, rehearse, room
 
 Array = jax.Array
 
@@ -128,9 +128,10 @@ class Kernel:
             as_array("mask", self.mask)
         known = self._groups(1) if channels is None else channels
         options = self._options(known)
-        image = (*(room({**options, "kernel_size": self._size}),) * len(self._size), known)
-        kernel, bias = self._shapes(image)
-        validate_options(Call(self._function, ((1, *image), *self._between(image), kernel, bias), options))
+        size = room({**options, "kernel_size": self._size})
+        images = [(*(size + more,) * len(self._size), known) for more in (0, 1)]
+        shapes = [((1, *image), *self._between(image), *self._shapes(image)) for image in images]
+        rehearse([Call(self._function, of, options) for of in shapes])
 
     def _effective(self, kernel: Array) -> Array:
         if self.mask is None:

@@ -29,10 +29,14 @@ from .._pool_smooth import blur_pool, mixed_pool, softmax_pool, stochastic_pool,
 from .._regions import roi_align, roi_pool
 from .._resize import resize
 from .._unpool import max_unpool
-from .._window import argument_error, broadcast_to_rank, check_axis_sizes, is_sequence
-from .validation import Call, frozen, room, validate_options
+from .._window import argument_error, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
+from .validation import Call, frozen, rehearse, room
 
 Array = jax.Array
+
+
+# Options that may be arrays: weights, not sizes.
+WEIGHTS = {"p", "temperature", "alpha"}
 
 
 class Operation:
@@ -40,7 +44,7 @@ class Operation:
 
     def __post_init__(self):
         self._validate_options()
-        for name in self._options():
+        for name in self._options().keys() - WEIGHTS:
             object.__setattr__(self, name, frozen(getattr(self, name)))
         getattr(super(), "__post_init__", lambda: None)()
 
@@ -91,21 +95,14 @@ def _field(parameter: inspect.Parameter) -> Any:
 
 
 def _rehearse_on_images(function: Callable, options: dict[str, Any]) -> None:
-    """An error that is the same for images of other sizes, and of another rank where the options leave it open, is the options'."""
+    """Rehearses the function on images of two sizes, and two ranks where the options leave it open."""
     told = [
         options[name]
         for name in ("window_shape", "output_shape", "padding", "scale", "factor")
         if is_sequence(options.get(name))
     ]
-    errors, size = [], room(options)
-    for more, rank in enumerate((len(told[0]),) * 2 if told else (1, 2)):
-        try:
-            validate_options(Call(function, ((1, *(size + more,) * rank, 1 + more),), options))
-            return
-        except (TypeError, ValueError) as error:
-            errors.append(error)
-    if str(errors[0]) == str(errors[1]):
-        raise errors[0]
+    size, ranks = room(options), (len(told[0]),) * 2 if told else (1, 2)
+    rehearse([Call(function, ((1, *(size + more,) * rank, 1 + more),), options) for more, rank in enumerate(ranks)])
 
 
 def flatten(x: Array) -> Array:
@@ -129,11 +126,13 @@ def _try_unpool(x: Array, output_shape: Any) -> None:
 
 
 def _try_fold(x: Array, output_shape: Any, **options: Any) -> None:
+    check_not_empty("output_shape", output_shape)
     unfold(x, (1,) * (x.ndim - 2), **options)
 
 
 def _factor_alone(x: Array, factor: Any) -> None:
     """Whether a factor fits depends on the image, but for its kind."""
+    check_not_empty("factor", factor)
     broadcast_to_rank("factor", factor, len(factor) if is_sequence(factor) else x.ndim - 2)
 
 

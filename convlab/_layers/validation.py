@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +38,18 @@ def validate_options(call: Call) -> None:
     """Raises what the function has to say of its options, before there is an image."""
     arrays = [None if shape is None else jax.ShapeDtypeStruct(shape, jnp.float32) for shape in call.shapes]
     jax.eval_shape(functools.partial(call.function, **call.options), *arrays)
+
+
+def rehearse(calls: Sequence[Call]) -> None:
+    """Of calls on several images: an error with one text for all of them is the options'. Others are left to the call."""
+    errors: list[Exception] = []
+    for call in calls:
+        try:
+            return validate_options(call)
+        except (TypeError, ValueError) as error:
+            errors.append(error)
+    if len({str(error) for error in errors}) == 1:
+        raise errors[0]
 
 
 def room(options: dict[str, Any]) -> int:
