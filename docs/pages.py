@@ -17,9 +17,9 @@ DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(DOCS)]
 
+import apidoc  # noqa: E402
 import figures  # noqa: E402
 import lessons  # noqa: E402
-import apidoc  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]-*.ipynb"))
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"].get("Repository")

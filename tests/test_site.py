@@ -20,11 +20,11 @@ import convlab.viz
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
+import apidoc  # noqa: E402
 import check  # noqa: E402
 import figures  # noqa: E402
 import lessons  # noqa: E402
 import pages  # noqa: E402
-import apidoc  # noqa: E402
 
 PUBLIC = [
     f"{module.__name__}.{name}"

@@ -15,7 +15,7 @@ def is_split(x: Any, rank: int) -> bool:
     """Whether an explicit mesh splits the first batch axis of `x: (*batch, *spatial, c)` with `rank` spatial axes, and no other."""
     if getattr(x, "ndim", 0) < rank + 2:
         return False
-    spec = getattr(getattr(jax.typeof(x), "sharding", None), "spec", ()) if isinstance(x, jax.Array) else ()
+    spec: Any = getattr(getattr(jax.typeof(x), "sharding", None), "spec", ()) if isinstance(x, jax.Array) else ()
     return len(spec) > 0 and spec[0] is not None and not any(spec[1:])
 
 
