@@ -56,7 +56,8 @@ def choose(name: str, own: bool, shape: tuple[int, ...], params: dict, target: T
     platform, axes = target.platform, axes_of(shape, params)
     if platform == "tpu" and (own or name == "window_sum" and tpu.copied(axes)):
         return "lax", _TPU, functools.partial(getattr(tpu, name), params=params, **options)
-    if platform != "cpu" and not own:
+    lacks_instruction = platform == "tpu" and name in ("max_tangent", "max_cotangent") and not tpu.has_instruction(params)
+    if platform != "cpu" and not own and not lacks_instruction:
         return "lax", f"what XLA makes of it on {platform}", None
     if is_long(axes) and name in ("window_sum", "window_max"):
         return "lax", _LONG, None

@@ -98,11 +98,15 @@ def _select(reducer: Reducer) -> Any:
     return compat.SELECT_MAX if reducer == "max" else compat.SELECT_MIN
 
 
+def has_instruction(params: dict) -> bool:
+    """Whether two axes at least lie outside of the window, as the instruction for a maximum's gradient asks."""
+    return sum(size == stride == 1 for size, stride in zip(params["window_dimensions"], params["window_strides"])) >= 2
+
+
 def _spans(x, v, params: dict) -> list[_Span] | None:
     """None where the instruction cannot serve: it needs two axes outside of the window, which are XLA's choice to lay out."""
     sizes, strides = params["window_dimensions"], params["window_strides"]
-    outside = sum(size == stride == 1 for size, stride in zip(sizes, strides))
-    if outside < 2 or max(params["base_dilation"]) > 1 or x.dtype != v.dtype or 0 in (*x.shape, *v.shape):
+    if not has_instruction(params) or max(params["base_dilation"]) > 1 or x.dtype != v.dtype or 0 in (*x.shape, *v.shape):
         return None
     spans = [_span(*axis) for axis in zip(x.shape, sizes, strides, params["padding"], params["window_dilation"])]
     return spans if all(span.kept > 0 for span in spans) else None
