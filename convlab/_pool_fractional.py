@@ -126,7 +126,7 @@ def _samples(key: Any, samples: Any, shape: tuple[int, ...]) -> Array:
         raise argument_error("samples", "be floating-point numbers", samples.dtype.name, kind=TypeError)
     if samples.shape != shape:
         raise argument_error("samples", f"have shape {shape}, (*batch, c, n_spatial)", samples.shape)
-    return samples.astype(jnp.promote_types(samples.dtype, jnp.float32))
+    return samples.astype(jnp.float32) if jnp.finfo(samples.dtype).bits < 32 else samples
 
 
 def _starts(samples: Array, n: int, k: int, m: int) -> Array:
