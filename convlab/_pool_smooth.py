@@ -110,7 +110,7 @@ def _sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple)
     (x,), (dx,) = primals, tangents
     groups = _orders(lax.stop_gradient(x), window)
     least, last = _last_chosen(groups, k, _sorts(window, k))
-    numbers = np.cumsum([0, *map(len, groups)])
+    numbers = [sum(map(len, groups[:i])) for i in range(len(groups))]
     chosen = []
     for number, order in zip(numbers, groups):
         tap = number + lax.broadcasted_iota(jnp.int32, order.shape, 0)
