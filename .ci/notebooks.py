@@ -33,7 +33,9 @@ def main(wheel: pathlib.Path, names: list[str]) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= {"CONVLAB_DATA": "digits", "JUPYTER_PATH": str(home / "env/share/jupyter")}
         subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", "ipykernel", "nbclient", "nbformat"], check=True, env=environment
+            [python, "-m", "pip", "install", "--quiet", "ipykernel", "nbclient", "nbformat"],
+            check=True,
+            env=environment,
         )
         lessons = home / "lessons"
         shutil.copytree(ROOT / "notebooks", lessons, ignore=shutil.ignore_patterns("*.py", "__pycache__"))

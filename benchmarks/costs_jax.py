@@ -25,7 +25,9 @@ def mebibytes(function: Callable, shapes: tuple) -> float:
 
 
 def import_milliseconds() -> float:
-    return 1e3 * float(subprocess.run([sys.executable, "-c", IMPORT], stdout=subprocess.PIPE, text=True, check=True).stdout)
+    return 1e3 * float(
+        subprocess.run([sys.executable, "-c", IMPORT], stdout=subprocess.PIPE, text=True, check=True).stdout
+    )
 
 
 def calls(contestant: str, case: dict[str, Any] | None) -> dict[str, tuple[list[Callable[[], Any]], int]]:

@@ -47,7 +47,9 @@ def table(text: str) -> str:
     for family, starts in FAMILIES.items():
         chosen = [row for row in found if row[0].startswith(starts)]
         lines.append(f"| {family} ({len(chosen) // 2}) | {' | '.join(_cells(chosen))} |")
-    return "\n".join([*lines, f"| **all ({len(found) // 2})** | {' | '.join(f'**{cell}**' for cell in _cells(found))} |"])
+    return "\n".join(
+        [*lines, f"| **all ({len(found) // 2})** | {' | '.join(f'**{cell}**' for cell in _cells(found))} |"]
+    )
 
 
 def _cells(rows: list[tuple[str, str, float, float, float]]) -> list[str]:

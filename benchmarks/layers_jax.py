@@ -41,7 +41,9 @@ def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
         reach = [(size - 1) * step for size, step in zip(window, dilation)]
         gained = [(r - before, r - after) for r, (before, after) in zip(reach, pads)]
         groups = {} if case["groups"] == 1 else {"feature_group_count": case["groups"]}  # Flax's has none
-        module = linen.ConvTranspose(case["features"], window, padding=gained, transpose_kernel=True, **groups, **kwargs)
+        module = linen.ConvTranspose(
+            case["features"], window, padding=gained, transpose_kernel=True, **groups, **kwargs
+        )
     parameters = jax.eval_shape(module.init, jax.random.key(0), images(case))
     return module.apply, parameters
 
@@ -53,7 +55,9 @@ def operation(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
         function = getattr(importlib.import_module("convlab"), case["op"])
         if case["op"] == "grid_sample":
             rank = len(case["spatial"])
-            return lambda grid, x: function(x, grid, **options), jax.ShapeDtypeStruct((*images(case).shape[:-1], rank), DTYPE)
+            return lambda grid, x: function(x, grid, **options), jax.ShapeDtypeStruct(
+                (*images(case).shape[:-1], rank), DTYPE
+            )
         return lambda _, x: function(x, **options), {}
     if case["op"] != "resize" or options.get("align_corners") or options.get("method") == "area":
         raise ValueError(f"neither JAX nor Flax has {case['op']} with {case['call']}")

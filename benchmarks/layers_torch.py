@@ -51,7 +51,9 @@ def operation(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[t
     mode = {"linear": linear, "cubic": "bicubic"}.get(call.get("method", "linear"), call.get("method"))
     if op == "resize":
         corners = {"align_corners": call.get("align_corners", False)} if mode not in ("nearest", "area") else {}
-        kwargs = dict(size=call.get("output_shape"), scale_factor=call.get("scale"), antialias=call.get("antialias", False))
+        kwargs = dict(
+            size=call.get("output_shape"), scale_factor=call.get("scale"), antialias=call.get("antialias", False)
+        )
         return lambda x: F.interpolate(x, mode=mode, **corners, **kwargs), [x]
     if op == "grid_sample":
         mode = "bilinear" if mode == linear else mode
@@ -102,5 +104,7 @@ def calls(_: str, case: dict[str, Any]) -> dict[str, tuple[list[Callable[[], Any
     def draw(shape):
         return torch.randn(shape, dtype=dtype) * 0.1
 
-    variants = [timed(f, [lay(draw(shape)).requires_grad_() for shape in shapes]) for lay in formats(len(case["spatial"]))]
+    variants = [
+        timed(f, [lay(draw(shape)).requires_grad_() for shape in shapes]) for lay in formats(len(case["spatial"]))
+    ]
     return {mode: ([queued(variant[mode], QUEUE) for variant in variants], QUEUE) for mode in variants[0]}

@@ -93,7 +93,17 @@ def resnet50(size: int = 224, batch: int = 128, width: int = 64) -> Network:
 
 def mobilenet_v1(size: int = 224, batch: int = 128, width: int = 32) -> Network:
     """All thirteen blocks of arXiv:1704.04861, at full size."""
-    rows = [(1, 2, 1), (2, 4, 2), (4, 4, 1), (4, 8, 2), (8, 8, 1), (8, 16, 2), *[(16, 16, 1)] * 5, (16, 32, 2), (32, 32, 1)]
+    rows = [
+        (1, 2, 1),
+        (2, 4, 2),
+        (4, 4, 1),
+        (4, 8, 2),
+        (8, 8, 1),
+        (8, 16, 2),
+        *[(16, 16, 1)] * 5,
+        (16, 32, 2),
+        (32, 32, 1),
+    ]
     blocks = [layer for seen, made, stride in rows for layer in separable(seen * width, made * width, stride)]
     return Network((batch, size, size, 3), 1000, (*conv_norm_relu(width, 3, 2), *blocks, *classifier(1000)))
 
@@ -153,5 +163,7 @@ def network(name: str, tiny: bool) -> Network:
 
 def without_norm(layers: Layers) -> Layers:
     """Without batch normalisation: what remains is the convolutions' and the pools' time."""
-    inner = [(name, *(without_norm(n) if name in ("residual", "skip") else n for n in numbers)) for name, *numbers in layers]
+    inner = [
+        (name, *(without_norm(n) if name in ("residual", "skip") else n for n in numbers)) for name, *numbers in layers
+    ]
     return tuple(layer for layer in inner if layer != ("norm",))

@@ -67,7 +67,9 @@ class Result:
 
 
 def started(contestants: dict[str, dict[str, str]]) -> Result:
-    cpu = next(iter(re.findall(r"model name\s*: (.*)", _read("/proc/cpuinfo"))), platform.processor() or platform.machine())
+    cpu = next(
+        iter(re.findall(r"model name\s*: (.*)", _read("/proc/cpuinfo"))), platform.processor() or platform.machine()
+    )
     machine = f"{cpu}, {os.cpu_count()} cores, {platform.system()}"
     dtype = os.environ.get("BENCHMARK_DTYPE", "float32")
     machine += f", {dtype}" if dtype != "float32" else ""
@@ -100,14 +102,20 @@ def read(path: pathlib.Path) -> Result:
 def load(paths: list[pathlib.Path]) -> Result:
     """The results of several runs as one, in the suite's order; of what was measured twice the later file counts."""
     parts = list(map(read, paths))
-    rows = {tuple(row[key] for key in ("subject", "family", "case", "mode")): row for part in parts for row in part.rows}
+    rows = {
+        tuple(row[key] for key in ("subject", "family", "case", "mode")): row for part in parts for row in part.rows
+    }
     contestants = {name: versions for part in parts for name, versions in part.contestants.items()}
     order = {(case["family"], case["name"]): place for place, case in enumerate(suite.cases())}
     ordered = sorted(rows.values(), key=lambda row: order.get((row["family"], row["case"]), len(order)))
     machine = "; ".join(dict.fromkeys(part.machine for part in parts))
     dates = sorted({part.date for part in parts})
     return Result(
-        contestants, ordered, machine, " to ".join(dict.fromkeys((dates[0], dates[-1]))), sum((p.loads for p in parts), [])
+        contestants,
+        ordered,
+        machine,
+        " to ".join(dict.fromkeys((dates[0], dates[-1]))),
+        sum((p.loads for p in parts), []),
     )
 
 
@@ -134,7 +142,9 @@ def mean(result: Result, rows: list[Row], name: str) -> Mean | None:
     ratios = [(ratio, case_name(row)) for row in rows if (ratio := result.ratio(row, name)) is not None]
     if not ratios:
         return None
-    return Mean(math.exp(statistics.fmean(math.log(ratio) for ratio, _ in ratios)), max(ratios), min(ratios), len(ratios))
+    return Mean(
+        math.exp(statistics.fmean(math.log(ratio) for ratio, _ in ratios)), max(ratios), min(ratios), len(ratios)
+    )
 
 
 def by_mode(rows: list[Row]) -> dict[str, list[Row]]:

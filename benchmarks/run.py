@@ -27,20 +27,33 @@ DTYPES = ("float32", "bfloat16", "float16")  # of a layer's operands and results
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("subject", nargs="?", default="all", choices=[*subjects.SUBJECTS, *subjects.APART, "all", "report"])
+    parser.add_argument(
+        "subject", nargs="?", default="all", choices=[*subjects.SUBJECTS, *subjects.APART, "all", "report"]
+    )
     parser.add_argument("results", nargs="*", type=pathlib.Path, help="for `report`: JSON files of earlier runs")
     parser.add_argument(
-        "--python", action="append", type=interpreter, default=[], metavar="NAME=PATH", help="an interpreter for a contestant"
+        "--python",
+        action="append",
+        type=interpreter,
+        default=[],
+        metavar="NAME=PATH",
+        help="an interpreter for a contestant",
     )
     parser.add_argument("--contestants", type=some_of(KINDS), default=",".join(KINDS), help="default: %(default)s")
-    parser.add_argument("--only", default="", help="cases whose family and name contain one of these texts, comma separated")
+    parser.add_argument(
+        "--only", default="", help="cases whose family and name contain one of these texts, comma separated"
+    )
     modes = some_of(subjects.MODES)
     parser.add_argument("--modes", type=modes, help=f"some of {', '.join(subjects.MODES)}; default all")
     dtype = os.environ.get("BENCHMARK_DTYPE", "float32")
     parser.add_argument("--dtype", default=dtype, choices=DTYPES, help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="networks small enough to try the command")
-    parser.add_argument("--budget", type=positive, default=0.5, help="seconds that a contestant spends on a case and mode")
-    parser.add_argument("--patience", type=positive, default=120, help="seconds after which a contestant is given up on a mode")
+    parser.add_argument(
+        "--budget", type=positive, default=0.5, help="seconds that a contestant spends on a case and mode"
+    )
+    parser.add_argument(
+        "--patience", type=positive, default=120, help="seconds after which a contestant is given up on a mode"
+    )
     parser.add_argument("--json", type=output, metavar="OUT", help="write all numbers")
     parser.add_argument("--markdown", type=output, metavar="OUT", help="write the tables, between the file's marks")
     parser.add_argument("--picture", type=output, metavar="OUT.png", help="draw the ratios")
@@ -85,7 +98,10 @@ def main() -> int:
         print(f"run.py: {why}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"run.py: interrupted; what was measured is in {args.json or 'no file: name one with --json'}", file=sys.stderr)
+        print(
+            f"run.py: interrupted; what was measured is in {args.json or 'no file: name one with --json'}",
+            file=sys.stderr,
+        )
         return 130
     print(f"{result.where()}; {result.date}")
     print(tables.summary(result))

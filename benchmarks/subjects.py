@@ -79,7 +79,9 @@ def costs(contestants: Group, choice: Choice) -> Iterator[Row]:
             yield from timed(jax, "cost", case, ["compile"], choice.budget, {**names, "unit": "ms"})
             yield told(jax, case, "memory", {**names, "unit": "MiB"})
     own = {name: contestant for name, contestant in jax.items() if contestant.kind == "convlab"}
-    yield told(own, None, "import", {"subject": "compile", "family": "import", "case": "convlab", "unit": "ms"}, 2 * ROUNDS)
+    yield told(
+        own, None, "import", {"subject": "compile", "family": "import", "case": "convlab", "unit": "ms"}, 2 * ROUNDS
+    )
 
 
 def told(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1) -> Row:

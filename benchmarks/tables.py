@@ -84,7 +84,9 @@ def markdown(result: Result) -> str:
     for subject, rows in result.subjects().items():
         against = "PyTorch" if result.reference(rows[0], "convlab") == "torch" else "plain JAX"
         parts.append(f"### {subject.capitalize()}: geometric mean of the ratios to {against} (worst)")
-        parts.append(table(["mode", "cases", *rated(result)], [mean_cells(result, *group) for group in by_mode(rows).items()]))
+        parts.append(
+            table(["mode", "cases", *rated(result)], [mean_cells(result, *group) for group in by_mode(rows).items()])
+        )
         parts.append(f"<details><summary>All {len(rows)} rows</summary>")
         parts.append(table(["case", "mode", "unit", *result.contestants], [value_cells(result, row) for row in rows]))
         parts.append("</details>")

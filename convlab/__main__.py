@@ -67,7 +67,10 @@ def engine() -> str:
     x, kernel = jnp.ones((1, 28, 28, 64)), jnp.ones((3, 3, 1, 64))
     try:
         convlab.explain(
-            lambda x, kernel: convlab.conv(x, kernel, feature_group_count=64, method="onednn"), x, kernel, platform="cpu"
+            lambda x, kernel: convlab.conv(x, kernel, feature_group_count=64, method="onednn"),
+            x,
+            kernel,
+            platform="cpu",
         )
     except Exception as error:  # whatever fails here belongs into the report
         return "off: " + str(error).rpartition("got 'onednn'. ")[2]
@@ -112,7 +115,12 @@ def formulations() -> list[str]:
 
 def report() -> str:
     """The whole report."""
-    lines = [f"{DISTRIBUTION} {convlab.__version__}", versions(), f"devices: {devices()}", f"oneDNN on the CPU: {engine()}"]
+    lines = [
+        f"{DISTRIBUTION} {convlab.__version__}",
+        versions(),
+        f"devices: {devices()}",
+        f"oneDNN on the CPU: {engine()}",
+    ]
     warning, address = other_project(), where_to_report()
     first = [warning] if warning else []
     last = ["", f"Report issues, with the above, at {address}"] if address else []

@@ -14,7 +14,17 @@ from jax import lax
 from . import _backend
 from ._backend import integer as integers
 from ._patches import as_array, check_kept, check_number, check_scalar, pad_axis, pad_spatial
-from ._window import Window, argument_error, axes, broadcast_to_rank, dilate, integer, read_modes, read_output, transposed
+from ._window import (
+    Window,
+    argument_error,
+    axes,
+    broadcast_to_rank,
+    dilate,
+    integer,
+    read_modes,
+    read_output,
+    transposed,
+)
 
 Array = jax.Array
 
@@ -38,13 +48,17 @@ def check_channels(x: Array, kernel: Array, seen: int, made: int, groups: int) -
     channels = x.shape[-1]
     for name, number in (("input", channels), ("output", made)):
         if number % groups:
-            raise argument_error("feature_group_count", f"divide the {name} channels", groups, f"{number} {name} channels")
+            raise argument_error(
+                "feature_group_count", f"divide the {name} channels", groups, f"{number} {name} channels"
+            )
     if 0 in (channels, made):
         raise argument_error("kernel", "have input and output channels", kernel.shape, f"{channels} input channels")
     if seen != channels:
         first = x.shape[x.ndim - kernel.ndim + 1] if x.ndim >= kernel.ndim else None
         hint = "It looks channels first; convlab's images are channels last." if first == seen else ""
-        raise argument_error("x", f"have {seen} channels on its last axis", x.shape, f"a kernel of shape {kernel.shape}", hint)
+        raise argument_error(
+            "x", f"have {seen} channels on its last axis", x.shape, f"a kernel of shape {kernel.shape}", hint
+        )
 
 
 def with_bias(y: Array, bias: Any, features: int) -> Array:
@@ -76,7 +90,11 @@ def read_border(window: Window, padding: Any, padding_mode: Any, input_dilation:
 
 def _exact_in_floats(kinds: set[str], kernel: Array, preferred_element_type: Any) -> bool:
     """Whether these are bytes whose sums float32 holds."""
-    if not kinds <= {"int8", "uint8"} or preferred_element_type is None or jnp.dtype(preferred_element_type) != jnp.int32:
+    if (
+        not kinds <= {"int8", "uint8"}
+        or preferred_element_type is None
+        or jnp.dtype(preferred_element_type) != jnp.int32
+    ):
         return False
     most = [integers.largest(jnp.dtype(kind)) for kind in kinds]
     return most[0] * most[-1] * math.prod(kernel.shape[:-1]) <= integers.EXACT
@@ -271,7 +289,9 @@ def conv_transpose(
     inverted = transposed(window, spatial, consistent=use_consistent_padding, flipped=transpose_kernel)
     out = read_output(output_padding, output_shape, [length for _, length in inverted], window)
     if min(out, default=1) < 1:
-        raise argument_error("padding", "leave a result", padding, f"spatial shape {spatial} and a result of shape {out}")
+        raise argument_error(
+            "padding", "leave a result", padding, f"spatial shape {spatial} and a result of shape {out}"
+        )
     pads, folded = [], []
     for ((before, after), _), length, reach, dilated, mode in zip(
         inverted, out, window.effective_size, dilate(spatial, window.strides), modes

@@ -74,7 +74,10 @@ def conv_local(
     rank, channels = kernel.ndim - 2, x.shape[-1]
     size = broadcast_to_rank("kernel_size", kernel_size, rank)
     window = Window(
-        size, broadcast_to_rank("strides", strides, rank), padding, broadcast_to_rank("kernel_dilation", kernel_dilation, rank)
+        size,
+        broadcast_to_rank("strides", strides, rank),
+        padding,
+        broadcast_to_rank("kernel_dilation", kernel_dilation, rank),
     )
     holes, modes = read_border(window, padding, padding_mode, input_dilation)
     batch, dilated = x.shape[: x.ndim - 1 - rank], dilate(spatial_of(x, rank), holes)
@@ -86,7 +89,10 @@ def conv_local(
 
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, hole - 1) for hole in (*(1,) * len(batch), *holes, 1)])
     x = pad_spatial(x, window.pads(dilated), modes, shown=padding)
-    x, seen_by = x.reshape(math.prod(batch), *x.shape[len(batch) :]), Window(size, window.strides, "VALID", window.dilation)
+    x, seen_by = (
+        x.reshape(math.prod(batch), *x.shape[len(batch) :]),
+        Window(size, window.strides, "VALID", window.dilation),
+    )
     y = local_products(x, kernel, functools.partial(_stacked, window=seen_by), seen_by, precision).reshape(
         *batch, *out, features
     )
@@ -190,12 +196,17 @@ def deform_conv(
     index_dtype((parts, *batch, *(size + BORDER for size in spatial_of(x, rank))))
     n, spots = math.prod(batch), math.prod(out)
     low, within = _positions(x, window, offset.reshape(n, spots, parts, taps, rank))
-    cell = [jnp.where(at > FIRST, jnp.minimum(at, size), FIRST).astype(jnp.int32) for at, size in zip(low, spatial_of(x, rank))]
+    cell = [
+        jnp.where(at > FIRST, jnp.minimum(at, size), FIRST).astype(jnp.int32)
+        for at, size in zip(low, spatial_of(x, rank))
+    ]
     seen = sample(x.reshape(n, *spatial_of(x, rank), parts, channels // parts), cell, within)
     if mask is not None:
         mask = as_array("mask", mask)
         if mask.shape != (*places, parts * taps):
-            raise argument_error("mask", f"have shape {(*places, parts * taps)}", mask.shape, f"offset of shape {offset.shape}")
+            raise argument_error(
+                "mask", f"have shape {(*places, parts * taps)}", mask.shape, f"offset of shape {offset.shape}"
+            )
         check_kept("mask", mask, seen.dtype, "an image")
         seen = seen * mask.reshape(n, spots, parts, taps, 1).astype(seen.dtype)
     seen = seen.astype(x.dtype).swapaxes(2, 3)

@@ -69,7 +69,10 @@ def grid_sample(
             raise argument_error(name, "have a floating dtype", array.dtype.name, kind=TypeError)
     if rank < 1 or x.ndim < rank + 1:
         raise argument_error(
-            "grid", "have as many coordinates on its last axis as `x` has spatial axes", grid.shape, f"`x` of shape {x.shape}"
+            "grid",
+            "have as many coordinates on its last axis as `x` has spatial axes",
+            grid.shape,
+            f"`x` of shape {x.shape}",
         )
     batch, spatial = x.shape[: x.ndim - 1 - rank], spatial_of(x, rank)
     if grid.shape[: len(batch)] != batch or grid.ndim <= len(batch):
@@ -152,11 +155,15 @@ def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool
         beyond = (a - low).astype(x.dtype)
         taps = [_bent(low + t, n, padding_mode, align_corners) for t in (-1, 0, 1, 2)]
         if padding_mode == "border":
-            taps = [jnp.where(outside, jnp.where(lax.stop_gradient(at[len(places)]) < 0, 0, n - 1), tap) for tap in taps]
+            taps = [
+                jnp.where(outside, jnp.where(lax.stop_gradient(at[len(places)]) < 0, 0, n - 1), tap) for tap in taps
+            ]
         else:
             taps = [jnp.where(outside, -2, tap) for tap in taps]
         places.append([jnp.where(jnp.isnan(tap), -1, tap).astype(jnp.int32) for tap in taps])
-        weights.append([_near(beyond + 1, True), _near(beyond, False), _near(1 - beyond, False), _near(2 - beyond, True)])
+        weights.append(
+            [_near(beyond + 1, True), _near(beyond, False), _near(1 - beyond, False), _near(2 - beyond, True)]
+        )
     terms = []
     for (py, wy), (px, wx) in itertools.product(*(zip(p, w) for p, w in zip(places, weights))):
         weight, seen = (wy * wx)[..., None], take_places(x, [py, px])

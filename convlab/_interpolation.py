@@ -152,7 +152,9 @@ def by_phase(x: Array, number: int, taps: Taps) -> Array:
     terms = []
     for place in range(low, high):
         tap = place - first
-        factor = np.where((tap >= 0) & (tap < weights.shape[1]), weights[np.arange(q), tap.clip(0, weights.shape[1] - 1)], 0)
+        factor = np.where(
+            (tap >= 0) & (tap < weights.shape[1]), weights[np.arange(q), tap.clip(0, weights.shape[1] - 1)], 0
+        )
         if not factor.any():
             continue
         start = pair[0] + place
@@ -232,7 +234,9 @@ def choose(x: Array, number: int, axis: Axis, places: np.ndarray) -> Array:
     if np.array_equal(places, np.arange(n)):
         return x
     if m % n == 0 and np.array_equal(places, np.arange(m) // (m // n)):
-        seen = jnp.broadcast_to(jnp.expand_dims(x, number + 1), (*x.shape[: number + 1], m // n, *x.shape[number + 1 :]))
+        seen = jnp.broadcast_to(
+            jnp.expand_dims(x, number + 1), (*x.shape[: number + 1], m // n, *x.shape[number + 1 :])
+        )
         return seen.reshape(*x.shape[:number], m, *x.shape[number + 1 :])
     p, q = axis.step.numerator, axis.step.denominator
     if q <= min(MAX_PHASES, m) and np.array_equal(places, np.arange(m) // q * p + places[np.arange(m) % q]):
@@ -254,5 +258,7 @@ def _interleaved(parts: list[Array], number: int, m: int) -> Array:
         return parts[0]
     longest = parts[0].shape[number]
     padded = [pad_axis(part, number, (0, longest - part.shape[number]), "zeros") for part in parts]
-    y = jnp.stack(padded, number + 1).reshape(*parts[0].shape[:number], longest * len(parts), *parts[0].shape[number + 1 :])
+    y = jnp.stack(padded, number + 1).reshape(
+        *parts[0].shape[:number], longest * len(parts), *parts[0].shape[number + 1 :]
+    )
     return lax.slice_in_dim(y, 0, m, axis=number)

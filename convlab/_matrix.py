@@ -54,7 +54,9 @@ def unfold(x: Array, window_shape: Any, strides: Any = 1, padding: Any = "VALID"
     return stacked_patches(*settled(*read(x, window_shape, strides, padding, window_dilation)))
 
 
-def fold(patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VALID", *, window_dilation: Any = 1) -> Array:
+def fold(
+    patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VALID", *, window_dilation: Any = 1
+) -> Array:
     """Adds patches up where `unfold` would have cut them out (col2im): the adjoint of `unfold`.
 
     Args:
@@ -155,7 +157,9 @@ def conv_matrix(
     holes, modes = read_border(window, padding, padding_mode, input_dilation)
 
     place = _places(window, spatial, holes, modes, padding).reshape(-1, math.prod(size))
-    check_axis_sizes("kernel", [place.shape[0] * features], kernel.shape, f"a matrix for images of shape {tuple(spatial)}")
+    check_axis_sizes(
+        "kernel", [place.shape[0] * features], kernel.shape, f"a matrix for images of shape {tuple(spatial)}"
+    )
     out, tap = np.nonzero(place >= 0)
     feature, channel = np.arange(features), np.arange(seen)[:, None]
     row = out[:, None, None] * features + feature

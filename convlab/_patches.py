@@ -58,7 +58,9 @@ def check_kept(argument: str, value: Array, dtype: Any, owner: str) -> None:
     if jnp.iscomplexobj(value) and not jnp.issubdtype(dtype, jnp.complexfloating):
         raise argument_error(argument, "be real", value.dtype.name, f"{owner} of dtype {dtype.name}", kind=TypeError)
     if jnp.issubdtype(value.dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.inexact):
-        raise argument_error(argument, "be integers", value.dtype.name, f"{owner} of dtype {dtype.name}", kind=TypeError)
+        raise argument_error(
+            argument, "be integers", value.dtype.name, f"{owner} of dtype {dtype.name}", kind=TypeError
+        )
 
 
 def index_dtype(sizes: Sequence[int], argument: str = "x") -> Any:
@@ -214,7 +216,9 @@ def patches(x: Array, window: Window, fill: Any = 0) -> list[Array]:
     for tap in itertools.product(*map(range, window.size)):
         places = [t * d for t, d in zip(tap, window.dilation)]
         phase = tuple(place % s for place, s in zip(places, window.strides))
-        if phase not in phases:  # first every s-th place, then a run of them: so the adjoint adds runs, and spreads few sums
+        if (
+            phase not in phases
+        ):  # first every s-th place, then a run of them: so the adjoint adds runs, and spreads few sums
             phases[phase] = lax.slice(x, (*(0,) * first, *phase, 0), x.shape, (*ones, *window.strides, 1))
         starts = [place // s for place, s in zip(places, window.strides)]
         limits = [start + o for start, o in zip(starts, out)]
@@ -229,7 +233,8 @@ def unfold_axis(x: Array, axis: int, size: int, stride: int, dilation: int) -> A
     if stride == size and dilation == 1:
         return lax.slice_in_dim(x, 0, out * size, axis=axis).reshape(shape)
     place = (
-        lax.broadcasted_iota(jnp.int32, (out, size), 0) * stride + lax.broadcasted_iota(jnp.int32, (out, size), 1) * dilation
+        lax.broadcasted_iota(jnp.int32, (out, size), 0) * stride
+        + lax.broadcasted_iota(jnp.int32, (out, size), 1) * dilation
     )
     return jnp.take(x, place, axis, mode="clip")
 

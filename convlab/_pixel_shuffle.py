@@ -43,7 +43,9 @@ def pixel_shuffle(x: Array, factor: Any) -> Array:
     split = x.reshape(*x.shape[:-1], x.shape[-1] // math.prod(factors), *factors)
     places = (axis for i in range(rank) for axis in (first + i, x.ndim + i))
     spatial = (n * f for n, f in zip(x.shape[first:-1], factors))
-    return split.transpose(*range(first), *places, x.ndim - 1).reshape(*x.shape[:first], *spatial, split.shape[x.ndim - 1])
+    return split.transpose(*range(first), *places, x.ndim - 1).reshape(
+        *x.shape[:first], *spatial, split.shape[x.ndim - 1]
+    )
 
 
 def pixel_unshuffle(x: Array, factor: Any) -> Array:

@@ -44,7 +44,9 @@ def read(
     size = broadcast_to_rank("window_shape", window_shape, rank)
     check_image(x, rank)
     strides = broadcast_to_rank("strides", 1 if strides is None else strides, rank)
-    window = Window(size, strides, padding, broadcast_to_rank("window_dilation", window_dilation, rank), bool(ceil_mode))
+    window = Window(
+        size, strides, padding, broadcast_to_rank("window_dilation", window_dilation, rank), bool(ceil_mode)
+    )
     spatial = spatial_of(x, rank)
     if x.shape[-1] == 0:
         raise argument_error("x", "have channels on its last axis", x.shape)
@@ -353,7 +355,9 @@ def along_axis(values: Any, ndim: int, axis: int, dtype: Any) -> Array:
 # --- any reducer --------------------------------------------------------------------------------------------------
 
 
-def pool(x: Array, init: Any, reduce_fn: Callable, window_shape: Any, strides: Any = None, padding: Any = "VALID") -> Array:
+def pool(
+    x: Array, init: Any, reduce_fn: Callable, window_shape: Any, strides: Any = None, padding: Any = "VALID"
+) -> Array:
     """Any reduction of each window. Strides default to 1, as in Flax.
 
     Args:

@@ -183,7 +183,9 @@ def _places_of_winners(x: Array, out: tuple[int, ...]) -> Array:
     x, place = lax.stop_gradient(x), jnp.broadcast_to(place, x.shape)
     for axis, m in _axes_of(x, out):
         seen, places = _windows(x, axis, m), _windows(place, axis, m)
-        place = _joined([_of_winner(window, payload, axis + 1) for (window, _), (payload, _) in zip(seen, places)], axis)
+        place = _joined(
+            [_of_winner(window, payload, axis + 1) for (window, _), (payload, _) in zip(seen, places)], axis
+        )
         x = _joined([jnp.max(window, axis + 1) for window, _ in seen], axis)
     return place
 

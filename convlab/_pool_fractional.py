@@ -98,7 +98,9 @@ def fractional_max_pool(
 def _fractional_shape(output_shape: Any, output_ratio: Any, spatial, window: Window) -> tuple[int, ...]:
     if (output_shape is None) == (output_ratio is None):
         rule = "be given" if output_shape is None else "be None"
-        raise argument_error("output_shape", rule, output_shape, f"output_ratio {output_ratio!r}", "Give one of the two.")
+        raise argument_error(
+            "output_shape", rule, output_shape, f"output_ratio {output_ratio!r}", "Give one of the two."
+        )
     if output_ratio is not None:
         ratios = output_ratio if is_sequence(output_ratio) else (output_ratio,) * window.rank
         rule = "be a number between 0 and 1, or one per axis"
@@ -111,7 +113,9 @@ def _fractional_shape(output_shape: Any, output_ratio: Any, spatial, window: Win
     out, most = broadcast_to_rank("output_shape", output_shape, window.rank), window.out(spatial)
     if any(m > limit for m, limit in zip(out, most)):
         rule = f"be at most {most}"
-        raise argument_error("output_shape", rule, output_shape, f"spatial shape {spatial} and window_shape {window.size}")
+        raise argument_error(
+            "output_shape", rule, output_shape, f"spatial shape {spatial} and window_shape {window.size}"
+        )
     return out
 
 

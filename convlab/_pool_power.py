@@ -12,7 +12,18 @@ import numpy as np
 from jax import lax
 
 from ._patches import max_taps, pad_axis, sum_taps, tap_groups
-from ._pool import accumulator, averaged, check_ordered, counts, read, reduce, settled, spatial_of, window_max, window_min
+from ._pool import (
+    accumulator,
+    averaged,
+    check_ordered,
+    counts,
+    read,
+    reduce,
+    settled,
+    spatial_of,
+    window_max,
+    window_min,
+)
 from ._window import Window, argument_error
 
 Array = jax.Array
@@ -25,7 +36,9 @@ def read_real(x: Any, *geometry: Any) -> tuple[Array, Window]:
     return x, window
 
 
-def real_weight(argument: str, value: Any, x: Array, low: float = 0, high: float = math.inf, closed: bool = False) -> Any:
+def real_weight(
+    argument: str, value: Any, x: Array, low: float = 0, high: float = math.inf, closed: bool = False
+) -> Any:
     """A real parameter: a number in the range, or an array (a learned one), one for all channels or one for each."""
     bound = f"between {low} and {high}" if closed else f"> {low}"
     rule = f"be a number {bound}, or an array of shape () or ({x.shape[-1]},)"
@@ -36,7 +49,11 @@ def real_weight(argument: str, value: Any, x: Array, low: float = 0, high: float
             raise argument_error(argument, rule, value.dtype.name, kind=TypeError)
         value = jnp.asarray(value).astype(accumulator(x))
         return jnp.expand_dims(value, range(x.ndim - value.ndim)) if value.ndim else value
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or isinstance(value, np.complexfloating):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float, np.number))
+        or isinstance(value, np.complexfloating)
+    ):
         raise argument_error(argument, rule, value, kind=TypeError)
     if not (low <= value <= high if closed else low < value <= high):
         raise argument_error(argument, rule, value)
@@ -76,7 +93,9 @@ def power_sums(x: Array, window: Window, p: Any) -> tuple[Array, Array]:
     return (jnp.where(size == 0, 0, 1 / jnp.where(size == 0, 1, size)) if sign < 0 else size), total
 
 
-def _sums_along(size: Array, total: Array, axis: int, taps: int, stride: int, dilation: int, p: Any) -> tuple[Array, Array]:
+def _sums_along(
+    size: Array, total: Array, axis: int, taps: int, stride: int, dilation: int, p: Any
+) -> tuple[Array, Array]:
     """The windows along an axis: of taps where they hardly overlap, otherwise of windows half as long."""
     if taps <= max(4, 2 * stride):
         ones = (1,) * (size.ndim - axis - 2)
@@ -92,7 +111,12 @@ def _sums_along(size: Array, total: Array, axis: int, taps: int, stride: int, di
         return _merged(sizes, totals, p)
 
     n, out = size.shape[axis], size.shape[axis] - (taps - 1) * dilation
-    block, width, whole, done = (size, total), 1, (size, total), 0  # windows of `width` taps; what the first `done` taps made
+    block, width, whole, done = (
+        (size, total),
+        1,
+        (size, total),
+        0,
+    )  # windows of `width` taps; what the first `done` taps made
     while done < taps:
         if taps & width:
             here = part(block, done * dilation, out + (taps - done - width) * dilation)

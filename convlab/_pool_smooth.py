@@ -24,7 +24,9 @@ Array = jax.Array
 # --- weighted means -----------------------------------------------------------------------------------------------
 
 
-def softmax_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, temperature: Any = 1.0) -> Array:
+def softmax_pool(
+    x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, temperature: Any = 1.0
+) -> Array:
     """The mean of each window, weighted by the softmax of `x / temperature`. Strides default to 1, as in Flax.
 
     Args:
@@ -94,7 +96,9 @@ def top_k_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = 
         raise argument_error("k", f"be an int from 1 to {count}", k, f"window_shape {window.size}")
     laid, window = settled(x.astype(accumulator(x)), window)
     total = _sum_of_largest(laid, window, k)
-    return (total / jnp.minimum(jnp.asarray(counts(laid, window, include_pad=False), total.dtype), k)).astype(averaged(x))
+    return (total / jnp.minimum(jnp.asarray(counts(laid, window, include_pad=False), total.dtype), k)).astype(
+        averaged(x)
+    )
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
@@ -201,7 +205,9 @@ def mixed_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = 
     return (alpha * largest + (1 - alpha) * average).astype(averaged(x))
 
 
-def stochastic_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, key: Any = None) -> Array:
+def stochastic_pool(
+    x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, key: Any = None
+) -> Array:
     """An element of each window, drawn in proportion to itself, or the expectation. Strides default to 1, as in Flax.
 
     Args:
@@ -294,7 +300,11 @@ def blur_pool(
     modes = read_modes(padding_mode, rank, window.padding)
     y = pad_spatial(x.astype(accumulator(x)), window.pads(spatial), modes, shown=padding)
     for axis, (k, stride) in enumerate(zip(window.size, window.strides)):
-        size, strides, weights = [1] * rank, [1] * rank, np.array([math.comb(k - 1, t) / 2 ** (k - 1) for t in range(k)])
+        size, strides, weights = (
+            [1] * rank,
+            [1] * rank,
+            np.array([math.comb(k - 1, t) / 2 ** (k - 1) for t in range(k)]),
+        )
         size[axis], strides[axis] = k, stride
         groups = tap_groups(y, Window(tuple(size), tuple(strides)))
         factors = along_axis(weights, y.ndim + 1, 0, y.dtype)

@@ -23,7 +23,13 @@ NEIGHBOURS = 5
 
 @promoting
 def roi_align(
-    x: Array, boxes: Array, output_shape: Any, *, spatial_scale: float = 1.0, sampling_ratio: int = -1, aligned: bool = False
+    x: Array,
+    boxes: Array,
+    output_shape: Any,
+    *,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
 ) -> Array:
     """Averages linearly interpolated samples in the bins of each box.
 
@@ -60,7 +66,9 @@ def roi_align(
     wide = x.astype(accumulator(x))
     boxes = lax.stop_gradient(boxes).astype(wide.dtype)
     rows, columns = (
-        _bin_weights(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis], spatial_scale, ratio, bool(aligned))
+        _bin_weights(
+            boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis], spatial_scale, ratio, bool(aligned)
+        )
         for axis in (0, 1)
     )
 
@@ -77,7 +85,8 @@ def roi_align(
         return jnp.where(weight == 0, 0, weight * seen).sum((2, 3))
 
     y = lax.map(
-        lambda one: lax.cond(jnp.isfinite(_image_of(wide, one[0])).all(), pooled, alone, one), (boxes[:, 0], rows, columns)
+        lambda one: lax.cond(jnp.isfinite(_image_of(wide, one[0])).all(), pooled, alone, one),
+        (boxes[:, 0], rows, columns),
     )
     return y.astype(averaged(x))
 
@@ -141,7 +150,8 @@ def roi_pool(x: Array, boxes: Array, output_shape: Any, *, spatial_scale: float 
         return jnp.zeros((len(boxes), *out, x.shape[-1]), x.dtype)
     boxes = lax.stop_gradient(boxes).astype(jnp.promote_types(boxes.dtype, jnp.float32))
     rows, columns = (
-        _bin_members(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis], spatial_scale) for axis in (0, 1)
+        _bin_members(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis], spatial_scale)
+        for axis in (0, 1)
     )
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
 

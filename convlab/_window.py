@@ -230,7 +230,8 @@ class Window:
         """What is added before and after each axis, the overhang of `ceil_mode` included."""
         declared, out = self.declared(spatial), self.out(spatial)
         ends = (
-            (o - 1) * s + r - n - lo for o, s, r, n, (lo, _) in zip(out, self.strides, self.effective_size, spatial, declared)
+            (o - 1) * s + r - n - lo
+            for o, s, r, n, (lo, _) in zip(out, self.strides, self.effective_size, spatial, declared)
         )
         return tuple((lo, max(hi, end) if self.ceil_mode else hi) for (lo, hi), end in zip(declared, ends))
 
@@ -252,7 +253,9 @@ class Window:
         out = self.out(spatial)
         if 0 in out:
             rule = f"fit into the padded input (a reach of at most {self._padded(spatial)} with its dilation)"
-            raise argument_error(argument, rule, self.size, f"spatial shape {tuple(spatial)} and padding {self.padding!r}")
+            raise argument_error(
+                argument, rule, self.size, f"spatial shape {tuple(spatial)} and padding {self.padding!r}"
+            )
         fact = f"spatial shape {tuple(spatial)} and padding {self.padding!r}"
         check_axis_sizes(argument, (*out, *self._padded(spatial)), self.size, fact)
         return out
@@ -275,7 +278,9 @@ def dilate(spatial: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
 # --- transposed convolution ---------------------------------------------------------------------------------------
 
 
-def transposed(window: Window, spatial: Sequence[int], *, consistent: bool, flipped: bool) -> tuple[tuple[Pair, int], ...]:
+def transposed(
+    window: Window, spatial: Sequence[int], *, consistent: bool, flipped: bool
+) -> tuple[tuple[Pair, int], ...]:
     """For each axis ((before, after), length): the convolution from `length` that a transposed convolution inverts.
 
     `before` and `after` are that convolution's pads, `length` the natural size of the transposed result. Names mean the
@@ -315,16 +320,22 @@ def read_output(output_padding: Any, output_shape: Any, natural: Sequence[int], 
     extra = broadcast_to_rank("output_padding", output_padding, window.rank, 0)
     if any(e >= s for e, s in zip(extra, max_output_padding)):
         rule = "be smaller than the larger of stride and dilation"
-        raise argument_error("output_padding", rule, output_padding, f"strides {window.strides} and dilation {window.dilation}")
+        raise argument_error(
+            "output_padding", rule, output_padding, f"strides {window.strides} and dilation {window.dilation}"
+        )
     if output_shape is None:
         sizes = tuple(map(operator.add, natural, extra))
         check_axis_sizes("strides", sizes, window.strides, f"a result of shape {sizes}")
         return sizes
     if any(extra):
-        raise argument_error("output_padding", "be 0", output_padding, f"output_shape {output_shape!r}", "Give one of the two.")
+        raise argument_error(
+            "output_padding", "be 0", output_padding, f"output_shape {output_shape!r}", "Give one of the two."
+        )
     shape = broadcast_to_rank("output_shape", output_shape, window.rank)
     check_axis_sizes("output_shape", shape, output_shape)
     if not all(n <= size < n + s for size, n, s in zip(shape, natural, max_output_padding)):
         most = tuple(n + s - 1 for n, s in zip(natural, max_output_padding))
-        raise argument_error("output_shape", f"lie between {tuple(natural)} and {most}", output_shape, axes(window.rank))
+        raise argument_error(
+            "output_shape", f"lie between {tuple(natural)} and {most}", output_shape, axes(window.rank)
+        )
     return shape

@@ -13,7 +13,13 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
-TITLES = {"Args": "Arguments", "Returns": "Returns", "Raises": "Raises", "Attributes": "Attributes", "Example": "Example"}
+TITLES = {
+    "Args": "Arguments",
+    "Returns": "Returns",
+    "Raises": "Raises",
+    "Attributes": "Attributes",
+    "Example": "Example",
+}
 SECTION = re.compile(rf"^({'|'.join(TITLES)}):$")
 ITEM = re.compile(r"^((?:\*{0,2}\w+)(?:, \*{0,2}\w+)*(?: and the other options)?): +(.*)$")
 AS_LAYER = re.compile(r"^`convlab\.(\w+)` as a layer\b")

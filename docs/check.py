@@ -54,7 +54,10 @@ class Page(html.parser.HTMLParser):
             begun, self._entry = self._entry, None
             self.entries[begun] = []
         if tag not in VOID:
-            code = tag in ("pre", "code", "script", "style", "math", "title") or "output" in (given.get("class") or "").split()
+            code = (
+                tag in ("pre", "code", "script", "style", "math", "title")
+                or "output" in (given.get("class") or "").split()
+            )
             self._open.append((tag, begun, code))
 
     def handle_endtag(self, tag):

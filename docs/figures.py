@@ -46,8 +46,12 @@ FIGURES = {
     "blur_pool": Figure("blur_pool(x, 3, strides=2)", [(1, 1, 3, 3)], [(1, 1, 1, 1)]),
     "global_avg_pool": Figure("global_avg_pool(x, keepdims=True)", [ALL], [(0, 0, 1, 1)]),
     "global_max_pool": Figure("global_max_pool(x, keepdims=True)", [ALL], [(0, 0, 1, 1)]),
-    "adaptive_avg_pool": Figure("adaptive_avg_pool(x, (3, 2))", [(0, 0, 2, 2), (1, 2, 2, 2)], [(0, 0, 1, 1), (1, 1, 1, 1)]),
-    "adaptive_max_pool": Figure("adaptive_max_pool(x, (3, 2))", [(0, 0, 2, 2), (1, 2, 2, 2)], [(0, 0, 1, 1), (1, 1, 1, 1)]),
+    "adaptive_avg_pool": Figure(
+        "adaptive_avg_pool(x, (3, 2))", [(0, 0, 2, 2), (1, 2, 2, 2)], [(0, 0, 1, 1), (1, 1, 1, 1)]
+    ),
+    "adaptive_max_pool": Figure(
+        "adaptive_max_pool(x, (3, 2))", [(0, 0, 2, 2), (1, 2, 2, 2)], [(0, 0, 1, 1), (1, 1, 1, 1)]
+    ),
     "fractional_max_pool": Figure(
         "fractional_max_pool(x, 2, output_shape=3, samples=jnp.full((1, 1, 2), 0.4))", [(0, 0, 2, 2)], [(0, 0, 1, 1)]
     ),

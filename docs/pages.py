@@ -68,7 +68,9 @@ def pictures() -> dict[str, bytes]:
         "dilated.gif": _gif(viz.slide(x, jnp.full((2, 1, 1), 2.0), kernel_dilation=3)),
         "image.gif": _gif(viz.slide(image, edges, padding="SAME", padding_mode="reflect", strides=2)),
         "groups.png": _png(groups.at(9)),
-        "transposed.gif": _gif(viz.slide_transpose(image[:2, :2] + 1, jnp.ones((3, 3, 1, 1)), strides=2, padding="VALID")),
+        "transposed.gif": _gif(
+            viz.slide_transpose(image[:2, :2] + 1, jnp.ones((3, 3, 1, 1)), strides=2, padding="VALID")
+        ),
         "lenet.png": _png(viz.shapes(lenet, jnp.ones((1, 28, 28, 1)))),
         "field.png": _png(viz.receptive_field(lenet, _digit(), "layers.3", (4, 4))),
         "matrix.png": _png(viz.matrix(jnp.arange(1.0, 10.0).reshape(3, 3, 1, 1), (6, 6, 1), padding="VALID")),
@@ -125,8 +127,12 @@ def _gif(show) -> bytes:
 WINDOW = r"$o = \lfloor (i + p - e) / s \rfloor + 1$ with $e = (k - 1) d + 1$; `SAME`: $o = \lceil i / s \rceil$"
 FORMULAS = {
     "conv": WINDOW + r". `input_dilation` $d_x$ takes $(i - 1) d_x + 1$ in the place of $i$",
-    **dict.fromkeys(("conv_local", "deform_conv", "unfold", "max_pool", "min_pool", "avg_pool", "sum_pool", "lp_pool"), WINDOW),
-    **dict.fromkeys(("pool", "gem_pool", "softmax_pool", "top_k_pool", "mixed_pool", "stochastic_pool", "blur_pool"), WINDOW),
+    **dict.fromkeys(
+        ("conv_local", "deform_conv", "unfold", "max_pool", "min_pool", "avg_pool", "sum_pool", "lp_pool"), WINDOW
+    ),
+    **dict.fromkeys(
+        ("pool", "gem_pool", "softmax_pool", "top_k_pool", "mixed_pool", "stochastic_pool", "blur_pool"), WINDOW
+    ),
     "conv_transpose": (
         r"`SAME`: $o = i s$; `VALID`: $o = i s + \max(e - s, 0)$; pads $p$ of the dilated input: $o = (i - 1) s + 2 + p - e$; with "
         r"`use_consistent_padding`: $o = (i - 1) s + e - p$; $e = (k - 1) d + 1$, and `output_padding` is added"
@@ -183,9 +189,14 @@ def layer_names() -> list[str]:
     names = [
         name
         for name, layer in vars(nnx).items()
-        if inspect.isclass(layer) and hasattr(linen, name) and layer.__module__.startswith("convlab") and name[0].isupper()
+        if inspect.isclass(layer)
+        and hasattr(linen, name)
+        and layer.__module__.startswith("convlab")
+        and name[0].isupper()
     ]
-    return sorted(names, key=lambda name: ("Conv" not in name, name != "Conv", layer_of(f"convlab.nnx.{name}") is None, name))
+    return sorted(
+        names, key=lambda name: ("Conv" not in name, name != "Conv", layer_of(f"convlab.nnx.{name}") is None, name)
+    )
 
 
 def layers() -> str:
@@ -241,7 +252,9 @@ def contents(text: str) -> str:
     """Links to the entries of a reference page, to stand before the first of them."""
     names = re.findall(r"<!-- make: entry ([\w.]+) -->", text)
     names += [
-        f"convlab.{module}.{layer}" for module in re.findall(r"<!-- make: (nnx|linen) -->", text) for layer in layer_names()
+        f"convlab.{module}.{layer}"
+        for module in re.findall(r"<!-- make: (nnx|linen) -->", text)
+        for layer in layer_names()
     ]
     links = " · ".join(f"[`{name.rsplit('.', 1)[-1]}`](#{name})" for name in names)
     first = re.search(r"<!-- make: (?:symbols|entry [\w.]+|nnx|linen) -->", text)

@@ -32,7 +32,9 @@ def data() -> list[jax.Array]:
     """Training images, test images, training labels, test labels: 1,797 digits of 8 x 8 pixels, enlarged to 28 x 28."""
     images, labels = load_digits(return_X_y=True)
     images = jax.image.resize(images.reshape(-1, 8, 8, 1) / 16.0, (len(images), 28, 28, 1), "linear")
-    return [jnp.asarray(part) for part in train_test_split(images.astype("float32"), labels, test_size=360, random_state=0)]
+    return [
+        jnp.asarray(part) for part in train_test_split(images.astype("float32"), labels, test_size=360, random_state=0)
+    ]
 
 
 @nnx.jit

@@ -101,7 +101,9 @@ def execute(path: pathlib.Path, seconds: int = 600, extra: Sequence[str] = ()) -
     """The executed notebook, with extra cells behind it; raises `nbclient.exceptions.CellExecutionError` where a cell fails."""
     notebook = nbformat.read(path, as_version=4)
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in extra]
-    client = NotebookClient(notebook, timeout=seconds, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
+    client = NotebookClient(
+        notebook, timeout=seconds, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+    )
     before = os.environ.get("PYTHONPATH")
     here = os.pathsep.join(filter(None, (str(FOLDER.parent), before)))  # this convlab, installed or not
     return client.execute(env=os.environ | {"PYTHONPATH": here})

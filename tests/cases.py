@@ -79,7 +79,9 @@ class Array:
         if self.fill == "boxes":  # (image, x1, y1, x2, y2) on two images of some 8 x 8 places
             corners = rng.uniform(-2, 6, (self.shape[0], 2))
             sizes = rng.uniform(0.3, 6, corners.shape)
-            return np.concatenate([rng.integers(0, 2, (len(corners), 1)), corners, corners + sizes], 1).astype(np.float32)
+            return np.concatenate([rng.integers(0, 2, (len(corners), 1)), corners, corners + sizes], 1).astype(
+                np.float32
+            )
         if dtype.kind in "iub" and self.fill == "distinct":
             return rng.integers(-4 * (dtype.kind == "i"), 5, self.shape).astype(dtype)
         values = FILLS[self.fill](rng, math.prod(self.shape)).reshape(self.shape)

@@ -27,7 +27,9 @@ def odd(draw, x, kinds=("distinct", "ties", "nan", "-inf")):
     """Sometimes with ties, NaN or infinities; a maximum has its gradient there too."""
     kind = draw(st.sampled_from(["distinct", *kinds]))
     some = np.random.default_rng(draw(st.integers(0, 99))).uniform(size=x.shape) < 0.4
-    return {"distinct": x, "ties": np.round(x), "nan": np.where(some, np.nan, x), "-inf": np.where(some, -np.inf, x)}[kind]
+    return {"distinct": x, "ties": np.round(x), "nan": np.where(some, np.nan, x), "-inf": np.where(some, -np.inf, x)}[
+        kind
+    ]
 
 
 def reach(size, dilation):

@@ -76,7 +76,17 @@ def _read(lines: list[str]) -> list[dict]:
 
 def run(what: str, seeds: range, until: float):
     """(lines, return code) of one worker; None for the code if it hung, 0 if its time was over."""
-    command = [sys.executable, __file__, "--worker", "--what", what, "--seed", str(seeds.start), "--count", str(len(seeds))]
+    command = [
+        sys.executable,
+        __file__,
+        "--worker",
+        "--what",
+        what,
+        "--seed",
+        str(seeds.start),
+        "--count",
+        str(len(seeds)),
+    ]
     told = {**os.environ, "ONEDNN_VERBOSE": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=told) as process:
         lines, errors = [], []

@@ -96,7 +96,9 @@ def formulation(seed: int) -> Call:
         names = [
             name
             for name in names
-            if not (long and name in ("taps", "gemm", "output_blocking", "batch_vectorized", "subpixel", "block_diagonal"))
+            if not (
+                long and name in ("taps", "gemm", "output_blocking", "batch_vectorized", "subpixel", "block_diagonal")
+            )
         ]
         name = pick(rng, [*names, *(n for n in names if n != "auto" and tables.FORMULATIONS[n].needs_engine)])
         if name != "lax":
@@ -126,7 +128,9 @@ def _public(p: Problem, method: str, precision, accelerated: bool) -> Callable:
         return lambda x, k: lax.conv_general_dilated(
             x, k, p.strides, p.pads, p.input_dilation, p.kernel_dilation, numbers, **options
         )
-    options |= dict(strides=p.strides, padding=p.pads, input_dilation=p.input_dilation, kernel_dilation=p.kernel_dilation)
+    options |= dict(
+        strides=p.strides, padding=p.pads, input_dilation=p.input_dilation, kernel_dilation=p.kernel_dilation
+    )
     return lambda x, k: convlab.conv(x, k, method=method, **options)
 
 
@@ -218,12 +222,19 @@ def transform(seed: int) -> Call:
     highest = (lax.Precision.HIGHEST,) * 2 if precision else None
     q = dataclasses.replace(p, precision=highest)
     small = np.prod(p.window) <= 32
-    methods = [m for m in tables.FORMULATIONS if small and tables.FORMULATIONS[m].unsupported_reason("forward", q) is None]
+    methods = [
+        m for m in tables.FORMULATIONS if small and tables.FORMULATIONS[m].unsupported_reason("forward", q) is None
+    ]
     method = pick(rng, ["auto", "auto", pick(rng, methods or ["auto"])])
     conv = _public(p, "auto" if accelerated else method, precision, accelerated)
     shapes = maps.shapes(p)
     if np.issubdtype(dtype, np.integer):
-        name, program, oracle, shapes = "forward", lambda x, k: [conv(x, k)], lambda x, k: [maps.forward(x, k, p)], shapes[:2]
+        name, program, oracle, shapes = (
+            "forward",
+            lambda x, k: [conv(x, k)],
+            lambda x, k: [maps.forward(x, k, p)],
+            shapes[:2],
+        )
     else:
         make, make_oracle, axes = TRANSFORMS[name]
         program, oracle = make(conv), make_oracle(p)

@@ -80,7 +80,11 @@ def problem(rng, dtype=np.float32, most_sums=MOST_SUMS) -> Problem:
 
 def shapes(p: Problem):
     """Of the image, the kernel and the result."""
-    return (p.batch, *p.spatial, p.channels), (*p.window, p.channels // p.groups, p.features), (p.batch, *p.out, p.features)
+    return (
+        (p.batch, *p.spatial, p.channels),
+        (*p.window, p.channels // p.groups, p.features),
+        (p.batch, *p.out, p.features),
+    )
 
 
 def numbers(rng, shape, dtype):

@@ -175,7 +175,9 @@ def adaptive_windows(x, output_shape):
     out = tuple(n if o is None else o for n, o in zip(spatial, spread(output_shape, rank)))
     home, first = positions(x, rank)[..., 0], x.ndim - 1 - rank
     flat = x.reshape(x.shape[:first] + (home.size, x.shape[-1]))
-    boxes = (tuple(slice(i * n // o, -(-(i + 1) * n // o)) for i, n, o in zip(at, spatial, out)) for at in np.ndindex(*out))
+    boxes = (
+        tuple(slice(i * n // o, -(-(i + 1) * n // o)) for i, n, o in zip(at, spatial, out)) for at in np.ndindex(*out)
+    )
     return out, [(flat[..., home[box].ravel(), :], home[box].ravel()) for box in boxes]
 
 

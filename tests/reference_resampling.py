@@ -45,7 +45,9 @@ def resize(x, output_shape=None, *, scale=None, method="linear", align_corners=F
 
         return reference_pools.adaptive_avg_pool(x, out)
     for axis, (n, m) in enumerate(zip(spatial, out)):
-        step = ((n - 1) / (m - 1) if m > 1 else 0) if align_corners else 1 / scales[axis] if scale is not None else n / m
+        step = (
+            ((n - 1) / (m - 1) if m > 1 else 0) if align_corners else 1 / scales[axis] if scale is not None else n / m
+        )
         moved = np.moveaxis(x, first + axis, 0)
         if n == m and (antialias or method in ("nearest", "linear")):
             continue
@@ -109,7 +111,10 @@ def grid_sample(x, grid, *, method="linear", padding_mode="zeros", align_corners
                 taps.append([(low, low + 1 - at), (low + 1, at - low)])
             else:
                 taps.append(
-                    [(bent(low + t, size, padding_mode, align_corners), keys(at - low - t, -0.75)) for t in (-1, 0, 1, 2)]
+                    [
+                        (bent(low + t, size, padding_mode, align_corners), keys(at - low - t, -0.75))
+                        for t in (-1, 0, 1, 2)
+                    ]
                 )
         for corner in itertools.product(*taps):
             at, weights = zip(*corner)
@@ -124,7 +129,9 @@ def affine_grid(theta, output_shape, *, align_corners=False):
     shape = spread(output_shape, rank)
     y = np.zeros((*theta.shape[:-2], *shape, rank))
     for place in np.ndindex(*shape):
-        at = [0 if n == 1 else (2 * i / (n - 1) - 1) * (1 if align_corners else (n - 1) / n) for i, n in zip(place, shape)]
+        at = [
+            0 if n == 1 else (2 * i / (n - 1) - 1) * (1 if align_corners else (n - 1) / n) for i, n in zip(place, shape)
+        ]
         y[(..., *place, slice(None))] = theta @ np.array([*at[::-1], 1.0])
     return y
 
@@ -147,7 +154,9 @@ def roi_align(x, boxes, output_shape, *, spatial_scale=1.0, sampling_ratio=-1, a
                         weight = math.prod(1 - abs(a - i - c) for a, i, c in zip(at, low, corner))
                         if weight > 0:
                             y[(k, *p)] += (
-                                weight * x[(int(number), low[0] + corner[0], low[1] + corner[1])] / max(math.prod(counts), 1)
+                                weight
+                                * x[(int(number), low[0] + corner[0], low[1] + corner[1])]
+                                / max(math.prod(counts), 1)
                             )
     return y
 
@@ -172,7 +181,8 @@ def nms(boxes, scores, *, iou_threshold, max_outputs):
     area = lambda b: (b[2] - b[0]) * (b[3] - b[1])
     for i in np.argsort(-wide(scores), kind="stable"):
         common = [
-            np.maximum(np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2]), 0).prod() for j in kept
+            np.maximum(np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2]), 0).prod()
+            for j in kept
         ]
         if all(c / (area(boxes[i]) + area(boxes[j]) - c) <= iou_threshold for c, j in zip(common, kept)):
             kept.append(int(i))

@@ -54,7 +54,10 @@ POOLS = {
     "avg": ("avg_pool", dict(window_shape=2, strides=2)),
     "avg padded": ("avg_pool", dict(window_shape=3, strides=2, padding=1)),
     "avg without padding": ("avg_pool", dict(window_shape=(5, 3), padding="SAME", count_include_pad=False)),
-    "avg of padding only": ("avg_pool", dict(window_shape=1, strides=2, padding=((1, 15), (1, 15)), count_include_pad=False)),
+    "avg of padding only": (
+        "avg_pool",
+        dict(window_shape=1, strides=2, padding=((1, 15), (1, 15)), count_include_pad=False),
+    ),
     "sum": ("sum_pool", dict(window_shape=3, padding="SAME")),
     "lp": ("lp_pool", dict(window_shape=3, strides=2, padding="SAME", norm_type=3.0)),
 }
@@ -195,7 +198,9 @@ def test_only_halos_travel():
     f = split(functools.partial(sharding.conv, axis_names=("rows", None)), mesh, ("rows",), (x, kernel))
     text = jax.jit(f).lower(x, kernel).compile().as_text()
     assert "collective-permute" in text and "all-gather" not in text and "all-to-all" not in text
-    sent = [line for line in text.splitlines() if " collective-permute(" in line or " collective-permute-start(" in line]
+    sent = [
+        line for line in text.splitlines() if " collective-permute(" in line or " collective-permute-start(" in line
+    ]
     assert all("f32[2,2,16,3]" in line for line in sent)
 
 
@@ -207,7 +212,10 @@ REFUSALS = {
     "uneven strides": (dict(strides=3), "of which it makes 11 from 32, got 'SAME'"),
     "names": (dict(axis_names=("rows",)), "`axis_names` must be one mesh axis or None per axis for 2 spatial axes"),
     "kernel": (dict(padding=-20), "`kernel` must fit into the padded input"),
-    "reflect": (dict(kernel=(11, 3), padding="REFLECT"), "`kernel` must reach at most 3 places into the neighbouring part"),
+    "reflect": (
+        dict(kernel=(11, 3), padding="REFLECT"),
+        "`kernel` must reach at most 3 places into the neighbouring part",
+    ),
     "mode": (dict(padding_mode="mirror"), "`padding_mode` must be one of"),
 }
 

@@ -149,7 +149,9 @@ def test_a_gate_of_the_whole_image_sees_all_and_keeps_the_stride():
 
 
 def test_doubled_places_have_half_the_stride():
-    doubled = analyze(lambda x: convlab.conv(jnp.repeat(x, 2, 1), kernel(3), padding="VALID"), jnp.ones((1, 9, 1)))["conv"]
+    doubled = analyze(lambda x: convlab.conv(jnp.repeat(x, 2, 1), kernel(3), padding="VALID"), jnp.ones((1, 9, 1)))[
+        "conv"
+    ]
     assert (doubled.field.size, doubled.field.stride) == ((2,), (0.5,))
 
 

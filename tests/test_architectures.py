@@ -155,5 +155,7 @@ def test_gradients_reach_every_parameter_a_step_lowers_the_loss_and_it_lowers_ev
     dead = ["/".join(map(str, path)) for path, g in nnx.to_flat_state(slopes) if not np.any(np.asarray(g[...]))]
     assert not dead
     steepness = sum(float(jnp.vdot(g, g)) for g in jax.tree.leaves(slopes))
-    lower = jax.tree.map(lambda p, g: p - 0.01 * loss / steepness * g, parameters, slopes)  # to first order by a hundredth
+    lower = jax.tree.map(
+        lambda p, g: p - 0.01 * loss / steepness * g, parameters, slopes
+    )  # to first order by a hundredth
     assert compiled(lower, rest, x, targets)[0][0] < loss

@@ -32,7 +32,16 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmarks")
     (folder / "out.md").write_text(f"before\n{MARKS}\nafter\n")
     outputs = ["--json", folder / "out.json", "--markdown", folder / "out.md", "--picture", folder / "out.png"]
-    options = ["--only", "max pool w2 s2 64 @56", "--modes", "forward", "--budget", 0.01, "--contestants", "convlab,flax"]
+    options = [
+        "--only",
+        "max pool w2 s2 64 @56",
+        "--modes",
+        "forward",
+        "--budget",
+        0.01,
+        "--contestants",
+        "convlab,flax",
+    ]
     return run("layers", *options, *outputs).stdout, folder
 
 
@@ -86,7 +95,16 @@ def test_training():
 
 
 def test_what_cannot_run_is_left_out_with_the_reason():
-    options = ["--only", "max pool w2 s2 64 @56", "--modes", "forward", "--budget", 0.01, "--contestants", "convlab,torch"]
+    options = [
+        "--only",
+        "max pool w2 s2 64 @56",
+        "--modes",
+        "forward",
+        "--budget",
+        0.01,
+        "--contestants",
+        "convlab,torch",
+    ]
     done = run("layers", *options, "--python", "torch=/nowhere/python")
     assert "torch is left out: " in done.stderr
     assert "max pool" in done.stdout
@@ -109,7 +127,9 @@ WRONG = {
 
 @pytest.mark.parametrize("command", WRONG)
 def test_what_cannot_be_done_is_said_in_one_line(command):
-    done = subprocess.run([sys.executable, str(BENCHMARKS / "run.py"), *command.split()], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "run.py"), *command.split()], capture_output=True, text=True
+    )
     lines = [line for line in done.stderr.splitlines() if "The machine is busy" not in line]
     assert (done.returncode, len(lines)) == (2, 1), done.stderr
     assert lines[0].startswith("run.py: ") and WRONG[command] in lines[0]

@@ -90,7 +90,9 @@ def paired(gradients, directions):
 
 
 def stacked(examples, axes):
-    return [np.stack([e[i] for e in examples], axis) if axis is not None else examples[0][i] for i, axis in enumerate(axes)]
+    return [
+        np.stack([e[i] for e in examples], axis) if axis is not None else examples[0][i] for i, axis in enumerate(axes)
+    ]
 
 
 def everything(p):
@@ -176,7 +178,9 @@ def gradient(f, x):
 
 
 @pytest.mark.parametrize("name", ["max_pool", "min_pool"])
-@pytest.mark.parametrize("options", [{}, {"window_dilation": 2}, {"padding": ((-1, 1), (0, 2))}, {"ceil_mode": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"window_dilation": 2}, {"padding": ((-1, 1), (0, 2))}, {"ceil_mode": True}], ids=str
+)
 def test_the_first_of_equals_gets_the_gradient(name, options):
     function = getattr(convlab, name)
     x = jnp.ones((1, 6, 5, 2))
@@ -235,7 +239,11 @@ def test_pools_that_draw_are_selections_under_every_transform(name, options):
         f = lambda x: getattr(convlab, name)(x, (2, 2), **options, key=key)
         gradient = jax.grad(lambda x: (f(x) ** 2).sum() / 2)
         y, tangent = jax.jvp(f, (x,), (x,))
-        return (y, tangent), (gradient(x), jax.jvp(gradient, (x,), (x,))[1], jax.grad(lambda x: (gradient(x) * x).sum() / 2)(x))
+        return (y, tangent), (
+            gradient(x),
+            jax.jvp(gradient, (x,), (x,))[1],
+            jax.grad(lambda x: (gradient(x) * x).sum() / 2)(x),
+        )
 
     mapped = quick(jax.vmap(everything, (None, 0)))(x, keys)
     scanned = quick(lambda x: lax.scan(lambda _, key: (None, jax.checkpoint(everything)(x, key)), None, keys)[1])(x)

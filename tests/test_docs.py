@@ -33,7 +33,9 @@ def test_the_examples_of_a_page_print_what_it_says(page):
 
 def referenced():
     pages = (ROOT / "docs/reference").glob("*.md")
-    return [name for p in pages for name in re.findall(r"^(?:<!-- make: entry |::: )([\w.]+)", p.read_text(), re.MULTILINE)]
+    return [
+        name for p in pages for name in re.findall(r"^(?:<!-- make: entry |::: )([\w.]+)", p.read_text(), re.MULTILINE)
+    ]
 
 
 def test_every_public_name_is_in_the_reference_once():

@@ -46,7 +46,9 @@ def run(tmp_path, monkeypatch):
         prepare(folder, site)
         cells = [refresh.installation(""), "import convlab.viz; print(convlab.__version__, convlab.__file__)"]
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        client = NotebookClient(notebook, timeout=300, kernel_name="fresh", resources={"metadata": {"path": str(folder)}})
+        client = NotebookClient(
+            notebook, timeout=300, kernel_name="fresh", resources={"metadata": {"path": str(folder)}}
+        )
         client.execute()
         return "".join(output.get("text", "") for output in notebook.cells[1].outputs)
 
@@ -61,7 +63,9 @@ def wheel(folder, site):
             archive.write(path, path.relative_to(ROOT).as_posix())
         info = f"{NAME}.dist-info"
         archive.writestr(f"{info}/METADATA", metadata)
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{info}/RECORD", "\n".join(f"{name},," for name in [*archive.namelist(), f"{info}/RECORD"]))
 
 
@@ -76,7 +80,9 @@ def test_the_wheel_beside_the_notebook_is_installed(run):
 
 
 def test_without_a_wheel_two_lines_say_what_to_do(run):
-    with pytest.raises(CellExecutionError, match=r"convlab is not installed\. Put its wheel \(convlab_jax-\*\.whl\) beside"):
+    with pytest.raises(
+        CellExecutionError, match=r"convlab is not installed\. Put its wheel \(convlab_jax-\*\.whl\) beside"
+    ):
         run(lambda folder, site: None)
 
 

@@ -63,14 +63,18 @@ def product(**options):
 
 
 CONV = product(
-    strides=[1, (2, 1)], padding=["SAME", "VALID", "CIRCULAR", "REFLECT", 1, ((2, 0), (1, 1))], kernel_dilation=[1, (1, 2)]
+    strides=[1, (2, 1)],
+    padding=["SAME", "VALID", "CIRCULAR", "REFLECT", 1, ((2, 0), (1, 1))],
+    kernel_dilation=[1, (1, 2)],
 )
 CONV += product(strides=[None, 2], padding=["SAME_LOWER", (1, 2)], kernel_dilation=[None], feature_group_count=[2])
 CONV += product(padding=[0, ((2, 0), (1, 1))], input_dilation=[(2, 1)], use_bias=[False])
 CONV += product(mask=[np.tril(np.ones((3, 2, 4, 6), np.float32))], param_dtype=[jnp.float32, jnp.bfloat16])
 CONV += product(dtype=[jnp.bfloat16], precision=["highest", lax.Precision.HIGH])
 TRANSPOSED = product(
-    strides=[None, (2, 1), 3], padding=["SAME", "VALID", "CIRCULAR", 1, ((2, 0), (1, 1))], transpose_kernel=[False, True]
+    strides=[None, (2, 1), 3],
+    padding=["SAME", "VALID", "CIRCULAR", 1, ((2, 0), (1, 1))],
+    transpose_kernel=[False, True],
 )
 TRANSPOSED += product(kernel_dilation=[(2, 1)], padding=["SAME", "VALID"], preferred_element_type=[None, jnp.float32])
 TRANSPOSED += product(mask=[np.tril(np.ones((3, 2, 4, 6), np.float32))], use_bias=[True, False])
@@ -131,7 +135,9 @@ def assert_alike_in_linen(name, options):
     variables, expected = ours.init(KEY, X), theirs.init(KEY, X)
     jax.tree.map(np.testing.assert_array_equal, variables, expected)
     assert_close(
-        value_and_gradients(ours.apply, expected, X), value_and_gradients(theirs.apply, variables, X), tolerance(options)
+        value_and_gradients(ours.apply, expected, X),
+        value_and_gradients(theirs.apply, variables, X),
+        tolerance(options),
     )
 
 
@@ -190,7 +196,9 @@ def recorder(calls, **more):
         shapes = lhs.shape, rhs.shape
         numbers = tuple(map(tuple, dimension_numbers))
         padding = padding if isinstance(padding, str) else [tuple(pair) for pair in padding]
-        calls.append((shapes, window_strides, padding, lhs_dilation, rhs_dilation, numbers, feature_group_count, precision))
+        calls.append(
+            (shapes, window_strides, padding, lhs_dilation, rhs_dilation, numbers, feature_group_count, precision)
+        )
         return lax.conv_general_dilated(
             lhs,
             rhs,
@@ -233,7 +241,9 @@ def test_a_hook_is_called_as_flax_calls_it(options, x):
 def test_a_causal_hook():
     x, calls, expected = X[0], [], []
     ours = convlab.nnx.Conv(4, 6, 3, padding="CAUSAL", conv_general_dilated=recorder(calls, sharded=True), rngs=rngs())
-    theirs = flax.nnx.Conv(4, 6, 3, padding="CAUSAL", conv_general_dilated=recorder(expected, sharded=True), rngs=rngs())
+    theirs = flax.nnx.Conv(
+        4, 6, 3, padding="CAUSAL", conv_general_dilated=recorder(expected, sharded=True), rngs=rngs()
+    )
     np.testing.assert_array_equal(ours(x), theirs(x))
     assert calls == expected
 
@@ -275,7 +285,9 @@ def test_promote_dtype_hooks():
         return in_nnx(arrays, dtype=dtype)
 
     assert convlab.nnx.Conv(4, 6, (3, 2), promote_dtype=in_nnx, rngs=rngs())(X).dtype == jnp.bfloat16
-    assert convlab.linen.ConvTranspose(6, (3, 2), promote_dtype=in_linen).init_with_output(KEY, X)[0].dtype == jnp.bfloat16
+    assert (
+        convlab.linen.ConvTranspose(6, (3, 2), promote_dtype=in_linen).init_with_output(KEY, X)[0].dtype == jnp.bfloat16
+    )
 
 
 def test_preferred_element_type():
@@ -297,7 +309,9 @@ def test_metadata_reaches_the_parameters():
 
 def test_checkpoints_of_either_load_into_the_other():
     for name in ("Conv", "ConvTranspose"):
-        layers = [getattr(m, name)(4, 6, (3, 2), rngs=flax.nnx.Rngs(seed)) for seed, m in ((0, convlab.nnx), (1, flax.nnx))]
+        layers = [
+            getattr(m, name)(4, 6, (3, 2), rngs=flax.nnx.Rngs(seed)) for seed, m in ((0, convlab.nnx), (1, flax.nnx))
+        ]
         for one, other in (layers, layers[::-1]):
             flax.nnx.update(other, flax.nnx.state(flax.nnx.clone(one)))
             np.testing.assert_array_equal(one.kernel[...], other.kernel[...])

@@ -71,7 +71,9 @@ def rooms_imported(path):
             yield first if first in ARROWS else "public"
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if room(p) != "__init__"], ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if room(p) != "__init__"], ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_arrows(path):
     assert room(path) in ARROWS, "a new room of the house needs its arrows"
     assert set(rooms_imported(path)) - {room(path)} <= ARROWS[room(path)]
@@ -84,7 +86,9 @@ def test_only_the_module_systems_import_flax(path):
 
 
 def test_import_convlab_imports_no_flax():
-    program = "import sys, convlab; print([m for m in sys.modules if m.split('.')[0] in ('flax', 'torch', 'matplotlib')])"
+    program = (
+        "import sys, convlab; print([m for m in sys.modules if m.split('.')[0] in ('flax', 'torch', 'matplotlib')])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -130,7 +134,9 @@ def test_docstrings_say_shapes_errors_an_example_and_the_source(function):
     assert not missing
     assert "Error" in text.split("Raises:")[1] if arguments else True
     assert ">>>" in text
-    assert function.__name__ in ("accelerate", "explain") or any(word in text for word in ("Equals", "Source:", "arXiv"))
+    assert function.__name__ in ("accelerate", "explain") or any(
+        word in text for word in ("Equals", "Source:", "arXiv")
+    )
 
 
 @pytest.mark.parametrize("function", public_functions(), ids=lambda f: f.__name__)
@@ -147,7 +153,17 @@ def test_examples_run(function):
 
 def test_options_are_keyword_only():
     """Flax's positional options stay positional; everything else has a name at the call."""
-    flax = {"window_shape", "strides", "padding", "count_include_pad", "levels", "mode", "value", "bias", "output_shape"}
+    flax = {
+        "window_shape",
+        "strides",
+        "padding",
+        "count_include_pad",
+        "levels",
+        "mode",
+        "value",
+        "bias",
+        "output_shape",
+    }
     for function in public_functions():
         if function.__name__ in ("conv_general_dilated", "Window", "explain", "accelerate"):
             continue

@@ -54,12 +54,18 @@ def test_window_tells_the_pads_and_the_output(geometry, ceil_mode):
     window = convlab.Window(size, strides, padding, dilation, ceil_mode=ceil_mode)
     declared = pad_pairs(padding, spatial, size, strides, dilation)
     starts = [
-        [s for s in range(-lo, n + hi, stride) if s + reach <= n + hi or (ceil_mode and s < n and s - stride + reach < n + hi)]
+        [
+            s
+            for s in range(-lo, n + hi, stride)
+            if s + reach <= n + hi or (ceil_mode and s < n and s - stride + reach < n + hi)
+        ]
         for n, (lo, hi), stride, reach in zip(spatial, declared, strides, window.effective_size)
     ]
     assert window.effective_size == tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
     assert window.out(spatial) == tuple(map(len, starts))
-    for (lo, hi), (lo_, hi_), n, s, reach in zip(window.pads(spatial), declared, spatial, starts, window.effective_size):
+    for (lo, hi), (lo_, hi_), n, s, reach in zip(
+        window.pads(spatial), declared, spatial, starts, window.effective_size
+    ):
         assert (lo, hi) == (lo_, max(hi_, s[-1] + reach - n) if ceil_mode else hi_)
 
 

@@ -19,12 +19,16 @@ def files():
     return [ROOT / name for name in listed.stdout.split("\0") if name]
 
 
-@pytest.mark.parametrize("text", ["pip install 'convlab[flax]'", "%pip install convlab", "https://github.com/convlab/convlab"])
+@pytest.mark.parametrize(
+    "text", ["pip install 'convlab[flax]'", "%pip install convlab", "https://github.com/convlab/convlab"]
+)
 def test_the_pattern_finds_the_other_project(text):
     assert STRANGE.search(text)
 
 
-@pytest.mark.parametrize("text", ["pip install convlab_jax-0.2.0-py3-none-any.whl", 'name = "convlab-jax"', "import convlab"])
+@pytest.mark.parametrize(
+    "text", ["pip install convlab_jax-0.2.0-py3-none-any.whl", 'name = "convlab-jax"', "import convlab"]
+)
 def test_the_pattern_leaves_this_one(text):
     assert not STRANGE.search(text)
 

@@ -33,7 +33,9 @@ def test_bytes_are_summed_exactly(kinds):
         kernel = drawn(rng, kinds[1], (*size, 4 // options.get("feature_group_count", 1), 8))
         calls.append((x, kernel))
         expected.append(reference.conv(x, kernel, **options))
-    actual = quick(lambda calls: [convlab.conv(*c, **o, **preferred) for c, (_, _, o) in zip(calls, CONFIGURATIONS)])(calls)
+    actual = quick(lambda calls: [convlab.conv(*c, **o, **preferred) for c, (_, _, o) in zip(calls, CONFIGURATIONS)])(
+        calls
+    )
     for y, e in zip(actual, expected):
         assert y.dtype == jnp.int32
         np.testing.assert_array_equal(y, e)

@@ -57,7 +57,9 @@ def test_lifted_transformations():
         expected = convlab.conv(expected, kernel[i], bias[i])
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
-    mapped = linen.vmap(convlab.linen.Conv, in_axes=0, variable_axes={"params": 0}, split_rngs={"params": True})(6, (3, 2))
+    mapped = linen.vmap(convlab.linen.Conv, in_axes=0, variable_axes={"params": 0}, split_rngs={"params": True})(
+        6, (3, 2)
+    )
     y, variables = mapped.init_with_output(KEY, X[None])
     assert variables["params"]["kernel"].shape == (1, 3, 2, 4, 6) and y.shape == (1, 2, 6, 5, 6)
     compiled = linen.jit(convlab.linen.CausalConv)(6, (3, 2), strides=2)
@@ -106,7 +108,10 @@ class Stream(linen.Module):
 def test_streams_in_networks():
     x = X[:, :, 0]
     variables = Stream().init(KEY, x[:, :1], method="step")
-    assert jax.tree.map(jnp.shape, variables["cache"]) == {"layers_0": {"inputs": (2, 2, 4)}, "layers_1": {"inputs": (2, 2, 4)}}
+    assert jax.tree.map(jnp.shape, variables["cache"]) == {
+        "layers_0": {"inputs": (2, 2, 4)},
+        "layers_1": {"inputs": (2, 2, 4)},
+    }
     assert not any(np.any(kept) for kept in jax.tree.leaves(variables["cache"]))
     step, steps = jax.jit(lambda v, x: Stream().apply(v, x, method="step", mutable=["cache"])), []
     whole = Stream().apply(variables, x)

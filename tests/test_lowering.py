@@ -50,8 +50,12 @@ def typical(name) -> dict:
     plain = dict(strides=(1, 1), kernel_dilation=(1, 1), rank=2)
     return {
         "subpixel": dict(input_dilation=(2, 3), rank=2),
-        "winograd": dict(window=(3, 3), spatial=(13, 9), channels=5, groups=1, features=7, pads=((1, 1), (0, 2)), **plain),
-        "toeplitz": dict(window=(5, 3), spatial=(12, 11), channels=2, groups=1, features=4, pads=((2, 2), (1, 0)), **plain),
+        "winograd": dict(
+            window=(3, 3), spatial=(13, 9), channels=5, groups=1, features=7, pads=((1, 1), (0, 2)), **plain
+        ),
+        "toeplitz": dict(
+            window=(5, 3), spatial=(12, 11), channels=2, groups=1, features=4, pads=((2, 2), (1, 0)), **plain
+        ),
         "taps": depthwise,
         "batch_vectorized": dict(batch=32, channels=2, groups=1, features=3, window=(3, 2), rank=2),
         "swapped_operands": dict(batch=16, groups=1, channels=5, features=3, pads=((2, 2), (1, 3)), **plain),
@@ -197,7 +201,9 @@ def test_one_long_dilated_sequence_has_a_gradient():
 def test_a_long_column_sums_right(kind):
     """The engine's sums over 362 rows of one column are wrong where the channels fill vectors but for a rest."""
     size = dict(window=(400, 1), channels=17) if kind == "forward" else dict(window=(3, 1), channels=1)
-    rest = dict(spatial=(402, 1), batch=17, groups=1, features=3, strides=(1, 1), kernel_dilation=(1, 1), pads=((0, 0),) * 2)
+    rest = dict(
+        spatial=(402, 1), batch=17, groups=1, features=3, strides=(1, 1), kernel_dilation=(1, 1), pads=((0, 0),) * 2
+    )
     p = problem(np.random.default_rng(0), rank=2, **size, **rest)
     x, kernel, dy = operands(p)
     actual = jax.jit(forced("auto", kind, p))(x, kernel if kind == "forward" else dy)
@@ -207,14 +213,20 @@ def test_a_long_column_sums_right(kind):
 def test_the_engine_gets_no_pads_as_wide_as_the_window():
     """For those it may have no program but products in parallel loops, which have hung."""
     three = dict(rank=3, batch=1, spatial=(2, 3, 9), channels=9, window=(2, 4, 3), features=3, groups=3)
-    p = problem(np.random.default_rng(0), **three, strides=(4, 1, 1), kernel_dilation=(1,) * 3, pads=((0, 1), (0, 1), (0, 0)))
-    wide = problem(np.random.default_rng(0), rank=1, batch=2, channels=4, features=4, groups=1, window=(3,), pads=((4, 5),))
+    p = problem(
+        np.random.default_rng(0), **three, strides=(4, 1, 1), kernel_dilation=(1,) * 3, pads=((0, 1), (0, 1), (0, 0))
+    )
+    wide = problem(
+        np.random.default_rng(0), rank=1, batch=2, channels=4, features=4, groups=1, window=(3,), pads=((4, 5),)
+    )
     for problem_, kind in ((p, "kernel_gradient"), (wide, "forward")):
         if why := tables.FORMULATIONS["onednn"].unsupported_reason(kind, problem_):
             pytest.skip(why)
         x, kernel, dy = operands(problem_)
         text = jax.jit(forced("onednn", kind, problem_)).lower(x, kernel if kind == "forward" else dy).as_text()
-        (config,) = (json.loads(found.replace(r"\22", '"')) for found in re.findall(r'backend_config = "(.*?)", operand', text))
+        (config,) = (
+            json.loads(found.replace(r"\22", '"')) for found in re.findall(r'backend_config = "(.*?)", operand', text)
+        )
         window = config["onednn_conv_config"]["window"]
         assert not any(window["pad_left"] + window["pad_right"])
 
@@ -269,7 +281,9 @@ def test_highest_precision_is_direct():
 
 def test_a_method_that_cannot_serve_says_why():
     x, k = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
-    with pytest.raises(ValueError, match="^`method` must name a formulation that serves this call, got 'subpixel'. Subpixel"):
+    with pytest.raises(
+        ValueError, match="^`method` must name a formulation that serves this call, got 'subpixel'. Subpixel"
+    ):
         convlab.conv(x, k, method="subpixel")
     with pytest.raises(ValueError, match=r"^`method` must be one of 'auto', 'lax', .*, got 'fast'\.$"):
         convlab.conv(x, k, method="fast")

@@ -25,7 +25,17 @@ OPTIONS = "train", "--data", "digits", "--batch-size", "64", "--epochs", "2"
 
 def test_on_eight_devices():
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", str(HERE / "mnist_devices.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-n0",
+        "-p",
+        "no:cacheprovider",
+        str(HERE / "mnist_devices.py"),
+    ]
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
@@ -41,7 +51,15 @@ def free_port():
 def two_processes(*arguments):
     """Two processes that train together; whatever happens, they end with the block."""
     where = f"127.0.0.1:{free_port()}"
-    common = [sys.executable, str(FOLDER / "train.py"), *map(str, arguments), "--coordinator", where, "--num-processes", "2"]
+    common = [
+        sys.executable,
+        str(FOLDER / "train.py"),
+        *map(str, arguments),
+        "--coordinator",
+        where,
+        "--num-processes",
+        "2",
+    ]
     processes = [
         subprocess.Popen([*common, "--process-id", str(i)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for i in (0, 1)

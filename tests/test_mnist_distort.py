@@ -67,14 +67,18 @@ def test_twice_as_small():
 
 
 def test_a_mirror_image():
-    np.testing.assert_allclose(distorted(IMAGES, random_draws(COUNT), Distortion(flip=1.0)), IMAGES[:, :, ::-1], atol=0.02)
+    np.testing.assert_allclose(
+        distorted(IMAGES, random_draws(COUNT), Distortion(flip=1.0)), IMAGES[:, :, ::-1], atol=0.02
+    )
 
 
 def test_half_of_the_images_are_mirrored():
     where = np.asarray(distort.places(random_draws(2000), Distortion(flip=0.5)))
     mirrored = where[1, :, 0, 0] > where[1, :, 0, 27]
     assert 0.45 < mirrored.mean() < 0.55
-    np.testing.assert_allclose(where[1, ~mirrored, 5], np.broadcast_to(np.arange(28.0), (sum(~mirrored), 28)), atol=1e-4)
+    np.testing.assert_allclose(
+        where[1, ~mirrored, 5], np.broadcast_to(np.arange(28.0), (sum(~mirrored), 28)), atol=1e-4
+    )
 
 
 def test_the_spread_is_what_was_asked():

@@ -51,7 +51,9 @@ def test_pytorch_gives_the_same_logits(trained, tmp_path, logits):
         def __init__(self):
             super().__init__()
             self.conv1, self.conv2 = torch.nn.Conv2d(1, 6, 5, padding=2), torch.nn.Conv2d(6, 16, 5)
-            self.dense1, self.dense2, self.dense3 = (torch.nn.Linear(a, b) for a, b in ((400, 120), (120, 84), (84, 10)))
+            self.dense1, self.dense2, self.dense3 = (
+                torch.nn.Linear(a, b) for a, b in ((400, 120), (120, 84), (84, 10))
+            )
 
         def forward(self, x):
             for conv in (self.conv1, self.conv2):

@@ -130,7 +130,9 @@ def test_held_out_images_and_test_images_are_not_trained_on(cache, idx, tmp_path
 
 
 def test_summary():
-    rows = [[{"test_accuracy": 0.5, "seconds": 9.0}, {"test_accuracy": share, "seconds": 1.0}] for share in (0.98, 0.99)]
+    rows = [
+        [{"test_accuracy": 0.5, "seconds": 9.0}, {"test_accuracy": share, "seconds": 1.0}] for share in (0.98, 0.99)
+    ]
     expected = "98.500 % (standard deviation 0.707): 98.00, 99.00; 2 epochs, 10 s of training each"
     assert seeds.summary(rows) == expected
     assert seeds.summary(rows[:1]) == "98.000 %: 98.00; 2 epochs, 10 s of training each"
@@ -189,7 +191,9 @@ def test_seeds_train_what_is_missing_and_print_the_mean(cache, idx, tmp_path, ca
     shares = [100 * row["test_accuracy"] for row in table()]
     assert table()[0]["train_loss"] != table()[1]["train_loss"]
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith(f"{recipe}: {statistics.mean(shares):.3f} % (standard deviation {statistics.stdev(shares):.3f}): ")
+    assert last.startswith(
+        f"{recipe}: {statistics.mean(shares):.3f} % (standard deviation {statistics.stdev(shares):.3f}): "
+    )
     assert f"{shares[0]:.2f}, {shares[1]:.2f}; 1 epochs" in last
 
 

@@ -102,7 +102,9 @@ def test_features_are_what_the_layers_return(squeezenet):
 
 def test_wrong_networks_and_shapes_are_one_line(squeezenet):
     _, state, _ = squeezenet
-    with pytest.raises(ValueError, match=r"`state_dict` must have the entries of `model` and no other, got none for") as caught:
+    with pytest.raises(
+        ValueError, match=r"`state_dict` must have the entries of `model` and no other, got none for"
+    ) as caught:
         models.ResNet18(weights=state)
     assert "besides" in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(
@@ -132,7 +134,8 @@ def test_hostile_and_broken_files_are_one_line(tmp_path):
     path = tmp_path / "file.pth"
     torch_file(path, pickle.dumps({"state_dict": Hostile()}, protocol=2))
     with pytest.raises(
-        ValueError, match=r"`path` must hold tensors in plain containers, got \w+\.exec in .*Nothing of the file was exec"
+        ValueError,
+        match=r"`path` must hold tensors in plain containers, got \w+\.exec in .*Nothing of the file was exec",
     ):
         weights.load(path)
     path.write_bytes(pickle.dumps(Hostile(), protocol=2))
@@ -177,7 +180,14 @@ def written(given):
 def tensor(storage, key, size, shape, stride, offset=0):
     pid = ("pid", ("storage", Global("torch", storage), key, "cpu", size))
     return Global(
-        "torch._utils", "_rebuild_tensor_v2", pid, offset, shape, stride, False, Global("collections", "OrderedDict", ())
+        "torch._utils",
+        "_rebuild_tensor_v2",
+        pid,
+        offset,
+        shape,
+        stride,
+        False,
+        Global("collections", "OrderedDict", ()),
     )
 
 
@@ -195,8 +205,15 @@ def test_tensors_are_read_with_their_strides_and_no_further(tmp_path):
     np.testing.assert_array_equal(found["turned"], numbers.reshape(3, 4).T, strict=True)
     np.testing.assert_array_equal(found["part"], [[5, 6], [9, 10]])
     assert found["long"] == 7 and found["long"].dtype == np.int64
-    for shape, stride, offset in (((3, 4), (5, 1), 0), ((12,), (1,), 1), ((2,), (-1,), 1), ((1 << 40, 1 << 40), (1, 1), 0)):
-        torch_file(path, written({"w": tensor("FloatStorage", "0", 12, shape, stride, offset)}), [("0", numbers.tobytes())])
+    for shape, stride, offset in (
+        ((3, 4), (5, 1), 0),
+        ((12,), (1,), 1),
+        ((2,), (-1,), 1),
+        ((1 << 40, 1 << 40), (1, 1), 0),
+    ):
+        torch_file(
+            path, written({"w": tensor("FloatStorage", "0", 12, shape, stride, offset)}), [("0", numbers.tobytes())]
+        )
         with pytest.raises(ValueError, match="got a tensor (beyond the end of its storage|of impossible shape) in"):
             weights.load(path)
     torch_file(path, written(state), [("0", numbers.tobytes()[:-4]), ("1", np.int64(7).tobytes())])

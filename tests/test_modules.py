@@ -78,7 +78,10 @@ def test_pool_functions_stand_under_flaxs_names(name):
     ours, options = getattr(convlab.nnx, name), dict(window_shape=(2, 3), strides=(2, 1), padding="SAME")
     assert ours is getattr(convlab.linen, name)
     options |= dict(init=-np.inf, reduce_fn=jax.lax.max) if name == "pool" else {}
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # Flax's own average divides by an int
+    with (
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+    ):  # Flax's own average divides by an int
         expected = getattr(flax.nnx, name)(inputs=X, **options)
     for actual in (ours(inputs=X, **options), ours(X, **options), getattr(convlab, name)(x=X, **options)):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
@@ -154,7 +157,9 @@ def message(call, *arguments):
 def by_layer(system, row):
     make, arrays, options = getattr(SYSTEMS[system], LAYERS[row.function]), list(row.arrays), dict(row.options)
     called = {
-        n: options.pop(n) for n in CALLED & options.keys() if n not in ("output_shape",) or row.function == "conv_transpose"
+        n: options.pop(n)
+        for n in CALLED & options.keys()
+        if n not in ("output_shape",) or row.function == "conv_transpose"
     }
     first = []
     if row.function in KERNEL:
@@ -204,7 +209,10 @@ AT_CONSTRUCTION = [
         lambda s: s["ConvLocal"](4, (3, 3), feature_group_count=2),
         "`feature_group_count` must be 1 for a kernel for every place, got 2.",
     ),
-    (lambda s: s["CausalConv"](4, 3, padding="SAME"), "`padding` must be 'CAUSAL' for a causal convolution, got 'SAME'."),
+    (
+        lambda s: s["CausalConv"](4, 3, padding="SAME"),
+        "`padding` must be 'CAUSAL' for a causal convolution, got 'SAME'.",
+    ),
     (lambda s: s["CausalConv"](4, 3, input_dilation=2), "`input_dilation` must be 1 for a causal convolution, got 2."),
     (lambda s: s["WSConv"](4, (3, 3), epsilon=0), "`epsilon` must be a number > 0, got 0."),
     (lambda s: s["WSConv"](4, (3, 3), epsilon="1e-5"), "`epsilon` must be a number > 0, got '1e-5'."),
@@ -259,8 +267,18 @@ OFFSET = np.random.default_rng(3).normal(size=(2, 7, 6, 18)).astype(np.float32)
 PARAMETRISED = [
     ("Conv", (3, (3, 2)), dict(padding_mode="reflect", flip_kernel=True, feature_group_count=1), (X,)),
     ("Conv", (6, (3, 2)), dict(strides=2, padding="FULL", feature_group_count=2, method="lax"), (X,)),
-    ("ConvTranspose", (6, (3, 2)), dict(strides=2, output_padding=1, feature_group_count=2, padding_mode="circular"), (X,)),
-    ("ConvTranspose", (6, (3, 2)), dict(transpose_kernel=True, use_consistent_padding=True, feature_group_count=2), (X,)),
+    (
+        "ConvTranspose",
+        (6, (3, 2)),
+        dict(strides=2, output_padding=1, feature_group_count=2, padding_mode="circular"),
+        (X,),
+    ),
+    (
+        "ConvTranspose",
+        (6, (3, 2)),
+        dict(transpose_kernel=True, use_consistent_padding=True, feature_group_count=2),
+        (X,),
+    ),
     ("ConvLocal", (3, (3, 2)), dict(strides=2), (X,)),
     ("DepthwiseConv", ((3, 2),), dict(multiplier=2), (X,)),
     ("DepthwiseConv", (3,), {}, (X[0],)),
@@ -274,7 +292,9 @@ PARAMETRISED = [
 ]
 
 
-@pytest.mark.parametrize("name, made, options, arrays", PARAMETRISED, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    "name, made, options, arrays", PARAMETRISED, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_nnx_and_linen_agree(name, made, options, arrays):
     """A Linen layer gives the parameters, NNX ones take them, lazily shaped or not."""
     layer = getattr(convlab.linen, name)(*made, **options)
@@ -302,7 +322,9 @@ def test_weight_normalisation():
     options = dict(feature_group_count=2, rngs=flax.nnx.Rngs(0))
     layer = convlab.nnx.CausalConv(4, 6, 3, weight_norm=True, **options)
     kernel = np.asarray(layer.kernel[...], np.float64)
-    np.testing.assert_allclose(layer(X[0]), convlab.conv(X[0], kernel, padding="CAUSAL", feature_group_count=2), atol=1e-5)
+    np.testing.assert_allclose(
+        layer(X[0]), convlab.conv(X[0], kernel, padding="CAUSAL", feature_group_count=2), atol=1e-5
+    )
     layer.scale.set_value(jnp.arange(6.0))
     layer.kernel.set_value(7 * layer.kernel[...])
     lengths = np.sqrt((kernel**2).sum((0, 1)))
@@ -325,7 +347,14 @@ def test_a_depthwise_convolution_keeps_channels_apart():
 
 STREAMS = [
     (rank, strides, dilation, groups, chunks)
-    for rank, strides, dilation, groups in ((1, 1, 1, 1), (1, 2, 2, 1), (1, 3, 1, 2), (1, 5, 1, 1), (2, 2, 1, 2), (2, 1, 2, 1))
+    for rank, strides, dilation, groups in (
+        (1, 1, 1, 1),
+        (1, 2, 2, 1),
+        (1, 3, 1, 2),
+        (1, 5, 1, 1),
+        (2, 2, 1, 2),
+        (2, 1, 2, 1),
+    )
     for chunks in ((1,) * 8, (3, 1, 4), (8,), (0, 2, 6))
 ]
 
@@ -341,7 +370,10 @@ def test_steps_over_any_chunks_are_the_whole_sequence(rank, strides, dilation, g
     np.testing.assert_allclose(np.concatenate([layer.step(part) for part in parts], 1), whole, atol=1e-5)
 
     other = convlab.linen.CausalConv(6, *made, **options)
-    variables = {"params": flax.nnx.to_pure_dict(flax.nnx.state(layer, flax.nnx.Param)), "cache": other.init_cache(x.shape)}
+    variables = {
+        "params": flax.nnx.to_pure_dict(flax.nnx.state(layer, flax.nnx.Param)),
+        "cache": other.init_cache(x.shape),
+    }
     steps = []
     for part in parts:
         y, cache = other.apply(variables, part, method="step", mutable=["cache"])
@@ -367,7 +399,9 @@ def test_steps_and_caches_of_other_shapes_are_refused():
 def modules():
     for system in SYSTEMS.values():
         yield system
-        yield from (importlib.import_module(f"{system.__name__}.{m.name}") for m in pkgutil.iter_modules(system.__path__))
+        yield from (
+            importlib.import_module(f"{system.__name__}.{m.name}") for m in pkgutil.iter_modules(system.__path__)
+        )
 
 
 def examples():

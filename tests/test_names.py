@@ -17,7 +17,14 @@ ROWS = [
 ]
 ABOUT = re.compile(r"conv|pool|fold$|pad(\d.)?$|flatten$", re.IGNORECASE)
 # No operations on images: modules, helpers of modules, the inverse of a reshape, changes of kind.
-OTHERS = {"linen.pooling", "nnx.unflatten", "nnx.flatten", "nn.Unflatten", "ops.convert_to_numpy", "ops.convert_to_tensor"}
+OTHERS = {
+    "linen.pooling",
+    "nnx.unflatten",
+    "nnx.flatten",
+    "nn.Unflatten",
+    "ops.convert_to_numpy",
+    "ops.convert_to_tensor",
+}
 
 
 def names(column):

@@ -80,7 +80,9 @@ def test_parameters_that_are_not_made_say_so():
 def test_a_waiting_layer_is_whole_and_has_no_gradient():
     layer = make(None)
     assert list(nnx.to_pure_dict(nnx.state(layer))) == ["pending"]
-    text = r"`in_features` must be known for a gradient, got None\. Call the layer, or its `initialize\(inputs\)`, first\."
+    text = (
+        r"`in_features` must be known for a gradient, got None\. Call the layer, or its `initialize\(inputs\)`, first\."
+    )
     for gradient in (
         nnx.grad(loss),
         nnx.jit(nnx.grad(loss)),
@@ -98,7 +100,9 @@ def test_a_waiting_layer_is_whole_and_has_no_gradient():
 
 def test_a_refused_input_leaves_a_waiting_layer_as_it_was():
     layer = make(None, feature_group_count=3)
-    with pytest.raises(ValueError, match="`feature_group_count` must divide the input channels for 4 input channels, got 3"):
+    with pytest.raises(
+        ValueError, match="`feature_group_count` must divide the input channels for 4 input channels, got 3"
+    ):
         layer(X)
     assert layer.in_features is None
     assert layer(X[..., :3]).shape == (2, 6, 5, 6)
@@ -134,7 +138,9 @@ def test_a_mask_is_no_part_of_the_state():
         assert len(jax.tree.leaves(gradient)) == 2
         assert (np.asarray(gradient.kernel[...])[MASK == 0] == 0).all()
         np.testing.assert_array_equal(layer.mask, MASK)
-        np.testing.assert_allclose(layer(X), convlab.conv(X, layer.kernel[...] * MASK, layer.bias[...]), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            layer(X), convlab.conv(X, layer.kernel[...] * MASK, layer.bias[...]), rtol=1e-5, atol=1e-5
+        )
     assert nnx.graphdef(make(mask=MASK)) == nnx.graphdef(make(mask=jnp.asarray(MASK)))
     assert nnx.graphdef(make(mask=MASK)) != nnx.graphdef(make(mask=1 - MASK))
 
@@ -162,7 +168,9 @@ def test_stochastic_pool_is_random_as_dropout_is():
     first, second = layer(X), layer(X)
     assert (first != second).any()
     np.testing.assert_array_equal(convlab.nnx.StochasticPool(2, rngs=nnx.Rngs(pool=1))(X), first)
-    np.testing.assert_array_equal(convlab.nnx.StochasticPool(2)(X, rngs=jax.random.key(2)), layer(X, rngs=jax.random.key(2)))
+    np.testing.assert_array_equal(
+        convlab.nnx.StochasticPool(2)(X, rngs=jax.random.key(2)), layer(X, rngs=jax.random.key(2))
+    )
     model = nnx.Sequential(layer)
     model.eval()
     np.testing.assert_array_equal(model(X), convlab.stochastic_pool(X, 2))
@@ -191,7 +199,9 @@ def test_a_cache_goes_through_jit_and_scan():
     whole = layer(x)
     np.testing.assert_allclose(np.concatenate([step(layer, part) for part in np.split(x, 3, 1)], 1), whole, atol=1e-5)
     layer.init_cache(x.shape)
-    steps = nnx.scan(lambda layer, x: (layer, layer.step(x)), in_axes=(nnx.Carry, 0))(layer, x.swapaxes(0, 1)[:, :, None])[1]
+    steps = nnx.scan(lambda layer, x: (layer, layer.step(x)), in_axes=(nnx.Carry, 0))(
+        layer, x.swapaxes(0, 1)[:, :, None]
+    )[1]
     np.testing.assert_allclose(steps[:, :, 0].swapaxes(0, 1), whole, atol=1e-5)
 
 
@@ -215,7 +225,10 @@ def test_transformations_of_nnx_and_of_jax_agree():
         np.testing.assert_allclose(transformed(model, X), expected, atol=1e-5)
     for mapped in (nnx.vmap(Network.__call__, in_axes=(None, 0)), jax.vmap(Network.__call__, in_axes=(None, 0))):
         np.testing.assert_allclose(mapped(model, X), expected, atol=1e-5)
-    gradients = [nnx.to_pure_dict(nnx.grad(loss)(model, X)), nnx.to_pure_dict(nnx.state(quick(jax.grad(loss))(model, X)))]
+    gradients = [
+        nnx.to_pure_dict(nnx.grad(loss)(model, X)),
+        nnx.to_pure_dict(nnx.state(quick(jax.grad(loss))(model, X))),
+    ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *gradients)
     assert len(jax.tree.leaves(gradients)) == 6
     np.testing.assert_allclose(nnx.remat(Network.__call__)(model, X), expected, atol=1e-5)
@@ -224,7 +237,12 @@ def test_transformations_of_nnx_and_of_jax_agree():
 def test_copies_compute_the_same():
     model = Network(rngs())
     expected = model(X)
-    for copied in (nnx.merge(*nnx.split(model)), nnx.clone(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+    for copied in (
+        nnx.merge(*nnx.split(model)),
+        nnx.clone(model),
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+    ):
         np.testing.assert_array_equal(copied(X), expected)
 
 

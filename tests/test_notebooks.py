@@ -121,7 +121,9 @@ def outputs(notebook):
 
 
 def printed(notebook):
-    texts = (output.get("text", "") or output.get("data", {}).get("text/plain", "") + "\n" for output in outputs(notebook))
+    texts = (
+        output.get("text", "") or output.get("data", {}).get("text/plain", "") + "\n" for output in outputs(notebook)
+    )
     return "".join(texts)
 
 

@@ -33,14 +33,23 @@ def with_batch_axis(case):
 
 
 EMPTY = [
-    *{case.function: case for case in reversed(CASES) if case.function != "conv_matrix" and with_batch_axis(case)}.values(),
+    *{
+        case.function: case for case in reversed(CASES) if case.function != "conv_matrix" and with_batch_axis(case)
+    }.values(),
     *(case for case in MANY if with_batch_axis(case)),
     *(case for case in CASES if case.function == "conv_transpose" and case.what in ("CIRCULAR", "adjoint of wrapping")),
 ]
 
 
 def test_every_function_meets_an_empty_batch():
-    without = {"Window", "accelerate", "conv_general_dilated", "conv_matrix", "explain", "nms"}  # nms below: it has no batch
+    without = {
+        "Window",
+        "accelerate",
+        "conv_general_dilated",
+        "conv_matrix",
+        "explain",
+        "nms",
+    }  # nms below: it has no batch
     assert {case.function for case in EMPTY} == set(convlab.__all__) - without
 
 
@@ -102,7 +111,9 @@ def test_every_size_refuses_to_be_empty():
     assert wanted <= {row.function for row in BAD_CALLS if () in [row.options.get(size) for size in sizes]}
 
 
-@pytest.mark.parametrize("name", ["Conv", "ConvTranspose", "ConvLocal", "DepthwiseConv", "WSConv", "CausalConv", "DeformConv"])
+@pytest.mark.parametrize(
+    "name", ["Conv", "ConvTranspose", "ConvLocal", "DepthwiseConv", "WSConv", "CausalConv", "DeformConv"]
+)
 def test_a_kernel_has_an_axis(name):
     text = r"`kernel_size` must have a number for at least one spatial axis, got \(\)\."
     first = () if name == "DepthwiseConv" else (4,)
@@ -154,10 +165,14 @@ PROGRAMS = [
 ]
 
 
-@pytest.mark.parametrize("name, options", PROGRAMS, ids=lambda value: value if isinstance(value, str) else ", ".join(value))
+@pytest.mark.parametrize(
+    "name, options", PROGRAMS, ids=lambda value: value if isinstance(value, str) else ", ".join(value)
+)
 def test_programs_do_not_grow_with_the_window(name, options):
     if name == "pool":
-        lengths = [lines(lambda x: convlab.pool(x, 1.0, jnp.multiply, size), jnp.ones((1, 600, 1))) for size in (100, 400)]
+        lengths = [
+            lines(lambda x: convlab.pool(x, 1.0, jnp.multiply, size), jnp.ones((1, 600, 1))) for size in (100, 400)
+        ]
     else:
         lengths = [program(name, **options)(size) for size in (100, 400)]
     assert lengths[0] == lengths[1] < 800
@@ -170,7 +185,8 @@ def test_programs_do_not_grow_with_the_number_of_windows():
         lengths = [lines(lambda x: getattr(convlab, name)(x, *size), x) for size in sizes]
         assert lengths[0] == lengths[1] < 200, name
     unpooled = [
-        lines(lambda x: convlab.max_unpool(x, jnp.zeros((1, 3, 1), jnp.int32), n), jnp.ones((1, 3, 1))) for n in (3000, 9000)
+        lines(lambda x: convlab.max_unpool(x, jnp.zeros((1, 3, 1), jnp.int32), n), jnp.ones((1, 3, 1)))
+        for n in (3000, 9000)
     ]
     assert unpooled[0] == unpooled[1]
 
@@ -205,13 +221,17 @@ INDEXED = {
     "min_pool": lambda x: convlab.min_pool(x, (2, 2), (2, 2), return_indices=True),
     "max_pool, many taps": lambda x: convlab.max_pool(x, (64, 64), (64, 64), return_indices=True),
     "adaptive_max_pool": lambda x: convlab.adaptive_max_pool(x, (4, 4), return_indices=True),
-    "fractional_max_pool": lambda x: convlab.fractional_max_pool(x, (2, 2), output_shape=(4, 4), key=KEY, return_indices=True),
+    "fractional_max_pool": lambda x: convlab.fractional_max_pool(
+        x, (2, 2), output_shape=(4, 4), key=KEY, return_indices=True
+    ),
 }
 
 
 @pytest.mark.parametrize("name", INDEXED)
 def test_indices_that_32_bits_do_not_hold_are_refused_or_have_64(name):
-    text = r"`x` must have fewer than 2\*\*31 positions for indices of 32 bits, got \(131072, 32768\)\. Set jax_enable_x64"
+    text = (
+        r"`x` must have fewer than 2\*\*31 positions for indices of 32 bits, got \(131072, 32768\)\. Set jax_enable_x64"
+    )
     with pytest.raises(ValueError, match=text):
         jax.eval_shape(INDEXED[name], WIDE)
     with jax.enable_x64(True):
@@ -255,7 +275,10 @@ def test_power_means_neither_overflow_nor_underflow(size, taps):
             expected = (values**p).mean() ** (1 / p)
             for power in (p, jnp.full(1, p)):
                 np.testing.assert_allclose(convlab.gem_pool(x, taps, p=power).item(), expected, rtol=1e-5)
-        slope, expected = jax.grad(lambda x: convlab.lp_pool(x, taps, norm_type=p).sum())(x), (values**p).sum() ** (1 / p - 1)
+        slope, expected = (
+            jax.grad(lambda x: convlab.lp_pool(x, taps, norm_type=p).sum())(x),
+            (values**p).sum() ** (1 / p - 1),
+        )
         np.testing.assert_allclose(slope.ravel(), expected * values ** (p - 1), rtol=1e-4)
     np.testing.assert_allclose(convlab.stochastic_pool(x, taps).item(), (values**2).sum() / values.sum(), rtol=1e-5)
     drawn = convlab.stochastic_pool(x, taps, key=KEY).item()
@@ -285,7 +308,9 @@ def test_the_gradient_of_a_learned_temperature_is_finite():
 
     def slope(x, **options):
         return jax.grad(
-            lambda t: convlab.softmax_pool(jnp.asarray(x, jnp.float32).reshape(1, -1, 1), 3, temperature=t, **options).sum()
+            lambda t: convlab.softmax_pool(
+                jnp.asarray(x, jnp.float32).reshape(1, -1, 1), 3, temperature=t, **options
+            ).sum()
         )(1.0)
 
     def expected(*windows):

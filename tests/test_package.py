@@ -47,7 +47,9 @@ def test_every_python_block_of_readme_stands_alone():
         if language == "python":
             nodes = list(ast.walk(ast.parse(source)))
             bound = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-            bound |= {alias.asname or alias.name.split(".")[0] for node in nodes for alias in getattr(node, "names", ())}
+            bound |= {
+                alias.asname or alias.name.split(".")[0] for node in nodes for alias in getattr(node, "names", ())
+            }
             bound |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
             bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
             used = {node.id for node in nodes if isinstance(node, ast.Name)}
@@ -117,7 +119,9 @@ def test_the_report_ends_with_the_address_once_there_is_one(monkeypatch):
 )
 def test_a_missing_extra_is_named(module, package, extra):
     done = run(f"import sys; sys.modules[{package!r}] = None; from convlab import {module}")
-    assert done.stderr.splitlines()[-1].startswith(f"ModuleNotFoundError: `convlab.{module}` needs the package {package}")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"ModuleNotFoundError: `convlab.{module}` needs the package {package}"
+    )
     assert f"extra `{extra}`" in done.stderr
     assert extra in PROJECT["optional-dependencies"]
 

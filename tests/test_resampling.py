@@ -126,11 +126,18 @@ def drawn_resize(rng, arrays):
     sizes = [int(n * s) for n, s in zip(spatial, scales)]
     # PyTorch's gradient of an antialiased axis that keeps its size is that of another map than its values
     if rng.random() < 0.5 or min(sizes) < 1 or (antialias and any(a == b for a, b in zip(spatial, sizes))):
-        ours["output_shape"] = theirs["size"] = tuple(rng.choice([rng.randint(1, 20), 2 * n, max(1, n // 2)]) for n in spatial)
+        ours["output_shape"] = theirs["size"] = tuple(
+            rng.choice([rng.randint(1, 20), 2 * n, max(1, n // 2)]) for n in spatial
+        )
     else:
         ours["scale"] = theirs["scale_factor"] = tuple(scales)
     x = arrays.normal(size=(2, *spatial, 2)).astype(F32)
-    return channels_first(lambda x: F.interpolate(x, **theirs)), lambda x: convlab.resize(x, **ours), [x], (spatial, ours)
+    return (
+        channels_first(lambda x: F.interpolate(x, **theirs)),
+        lambda x: convlab.resize(x, **ours),
+        [x],
+        (spatial, ours),
+    )
 
 
 def drawn_grid_sample(rng, arrays):

@@ -64,7 +64,9 @@ def test_a_tpus_local_products_are_everybodys(shape, window):
     """Values, gradients and tangents of both ways to find what a place sees."""
     rng = np.random.default_rng(0)
     out = window.out(shape[1:-1])
-    x, kernel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in (shape, (*out, shape[-1] * math.prod(window.size), 5)))
+    x, kernel = (
+        jnp.asarray(rng.normal(size=s), jnp.float32) for s in (shape, (*out, shape[-1] * math.prod(window.size), 5))
+    )
     found = []
     stacked = functools.partial(_conv_local._stacked, window=window)
     for way in (functools.partial(local.by_slices, precision=None), functools.partial(local.by_ones, window=window)):

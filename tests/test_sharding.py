@@ -17,7 +17,9 @@ def test_on_eight_devices():
     here = pathlib.Path(__file__).parent
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", str(here / "sharded.py")]
-    done = subprocess.run(command, cwd=here.parent, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=here.parent, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-4000:]
 
 

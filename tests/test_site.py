@@ -80,7 +80,13 @@ def test_every_pool_has_a_picture_of_its_own_numbers():
 def cases(seed=0, count=40):
     draw = random.Random(seed)
     for _ in range(count):
-        k, s, d, lo, hi = draw.randint(1, 4), draw.randint(1, 4), draw.randint(1, 3), draw.randint(0, 2), draw.randint(0, 2)
+        k, s, d, lo, hi = (
+            draw.randint(1, 4),
+            draw.randint(1, 4),
+            draw.randint(1, 3),
+            draw.randint(0, 2),
+            draw.randint(0, 2),
+        )
         yield draw.randint(12, 20), k, s, d, lo, hi
 
 

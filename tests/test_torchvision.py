@@ -31,7 +31,9 @@ SMALLEST = {
 }  # fmt: skip
 OTHERS = ("vit_", "swin_", "maxvit")  # attention, no convolutional networks
 SHAPES_ALONE = "regnet_y_128gf"
-DOUBLE = {"efficientnet_v2_l"}  # so deep that drawn weights make much of rounding: PyTorch in float32 is 15 % off its float64
+DOUBLE = {
+    "efficientnet_v2_l"
+}  # so deep that drawn weights make much of rounding: PyTorch in float32 is 15 % off its float64
 SIZES = {"inception_v3": 299, "alexnet": 95, "densenet": 64, "convnext": 64, "googlenet": 64}
 SEGMENTATION = torchvision.models.list_models(module=torchvision.models.segmentation)
 NAMES = sorted(
@@ -87,7 +89,9 @@ def test_it_gives_what_torchvision_gives(name):
         x = x[:1]
     double = name in DOUBLE
     with torch.no_grad():
-        expected = (theirs.double() if double else theirs)(torch.tensor(x).to(next(theirs.parameters()).dtype).movedim(-1, 1))
+        expected = (theirs.double() if double else theirs)(
+            torch.tensor(x).to(next(theirs.parameters()).dtype).movedim(-1, 1)
+        )
     theirs.float()
     expected = expected if isinstance(expected, dict) else {"out": expected}
     graph, leaves = nnx.split(model)
@@ -123,7 +127,9 @@ def test_the_largest_has_torchvisions_shapes(monkeypatch):
         theirs = torchvision.models.get_model(SHAPES_ALONE).state_dict()
     model = models.RegNet_Y_128GF.abstract()
     expected = {key: tuple(tensor.shape) for key, tensor in theirs.items() if not key.endswith("num_batches_tracked")}
-    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), nnx.to_pure_dict(nnx.state(model, LEARNT)))
+    zeros = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), nnx.to_pure_dict(nnx.state(model, LEARNT))
+    )
     assert {key: array.shape for key, array in weights.to_torch({"params": zeros}).items()} == expected
 
 
@@ -132,7 +138,9 @@ def test_every_network_of_torchvision_is_here():
     assert set(NAMES) >= SMALLEST
 
 
-@pytest.mark.parametrize("name, layers", [("resnet18", ["layer2", "layer4"]), ("mobilenet_v2", ["features.3", "features.18"])])
+@pytest.mark.parametrize(
+    "name, layers", [("resnet18", ["layer2", "layer4"]), ("mobilenet_v2", ["features.3", "features.18"])]
+)
 def test_features_are_torchvisions(name, layers):
     from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -155,7 +163,9 @@ def test_auxiliary_scores_are_returned_in_training(name):
     model = models.get_model(name, weights=theirs.state_dict())
     x = jax.ShapeDtypeStruct((2, 299, 299, 3), jnp.float32)
     shapes = nnx.eval_shape(lambda model, x: model(x), model, x)
-    assert [leaf.shape for leaf in shapes] == [(2, 1000)] * len(shapes) and len(shapes) == (3 if name == "googlenet" else 2)
+    assert [leaf.shape for leaf in shapes] == [(2, 1000)] * len(shapes) and len(shapes) == (
+        3 if name == "googlenet" else 2
+    )
     without = models.get_model(name, weights=theirs.state_dict(), aux_logits=False)
     assert nnx.eval_shape(lambda model, x: model(x), without, x).shape == (2, 1000)
 
@@ -169,7 +179,9 @@ def test_files_of_pytorch_load_as_they_are(tmp_path):
         for key, array in weights.to_torch(model).items():
             np.testing.assert_array_equal(array, theirs.state_dict()[key].numpy(), strict=True)
     torch.save(theirs, tmp_path / "module.pth")
-    with pytest.raises(ValueError, match=r"`path` must hold tensors in plain containers, got torchvision\.models\.squeezenet"):
+    with pytest.raises(
+        ValueError, match=r"`path` must hold tensors in plain containers, got torchvision\.models\.squeezenet"
+    ):
         models.SqueezeNet1_1(weights=tmp_path / "module.pth")
 
 

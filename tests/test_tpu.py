@@ -73,7 +73,9 @@ def option_kind(name, value):
 
 def family(function):
     """Those that share a window reduction share what its options make of it."""
-    return {"max_pool": "extremes", "min_pool": "extremes"}.get(function, "sums" if function.endswith("_pool") else function)
+    return {"max_pool": "extremes", "min_pool": "extremes"}.get(
+        function, "sums" if function.endswith("_pool") else function
+    )
 
 
 def representatives():

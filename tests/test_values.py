@@ -101,4 +101,8 @@ def test_a_bias_does_not_change_the_dtype(function):
 def test_a_window_that_hangs_over_begins_before_the_end(length, places):
     """As PyTorch: of windows of 2 with strides of 4, one that would begin behind the image is no window."""
     assert convlab.Window(2, 4, ceil_mode=True).out((length,)) == (places,)
-    assert jax.eval_shape(lambda x: convlab.max_pool(x, 2, 4, ceil_mode=True), np.ones((1, length, 1))).shape == (1, places, 1)
+    assert jax.eval_shape(lambda x: convlab.max_pool(x, 2, 4, ceil_mode=True), np.ones((1, length, 1))).shape == (
+        1,
+        places,
+        1,
+    )

@@ -245,11 +245,15 @@ def test_shapes_name_every_layer():
 
 def test_a_matrix_and_its_numbers():
     picture = viz.matrix(TWOS, (6, 1), padding="VALID")
-    np.testing.assert_array_equal(picture.axes[0].images[0].get_array(), convlab.conv_matrix(TWOS, (6, 1), padding="VALID"))
+    np.testing.assert_array_equal(
+        picture.axes[0].images[0].get_array(), convlab.conv_matrix(TWOS, (6, 1), padding="VALID")
+    )
     assert texts(picture) == ["2"] * 12
 
 
-@pytest.mark.parametrize("shape, pictures", [((5, 5, 1, 6), 6), ((5, 5, 3, 40), 32), ((3, 3, 6, 16), 16), ((5, 2, 4), 4)])
+@pytest.mark.parametrize(
+    "shape, pictures", [((5, 5, 1, 6), 6), ((5, 5, 3, 40), 32), ((3, 3, 6, 16), 16), ((5, 2, 4), 4)]
+)
 def test_filters(shape, pictures):
     kernel = jax.random.normal(jax.random.key(1), shape)
     assert sum(bool(axes.get_title()) for axes in viz.filters(kernel).axes) == pictures
@@ -287,6 +291,8 @@ def test_examples_run(name):
 
 
 def test_importing_convlab_imports_no_matplotlib_and_viz_no_flax():
-    program = "import sys, convlab; a = 'matplotlib' in sys.modules; import convlab.viz; print(a, 'flax' in sys.modules)"
+    program = (
+        "import sys, convlab; a = 'matplotlib' in sys.modules; import convlab.viz; print(a, 'flax' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

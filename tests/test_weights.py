@@ -57,7 +57,10 @@ def state_dict():
     }  # fmt: skip
     rng = np.random.default_rng(0)
     state = {name: rng.normal(scale=0.2, size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return state | {"norm.running_var": np.abs(state["norm.running_var"]) + 0.5, "norm.num_batches_tracked": np.array(7)}
+    return state | {
+        "norm.running_var": np.abs(state["norm.running_var"]) + 0.5,
+        "norm.num_batches_tracked": np.array(7),
+    }
 
 
 def models(transpose_kernel):
@@ -202,7 +205,13 @@ def test_other_files_and_dtypes_are_refused(tmp_path):
     weights.save_safetensors({"a": np.ones((2, 3)), "b": np.ones(5)}, tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
     listed = (2).to_bytes(8, "little") + b"[]"
-    for content in (whole[:-1], whole.replace(b"[2, 3]", b"[2, 4]"), whole.replace(b'"shape"', b'"shade"'), listed, b""):
+    for content in (
+        whole[:-1],
+        whole.replace(b"[2, 3]", b"[2, 4]"),
+        whole.replace(b'"shape"', b'"shade"'),
+        listed,
+        b"",
+    ):
         (tmp_path / "part").write_bytes(content)
         with pytest.raises(ValueError, match="`path` must be a whole safetensors file, got '.*part'"):
             weights.load_safetensors(tmp_path / "part")
@@ -289,7 +298,11 @@ def test_pairs_that_order_alone_decides_are_marked():
     }
     state |= {f"{name}.bias": np.zeros(n) for name, n in (("a", 2), ("y", 2), ("z", 3))}
     rows = weights.match(state, Twice(nnx.Rngs(0))).rows
-    assert [(row.ours, row.theirs, row.order_alone) for row in rows] == [("a", "a", False), ("b", "y", True), ("c", "z", False)]
+    assert [(row.ours, row.theirs, row.order_alone) for row in rows] == [
+        ("a", "a", False),
+        ("b", "y", True),
+        ("c", "z", False),
+    ]
     assert "by order alone" in str(weights.match(state, Twice(nnx.Rngs(0))))
 
 

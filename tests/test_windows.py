@@ -122,7 +122,10 @@ SLOW = settings(max_examples=25, deadline=None, derandomize=True, suppress_healt
 
 @SLOW
 @given(
-    st.lists(axes(), min_size=1, max_size=2), st.sampled_from([(), (1,), (2,), (2, 1)]), st.sampled_from(["max", "min"]), ODD
+    st.lists(axes(), min_size=1, max_size=2),
+    st.sampled_from([(), (1,), (2,), (2, 1)]),
+    st.sampled_from(["max", "min"]),
+    ODD,
 )
 def test_any_window(spec, lead, kind, odd):
     check(spec, lead, 2, kind, odd, seed=0)

@@ -241,7 +241,9 @@ class DCGAN(nn.Module):
         channels = (1024, 512, 256, 128, 3)
         self.project = nn.Linear(100, 16 * 1024, bias=False)
         self.norms = nn.ModuleList([nn.BatchNorm1d(16 * 1024), *map(nn.BatchNorm2d, channels[1:-1])])
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 5, 2, 2, output_padding=1, bias=False) for a, b in pairwise(channels))
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 5, 2, 2, output_padding=1, bias=False) for a, b in pairwise(channels)
+        )
 
     def forward(self, z):
         x = F.relu(self.norms[0](self.project(z))).view(-1, 4, 4, 1024).movedim(-1, 1)

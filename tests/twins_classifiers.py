@@ -66,7 +66,9 @@ class LeNet5of1998(nn.Module):
     def forward(self, x):
         squash = lambda x: 1.7159 * torch.tanh(2 / 3 * x)
         x = squash(self.s2(squash(self.c1(x))))
-        x = torch.cat([c(torch.cat([x[:, list(row)] for row in rows], 1)) for rows, c in zip(self.rows, self.c3.convs)], 1)
+        x = torch.cat(
+            [c(torch.cat([x[:, list(row)] for row in rows], 1)) for rows, c in zip(self.rows, self.c3.convs)], 1
+        )
         x = squash(self.f6(squash(self.c5(squash(self.s4(squash(x))))).flatten(1)))
         return ((x[:, None] - self.codes) ** 2).sum(-1)
 
@@ -130,7 +132,9 @@ def googlenet():
         Inception(832, 256, 160, 320, 32, 128, 128), Inception(832, 384, 192, 384, 48, 128, 128),
     )  # fmt: skip
     return Chain(
-        stem=nn.Sequential(*stem), inceptions=inceptions, head=nn.Sequential(Pooled(), nn.Dropout(), nn.Linear(1024, 1000))
+        stem=nn.Sequential(*stem),
+        inceptions=inceptions,
+        head=nn.Sequential(Pooled(), nn.Dropout(), nn.Linear(1024, 1000)),
     )
 
 

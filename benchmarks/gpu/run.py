@@ -33,7 +33,15 @@ TRAINER = BENCHMARKS.parent / "examples" / "mnist" / "train.py"
 QUEUE = 20  # calls of a layer given to the card before it is waited for
 GOAL = 0.99
 DTYPES = ("float32", "bfloat16")
-FIRST = ("depthwise", "dilated", "grouped", "sequence", "volume", "transposed", "pool")  # families where the least is known
+FIRST = (
+    "depthwise",
+    "dilated",
+    "grouped",
+    "sequence",
+    "volume",
+    "transposed",
+    "pool",
+)  # families where the least is known
 READY = {
     "convlab": "import jax; print(jax.devices()[0].device_kind)",
     "torch": "import os, torch; print(torch.empty(1, device=os.environ['BENCHMARK_DEVICE']).device)",
@@ -58,7 +66,9 @@ def parts(only: str) -> list[Part]:
     trained = [name for name in subjects.PHOTOGRAPHS if any(text in name for text in only.split(","))]
     found = [Part(f"networks-{dtype}", "photographs", dtype, ("--only", only)) for dtype in DTYPES if trained]
     for group, members in groups.items():
-        chosen = ",".join(f"{c['family']} {c['name']}" for c in suite.cases() if c["family"] in members and takes(only, c))
+        chosen = ",".join(
+            f"{c['family']} {c['name']}" for c in suite.cases() if c["family"] in members and takes(only, c)
+        )
         options = ("--modes", "forward,gradients", "--only", chosen)
         found += [Part(f"layers-{dtype}-{group}", "layers", dtype, options) for dtype in DTYPES if chosen]
     return found
@@ -148,14 +158,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("gpu-results"), help="folder for the results")
     parser.add_argument(
-        "--python", action="append", type=interpreter, default=[], metavar="NAME=PATH", help="an interpreter for a contestant"
+        "--python",
+        action="append",
+        type=interpreter,
+        default=[],
+        metavar="NAME=PATH",
+        help="an interpreter for a contestant",
     )
     parser.add_argument("--only", default="", help="layers and networks whose name contains one of these texts")
     parser.add_argument("--contestants", type=some_of(KINDS), default="convlab,flax,torch", help="default: %(default)s")
-    parser.add_argument("--budget", type=positive, default=0.3, help="seconds that a contestant spends on a layer and mode")
+    parser.add_argument(
+        "--budget", type=positive, default=0.3, help="seconds that a contestant spends on a layer and mode"
+    )
     parser.add_argument("--data-dir", help="where MNIST is, for a machine that cannot download it")
-    parser.add_argument("--no-tf32", dest="tf32", action="store_false", help="float32 products in full, for all contestants")
-    parser.add_argument("--dry-run", action="store_true", help="every part on the CPU, tiny: whether all of it would run")
+    parser.add_argument(
+        "--no-tf32", dest="tf32", action="store_false", help="float32 products in full, for all contestants"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="every part on the CPU, tiny: whether all of it would run"
+    )
     return parser.parse_args(argv)
 
 

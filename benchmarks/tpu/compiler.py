@@ -99,7 +99,9 @@ def _usual(schedule: str) -> str:
         reached.append(name)
         body = re.sub(r"false_computation=%[^,\s]+|branch_computations=\{%[^,\s]+,", "", parts[name])
         parts[name] = body
-        waiting += [n for n in re.findall(r"%([\w.<>-]+)", body) if n in parts and n not in reached and n not in waiting]
+        waiting += [
+            n for n in re.findall(r"%([\w.<>-]+)", body) if n in parts and n not in reached and n not in waiting
+        ]
     return "\n".join(f"%{name}\n{parts[name]}" for name in reached[1:]) + f"\nENTRY %{reached[0]}\n{parts[reached[0]]}"
 
 

@@ -25,7 +25,12 @@ import suite
 CONTESTANTS = ("convlab", "flax")
 MODES = ("forward", "gradients")
 WORSE = 1.02  # what is flagged, or told apart
-COLUMNS = (("cycles", "kcycles", 1e3), ("bytes", "MiB moved", 2**20), ("temporary", "MiB held", 2**20), ("flops", "Mflop", 1e6))
+COLUMNS = (
+    ("cycles", "kcycles", 1e3),
+    ("bytes", "MiB moved", 2**20),
+    ("temporary", "MiB held", 2**20),
+    ("flops", "Mflop", 1e6),
+)
 OF_OPERATIONS = (
     *COLUMNS[:3],
     ("operands", "MiB of arguments and results", 2**20),
@@ -33,7 +38,9 @@ OF_OPERATIONS = (
     ("entries", "thousand entries one by one", 1e3),
 )
 PLAIN = "plain JAX"
-Row = dict[str, Any]  # layer, mode, dtype, and by contestant ("flax" of a layer, PLAIN of an operation) its estimate or None
+Row = dict[
+    str, Any
+]  # layer, mode, dtype, and by contestant ("flax" of a layer, PLAIN of an operation) its estimate or None
 
 
 def of_type(shapes: Any, dtype: str) -> Any:
@@ -102,12 +109,17 @@ def cell(row: Row, fact: str, scale: float) -> str:
 
 
 def differs(row: Row) -> bool:
-    pairs = [(row["convlab"][fact] / scale, row["flax"][fact] / scale) for fact, _, scale in COLUMNS] if row["flax"] else []
+    pairs = (
+        [(row["convlab"][fact] / scale, row["flax"][fact] / scale) for fact, _, scale in COLUMNS] if row["flax"] else []
+    )
     return any(max(pair) > WORSE * min(pair) and abs(pair[0] - pair[1]) > 1 / 16 for pair in pairs)
 
 
 PARTS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
-    ("Layers of which convlab makes another program than Flax, those that move the fewest bytes beside it first", differs),
+    (
+        "Layers of which convlab makes another program than Flax, those that move the fewest bytes beside it first",
+        differs,
+    ),
     ("Layers that Flax has not", lambda row: row["flax"] is None),
     ("Layers of which both make the same program, or one that costs the same within 2 %", lambda row: True),
 )
@@ -116,7 +128,10 @@ PARTS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
 def as_tables(found: list[Row]) -> str:
     """The parts that have rows, each a table."""
     layers = [row for row in found if PLAIN not in row]
-    rest, parts = sorted(layers, key=lambda row: ratio(row["convlab"]["bytes"], (row["flax"] or row["convlab"])["bytes"])), []
+    rest, parts = (
+        sorted(layers, key=lambda row: ratio(row["convlab"]["bytes"], (row["flax"] or row["convlab"])["bytes"])),
+        [],
+    )
     for title, belongs in PARTS:
         mine, rest = [row for row in rest if belongs(row)], [row for row in rest if not belongs(row)]
         if belongs is not differs:
@@ -131,7 +146,9 @@ def as_tables(found: list[Row]) -> str:
 def table(title: str, subject: str, mine: list[Row], columns: tuple[tuple[str, str, float], ...]) -> list[str]:
     """One table, or none without rows."""
     titles = [subject, "mode", *(title for _, title, _ in columns)]
-    lines = [f"| {row['layer']} | {row['mode']} | {' | '.join(cell(row, f, s) for f, _, s in columns)} |" for row in mine]
+    lines = [
+        f"| {row['layer']} | {row['mode']} | {' | '.join(cell(row, f, s) for f, _, s in columns)} |" for row in mine
+    ]
     return ["\n".join([f"{title}:\n\n| {' | '.join(titles)} |\n|{' --- |' * len(titles)}", *lines])] if lines else []
 
 
@@ -148,8 +165,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="layers whose name contains one of these texts, comma separated")
     parser.add_argument("--modes", default=",".join(MODES), help="forward, gradients")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--kept", type=pathlib.Path, metavar="ROWS", help="a file of rows, to go on where a run was ended")
-    parser.add_argument("--markdown", type=pathlib.Path, metavar="OUT", help="write the tables, between the file's marks")
+    parser.add_argument(
+        "--kept", type=pathlib.Path, metavar="ROWS", help="a file of rows, to go on where a run was ended"
+    )
+    parser.add_argument(
+        "--markdown", type=pathlib.Path, metavar="OUT", help="write the tables, between the file's marks"
+    )
     args = parser.parse_args(argv)
     if not compiler.available():
         print("estimates.py: the TPU's compiler is not here; pip install libtpu", file=sys.stderr)
@@ -158,7 +179,9 @@ def main(argv: list[str] | None = None) -> int:
     for row in rows(args.suite, args.only, args.modes.split(","), args.dtype, args.kept):
         found.append(row)
         columns = OF_OPERATIONS if PLAIN in row else COLUMNS
-        print(row["layer"], row["mode"], *(f"{cell(row, f, s)} {title}" for f, title, s in columns), sep="  ", flush=True)
+        print(
+            row["layer"], row["mode"], *(f"{cell(row, f, s)} {title}" for f, title, s in columns), sep="  ", flush=True
+        )
     text = f"{heading(args.dtype)}\n\n{as_tables(found)}"
     if args.markdown:
         from tables import write_markdown

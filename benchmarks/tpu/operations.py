@@ -63,7 +63,10 @@ def stacked(x, strides, pads, dilation, reduce):
     """The window's taps along a new last axis, reduced."""
     x = jnp.pad(x, [(0, 0), *pads, (0, 0)], constant_values=-jnp.inf)
     out = [(n - dilation * (k - 1) - 1) // s + 1 for n, k, s in zip(x.shape[1:3], WINDOW, strides)]
-    taps = [(slice(t * dilation, t * dilation + (o - 1) * s + 1, s) for t in range(k)) for k, s, o in zip(WINDOW, strides, out)]
+    taps = [
+        (slice(t * dilation, t * dilation + (o - 1) * s + 1, s) for t in range(k))
+        for k, s, o in zip(WINDOW, strides, out)
+    ]
     down, across = map(list, taps)
     return reduce(jnp.stack([x[:, i, j] for i in down for j in across], -1), -1)
 
@@ -75,7 +78,9 @@ def top_k(x):
 def unpool(y, indices, spatial):
     n, h, w, c = y.shape
     flat = jnp.zeros((n, math.prod(spatial), c), y.dtype)
-    flat = flat.at[jnp.arange(n)[:, None, None], indices.reshape(n, h * w, c), jnp.arange(c)].set(y.reshape(n, h * w, c))
+    flat = flat.at[jnp.arange(n)[:, None, None], indices.reshape(n, h * w, c), jnp.arange(c)].set(
+        y.reshape(n, h * w, c)
+    )
     return flat.reshape(n, *spatial, c)
 
 
@@ -112,7 +117,9 @@ def deformed(x, offset, kernel):
     """A gather for each corner, as in a composition of `grid_sample` and a product."""
     n, h, w, _ = x.shape
     out = halved(x.shape)[1:3]
-    starts = jnp.stack(jnp.meshgrid(*(jnp.arange(o) * s - lo for o, s, (lo, _) in zip(out, STRIDES, PADS)), indexing="ij"), -1)
+    starts = jnp.stack(
+        jnp.meshgrid(*(jnp.arange(o) * s - lo for o, s, (lo, _) in zip(out, STRIDES, PADS)), indexing="ij"), -1
+    )
     taps = jnp.stack(jnp.meshgrid(*map(jnp.arange, WINDOW), indexing="ij"), -1).reshape(-1, 2)
     position = starts[:, :, None] + taps + offset.reshape(n, *out, -1, 2)
     low = jnp.floor(position)
@@ -154,7 +161,9 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("min_pool", ours("min_pool", *POOL), lambda x: -flax.linen.max_pool(-x, *POOL)),
     Operation("max_pool with indices", ours("max_pool", *POOL, return_indices=True), argmax, plain_has_gradient=False),
     Operation(
-        "max_pool dilated", ours("max_pool", 3, 1, WIDE, window_dilation=2), lambda x: stacked(x, (1, 1), WIDE, 2, jnp.max)
+        "max_pool dilated",
+        ours("max_pool", 3, 1, WIDE, window_dilation=2),
+        lambda x: stacked(x, (1, 1), WIDE, 2, jnp.max),
     ),
     Operation(
         "max_pool dilated strided",
@@ -220,8 +229,12 @@ OPERATIONS: tuple[Operation, ...] = (
         offset_and_kernel,
     ),
     Operation("unfold", ours("unfold", *POOL), patches),
-    Operation("pad reflect", ours("pad", (3, 3), "reflect"), lambda x: jnp.pad(x, [(0, 0), (3, 3), (3, 3), (0, 0)], "reflect")),
-    Operation("pad circular", ours("pad", (3, 3), "circular"), lambda x: jnp.pad(x, [(0, 0), (3, 3), (3, 3), (0, 0)], "wrap")),
+    Operation(
+        "pad reflect", ours("pad", (3, 3), "reflect"), lambda x: jnp.pad(x, [(0, 0), (3, 3), (3, 3), (0, 0)], "reflect")
+    ),
+    Operation(
+        "pad circular", ours("pad", (3, 3), "circular"), lambda x: jnp.pad(x, [(0, 0), (3, 3), (3, 3), (0, 0)], "wrap")
+    ),
 )
 
 
@@ -245,7 +258,9 @@ def gradient(function: Callable[..., Any], *args: jax.ShapeDtypeStruct) -> tuple
     def pulled(*given):
         *values, dy = given
         chosen = [values[i] for i in floats]
-        return jax.vjp(lambda *f: first(*(dict(zip(floats, f)).get(i, v) for i, v in enumerate(values))), *chosen)[1](dy)
+        return jax.vjp(lambda *f: first(*(dict(zip(floats, f)).get(i, v) for i, v in enumerate(values))), *chosen)[1](
+            dy
+        )
 
     return pulled, (*args, jax.eval_shape(first, *args))
 

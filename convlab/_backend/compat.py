@@ -190,7 +190,9 @@ def _new_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dic
 
     def batch(args: Any, dims: Any, **params: Any) -> Any:
         size = next(a.shape[d] for a, d in zip(args, dims) if d is not None)
-        moved = [jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims)]
+        moved = [
+            jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims)
+        ]
         return primitive.bind(*moved, **with_batch_axis(params)), 0
 
     _jvps[primitive], _batchers[primitive] = functools.partial(jvp, primitive), batch

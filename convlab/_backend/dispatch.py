@@ -55,7 +55,9 @@ def _read(lhs: Any, rhs: Any, params: dict) -> tuple[Kind, Problem]:
     extents = [(w - 1) * d + 1 for w, d in zip(forward.out, forward.strides)]
     ends = [
         (o - 1) * s + extent - lo - n
-        for o, s, extent, (lo, _), n in zip(forward.window, forward.kernel_dilation, extents, forward.pads, forward.dilated)
+        for o, s, extent, (lo, _), n in zip(
+            forward.window, forward.kernel_dilation, extents, forward.pads, forward.dilated
+        )
     ]
     return "kernel_gradient", dataclasses.replace(
         forward,

@@ -129,7 +129,9 @@ def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float
     reach = [(w - 1) * d + 1 for w, d in zip(window, dilation)]
     pads = [(lo, r - n - lo) if m == 1 else (lo, hi) for (lo, hi), m, r, n in zip(pads, out, reach, x.shape[1:])]
     strides = [1 if m == 1 else s for m, s in zip(out, strides)]
-    if min(map(min, pads)) < 0 or any(max(pair) >= r for pair, r in zip(pads, reach)):  # some fast programs refuse such pads
+    if min(map(min, pads)) < 0 or any(
+        max(pair) >= r for pair, r in zip(pads, reach)
+    ):  # some fast programs refuse such pads
         x, pads = pad_spatial(x, pads), [(0, 0)] * rank
     # Its sums over a column of 362 rows and more are wrong where the last axis is a single place; those over a row are right.
     single = [n == m == kernel.shape[axis] == 1 for n, m, axis in zip(x.shape[1:], out, order)]
@@ -137,7 +139,11 @@ def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float
     x = x.reshape(x.shape[0], *(x.shape[1 + axis] for axis in axes), x.shape[-1])
     strides, pads, dilation = ([values[axis] for axis in axes] for values in (strides, pads, dilation))
     image = {"batch_dim": 0, "feature_dim": rank + 1, "spatial_dims": list(range(1, rank + 1))}
-    taps = {"spatial_dims": [order[axis] for axis in axes], "input_feature_dim": order[-2], "output_feature_dim": order[-1]}
+    taps = {
+        "spatial_dims": [order[axis] for axis in axes],
+        "input_feature_dim": order[-2],
+        "output_feature_dim": order[-1],
+    }
     lows, highs = zip(*pads)
     config = {
         "dims": rank + 2,
@@ -149,7 +155,9 @@ def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float
     }
     operands = _operands(x.dtype, groups, channels, features // groups, window, [d > 1 for d in dilation], pads)
     shape = (x.shape[0], *(out[axis] for axis in axes), features)
-    return _call("convolution", shape, dtype, {"onednn_conv_config": config}, operands, x, kernel).reshape(x.shape[0], *out, -1)
+    return _call("convolution", shape, dtype, {"onednn_conv_config": config}, operands, x, kernel).reshape(
+        x.shape[0], *out, -1
+    )
 
 
 def gram(a, b):

@@ -64,7 +64,9 @@ def _check_method(method: str, x: Array, kernel: Array, params: dict) -> None:
     problem = dispatch.read_forward(x, kernel, dict(params, precision=precision))
     why = FORMULATIONS[method].unsupported_reason("forward", problem)
     if why:
-        raise argument_error("method", "name a formulation that serves this call", method, hint=f"{why[0].upper()}{why[1:]}.")
+        raise argument_error(
+            "method", "name a formulation that serves this call", method, hint=f"{why[0].upper()}{why[1:]}."
+        )
 
 
 def window_sum(x: Array, params: dict) -> Array:

@@ -94,9 +94,13 @@ def _step(eqn: Any, platform: str) -> Step | None:
     mark = compat.mark_of(eqn.ctx)
     own = lowering.OPERATIONS[eqn.primitive].own
     unmarked = mark is None and not own and not (platform == "cpu" and is_active())
-    target = Target("gpu" if platform in ("cuda", "rocm") else platform, platform == "cpu" and engine.available() is None)
+    target = Target(
+        "gpu" if platform in ("cuda", "rocm") else platform, platform == "cpu" and engine.available() is None
+    )
     plan = lowering.plan_of(eqn.primitive, operands, eqn.params, mark or "auto", target)
     if unmarked:
-        elsewhere = "lax's, without convlab.accelerate()" if platform == "cpu" else f"what XLA makes of it on {platform}"
+        elsewhere = (
+            "lax's, without convlab.accelerate()" if platform == "cpu" else f"what XLA makes of it on {platform}"
+        )
         return Step(plan.operation, shapes, "lax", elsewhere)
     return Step(plan.operation, shapes, plan.formulation, plan.reason, plan.parts)

@@ -59,7 +59,9 @@ def _corners(cell: Sequence[Array]) -> list[tuple[int, ...]]:
 
 
 def _weights(within: Sequence[Array]) -> list[Array]:
-    return [functools.reduce(operator.mul, corner) for corner in itertools.product(*((1 - part, part) for part in within))]
+    return [
+        functools.reduce(operator.mul, corner) for corner in itertools.product(*((1 - part, part) for part in within))
+    ]
 
 
 def _bordered(x: Array, after: int) -> tuple[Array, list[int]]:

@@ -24,7 +24,9 @@ def local_products(x: Array, kernel: Array, stacked: Callable[[Array], Array], w
     products = functools.partial(by_slices, stacked=stacked, precision=precision)
     if precision is not None or not jnp.issubdtype(x.dtype, jnp.floating) or 0 in x.shape:
         return products(x, kernel)
-    return lax.platform_dependent(x, kernel, tpu=functools.partial(by_ones, stacked=stacked, window=window), default=products)
+    return lax.platform_dependent(
+        x, kernel, tpu=functools.partial(by_ones, stacked=stacked, window=window), default=products
+    )
 
 
 def by_slices(x: Array, kernel: Array, stacked: Callable[[Array], Array], precision: Any) -> Array:
@@ -50,7 +52,9 @@ def _seen(x: Array, stacked: Callable[[Array], Array], window: Window) -> Array:
 
 
 @_seen.defjvp
-def _seen_jvp(stacked: Callable[[Array], Array], window: Window, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+def _seen_jvp(
+    stacked: Callable[[Array], Array], window: Window, primals: tuple, tangents: tuple
+) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents  # the adjoint of slices takes fewer cycles
     return _seen(x, stacked, window), jnp.moveaxis(stacked(dx), 1, -1)
 

@@ -181,7 +181,9 @@ def _lowered(primitive: Any, former: Callable, method: str, ctx: Any, *args: Any
             return primitive.bind(*operands, **params)
 
     per_platform = {name: body for p, body in bodies.items() for name in (("cuda", "rocm") if p == "gpu" else (p,))}
-    return compat.lower(ctx, lambda *operands: lax.platform_dependent(*operands, **per_platform, default=as_written), *args)
+    return compat.lower(
+        ctx, lambda *operands: lax.platform_dependent(*operands, **per_platform, default=as_written), *args
+    )
 
 
 def _per_device(primitive: Any, method: str, params: dict, split: tuple[Any, tuple[str, ...]], ctx: Any) -> Callable:

@@ -71,7 +71,12 @@ def _few_pairs(p: Problem) -> bool:
 
 def _overhanging(p: Problem) -> bool:
     few = p.groups == 1 and p.rank >= 2 and p.features <= VECTOR and p.batch >= 128
-    return few and max(p.strides) == 1 and max(*p.input_dilation, *p.kernel_dilation) == 1 and swapped_operands.inside(p) <= 0.7
+    return (
+        few
+        and max(p.strides) == 1
+        and max(*p.input_dilation, *p.kernel_dilation) == 1
+        and swapped_operands.inside(p) <= 0.7
+    )
 
 
 def _packs(p: Problem) -> bool:
@@ -140,7 +145,13 @@ def _to_few(p: Problem) -> bool:
 
 def _patches(p: Problem) -> bool:
     """Of an image so large that XLA's layout of it, a channel to 128 lanes, outweighs that of the matrix."""
-    return p.groups == 1 and p.channels <= 4 and math.prod(p.window) > 1 and math.prod(p.spatial) >= 2**12 and gemm.tiles(p)
+    return (
+        p.groups == 1
+        and p.channels <= 4
+        and math.prod(p.window) > 1
+        and math.prod(p.spatial) >= 2**12
+        and gemm.tiles(p)
+    )
 
 
 def _small_patches(p: Problem) -> bool:
@@ -160,12 +171,20 @@ def _narrow_sums(p: Problem) -> bool:
 
 
 FORWARD = (
-    ("taps", "depthwise, dilated input: each place adds up what reaches it", lambda p: _strided_gradient(p) and p.depthwise),
+    (
+        "taps",
+        "depthwise, dilated input: each place adds up what reaches it",
+        lambda p: _strided_gradient(p) and p.depthwise,
+    ),
     ("subpixel", "a dilated input: no tap meets a stuffed zero", _strided_gradient),
     ("batch_vectorized", "few channels, a wide window: sixteen images fill a vector", _few_wide),
     ("taps", "few channels: one fused loop", _few),
     ("taps", "groups of a channel or two: one fused loop", _thin),
-    ("swapped_operands", "few features, a window mostly over the edges: images fill the engine's vectors", _overhanging),
+    (
+        "swapped_operands",
+        "few features, a window mostly over the edges: images fill the engine's vectors",
+        _overhanging,
+    ),
     ("output_blocking", "few features: neighbouring places share the engine's vectors", _packs),
     ("onednn", "jaxlib's own engine", lambda p: True),
     ("gemm", "one tap: a matrix product", _one_tap),

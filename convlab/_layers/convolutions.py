@@ -61,7 +61,9 @@ class Constant:
 def options_of(function: Callable, *called: str) -> tuple[str, ...]:
     """The names of the options that a layer keeps: all but those of the call and, since they may follow from it, the groups."""
     parameters = inspect.signature(function).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in (*called, "feature_group_count"))
+    return tuple(
+        p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in (*called, "feature_group_count")
+    )
 
 
 class Kernel:
@@ -70,7 +72,9 @@ class Kernel:
     kernel_size: Any
     feature_group_count: Any
     mask: Any
-    _made: Callable[[int], int]  # of input channels, how many the layer makes: `out_features` in NNX, `features` in Linen
+    _made: Callable[
+        [int], int
+    ]  # of input channels, how many the layer makes: `out_features` in NNX, `features` in Linen
     _lone: Callable[[], bool]  # whether the kernel's size was given as an int
     _function: Callable
     _names: tuple[str, ...]

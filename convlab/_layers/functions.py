@@ -22,7 +22,9 @@ def with_inputs(function: Function) -> Function:
         return function(inputs, *args, **options)
 
     pool.__signature__ = inspect.signature(function).replace(parameters=shown)  # type: ignore[attr-defined]
-    pool.__annotations__ = {"inputs" if name == first.name else name: of for name, of in function.__annotations__.items()}
+    pool.__annotations__ = {
+        "inputs" if name == first.name else name: of for name, of in function.__annotations__.items()
+    }
     return pool  # type: ignore[return-value]
 
 

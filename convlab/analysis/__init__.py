@@ -139,7 +139,9 @@ def analyze(model: Any, x: Any, *args: Any, variables: Any = None, batch_axes: i
     traced = trace(model, x, args, kwargs, variables)
     spans = tuple(identity(x.shape, batch_axes + axis) for axis in range(len(spatial)))
     rows, left = rows_of(traced, spans)
-    layers = [Layer(row.path, row.kind, row.shape, row.parameters, *row.macs, _field(row.spans, spatial)) for row in rows]
+    layers = [
+        Layer(row.path, row.kind, row.shape, row.parameters, *row.macs, _field(row.spans, spatial)) for row in rows
+    ]
     layers += [Layer(path, "parameters", (), count, 0, 0, None) for path, count in left.items()]
     return Analysis(tuple(x.shape), tuple(layers))
 
@@ -148,7 +150,9 @@ def _spatial(x: Any, batch_axes: int) -> tuple[int, ...]:
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(f"`x` must be an array or a jax.ShapeDtypeStruct, got {x!r}.")
     if len(x.shape) < batch_axes + 1:
-        raise ValueError(f"`x` must have the axes (*batch, *spatial, c) for batch_axes {batch_axes}, got {tuple(x.shape)}.")
+        raise ValueError(
+            f"`x` must have the axes (*batch, *spatial, c) for batch_axes {batch_axes}, got {tuple(x.shape)}."
+        )
     return tuple(x.shape[batch_axes:-1])
 
 
@@ -156,7 +160,9 @@ def _field(spans: tuple[Span, ...] | None, spatial: tuple[int, ...]) -> Field | 
     if spans is None:
         return None
     parts = [_along(span, n) for span, n in zip(spans, spatial)]
-    return Field(tuple(p[0] for p in parts), tuple(p[1] for p in parts), tuple(p[2] for p in parts), tuple(p[3] for p in parts))
+    return Field(
+        tuple(p[0] for p in parts), tuple(p[1] for p in parts), tuple(p[2] for p in parts), tuple(p[3] for p in parts)
+    )
 
 
 def _along(span: Span, n: int) -> tuple[int, Fraction, Fraction, tuple[tuple[int, int], ...]]:

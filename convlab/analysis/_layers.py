@@ -84,7 +84,9 @@ class Finder:
         if self._row:
             self._row.macs = (self._row.macs[0] + macs[0], self._row.macs[1] + macs[1])
 
-    def _list(self, eqn: Any, following: Sequence[Any], inputs: Sequence[Seen], spans: Spans | None) -> frozenset[int] | None:
+    def _list(
+        self, eqn: Any, following: Sequence[Any], inputs: Sequence[Seen], spans: Spans | None
+    ) -> frozenset[int] | None:
         """Adds a row for an operation outside of all leaves that deserves one."""
         kind = kind_of(eqn) or _merge(eqn, inputs)
         macs = macs_of(eqn)

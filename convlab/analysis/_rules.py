@@ -69,7 +69,13 @@ def conv_slides(eqn: Any) -> list[tuple[int, Slide]]:
         (
             i,
             Slide(
-                lhs[i], rhs[k], p["window_strides"][n], p["padding"][n][0], out[o], p["lhs_dilation"][n], p["rhs_dilation"][n]
+                lhs[i],
+                rhs[k],
+                p["window_strides"][n],
+                p["padding"][n][0],
+                out[o],
+                p["lhs_dilation"][n],
+                p["rhs_dilation"][n],
             ),
         )
         for n, (i, k, o) in enumerate(rows)
@@ -100,7 +106,13 @@ def window_spans(eqn: Any, operands: Operands) -> Spans:
     for span in joined(operands, len(shape)):
         for a in range(len(shape)):
             taps = Slide(
-                shape[a], p["window_dimensions"][a], p["window_strides"][a], p["padding"][a][0], out[a], base[a], dilation[a]
+                shape[a],
+                p["window_dimensions"][a],
+                p["window_strides"][a],
+                p["padding"][a][0],
+                out[a],
+                base[a],
+                dilation[a],
             )
             span = slid(span, a, taps)
         found.append(span)

@@ -15,7 +15,9 @@ def cells(analysis: Any) -> Iterator[tuple[str, ...]]:
         shape = "×".join(map(str, layer.output_shape))
         counts = (layer.parameters, layer.macs, layer.macs_with_padding)
         field = layer.field
-        geometry = [_axes(row) for row in (field.size, field.stride, field.offset)] if field and field.size else ["", "", ""]
+        geometry = (
+            [_axes(row) for row in (field.size, field.stride, field.offset)] if field and field.size else ["", "", ""]
+        )
         yield (layer.path, layer.kind, shape, *(f"{n:,}" if n else "" for n in counts), *geometry)
 
 
@@ -26,7 +28,10 @@ def totals(analysis: Any) -> tuple[str, ...]:
 
 def _axes(numbers: Any) -> str:
     """One number where all axes agree."""
-    shown = [str(n) if not isinstance(n, Fraction) or n.denominator == 1 else f"{n.numerator}/{n.denominator}" for n in numbers]
+    shown = [
+        str(n) if not isinstance(n, Fraction) or n.denominator == 1 else f"{n.numerator}/{n.denominator}"
+        for n in numbers
+    ]
     return shown[0] if len(set(shown)) == 1 else "×".join(shown)
 
 

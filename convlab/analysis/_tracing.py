@@ -111,7 +111,9 @@ def _nnx_runner(model, recorder, args, kwargs):
 
     def run(x, state):
         traced = nnx.merge(graph, state)
-        paths = {id(node): ".".join(map(str, path)) for path, node in nnx.iter_graph(traced) if isinstance(node, nnx.Module)}
+        paths = {
+            id(node): ".".join(map(str, path)) for path, node in nnx.iter_graph(traced) if isinstance(node, nnx.Module)
+        }
         with _nnx_calls(traced, paths, recorder):
             y = traced(x, *args, **kwargs)
         for path, leaf in jax.tree.leaves_with_path(nnx.to_pure_dict(nnx.state(traced, nnx.Param))):

@@ -77,7 +77,9 @@ def conv(
     """A convolution of images; `padding=None` keeps the size where `strides` is 1 and the window odd, as PyTorch's `k // 2`."""
     window = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
     padding = tuple((k - 1) // 2 * dilation for k in window) if padding is None else padding
-    options: dict[str, Any] = dict(feature_group_count=groups, kernel_dilation=dilation, padding=padding, use_bias=use_bias)
+    options: dict[str, Any] = dict(
+        feature_group_count=groups, kernel_dilation=dilation, padding=padding, use_bias=use_bias
+    )
     return cn.Conv(in_features, out_features, window, strides, rngs=rngs, **options)
 
 
@@ -107,14 +109,19 @@ class ConvNormActivation(Sequential):
         rngs: nnx.Rngs,
     ):
         options: dict[str, Any] = dict(groups=groups, dilation=dilation, padding=padding, use_bias=use_bias, rngs=rngs)
-        layers: list[Any] = [conv(in_features, out_features, kernel_size, strides, **options), norm(out_features, rngs=rngs)]
+        layers: list[Any] = [
+            conv(in_features, out_features, kernel_size, strides, **options),
+            norm(out_features, rngs=rngs),
+        ]
         super().__init__(*layers, *([] if activation is None else [activation]))
 
 
 class BasicConv(nnx.Module):
     """A convolution `conv`, its normalisation `bn` with epsilon 1e-3, and a ReLU: the unit of both Inception networks."""
 
-    def __init__(self, in_features: int, out_features: int, kernel_size: Any, strides: int = 1, *, padding: Any = 0, rngs: Any):
+    def __init__(
+        self, in_features: int, out_features: int, kernel_size: Any, strides: int = 1, *, padding: Any = 0, rngs: Any
+    ):
         self.conv = conv(in_features, out_features, kernel_size, strides, padding=padding, rngs=rngs)
         self.bn = batch_norm(out_features, epsilon=1e-3, rngs=rngs)
 

@@ -46,7 +46,9 @@ class Context(nnx.Module):
     `multipliers` are the table's channels in units of `features`, `LARGE` those of "Large".
     """
 
-    def __init__(self, features: int = 21, *, multipliers: Sequence[int] = (1,) * 7, noise: float = 0.0, rngs: nnx.Rngs):
+    def __init__(
+        self, features: int = 21, *, multipliers: Sequence[int] = (1,) * 7, noise: float = 0.0, rngs: nnx.Rngs
+    ):
         widths = [features * m for m in (1, *multipliers)]
         self.layers = nnx.List(
             cn.Conv(a, b, (3, 3), kernel_dilation=d, kernel_init=identity(features, noise), rngs=rngs)

@@ -36,7 +36,9 @@ class DCGAN(nnx.Module):
     Maps noise `(n, noise)` to images `(n, 64, 64, colours)` between -1 and 1.
     """
 
-    def __init__(self, noise: int = 100, colours: int = 3, *, channels: Sequence[int] = (1024, 512, 256, 128), rngs: nnx.Rngs):
+    def __init__(
+        self, noise: int = 100, colours: int = 3, *, channels: Sequence[int] = (1024, 512, 256, 128), rngs: nnx.Rngs
+    ):
         size = 4 * 4 * channels[0]
         self.project = nnx.Linear(noise, size, use_bias=False, kernel_init=normal, rngs=rngs)
         self.norms = nnx.List(nnx.BatchNorm(n, momentum=0.9, rngs=rngs) for n in (size, *channels[1:]))

@@ -25,7 +25,9 @@ class Residual(nnx.Module):
         return self.block(x) if self.stochastic_depth is None else x + self.stochastic_depth(self.block(x))
 
 
-def mbconv(inputs: int, features: int, expansion: int, window: int, strides: int, unit: Callable, rngs: nnx.Rngs) -> Sequential:
+def mbconv(
+    inputs: int, features: int, expansion: int, window: int, strides: int, unit: Callable, rngs: nnx.Rngs
+) -> Sequential:
     """1x1 to more channels, a depthwise window, squeeze and excitation, 1x1 to fewer."""
     wide = multiple_of_8(inputs * expansion)
     return Sequential(
@@ -36,7 +38,9 @@ def mbconv(inputs: int, features: int, expansion: int, window: int, strides: int
     )
 
 
-def fused(inputs: int, features: int, expansion: int, window: int, strides: int, unit: Callable, rngs: nnx.Rngs) -> Sequential:
+def fused(
+    inputs: int, features: int, expansion: int, window: int, strides: int, unit: Callable, rngs: nnx.Rngs
+) -> Sequential:
     """The window to more channels, 1x1 to fewer; the window alone where channels stay as many."""
     wide = multiple_of_8(inputs * expansion)
     if wide == inputs:

@@ -180,7 +180,9 @@ class GoogLeNet2014(nnx.Module):
         for name, module, _ in inceptions(rectified, 5, rngs):
             parts += [pool(), module] if name in ("4a", "5a") else [module]
         self.inceptions = Sequential(*parts)
-        self.head = Sequential(cn.GlobalAvgPool(), nnx.Dropout(0.4, rngs=rngs), nnx.Linear(1024, num_classes, rngs=rngs))
+        self.head = Sequential(
+            cn.GlobalAvgPool(), nnx.Dropout(0.4, rngs=rngs), nnx.Linear(1024, num_classes, rngs=rngs)
+        )
 
     def __call__(self, x: Array) -> Array:
         return self.head(self.inceptions(self.stem(x)))

@@ -158,7 +158,10 @@ class Inception3(nnx.Module):
     ):
         self.transform_input, self.deterministic = transform_input, False
         self.Conv2d_1a_3x3 = BasicConv(3, 32, 3, 2, rngs=rngs)
-        self.Conv2d_2a_3x3, self.Conv2d_2b_3x3 = BasicConv(32, 32, 3, rngs=rngs), BasicConv(32, 64, 3, padding=1, rngs=rngs)
+        self.Conv2d_2a_3x3, self.Conv2d_2b_3x3 = (
+            BasicConv(32, 32, 3, rngs=rngs),
+            BasicConv(32, 64, 3, padding=1, rngs=rngs),
+        )
         self.maxpool1, self.maxpool2 = cn.MaxPool(3, 2), cn.MaxPool(3, 2)
         self.Conv2d_3b_1x1, self.Conv2d_4a_3x3 = BasicConv(64, 80, 1, rngs=rngs), BasicConv(80, 192, 3, rngs=rngs)
         features = 192

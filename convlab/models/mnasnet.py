@@ -20,7 +20,9 @@ ROWS = (  # of the paper's figure 7: channels, window, strides of the first, exp
 class InvertedResidual(nnx.Module):
     """1x1 to more channels, a depthwise window, 1x1 to fewer without an activation, beside the identity where shapes are equal."""
 
-    def __init__(self, in_features: int, out_features: int, window: int, strides: int, expansion: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, in_features: int, out_features: int, window: int, strides: int, expansion: int, *, rngs: nnx.Rngs
+    ):
         wide = in_features * expansion
         self.layers = Sequential(
             conv(in_features, wide, 1, rngs=rngs), norm(wide, rngs=rngs), nnx.relu,

@@ -59,7 +59,11 @@ class InvertedResidual(nnx.Module):
         self.block = Sequential(
             *([] if wide == in_features else [unit(in_features, wide, 1, activation=activation)]),
             unit(wide, wide, window, 1 if dilation > 1 else strides, **depthwise),
-            *([SqueezeExcitation(wide, multiple_of_8(wide // 4), gate=nnx.hard_sigmoid, rngs=rngs)] if squeezed else []),
+            *(
+                [SqueezeExcitation(wide, multiple_of_8(wide // 4), gate=nnx.hard_sigmoid, rngs=rngs)]
+                if squeezed
+                else []
+            ),
             unit(wide, out_features, 1, activation=None),
         )
         self.residual = strides == 1 and in_features == out_features
@@ -98,7 +102,12 @@ class MobileNetV3(nnx.Module):
         for nth, (window, wide, channels, *rest) in enumerate(rows):
             tail = nth >= len(rows) - TAIL
             half, whole = (2, 1 if nth == len(rows) - TAIL else 2) if tail and reduced_tail else (1, 1)
-            row = (window, multiple_of_8(wide // whole * width_mult), multiple_of_8(channels // half * width_mult), *rest)
+            row = (
+                window,
+                multiple_of_8(wide // whole * width_mult),
+                multiple_of_8(channels // half * width_mult),
+                *rest,
+            )
             layers.append(InvertedResidual(inputs, row, 2 if tail and dilated else 1, rngs=rngs))
             inputs = row[2]
         layers.append(ConvNormActivation(inputs, 6 * inputs, 1, norm=norm, activation=HS, rngs=rngs))

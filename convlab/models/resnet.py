@@ -178,8 +178,12 @@ ResNeXt50_32x4d = named(
     groups=32,
     width_per_group=4,
 )
-ResNeXt101_32x8d = named(ResNet, "ResNeXt101_32x8d", block=Bottleneck, layers=(3, 4, 23, 3), groups=32, width_per_group=8)
-ResNeXt101_64x4d = named(ResNet, "ResNeXt101_64x4d", block=Bottleneck, layers=(3, 4, 23, 3), groups=64, width_per_group=4)
+ResNeXt101_32x8d = named(
+    ResNet, "ResNeXt101_32x8d", block=Bottleneck, layers=(3, 4, 23, 3), groups=32, width_per_group=8
+)
+ResNeXt101_64x4d = named(
+    ResNet, "ResNeXt101_64x4d", block=Bottleneck, layers=(3, 4, 23, 3), groups=64, width_per_group=4
+)
 Wide_ResNet50_2 = named(
     ResNet,
     "Wide_ResNet50_2",

@@ -86,7 +86,11 @@ class Segmentation(nnx.Module):
     aux_classifier: FCNHead | None
 
     def __call__(self, image: Array) -> dict[str, Array]:
-        maps = self.backbone.stages(image)[2:] if isinstance(self.backbone, ResNet) else self.backbone.outputs(image, STRIDED)
+        maps = (
+            self.backbone.stages(image)[2:]
+            if isinstance(self.backbone, ResNet)
+            else self.backbone.outputs(image, STRIDED)
+        )
         scores = {"out": upsampled(self.classifier(maps[1]), image)}
         if self.aux_classifier is not None:
             scores["aux"] = upsampled(self.aux_classifier(maps[0]), image)

@@ -10,7 +10,16 @@ from .. import nnx as cn
 from ._blocks import Sequential, conv
 from ._registry import named
 
-FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))  # squeezed, each expanded
+FIRES = (
+    (16, 64),
+    (16, 64),
+    (32, 128),
+    (32, 128),
+    (48, 192),
+    (48, 192),
+    (64, 256),
+    (64, 256),
+)  # squeezed, each expanded
 FIRST = {"1_0": (96, 7), "1_1": (64, 3)}  # channels and window of the first convolution
 POOLED = {"1_0": (0, 3, 7), "1_1": (0, 2, 4)}  # the fires before which a pool halves the size
 

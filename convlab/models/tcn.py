@@ -17,7 +17,9 @@ Array = jax.Array
 class Block(nnx.Module):
     """Two dilated causal convolutions with weight normalisation, ReLU and dropout, beside an identity or a 1-tap convolution."""
 
-    def __init__(self, in_features: int, features: int, kernel_size: int, dilation: int, dropout: float, *, rngs: nnx.Rngs):
+    def __init__(
+        self, in_features: int, features: int, kernel_size: int, dilation: int, dropout: float, *, rngs: nnx.Rngs
+    ):
         def causal(channels: int) -> nnx.Module:
             return cn.CausalConv(channels, features, kernel_size, kernel_dilation=dilation, weight_norm=True, rngs=rngs)
 

@@ -31,7 +31,11 @@ class Double(nnx.Module):
         options = dict(kernel_size=(3, 3), padding=padding, use_bias=not batch_norm, rngs=rngs)
         self.conv1 = cn.Conv(in_features, out_features, **options)
         self.conv2 = cn.Conv(out_features, out_features, **options)
-        norm = functools.partial(nnx.BatchNorm, out_features, momentum=0.9, rngs=rngs) if batch_norm else lambda: nnx.identity
+        norm = (
+            functools.partial(nnx.BatchNorm, out_features, momentum=0.9, rngs=rngs)
+            if batch_norm
+            else lambda: nnx.identity
+        )
         self.norm1, self.norm2 = norm(), norm()
 
     def __call__(self, x: Array) -> Array:

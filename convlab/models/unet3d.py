@@ -75,7 +75,9 @@ class UNet3D(UShape):
         padding: Any = "VALID",
         rngs: nnx.Rngs,
     ):
-        *levels, bottom = [Double(a, b // 2, b, padding=padding, rngs=rngs) for a, b in zip((in_features, *channels), channels)]
+        *levels, bottom = [
+            Double(a, b // 2, b, padding=padding, rngs=rngs) for a, b in zip((in_features, *channels), channels)
+        ]
         self.down, self.bottom = nnx.List(levels), bottom
         self.pool = cn.MaxPool((2, 2, 2), strides=2)
         self.up = nnx.List(Up(b, a, padding=padding, rngs=rngs) for a, b in zip(channels[-2::-1], channels[:0:-1]))

@@ -12,7 +12,12 @@ from ._blocks import Sequential, batch_norm, conv
 from ._registry import named
 
 CHANNELS = (64, 128, 256, 512, 512)
-DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # convolutions before each pool
+DEPTHS = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}  # convolutions before each pool
 
 
 class VGG(nnx.Module):
@@ -20,7 +25,9 @@ class VGG(nnx.Module):
 
     torch_flattened = {"classifier.0": (7, 7, 512)}
 
-    def __init__(self, depths: Sequence[int], norm: bool, num_classes: int = 1000, dropout: float = 0.5, *, rngs: nnx.Rngs):
+    def __init__(
+        self, depths: Sequence[int], norm: bool, num_classes: int = 1000, dropout: float = 0.5, *, rngs: nnx.Rngs
+    ):
         layers: list = []
         inputs = 3
         for channels, depth in zip(CHANNELS, depths):

@@ -367,13 +367,17 @@ class SeparableConv(nnx.Module):
         padding_mode: Any = "zeros",
         padding_value: Any = 0,
     ):
-        both: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, precision=precision, promote_dtype=promote_dtype)
+        both: dict[str, Any] = dict(
+            dtype=dtype, param_dtype=param_dtype, precision=precision, promote_dtype=promote_dtype
+        )
         both |= dict(kernel_init=kernel_init, rngs=rngs)
         window: dict[str, Any] = dict(padding=padding, padding_mode=padding_mode, padding_value=padding_value)
         window |= dict(kernel_dilation=kernel_dilation, multiplier=multiplier)
         self.depthwise = DepthwiseConv(in_features, kernel_size, strides, use_bias=False, **window, **both)
         one = 1 if is_int(kernel_size) else (1,) * len(self.depthwise.kernel_size)
-        self.pointwise = Conv(self.depthwise.out_features, out_features, one, use_bias=use_bias, bias_init=bias_init, **both)
+        self.pointwise = Conv(
+            self.depthwise.out_features, out_features, one, use_bias=use_bias, bias_init=bias_init, **both
+        )
 
     def __call__(self, inputs: Array) -> Array:
         return self.pointwise(self.depthwise(inputs))

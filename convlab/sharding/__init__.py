@@ -200,7 +200,9 @@ def max_pool(
         >>> jax.shard_map(f, mesh=mesh, in_specs=split, out_specs=split)(x).shape
         (1, 4, 4, 3)
     """
-    return _pool(convlab.max_pool, x, window_shape, strides, padding, axis_names, window_dilation, fill=_lowest(x.dtype))
+    return _pool(
+        convlab.max_pool, x, window_shape, strides, padding, axis_names, window_dilation, fill=_lowest(x.dtype)
+    )
 
 
 def min_pool(
@@ -213,7 +215,9 @@ def min_pool(
     window_dilation: Any = 1,
 ) -> Array:
     """`convlab.min_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
-    return _pool(convlab.min_pool, x, window_shape, strides, padding, axis_names, window_dilation, fill=_highest(x.dtype))
+    return _pool(
+        convlab.min_pool, x, window_shape, strides, padding, axis_names, window_dilation, fill=_highest(x.dtype)
+    )
 
 
 def sum_pool(
@@ -286,7 +290,9 @@ def _pool(pool: Callable, x: Array, window_shape, strides, padding, axis_names, 
     part = gather(x, views, modes, fill)
     if all(view.name for view in views) or padding not in ("CIRCULAR", "REFLECT"):
         return pool(part, size, steps, [view.kept for view in views], window_dilation=dilation)
-    raise argument_error("padding", "be zeros or numbers", padding, "a pool of which some axes are split and some are not")
+    raise argument_error(
+        "padding", "be zeros or numbers", padding, "a pool of which some axes are split and some are not"
+    )
 
 
 def _steps(strides: Any) -> Any:

@@ -39,7 +39,11 @@ def exchange(x: Array, axis: int, axis_name: str, before: int, after: int, *, wr
     def received(hop: int, places: int) -> Array:
         """The places of the device `hop` further down that are nearest to this one."""
         places = min(places, length)
-        sent = lax.slice_in_dim(x, length - places, length, axis=axis) if hop > 0 else lax.slice_in_dim(x, 0, places, axis=axis)
+        sent = (
+            lax.slice_in_dim(x, length - places, length, axis=axis)
+            if hop > 0
+            else lax.slice_in_dim(x, 0, places, axis=axis)
+        )
         pairs = [(i, (i + hop) % devices) for i in range(devices) if wrap or 0 <= i + hop < devices]
         return lax.ppermute(sent, axis_name, pairs) if pairs else jnp.zeros_like(sent)
 
@@ -114,7 +118,9 @@ def gather(x: Array, views: Sequence[View], modes: Sequence[str], fill: Any) -> 
         elif mode == "constant":
             place = lax.axis_index(view.name) * view.part - before + jnp.arange(x.shape[axis])
             inside = (place >= 0) & (place < view.whole)
-            x = jnp.where(inside.reshape([-1 if a == axis else 1 for a in range(x.ndim)]), x, jnp.asarray(fill, x.dtype))
+            x = jnp.where(
+                inside.reshape([-1 if a == axis else 1 for a in range(x.ndim)]), x, jnp.asarray(fill, x.dtype)
+            )
         drift = view.out * view.step - view.part
         begin = before - view.pads[0] + (lax.axis_index(view.name) * drift if drift else 0)
         x = lax.dynamic_slice_in_dim(x, begin, view.length, axis)
@@ -126,7 +132,9 @@ def _edge(x: Array, axis: int, view: View, mode: str, before: int, after: int) -
     most = view.part - (mode == "reflect")
     if max(before, after) > most:
         fact = f"mode {mode!r} and {view.part} places a device"
-        raise argument_error("kernel", f"reach at most {most} places into the neighbouring part", max(before, after), fact)
+        raise argument_error(
+            "kernel", f"reach at most {most} places into the neighbouring part", max(before, after), fact
+        )
     pads = [(before, after) if a == axis else (0, 0) for a in range(x.ndim)]
     padded = jnp.pad(x, pads, mode="reflect" if mode == "reflect" else "edge")
     place = jnp.arange(padded.shape[axis]).reshape([-1 if a == axis else 1 for a in range(x.ndim)])

@@ -89,7 +89,9 @@ def connections(kernel: Any, x: Any, *, mark: int | None = None, title: str | No
     weights = len(kernel) if kernel.ndim == 3 else kernel.size
     default = f"{n} inputs, {outputs} outputs, {real} connections, {weights} weight" + "s" * (weights != 1)
     numbers = values, None if values is None else result
-    return _graph(lines, low, n, total, outputs, kernel, numbers, outputs // 2 if mark is None else mark, title or default)
+    return _graph(
+        lines, low, n, total, outputs, kernel, numbers, outputs // 2 if mark is None else mark, title or default
+    )
 
 
 def _graph(lines, low, n, total, outputs, kernel, numbers, mark, title) -> Picture:
@@ -105,7 +107,8 @@ def _graph(lines, low, n, total, outputs, kernel, numbers, mark, title) -> Pictu
     left, top, bottom = 2.2, 1.0, 4.2
     # an output stands below the middle of its window
     middle = {
-        o: np.mean([i for i, out, _ in lines if out == o]) if shared else (total - outputs) / 2 + o for o in range(outputs)
+        o: np.mean([i for i, out, _ in lines if out == o]) if shared else (total - outputs) / 2 + o
+        for o in range(outputs)
     }
     seen = {i for i, o, _ in lines if o == mark}
     for i, o, element in sorted(lines, key=lambda line: line[1] == mark):
@@ -141,7 +144,9 @@ def _graph(lines, low, n, total, outputs, kernel, numbers, mark, title) -> Pictu
 
 def _unit(axes: Any, x: float, y: float, text: str, colour: str, edge: str, width: float) -> None:
     axes.add_patch(Circle((x, y), 0.38, facecolor=colour, edgecolor=edge, linewidth=width, zorder=3))
-    axes.text(x, y + 0.02, text, ha="center", va="center", size=10 * min(1.0, 3 / max(len(text), 1)), color=INK, zorder=4)
+    axes.text(
+        x, y + 0.02, text, ha="center", va="center", size=10 * min(1.0, 3 / max(len(text), 1)), color=INK, zorder=4
+    )
 
 
 def channels(
@@ -182,7 +187,9 @@ def channels(
     options = {"padding": "VALID"} | options
     added = None if bias is None else jnp.asarray(bias, jnp.float32)
     y = np.asarray(convlab.conv(jnp.asarray(image), jnp.asarray(kernel), added, **options))
-    window = convlab.Window(kernel.shape[:2], options.get("strides", 1), options["padding"], options.get("kernel_dilation", 1))
+    window = convlab.Window(
+        kernel.shape[:2], options.get("strides", 1), options["padding"], options.get("kernel_dilation", 1)
+    )
     corner = [p * s - low for p, s, (low, _) in zip(position, window.strides, window.pads(image.shape[:2]))]
     (kh, kw, c_in, c_out), side, step = kernel.shape, 3.4, 1.05
     rows = max(c_out * 3.4, side + (c_in - 1) * step * 0.8)
@@ -254,7 +261,9 @@ def channels(
     return picture
 
 
-def _plane(axes: Any, array: np.ndarray, x: float, y: float, side: float, depth: float, *, limit=None, tint=None) -> None:
+def _plane(
+    axes: Any, array: np.ndarray, x: float, y: float, side: float, depth: float, *, limit=None, tint=None
+) -> None:
     """A channel as a square; with a limit from red through white to blue."""
     height = side * array.shape[0] / array.shape[1]
     place: dict[str, Any] = dict(extent=(x, x + side, y + height, y), interpolation="nearest", zorder=depth)

@@ -52,7 +52,8 @@ class _Settings(Slideshow):
         values = [list(v) for v in self.knobs.values()]
         first = list(itertools.product(*values))[self.start]
         options = {
-            name: ipywidgets.SelectionSlider(options=v, value=value) for name, v, value in zip(self.knobs, values, first)
+            name: ipywidgets.SelectionSlider(options=v, value=value)
+            for name, v, value in zip(self.knobs, values, first)
         }
 
         def show(**setting: Any) -> Picture:

@@ -74,7 +74,9 @@ def images(
 def colour_bar(picture: Picture, mappable: Any, axes: Any, height: float, label: str = "") -> None:
     """A colour bar beside some axes, with few round numbers."""
     shrink = min(1.0, 2.2 / height)
-    bar = picture.colorbar(mappable, ax=axes, shrink=shrink, aspect=max(12 * min(height, 2.2) / 1.6, 8), pad=0.02, label=label)
+    bar = picture.colorbar(
+        mappable, ax=axes, shrink=shrink, aspect=max(12 * min(height, 2.2) / 1.6, 8), pad=0.02, label=label
+    )
     bar.locator = MaxNLocator(4)
     bar.formatter = FuncFormatter(lambda value, _: shown(value))
     bar.update_ticks()
@@ -125,7 +127,9 @@ def filters(kernel: Any, *, most: int = 32, shared_scale: bool = True) -> Pictur
     """
     kernel = np.asarray(kernel, np.float32)
     if kernel.ndim not in (3, 4):
-        raise ValueError(f"`kernel` must have the axes (*window, c_in, c_out) with 1 or 2 window axes, got {kernel.shape}.")
+        raise ValueError(
+            f"`kernel` must have the axes (*window, c_in, c_out) with 1 or 2 window axes, got {kernel.shape}."
+        )
     kernel = kernel[None] if kernel.ndim == 3 else kernel
     drawn = range(min(kernel.shape[-1], most))
     titles = [f"filter {o}" for o in drawn]

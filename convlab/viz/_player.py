@@ -128,8 +128,12 @@ def animated_png(images: Sequence[Any], seconds: float, colours: int) -> bytes:
         changed = np.argwhere(frame != frames[number - 1]) if number else np.argwhere(np.ones((height, width)))
         (top, left), (bottom, right) = (changed.min(0), changed.max(0) + 1) if len(changed) else ((0, 0), (1, 1))
         box = slice(top, bottom), slice(left, right)
-        drawn = np.where(frame[box] == frames[number - 1][box], colours, frame[box]).astype(np.uint8) if number else frame
-        control = struct.pack(">IIIIIHHBB", sequence, right - left, bottom - top, left, top, time, 1000, 0, 1 if number else 0)
+        drawn = (
+            np.where(frame[box] == frames[number - 1][box], colours, frame[box]).astype(np.uint8) if number else frame
+        )
+        control = struct.pack(
+            ">IIIIIHHBB", sequence, right - left, bottom - top, left, top, time, 1000, 0, 1 if number else 0
+        )
         parts.append(_chunk(b"fcTL", control))
         sequence += 1
         if number:
@@ -150,7 +154,9 @@ def page(
     alt: str,
 ) -> str:
     """The fragment that shows an animated PNG with buttons, or with a slider for each knob, in `size` pixels."""
-    values = [[str(v) for v in options] for options in knobs.values()] or [[f"{i + 1} of {frames}" for i in range(frames)]]
+    values = [[str(v) for v in options] for options in knobs.values()] or [
+        [f"{i + 1} of {frames}" for i in range(frames)]
+    ]
     places, rest = [], start
     for options in reversed(values):
         rest, place = divmod(rest, len(options))

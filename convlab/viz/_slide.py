@@ -92,7 +92,9 @@ def slide(
     Source: the pictures of Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv 1603.07285.
     """
     rank = np.ndim(kernel) - 2
-    options: dict[str, Any] = dict(strides=strides, padding=padding, padding_mode=padding_mode, padding_value=padding_value)
+    options: dict[str, Any] = dict(
+        strides=strides, padding=padding, padding_mode=padding_mode, padding_value=padding_value
+    )
     options |= dict(kernel_dilation=kernel_dilation, feature_group_count=feature_group_count, flip_kernel=flip_kernel)
     image, taps = _image(x, kernel)
     flat = image if rank == 2 else image[0]
@@ -106,7 +108,9 @@ def slide(
     outside = window.pads(flat.shape[:-1])
 
     def padded(array: np.ndarray, value: float) -> np.ndarray:
-        result = np.asarray(convlab.pad(jnp.asarray(array), outside, padding_mode, value if padding_mode == "constant" else 0))
+        result = np.asarray(
+            convlab.pad(jnp.asarray(array), outside, padding_mode, value if padding_mode == "constant" else 0)
+        )
         return result if rank == 2 else result[None]
 
     kernel_shown = np.flip(taps, (0, 1)) if flip_kernel else taps
@@ -248,7 +252,9 @@ class _Scene:
         bottom += 0.3
         for k in range(i):
             y = bottom + 1.1 * k
-            label = "kernel" if i == 1 and o == 1 else f"kernel {channel}" if i == 1 else f"kernel {channel}, in {used[k]}"
+            label = (
+                "kernel" if i == 1 and o == 1 else f"kernel {channel}" if i == 1 else f"kernel {channel}, in {used[k]}"
+            )
             note(axes, left - 0.25, y + 0.5, label, ha="right", color=INK)
             for tap in range(kw):
                 cell(axes, left + start + tap * self.dilation[1], y, shown(self.kernel[0, tap, k, channel]), KERNEL)

@@ -75,7 +75,9 @@ def slide_pool(
         image, y = image[None], y[None]
     flat = (0,) * (2 - rank), (1,) * (2 - rank)
     low = flat[0] + tuple(before for before, _ in pads)
-    scene = _Scene(image[..., 0], y, flat[1] + window.size, flat[1] + window.strides, flat[1] + window.dilation, low, reduce)
+    scene = _Scene(
+        image[..., 0], y, flat[1] + window.size, flat[1] + window.strides, flat[1] + window.dilation, low, reduce
+    )
     return scene.slideshow()
 
 
@@ -139,7 +141,14 @@ class _Scene:
             if (r, c) in under:
                 frame(axes, x0 + c, y0 + r, 1, 1, INPUT_LINE, linewidth=1.2, zorder=3)
         effective_size = [(k - 1) * d + 1 for k, d in zip(self.size, self.dilation)]
-        frame(axes, x0 + column * self.strides[1], y0 + row * self.strides[0], effective_size[1], effective_size[0], INPUT_LINE)
+        frame(
+            axes,
+            x0 + column * self.strides[1],
+            y0 + row * self.strides[0],
+            effective_size[1],
+            effective_size[0],
+            INPUT_LINE,
+        )
         x0, y0 = self.result
         for (r, c), value in np.ndenumerate(self.y):
             done = r * self.y.shape[1] + c <= number

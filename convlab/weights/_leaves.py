@@ -56,7 +56,9 @@ def _nnx(model: Any) -> Leaves:
     from flax import nnx
 
     if not isinstance(model, nnx.Module):
-        raise TypeError(f"`model` must be an nnx.Module or the variables of a Linen module, got {type(model).__name__}.")
+        raise TypeError(
+            f"`model` must be an nnx.Module or the variables of a Linen module, got {type(model).__name__}."
+        )
     flat = dict(nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))))
     paths = {tuple(map(str, path)): path for path in flat}
 

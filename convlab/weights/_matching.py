@@ -68,7 +68,9 @@ def _cells(row: Row) -> tuple[str, str, str, str]:
 
 def paired(leaves: Leaves, shapes: Mapping[str, tuple[int, ...]], options: Mapping[str, Any]) -> Table:
     """The table of a model and the shapes of a state dict."""
-    layouts = Layouts(leaves.arrays, None, None, leaves.mirrored | dict(options.get("mirrored") or {}), options.get("leaves"))
+    layouts = Layouts(
+        leaves.arrays, None, None, leaves.mirrored | dict(options.get("mirrored") or {}), options.get("leaves")
+    )
     wanted: dict[str, dict[str, Any]] = {path: {} for path in leaves.order}
     for path, leaf in leaves.arrays.items():
         name = layouts.entry(path).removeprefix(".".join(path[:-1])).lstrip(".")
@@ -85,7 +87,8 @@ def paired(leaves: Leaves, shapes: Mapping[str, tuple[int, ...]], options: Mappi
     alike = Counter(row.shapes for row in rows if row.agrees)
     return Table(
         tuple(
-            dataclasses.replace(row, order_alone=alike[row.shapes] > 1 and not same_name(row.ours, row.theirs)) for row in rows
+            dataclasses.replace(row, order_alone=alike[row.shapes] > 1 and not same_name(row.ours, row.theirs))
+            for row in rows
         )
     )
 

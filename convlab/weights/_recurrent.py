@@ -84,5 +84,7 @@ def _without_inner_bias(bias_ih: np.ndarray, bias_hh: np.ndarray, cell: str) -> 
     if np.any(new):
         said = f"largest {np.abs(new).max():.3g}"
         hint = "`flax.nnx.GRUCell` has no bias inside the reset gate; `flax.linen.GRUCell` has."
-        raise ValueError(f"`state_dict` must have no bias inside the reset gate for {cell or 'the cell'!r}, got {said}. {hint}")
+        raise ValueError(
+            f"`state_dict` must have no bias inside the reset gate for {cell or 'the cell'!r}, got {said}. {hint}"
+        )
     return bias_ih + np.concatenate([reset, update, new])

@@ -119,7 +119,11 @@ def from_torch(
     module = state_dict if hasattr(state_dict, "named_modules") and hasattr(state_dict, "state_dict") else None
     given = unwrapped(state_dict if module is None else module.state_dict())
     parts = take_apart(model)
-    given = {parts.rename(_weight_norm(key)): value for key, value in given.items() if not key.endswith("num_batches_tracked")}
+    given = {
+        parts.rename(_weight_norm(key)): value
+        for key, value in given.items()
+        if not key.endswith("num_batches_tracked")
+    }
     options = dict(mirrored=mirrored, leaves=leaves)
     if names == "by order":
         table = _matching.paired(parts, _shapes(given), options)
@@ -205,7 +209,9 @@ def _tensors(state: Mapping[str, np.ndarray], parts: Leaves) -> dict[str, Any]:
         tensor = torch.tensor(np.array(bits))
         made[key] = tensor.view(torch.bfloat16) if bits is not array else tensor
     made._metadata = OrderedDict(
-        (path, {"version": module.torch_version}) for path, module in parts.modules.items() if hasattr(module, "torch_version")
+        (path, {"version": module.torch_version})
+        for path, module in parts.modules.items()
+        if hasattr(module, "torch_version")
     )
     return made
 
@@ -245,7 +251,9 @@ def unwrapped(state_dict: Any) -> dict[str, Any]:
             return unwrapped({key.removeprefix(prefix): value for key, value in state.items()})
     for key, value in state.items():
         if not hasattr(value, "shape") and not isinstance(value, (int, float, list, tuple)):
-            raise TypeError(f"`state_dict` must be a mapping of names to arrays, got {type(value).__name__} for {key!r}.")
+            raise TypeError(
+                f"`state_dict` must be a mapping of names to arrays, got {type(value).__name__} for {key!r}."
+            )
     return state
 
 
@@ -285,7 +293,9 @@ def _other_order(table: _matching.Table) -> str:
     return f"`names` 'by order' must pair layers of equal shapes, got {place}. {hint}"
 
 
-def _warn_of_flattening(given: Mapping[str, Any], expected: Mapping[str, Any], parts: Leaves, said: Mapping[str, Any]) -> None:
+def _warn_of_flattening(
+    given: Mapping[str, Any], expected: Mapping[str, Any], parts: Leaves, said: Mapping[str, Any]
+) -> None:
     """A dense layer behind a convolution that reads a multiple of its channels, as flattened images do, and nothing was said."""
     channels = None
     for key in given:

@@ -126,7 +126,9 @@ def line(name: str, text: str, title: str, form: str, optional: bool = False) ->
     """The match of the docstring's line `title: form`."""
     found = re.search(rf"^{title}: {form}$", text, re.MULTILINE)
     if not found and not (optional and f"{title}:" not in text):
-        raise ValueError(f"`{name}` must have a line `{title}: ...` in its docstring, in the form that catalogue.py shows.")
+        raise ValueError(
+            f"`{name}` must have a line `{title}: ...` in its docstring, in the form that catalogue.py shows."
+        )
     return found
 
 

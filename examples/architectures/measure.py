@@ -164,13 +164,19 @@ def turn(call: Callable, seconds: float) -> float:
 def conditions(dtype: str) -> str:
     """Date, machine and versions of a measurement."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax"))
-    where = f"{os.cpu_count()} cores of {processor()}" if jax.default_backend() == "cpu" else str(jax.devices()[0].device_kind)
+    where = (
+        f"{os.cpu_count()} cores of {processor()}"
+        if jax.default_backend() == "cpu"
+        else str(jax.devices()[0].device_kind)
+    )
     return f"{datetime.date.today()}, {where}, Python {platform.python_version()}, {versions}, {dtype}"
 
 
 def processor() -> str:
     path = pathlib.Path("/proc/cpuinfo")
     names = (
-        [line.split(":")[1].strip() for line in path.read_text().splitlines() if "model name" in line] if path.exists() else []
+        [line.split(":")[1].strip() for line in path.read_text().splitlines() if "model name" in line]
+        if path.exists()
+        else []
     )
     return names[0] if names else platform.processor() or platform.machine()

@@ -34,14 +34,23 @@ class Parser(argparse.ArgumentParser):
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="run.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("name", nargs="?", metavar="NAME", help=f"one of {', '.join(catalogue.NETWORKS)}")
-    parser.add_argument("--all", action="store_true", help="the table of all networks, each measured in a process of its own")
+    parser.add_argument(
+        "--all", action="store_true", help="the table of all networks, each measured in a process of its own"
+    )
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of images and parameters")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each of three turns of a contestant lasts")
     parser.add_argument(
-        "--times", type=pathlib.Path, metavar="FOLDER", help="of --all: keeps each network's times, and takes what it has"
+        "--times",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="of --all: keeps each network's times, and takes what it has",
     )
-    parser.add_argument("--markdown", type=pathlib.Path, metavar="FILE", help="write the table of --all between FILE's marks")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of --all: these alone, as a part of the table")
+    parser.add_argument(
+        "--markdown", type=pathlib.Path, metavar="FILE", help="write the table of --all between FILE's marks"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="of --all: these alone, as a part of the table"
+    )
     parser.add_argument("--json", action="store_true", help="of NAME, the times alone")
     args = parser.parse_args(argv)
     if args.all == (args.name is not None):
@@ -56,7 +65,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         if name not in catalogue.NETWORKS:
             parser.error(f"--only must name some of {', '.join(catalogue.NETWORKS)}, got {name!r}")
     if args.only and args.markdown:
-        parser.error("--markdown needs the whole table: without --only, --times FOLDER takes what the parts have measured")
+        parser.error(
+            "--markdown needs the whole table: without --only, --times FOLDER takes what the parts have measured"
+        )
     if args.markdown and not marked(args.markdown):
         parser.error(f"--markdown must name a file with the lines {BEGIN} and {END}, got {args.markdown}")
     return args
@@ -92,7 +103,9 @@ def size(given: Any) -> str:
 def row(name: str, times: measure.Times) -> tuple[str, ...]:
     facts = catalogue.facts(name)
     found = analysis.analyze(catalogue.shapes(name), facts.input)
-    ms = [milliseconds(of[who]) if who in of else "—" for of in (times.forward, times.step) for who in ("convlab", "flax")]
+    ms = [
+        milliseconds(of[who]) if who in of else "—" for of in (times.forward, times.step) for who in ("convlab", "flax")
+    ]
     counts = (f"{found.parameters:,}", facts.parameters.text, f"{found.macs_with_padding:,}", facts.multiply_adds.text)
     return (name, size(facts.input), *counts, *ms)
 
@@ -136,10 +149,18 @@ def table(
 
 def markdown(rows: list[tuple[str, ...]], missing: dict[str, str], dtype: str) -> str:
     form = lambda cells: f"| {' | '.join(cells)} |"
-    lines = [f"Measured: {measure.conditions(dtype)}.", "", form(TITLES), form(["---", "---", *["---:"] * (len(TITLES) - 2)])]
+    lines = [
+        f"Measured: {measure.conditions(dtype)}.",
+        "",
+        form(TITLES),
+        form(["---", "---", *["---:"] * (len(TITLES) - 2)]),
+    ]
     lines += [form([f"[{cells[0]}](#{cells[0]})", *cells[1:]]) for cells in rows]
     if missing:
-        lines += ["", "— : Flax has no counterpart of " + "; ".join(f"{what} ({name})" for name, what in missing.items()) + "."]
+        lines += [
+            "",
+            "— : Flax has no counterpart of " + "; ".join(f"{what} ({name})" for name, what in missing.items()) + ".",
+        ]
     return "\n".join([*lines, "", *(part for name in catalogue.NETWORKS for part in described(name))])
 
 

@@ -98,7 +98,12 @@ def train(given: argparse.Namespace) -> int:
     for seed in given.seeds:
         runs.append(run(seed, epochs, lambda line: print(f"seed {seed}, {line}", flush=True)))
         figures = {name: [one.figures[name] for one in runs] for name in runs[0].figures}
-        result = {"name": given.name, "conditions": conditions("float32"), "epochs": epochs, "seeds": given.seeds[: len(runs)]}
+        result = {
+            "name": given.name,
+            "conditions": conditions("float32"),
+            "epochs": epochs,
+            "seeds": given.seeds[: len(runs)],
+        }
         with explained(f"cannot write into {out}"):
             write_atomically(out / "result.json", (json.dumps(result | {"figures": figures}, indent=1) + "\n").encode())
             if len(runs) == 1:

@@ -43,7 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="seeds.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a name or a TOML file, as train.py --recipe")
     parser.add_argument("--seeds", type=POSITIVE, default=5, help="how many (default: 5)")
-    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="where the runs' folders are made")
+    parser.add_argument(
+        "--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="where the runs' folders are made"
+    )
     try:
         given, options = parser.parse_known_args(arguments)
     except UserError as error:

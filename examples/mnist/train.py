@@ -78,7 +78,10 @@ NUMBERS = {
     "scale": (FROM_ZERO, "random sizes: standard deviation of the logarithm"),
     "elastic": (FROM_ZERO, "random elastic distortions: standard deviation in pixels"),
     "flip": (number(float, "from 0 to 1", lambda value: 0 <= value <= 1), "probability of a mirror image"),
-    "hold_out": (number(int, "an integer from 0 up", lambda value: 0 <= value < 2**31), "test on that many training images"),
+    "hold_out": (
+        number(int, "an integer from 0 up", lambda value: 0 <= value < 2**31),
+        "test on that many training images",
+    ),
     "seed": (SEED, "of the first parameters, the order of samples and the distortions"),
 }
 
@@ -89,7 +92,9 @@ def parser() -> Parser:
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text)
-        one.add_argument("--workdir", type=pathlib.Path, help="the run's folder (default: a new or the newest in runs/)")
+        one.add_argument(
+            "--workdir", type=pathlib.Path, help="the run's folder (default: a new or the newest in runs/)"
+        )
         return one
 
     train = command("train", "train a LeNet-5")
@@ -107,7 +112,9 @@ def parser() -> Parser:
     several.add_argument("--devices", type=devices_asked, help="how many, or all (default: 1; all with --coordinator)")
     several.add_argument("--coordinator", metavar="HOST:PORT", help="where the first process of several listens")
     several.add_argument("--num-processes", type=POSITIVE, help="how many processes train together")
-    several.add_argument("--process-id", type=SEED, help="which of them this is, from 0; the first one writes the results")
+    several.add_argument(
+        "--process-id", type=SEED, help="which of them this is, from 0; the first one writes the results"
+    )
 
     evaluate = command("eval", "test a trained LeNet")
     evaluate.add_argument("--data-dir", type=pathlib.Path, help="where the data lie now, if they were moved")
@@ -128,7 +135,9 @@ def parser() -> Parser:
 
 def devices_asked(text: str) -> str:
     """An argparse type."""
-    return text if text == "all" else str(number(int, "all or a positive integer", lambda value: 0 < value < 2**31)(text))
+    return (
+        text if text == "all" else str(number(int, "all or a positive integer", lambda value: 0 < value < 2**31)(text))
+    )
 
 
 def read_recipe(name: str) -> dict[str, Any]:

@@ -38,7 +38,11 @@ ROWS = {
 }
 SIZES = {"rnet": 24, "onet": 48}
 THRESHOLDS = {"pnet": 0.6, "rnet": 0.7, "onet": 0.7}
-SMALLEST, FACTOR, CELL = 20, 0.709, 12  # of a face in pixels, from a copy to the next, pixels that the first network reads
+SMALLEST, FACTOR, CELL = (
+    20,
+    0.709,
+    12,
+)  # of a face in pixels, from a copy to the next, pixels that the first network reads
 
 
 class PReLU(nnx.Module):

@@ -51,7 +51,9 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve | None = None)
         (lo, (out - 1) * s + extent - size - lo)
         for (lo, _), out, s, extent, size in zip(p.pads, p.out, p.strides, p.effective_size, p.dilated)
     )
-    dkernel = _convolve(images, jnp.moveaxis(dy, 0, -2), p.kernel_dilation, pads, p.input_dilation, p.strides, p.groups, p)
+    dkernel = _convolve(
+        images, jnp.moveaxis(dy, 0, -2), p.kernel_dilation, pads, p.input_dilation, p.strides, p.groups, p
+    )
     return jnp.moveaxis(dkernel, 0, -2)
 
 

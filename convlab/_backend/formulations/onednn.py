@@ -236,4 +236,6 @@ def _one_tap(p: Problem, t: int) -> Problem:
     return dataclasses.replace(p, window=(*p.window[:-1], 1), pads=(*p.pads[:-1], (lo - t * d, hi - (w - 1 - t) * d)))
 
 
-ONEDNN = Formulation("onednn", forward, kernel_gradient, forward_unsupported, kernel_gradient_unsupported, needs_engine=True)
+ONEDNN = Formulation(
+    "onednn", forward, kernel_gradient, forward_unsupported, kernel_gradient_unsupported, needs_engine=True
+)

@@ -37,7 +37,9 @@ def _rows(p: Problem) -> Problem:
 
 def _band(p: Problem) -> np.ndarray:
     """(tap, input column, output column): 1 where that tap carries the one to the other."""
-    seen = np.arange(p.out[-1]) * p.strides[-1] - p.pads[-1][0] + np.arange(p.window[-1])[:, None] * p.kernel_dilation[-1]
+    seen = (
+        np.arange(p.out[-1]) * p.strides[-1] - p.pads[-1][0] + np.arange(p.window[-1])[:, None] * p.kernel_dilation[-1]
+    )
     return seen[:, None] == np.arange(p.spatial[-1])[:, None]
 
 
@@ -61,7 +63,9 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
         image = padded(x.reshape(p.batch, *rows.spatial, -1), rows)
         band = band.reshape(len(taps), -1, p.out[-1] * p.features)
         parts = product(image, band, (((rows.rank + 1,), (1,)), ((), ())))
-        y = functools.reduce(operator.add, (shifted(parts[..., i, :], tap, rows) for i, tap in enumerate(kernel_indices(rows))))
+        y = functools.reduce(
+            operator.add, (shifted(parts[..., i, :], tap, rows) for i, tap in enumerate(kernel_indices(rows)))
+        )
     return y.reshape(p.batch, *p.out, p.features)
 
 
@@ -76,4 +80,6 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
 
 
 # A pixel meets the zeros of the band, where an inf becomes a NaN in windows that do not hold it.
-TOEPLITZ = Formulation("toeplitz", forward, kernel_gradient, forward_unsupported, forward_unsupported, sums_directly=False)
+TOEPLITZ = Formulation(
+    "toeplitz", forward, kernel_gradient, forward_unsupported, forward_unsupported, sums_directly=False
+)

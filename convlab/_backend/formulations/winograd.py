@@ -55,7 +55,9 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     image = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)]).astype(acc)
     tiles = _mixed(_INPUT, [image[:, a : a + 4 * rows - 3 : 4] for a in range(6)])
     tiles = [_mixed(_INPUT, [t[:, :, a : a + 4 * columns - 3 : 4] for a in range(6)]) for t in tiles]
-    weights = [_mixed(_WINDOW, list(w)) for w in zip(*(_mixed(_WINDOW, list(kernel[:, b].astype(acc))) for b in range(3)))]
+    weights = [
+        _mixed(_WINDOW, list(w)) for w in zip(*(_mixed(_WINDOW, list(kernel[:, b].astype(acc))) for b in range(3)))
+    ]
 
     def product(tile, weight):
         return lax.dot_general(tile, weight, (((3,), (0,)), ((), ())), precision=p.precision)

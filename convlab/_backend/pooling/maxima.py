@@ -86,7 +86,11 @@ def _primitives(reducer: Reducer) -> dict[tuple[str, str], Any]:
         f"convlab_{reducer}_cotangent", lambda x, v, **_: x.update(dtype=v.dtype, weak_type=False), with_batch_axis
     )
     compat.make_transposes(tangent, cotangent)
-    return {(reducer, "window_argmax"): argmax, (reducer, "max_tangent"): tangent, (reducer, "max_cotangent"): cotangent}
+    return {
+        (reducer, "window_argmax"): argmax,
+        (reducer, "max_tangent"): tangent,
+        (reducer, "max_cotangent"): cotangent,
+    }
 
 
 # convlab's own primitives, by the reduction in `windows` that they are.

@@ -48,7 +48,9 @@ _LONG = "a long window: XLA's own loop"
 _TPU = "by the chip's own instruction, where the window has its form"
 
 
-def choose(name: str, own: bool, shape: tuple[int, ...], params: dict, target: Target, **options: Any) -> tuple[str, str, Body]:
+def choose(
+    name: str, own: bool, shape: tuple[int, ...], params: dict, target: Target, **options: Any
+) -> tuple[str, str, Body]:
     """The formulation's name, the reason and what computes it: `name` is that of a reduction in `windows`.
 
     `own` are convlab's primitives, which cannot be left to XLA.
@@ -56,7 +58,9 @@ def choose(name: str, own: bool, shape: tuple[int, ...], params: dict, target: T
     platform, axes = target.platform, axes_of(shape, params)
     if platform == "tpu" and (own or name == "window_sum" and tpu.copied(axes)):
         return "lax", _TPU, functools.partial(getattr(tpu, name), params=params, **options)
-    lacks_instruction = platform == "tpu" and name in ("max_tangent", "max_cotangent") and not tpu.has_instruction(params)
+    lacks_instruction = (
+        platform == "tpu" and name in ("max_tangent", "max_cotangent") and not tpu.has_instruction(params)
+    )
     if platform != "cpu" and not own and not lacks_instruction:
         return "lax", f"what XLA makes of it on {platform}", None
     if is_long(axes) and name in ("window_sum", "window_max"):

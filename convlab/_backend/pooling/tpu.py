@@ -71,7 +71,9 @@ def _span(size: int, window: int, stride: int, pads: tuple[int, int], dilation: 
 
 
 def _in_phases(x: jax.Array, spans: list[_Span], counts: list[int]) -> jax.Array:
-    return x.reshape([n for span, count in zip(spans, counts) for n in ((count, span.phases) if span.phases > 1 else (count,))])
+    return x.reshape(
+        [n for span, count in zip(spans, counts) for n in ((count, span.phases) if span.phases > 1 else (count,))]
+    )
 
 
 def _of_places(x: jax.Array, spans: list[_Span], fill) -> jax.Array:
@@ -106,7 +108,12 @@ def has_instruction(params: dict) -> bool:
 def _spans(x, v, params: dict) -> list[_Span] | None:
     """None where the instruction cannot serve: it needs two axes outside of the window, which are XLA's choice to lay out."""
     sizes, strides = params["window_dimensions"], params["window_strides"]
-    if not has_instruction(params) or max(params["base_dilation"]) > 1 or x.dtype != v.dtype or 0 in (*x.shape, *v.shape):
+    if (
+        not has_instruction(params)
+        or max(params["base_dilation"]) > 1
+        or x.dtype != v.dtype
+        or 0 in (*x.shape, *v.shape)
+    ):
         return None
     spans = [_span(*axis) for axis in zip(x.shape, sizes, strides, params["padding"], params["window_dilation"])]
     return spans if all(span.kept > 0 for span in spans) else None
@@ -173,6 +180,8 @@ def window_sum(x, params: dict):
     """lax's sum, but a copy along the axes of one position that every window holds."""
     copies = copied(axes_of(x.shape, params))
     idle = {name: (0, 0) if name == "padding" else 1 for name in params}
-    rest = {name: tuple(idle[name] if i in copies else v for i, v in enumerate(value)) for name, value in params.items()}
+    rest = {
+        name: tuple(idle[name] if i in copies else v for i, v in enumerate(value)) for name, value in params.items()
+    }
     y = compat.WINDOW_SUM.bind(x, **rest) if axes_of(x.shape, rest) else x
     return jnp.broadcast_to(y, [copies.get(i, n) for i, n in enumerate(y.shape)])

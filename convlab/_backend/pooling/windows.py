@@ -156,7 +156,9 @@ def _back_unrolled(values: list[Array], stage: Stage, behind: list[int], contrib
             shift, high = axis.reached_pads
             values = [materialize(_pad(v, axis, shift, high, 0)) for v in values]
             found = [(0, axis.blocks, tuple(range(len(axis.reached))))]
-        runs.append([(n, [(b + back + shift, e) for back, e in map(axis.reached.__getitem__, at)]) for b, n, at in found])
+        runs.append(
+            [(n, [(b + back + shift, e) for back, e in map(axis.reached.__getitem__, at)]) for b, n, at in found]
+        )
     strides, ones, parts = [axis.stride for axis in stage], [1] * len(stage), []
     for region in itertools.product(*runs):
         counts, reached = zip(*region)
@@ -220,7 +222,11 @@ def window_sum(x: Array, axes: Sequence[Axis]) -> Array:
     y = _wide(x)
     for axis in axes:
         if axis.base > 1 and axis.stride == 1 and axis.size > 1:
-            y = _back([y], (axis.mirrored,), lambda y, elements: y if np.all(elements >= 0) else jnp.where(elements >= 0, y, 0))
+            y = _back(
+                [y],
+                (axis.mirrored,),
+                lambda y, elements: y if np.all(elements >= 0) else jnp.where(elements >= 0, y, 0),
+            )
         else:
             y = _reduce(y, axis, lax.add, 0)
     return y.astype(x.dtype)

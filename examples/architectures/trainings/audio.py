@@ -100,7 +100,9 @@ def loss(network: nnx.Module, data: Any, key: Array) -> Array:
     """The mean cross entropy over all blocks of a batch that `key` draws."""
     x, labels = draw(key, BATCH)
     logits = network(x)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.broadcast_to(labels[:, None], logits.shape[:2])).mean()
+    return optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.broadcast_to(labels[:, None], logits.shape[:2])
+    ).mean()
 
 
 def stream(network: Listener, sounds: np.ndarray, block: int = BLOCK) -> tuple[np.ndarray, float]:
@@ -168,5 +170,7 @@ def run(seed: int, epochs: int, say: loop.Say, tested: int = TESTED) -> loop.Run
         "seconds of training": course.seconds,
     }
     chosen = [int(np.flatnonzero(labels == kind)[0]) for kind in SHOWN if (labels == kind).any()]
-    draw_it = lambda: pictures.audio(sounds[chosen], labels[chosen], stream(network, sounds[chosen])[0], shares, NAMES, RATE_HZ)
+    draw_it = lambda: pictures.audio(
+        sounds[chosen], labels[chosen], stream(network, sounds[chosen])[0], shares, NAMES, RATE_HZ
+    )
     return loop.Run({name: float(one) for name, one in figures.items()}, draw_it)

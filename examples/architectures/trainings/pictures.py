@@ -84,7 +84,12 @@ def audio(
 
 
 def fashion(
-    scores: dict[str, Sequence[float]], best: str, images: np.ndarray, labels: np.ndarray, logits: Any, names: Sequence[str]
+    scores: dict[str, Sequence[float]],
+    best: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    logits: Any,
+    names: Sequence[str],
 ) -> bytes:
     """Accuracies of networks after each epoch; test images `(n, h, w)` that `best` gets wrong by its `logits`, surest first."""
     drawn = figure(11.5, 5.2)

@@ -102,5 +102,7 @@ def run(seed: int, epochs: int, say: loop.Say, tested: int = TESTED) -> loop.Run
         "seconds of training": course.seconds,
     }
     shown = slice(0, 7)
-    draw_it = lambda: pictures.shapes(images[shown], truth[shown], loop.outputs(trained, images[shown]).argmax(-1), NAMES)
+    draw_it = lambda: pictures.shapes(
+        images[shown], truth[shown], loop.outputs(trained, images[shown]).argmax(-1), NAMES
+    )
     return loop.Run({name: float(one) for name, one in figures.items()}, draw_it)

@@ -44,7 +44,11 @@ def mesh(asked: str) -> Mesh | None:
     count = there if asked == "all" else int(asked)
     if count > there:
         raise UserError(f"`--devices` must be at most {there}, the devices that JAX sees here, got {count}")
-    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]) if count > 1 else None
+    return (
+        jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+        if count > 1
+        else None
+    )
 
 
 def place(tree: Any, mesh: Mesh | None) -> Any:

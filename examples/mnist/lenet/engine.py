@@ -78,7 +78,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
     return (1 - smoothing) * optax.softmax_cross_entropy_with_integer_labels(logits, labels) + smoothing * uniform
 
 
-def epoch_function(apply: Apply, optimizer: optax.GradientTransformation, recipe: Recipe, mesh: Mesh | None = None) -> Callable:
+def epoch_function(
+    apply: Apply, optimizer: optax.GradientTransformation, recipe: Recipe, mesh: Mesh | None = None
+) -> Callable:
     """Returns `epoch(state, images, labels, seed, number) -> state, losses`: every sample once, but for the last short batch.
 
     `state` is donated. `losses` holds each step's mean loss, before that step's update. All are the same on every device

@@ -200,7 +200,9 @@ def evaluate(folder: pathlib.Path, data_dir: pathlib.Path | None, epoch: int | N
     return 0
 
 
-def predict(folder: pathlib.Path | None, path: pathlib.Path, epoch: int | None, file: pathlib.Path | None, name: str) -> int:
+def predict(
+    folder: pathlib.Path | None, path: pathlib.Path, epoch: int | None, file: pathlib.Path | None, name: str
+) -> int:
     """Prints what a checkpoint, or the exported model in `file`, sees in a picture; `name` is the data set of the latter."""
     config = None if file else workdir.read_config(folder or workdir.newest())
     name = name if file else config.data
@@ -232,5 +234,7 @@ def serve(folder: pathlib.Path, epoch: int | None, host: str, port: int) -> int:
     """Serves the page on which a person draws a digit, until interrupted."""
     config, params, network, epoch = _restored(folder, epoch)
     cache_compilations()
-    page.serve(params, class_names(config.data), config.data != "fashion-mnist", host, port, f"{folder} after epoch {epoch}")
+    page.serve(
+        params, class_names(config.data), config.data != "fashion-mnist", host, port, f"{folder} after epoch {epoch}"
+    )
     return 0

@@ -8,7 +8,12 @@ from typing import Any
 
 from .errors import explained
 
-TAGS = {"train_loss": "loss/train", "test_loss": "loss/test", "test_accuracy": "accuracy/test", "samples_per_second": "speed"}
+TAGS = {
+    "train_loss": "loss/train",
+    "test_loss": "loss/test",
+    "test_accuracy": "accuracy/test",
+    "samples_per_second": "speed",
+}
 
 
 class Writer:
