@@ -25,6 +25,7 @@ from ._window import (
     read_output,
     transposed,
 )
+from .typing import Ints, Method, Padding, PaddingModes
 
 Array = jax.Array
 
@@ -105,19 +106,19 @@ def conv(
     kernel: Array,
     bias: Array | None = None,
     *,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    padding_mode: Any = "zeros",
+    strides: Ints = 1,
+    padding: Padding = "SAME",
+    padding_mode: PaddingModes = "zeros",
     padding_value: Any = 0,
-    input_dilation: Any = 1,
-    kernel_dilation: Any = 1,
+    input_dilation: Ints = 1,
+    kernel_dilation: Ints = 1,
     feature_group_count: int = 1,
     flip_kernel: bool = False,
     mask: Array | None = None,
     precision: Any = None,
     preferred_element_type: Any = None,
     out_sharding: Any = None,
-    method: str = "auto",
+    method: Method = "auto",
 ) -> Array:
     """Convolution (cross-correlation, as in every deep-learning library) over any number of spatial axes.
 
@@ -219,18 +220,18 @@ def conv_transpose(
     kernel: Array,
     bias: Array | None = None,
     *,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    padding_mode: Any = "zeros",
-    kernel_dilation: Any = 1,
+    strides: Ints = 1,
+    padding: Padding = "SAME",
+    padding_mode: PaddingModes = "zeros",
+    kernel_dilation: Ints = 1,
     feature_group_count: int = 1,
-    output_padding: Any = 0,
-    output_shape: Any = None,
+    output_padding: Ints = 0,
+    output_shape: Ints | None = None,
     transpose_kernel: bool = False,
     use_consistent_padding: bool = False,
     precision: Any = None,
     preferred_element_type: Any = None,
-    method: str = "auto",
+    method: Method = "auto",
 ) -> Array:
     """Transposed convolution: a convolution of `x` with `strides - 1` zeros between neighbours.
 

@@ -17,6 +17,7 @@ from ._conv import as_window, check_channels, promoted, read_border, with_bias
 from ._patches import as_array, check_kept, has_many_taps, index_dtype, pad_spatial, patches, unfold_axes
 from ._pool import accumulator, settled, spatial_of
 from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, dilate, integer
+from .typing import Ints, Padding, PaddingModes
 
 Array = jax.Array
 
@@ -26,12 +27,12 @@ def conv_local(
     kernel: Array,
     bias: Array | None = None,
     *,
-    kernel_size: Any,
-    strides: Any = 1,
-    padding: Any = "VALID",
-    padding_mode: Any = "zeros",
-    input_dilation: Any = 1,
-    kernel_dilation: Any = 1,
+    kernel_size: Ints,
+    strides: Ints = 1,
+    padding: Padding = "VALID",
+    padding_mode: PaddingModes = "zeros",
+    input_dilation: Ints = 1,
+    kernel_dilation: Ints = 1,
     precision: Any = None,
 ) -> Array:
     """A convolution with a kernel of its own at every place (a locally connected layer).
@@ -126,9 +127,9 @@ def deform_conv(
     bias: Array | None = None,
     *,
     mask: Array | None = None,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    kernel_dilation: Any = 1,
+    strides: Ints = 1,
+    padding: Padding = "SAME",
+    kernel_dilation: Ints = 1,
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> Array:

@@ -20,6 +20,7 @@ from ._patches import as_array
 from ._pool import accumulator, averaged, spatial_of
 from ._promotion import promoting
 from ._window import argument_error, axes, broadcast_to_rank
+from .typing import BorderMode, Ints, Sampling
 
 Array = jax.Array
 
@@ -30,7 +31,12 @@ _ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
 
 @promoting
 def grid_sample(
-    x: Array, grid: Array, *, method: str = "linear", padding_mode: str = "zeros", align_corners: bool = False
+    x: Array,
+    grid: Array,
+    *,
+    method: Sampling = "linear",
+    padding_mode: BorderMode = "zeros",
+    align_corners: bool = False,
 ) -> Array:
     """Samples an image at the places that a grid names.
 
@@ -62,7 +68,7 @@ def grid_sample(
     """
     x, grid = as_array("x", x), as_array("grid", grid)
     rank = grid.shape[-1] if grid.ndim else 0
-    method = _choice("method", _ALIASES.get(method, method) if isinstance(method, str) else method, METHODS)
+    kind = _choice("method", _ALIASES.get(method, method) if isinstance(method, str) else method, METHODS)
     _choice("padding_mode", padding_mode, PADDINGS)
     for name, array in (("x", x), ("grid", grid)):
         if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -81,15 +87,15 @@ def grid_sample(
         )
     if 0 in (*spatial, x.shape[-1]):
         raise argument_error("x", "have no empty spatial or channel axis", x.shape)
-    if method == "cubic" and rank != 2:
-        raise argument_error("method", "be 'linear' or 'nearest'", method, axes(rank))
+    if kind == "cubic" and rank != 2:
+        raise argument_error("method", "be 'linear' or 'nearest'", kind, axes(rank))
     out, n = grid.shape[len(batch) : -1], math.prod(batch)
     wide = jnp.promote_types(accumulator(x), accumulator(grid))
     images = x.reshape(n, *spatial, x.shape[-1]).astype(accumulator(x))
     places = grid.astype(wide).reshape(n, math.prod(out), rank)
     at = [_unnormalized(places[..., rank - 1 - axis], size, bool(align_corners)) for axis, size in enumerate(spatial)]
-    seen = _SAMPLERS[method](images, at, padding_mode, bool(align_corners))
-    return seen.reshape(*batch, *out, x.shape[-1]).astype(averaged(x))
+    samples = _SAMPLERS[kind](images, at, padding_mode, bool(align_corners))
+    return samples.reshape(*batch, *out, x.shape[-1]).astype(averaged(x))
 
 
 def _choice(argument: str, value: Any, known: Sequence[str]) -> str:
@@ -181,7 +187,7 @@ _SAMPLERS = {"linear": _linear, "nearest": _nearest, "cubic": _cubic}
 
 
 @promoting
-def affine_grid(theta: Array, output_shape: Any, *, align_corners: bool = False) -> Array:
+def affine_grid(theta: Array, output_shape: Ints, *, align_corners: bool = False) -> Array:
     """The grid of an affine map, for `grid_sample`.
 
     Args:

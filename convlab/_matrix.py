@@ -27,11 +27,14 @@ from ._window import (
     listed,
     traced,
 )
+from .typing import Ints, Padding, PaddingModes
 
 Array = jax.Array
 
 
-def unfold(x: Array, window_shape: Any, strides: Any = 1, padding: Any = "VALID", *, window_dilation: Any = 1) -> Array:
+def unfold(
+    x: Array, window_shape: Ints, strides: Ints = 1, padding: Padding = "VALID", *, window_dilation: Ints = 1
+) -> Array:
     """The patches that a window sees (im2col), cut out by slices: nothing is computed.
 
     Args:
@@ -55,7 +58,7 @@ def unfold(x: Array, window_shape: Any, strides: Any = 1, padding: Any = "VALID"
 
 
 def fold(
-    patches: Array, output_shape: Any, strides: Any = 1, padding: Any = "VALID", *, window_dilation: Any = 1
+    patches: Array, output_shape: Ints, strides: Ints = 1, padding: Padding = "VALID", *, window_dilation: Ints = 1
 ) -> Array:
     """Adds patches up where `unfold` would have cut them out (col2im): the adjoint of `unfold`.
 
@@ -81,7 +84,7 @@ def fold(
     patches = as_array("patches", patches)
     check_not_empty("output_shape", output_shape)
     is_scalar = not is_sequence(output_shape)
-    rank = (patches.ndim - 2) // 2 if is_scalar else len(output_shape)
+    rank = len(output_shape) if is_sequence(output_shape) else (patches.ndim - 2) // 2
     shape = broadcast_to_rank("output_shape", output_shape, max(rank, 0))
     check_axis_sizes("output_shape", shape, output_shape)
     if patches.ndim != 2 * rank + 2 if is_scalar else patches.ndim < 2 * rank + 1:
@@ -113,11 +116,11 @@ def conv_matrix(
     kernel: Array,
     input_shape: Sequence[int],
     *,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    padding_mode: Any = "zeros",
-    input_dilation: Any = 1,
-    kernel_dilation: Any = 1,
+    strides: Ints = 1,
+    padding: Padding = "SAME",
+    padding_mode: PaddingModes = "zeros",
+    input_dilation: Ints = 1,
+    kernel_dilation: Ints = 1,
     feature_group_count: int = 1,
     flip_kernel: bool = False,
     sparse: bool = False,

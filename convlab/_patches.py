@@ -26,6 +26,7 @@ from ._window import (
     read_modes,
     read_padding,
 )
+from .typing import Padding, PaddingModes
 
 Array = jax.Array
 
@@ -163,7 +164,7 @@ def pad_spatial(x: Array, pairs: Sequence[Pair], modes: Sequence[str], value: An
     return x
 
 
-def pad(x: Array, padding: Any, mode: Any = "zeros", value: Any = 0) -> Array:
+def pad(x: Array, padding: Padding, mode: PaddingModes = "zeros", value: Any = 0) -> Array:
     """Pads or crops the spatial axes.
 
     Args:

@@ -9,11 +9,12 @@ import jax
 
 from ._patches import as_array, check_image, image_rank
 from ._window import argument_error, broadcast_to_rank, check_not_empty, is_sequence
+from .typing import Ints
 
 Array = jax.Array
 
 
-def pixel_shuffle(x: Array, factor: Any) -> Array:
+def pixel_shuffle(x: Array, factor: Ints) -> Array:
     """Makes an image larger by laying groups of channels out as places.
 
     Args:
@@ -48,7 +49,7 @@ def pixel_shuffle(x: Array, factor: Any) -> Array:
     )
 
 
-def pixel_unshuffle(x: Array, factor: Any) -> Array:
+def pixel_unshuffle(x: Array, factor: Ints) -> Array:
     """Makes an image smaller by stacking blocks of places as channels: undoes `pixel_shuffle`.
 
     Args:

@@ -27,6 +27,7 @@ from ._patches import (
     tap_groups,
 )
 from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, integer, is_sequence, read_modes
+from .typing import Ints, Padding
 
 Array = jax.Array
 
@@ -120,21 +121,26 @@ def averaged(x: Array) -> Any:
 
 @overload
 def max_pool(
-    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
-    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
+    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
 ) -> Array: ...  # fmt: skip
 @overload
 def max_pool(
-    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
-    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[True],
+    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True],
 ) -> tuple[Array, Array]: ...  # fmt: skip
+@overload
+def max_pool(
+    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool,
+) -> Array | tuple[Array, Array]: ...  # fmt: skip
 def max_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
-    window_dilation: Any = 1,
+    window_dilation: Ints = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Array | tuple[Array, Array]:
@@ -171,21 +177,26 @@ def max_pool(
 
 @overload
 def min_pool(
-    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
-    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
+    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
 ) -> Array: ...  # fmt: skip
 @overload
 def min_pool(
-    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
-    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[True],
+    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True],
 ) -> tuple[Array, Array]: ...  # fmt: skip
+@overload
+def min_pool(
+    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool,
+) -> Array | tuple[Array, Array]: ...  # fmt: skip
 def min_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
-    window_dilation: Any = 1,
+    window_dilation: Ints = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Array | tuple[Array, Array]:
@@ -250,11 +261,11 @@ def argmax(x: Array, window: Window, reducer: Any) -> Array:
 
 def sum_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
-    window_dilation: Any = 1,
+    window_dilation: Ints = 1,
     ceil_mode: bool = False,
 ) -> Array:
     """The sum of each window. Strides default to 1, as in Flax.
@@ -288,12 +299,12 @@ def windows_sum(x: Array, window: Window) -> Array:
 
 def avg_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     count_include_pad: bool = True,
     *,
-    window_dilation: Any = 1,
+    window_dilation: Ints = 1,
     ceil_mode: bool = False,
     divisor_override: int | None = None,
 ) -> Array:
@@ -356,7 +367,12 @@ def along_axis(values: Any, ndim: int, axis: int, dtype: Any) -> Array:
 
 
 def pool(
-    x: Array, init: Any, reduce_fn: Callable, window_shape: Any, strides: Any = None, padding: Any = "VALID"
+    x: Array,
+    init: Any,
+    reduce_fn: Callable,
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
 ) -> Array:
     """Any reduction of each window. Strides default to 1, as in Flax.
 

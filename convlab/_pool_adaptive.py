@@ -25,6 +25,7 @@ from ._window import (
     listed,
     traced,
 )
+from .typing import OptionalInts, Reduce
 
 Array = jax.Array
 
@@ -32,7 +33,7 @@ Array = jax.Array
 # --- adaptive -----------------------------------------------------------------------------------------------------
 
 
-def adaptive_avg_pool(x: Array, output_shape: Any) -> Array:
+def adaptive_avg_pool(x: Array, output_shape: OptionalInts) -> Array:
     """The average of windows that cut the image into `output_shape` nearly equal parts.
 
     Along an axis of size n, window i of m reaches from `floor(i * n / m)` to `ceil((i + 1) * n / m)`: windows overlap
@@ -67,10 +68,16 @@ def adaptive_avg_pool(x: Array, output_shape: Any) -> Array:
 
 
 @overload
-def adaptive_max_pool(x: Array, output_shape: Any, *, return_indices: Literal[False] = ...) -> Array: ...
+def adaptive_max_pool(x: Array, output_shape: OptionalInts, *, return_indices: Literal[False] = ...) -> Array: ...
 @overload
-def adaptive_max_pool(x: Array, output_shape: Any, *, return_indices: Literal[True]) -> tuple[Array, Array]: ...
-def adaptive_max_pool(x: Array, output_shape: Any, *, return_indices: bool = False) -> Array | tuple[Array, Array]:
+def adaptive_max_pool(
+    x: Array, output_shape: OptionalInts, *, return_indices: Literal[True]
+) -> tuple[Array, Array]: ...
+@overload
+def adaptive_max_pool(x: Array, output_shape: OptionalInts, *, return_indices: bool) -> Array | tuple[Array, Array]: ...
+def adaptive_max_pool(
+    x: Array, output_shape: OptionalInts, *, return_indices: bool = False
+) -> Array | tuple[Array, Array]:
     """The largest value of windows that cut the image into `output_shape` nearly equal parts.
 
     Args:
@@ -255,7 +262,7 @@ def _whole(x: Any) -> tuple[Array, tuple[int, ...]]:
 # --- pyramids -----------------------------------------------------------------------------------------------------
 
 
-def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce: str = "max") -> Array:
+def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce: Reduce = "max") -> Array:
     """Adaptive pools of several sizes, flattened and concatenated: as many features for an image of any size.
 
     Args:

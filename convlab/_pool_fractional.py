@@ -13,27 +13,33 @@ from jax import lax
 from ._patches import as_array, index_dtype
 from ._pool import check_ordered, max_pool, read, spatial_of
 from ._window import Window, argument_error, axes, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
+from .typing import Floats, Ints
 
 Array = jax.Array
 
 
 @overload
 def fractional_max_pool(
-    x: Array, window_shape: Any, *, output_shape: Any = ..., output_ratio: Any = ..., key: Any = ...,
+    x: Array, window_shape: Ints, *, output_shape: Ints | None = ..., output_ratio: Floats | None = ..., key: Array | None = ...,
     samples: Array | None = ..., return_indices: Literal[False] = ...,
 ) -> Array: ...  # fmt: skip
 @overload
 def fractional_max_pool(
-    x: Array, window_shape: Any, *, output_shape: Any = ..., output_ratio: Any = ..., key: Any = ...,
+    x: Array, window_shape: Ints, *, output_shape: Ints | None = ..., output_ratio: Floats | None = ..., key: Array | None = ...,
     samples: Array | None = ..., return_indices: Literal[True],
 ) -> tuple[Array, Array]: ...  # fmt: skip
+@overload
+def fractional_max_pool(
+    x: Array, window_shape: Ints, *, output_shape: Ints | None = ..., output_ratio: Floats | None = ..., key: Array | None = ...,
+    samples: Array | None = ..., return_indices: bool,
+) -> Array | tuple[Array, Array]: ...  # fmt: skip
 def fractional_max_pool(
     x: Array,
-    window_shape: Any,
+    window_shape: Ints,
     *,
-    output_shape: Any = None,
-    output_ratio: Any = None,
-    key: Any = None,
+    output_shape: Ints | None = None,
+    output_ratio: Floats | None = None,
+    key: Array | None = None,
     samples: Array | None = None,
     return_indices: bool = False,
 ) -> Array | tuple[Array, Array]:

@@ -25,6 +25,7 @@ from ._pool import (
     window_min,
 )
 from ._window import Window, argument_error
+from .typing import Ints, Padding
 
 Array = jax.Array
 
@@ -139,12 +140,12 @@ def _merged(sizes: Sequence[Array], totals: Sequence[Array], p: Any) -> tuple[Ar
 
 def lp_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
     norm_type: float = 2.0,
-    window_dilation: Any = 1,
+    window_dilation: Ints = 1,
     ceil_mode: bool = False,
 ) -> Array:
     """The p-norm of each window: `sum(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
@@ -188,7 +189,9 @@ def lp_pool(
     return y.astype(averaged(x))
 
 
-def gem_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, p: Any = 3.0) -> Array:
+def gem_pool(
+    x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, p: Any = 3.0
+) -> Array:
     """The generalised mean of each window: `mean(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
 
     Args:

@@ -17,6 +17,7 @@ from ._patches import MAX_UNROLLED_TAPS, are_many, max_taps, pad_spatial, scan_t
 from ._pool import accumulator, along_axis, averaged, counts, read, reduce, settled, spatial_of, window_max
 from ._pool_power import power_sums, read_real, real_weight
 from ._window import Window, argument_error, integer, read_modes
+from .typing import Ints, Padding, PaddingModes
 
 Array = jax.Array
 
@@ -25,7 +26,7 @@ Array = jax.Array
 
 
 def softmax_pool(
-    x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, temperature: Any = 1.0
+    x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, temperature: Any = 1.0
 ) -> Array:
     """The mean of each window, weighted by the softmax of `x / temperature`. Strides default to 1, as in Flax.
 
@@ -66,7 +67,9 @@ def softmax_pool(
     return y[0].astype(averaged(x))
 
 
-def top_k_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, k: int = 2) -> Array:
+def top_k_pool(
+    x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, k: int = 2
+) -> Array:
     """The mean of the `k` largest values of each window. Strides default to 1, as in Flax.
 
     Args:
@@ -177,7 +180,9 @@ def _largest(orders: list[Array], k: int) -> list[Array]:
     return found
 
 
-def mixed_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, alpha: Any = 0.5) -> Array:
+def mixed_pool(
+    x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, alpha: Any = 0.5
+) -> Array:
     """`alpha * max + (1 - alpha) * average` of each window. Strides default to 1, as in Flax.
 
     Args:
@@ -206,7 +211,7 @@ def mixed_pool(x: Array, window_shape: Any, strides: Any = None, padding: Any = 
 
 
 def stochastic_pool(
-    x: Array, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, key: Any = None
+    x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, key: Array | None = None
 ) -> Array:
     """An element of each window, drawn in proportion to itself, or the expectation. Strides default to 1, as in Flax.
 
@@ -270,7 +275,12 @@ def _drawn(x: Array, window: Window, key: Any) -> Array:
 
 
 def blur_pool(
-    x: Array, window_shape: Any = 3, strides: Any = 2, padding: Any = "SAME", *, padding_mode: Any = "reflect"
+    x: Array,
+    window_shape: Ints = 3,
+    strides: Ints = 2,
+    padding: Padding = "SAME",
+    *,
+    padding_mode: PaddingModes = "reflect",
 ) -> Array:
     """Blurs each channel by binomial weights before every second place is taken: downsampling without aliases.
 

@@ -14,6 +14,7 @@ from ._pool import accumulator, averaged, check_ordered
 from ._pool_adaptive import _largest
 from ._promotion import promoting
 from ._window import argument_error, as_int, broadcast_to_rank, integer
+from .typing import Ints
 
 Array = jax.Array
 
@@ -25,7 +26,7 @@ NEIGHBOURS = 5
 def roi_align(
     x: Array,
     boxes: Array,
-    output_shape: Any,
+    output_shape: Ints,
     *,
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
@@ -119,7 +120,7 @@ def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio:
 
 
 @promoting
-def roi_pool(x: Array, boxes: Array, output_shape: Any, *, spatial_scale: float = 1.0) -> Array:
+def roi_pool(x: Array, boxes: Array, output_shape: Ints, *, spatial_scale: float = 1.0) -> Array:
     """The largest value in the bins of each box.
 
     Args:

@@ -25,6 +25,7 @@ from ._pool import accumulator, averaged, spatial_of
 from ._pool_adaptive import adaptive_avg_pool
 from ._promotion import promoting
 from ._window import argument_error, axes, broadcast_to_rank, check_not_empty, is_sequence, listed, traced
+from .typing import Floats, Interpolation, Ints
 
 Array = jax.Array
 
@@ -35,10 +36,10 @@ _ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
 @promoting
 def resize(
     x: Array,
-    output_shape: Any = None,
+    output_shape: Ints | None = None,
     *,
-    scale: Any = None,
-    method: str = "linear",
+    scale: Floats | None = None,
+    method: Interpolation = "linear",
     align_corners: bool = False,
     antialias: bool = False,
 ) -> Array:
@@ -73,28 +74,28 @@ def resize(
     """
     x = as_array("x", x)
     x, out, factors = _read(x, output_shape, scale)
-    method = _read_method(method, align_corners, antialias)
+    kind = _read_method(method, align_corners, antialias)
     spatial, first = spatial_of(x, len(out)), x.ndim - 1 - len(out)
-    if method == "area":
+    if kind == "area":
         return adaptive_avg_pool(x, out)
     steps = [_step(n, m, factor, bool(align_corners)) for n, m, factor in zip(spatial, out, factors)]
     numbers = sorted(range(len(out)), key=lambda i: out[i] / spatial[i])  # shrinks first: what grows is larger after
-    if method.startswith("nearest"):
+    if kind.startswith("nearest"):
         wide = np.float64 if x.dtype == jnp.float64 else np.float32
         for i in numbers:
             axis = Axis(spatial[i], out[i], steps[i], False)
-            x = choose(x, first + i, axis, nearest_places(axis, method == "nearest-exact", wide))
+            x = choose(x, first + i, axis, nearest_places(axis, kind == "nearest-exact", wide))
         return x
     if x.dtype == bool:
-        raise argument_error("x", "have a number dtype", x.dtype.name, f"method {method!r}", kind=TypeError)
+        raise argument_error("x", "have a number dtype", x.dtype.name, f"method {kind!r}", kind=TypeError)
     y = x.astype(accumulator(x))
     for i in numbers:
         axis = Axis(spatial[i], out[i], steps[i], bool(align_corners))
-        if axis.n == axis.m and (antialias or method == "linear"):
+        if axis.n == axis.m and (antialias or kind == "linear"):
             continue  # as PyTorch, whatever the factor that led to this size
         if antialias:
-            y = interpolate(y, first + i, antialiased_taps(axis, method))
-        elif method == "cubic":
+            y = interpolate(y, first + i, antialiased_taps(axis, kind))
+        elif kind == "cubic":
             y = interpolate(y, first + i, cubic_taps(axis))
         else:
             y = interpolate(y, first + i, linear_taps(axis))

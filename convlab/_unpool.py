@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,12 @@ from . import _backend
 from ._backend.unpool import unpool
 from ._patches import as_array, check_image, image_rank, index_dtype
 from ._window import argument_error, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
+from .typing import Ints
 
 Array = jax.Array
 
 
-def max_unpool(x: Array, indices: Array, output_shape: Any) -> Array:
+def max_unpool(x: Array, indices: Array, output_shape: Ints) -> Array:
     """Puts every value of `x` to its place in an image of zeros: undoes a max pool.
 
     Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 Pair = tuple[int, int]
 
@@ -24,7 +24,7 @@ def argument_error(
 # --- integers: one, or one per axis -------------------------------------------------------------------------------
 
 
-def is_sequence(value: Any) -> bool:
+def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
     """Whether `value` is a list, a tuple or an array with an axis, but no text or mapping."""
     if isinstance(value, (str, bytes, dict, set)):
         return False

@@ -24,17 +24,18 @@ def room(path):
 
 
 # Who may import whom; "public" is `import convlab` itself.
-PUBLIC = {"public", "nnx", "linen", "analysis", "viz", "weights", "sharding", "models"}
+PUBLIC = {"public", "typing", "nnx", "linen", "analysis", "viz", "weights", "sharding", "models"}
 NOT_OPERATIONS = {"__init__", "__main__", "_extras", "_window", "_backend", "_layers"}
 OPERATIONS = {room(p) for p in SOURCES if room(p).startswith("_")} - NOT_OPERATIONS
-ARROWS = dict.fromkeys(OPERATIONS, {"_window", "_backend", *OPERATIONS}) | {
+ARROWS = dict.fromkeys(OPERATIONS, {"typing", "_window", "_backend", *OPERATIONS}) | {
     "__main__": {"public"},
     "_extras": set(),
+    "typing": set(),
     "_window": set(),
     "_backend": {"_window"},
-    "_layers": {"_window", *OPERATIONS},
-    "nnx": {"_extras", "_layers", "_window", *OPERATIONS},
-    "linen": {"_extras", "_layers", "_window", *OPERATIONS},
+    "_layers": {"typing", "_window", *OPERATIONS},
+    "nnx": {"typing", "_extras", "_layers", "_window", *OPERATIONS},
+    "linen": {"typing", "_extras", "_layers", "_window", *OPERATIONS},
     "analysis": PUBLIC,
     "viz": {"_extras", *PUBLIC},
     "weights": PUBLIC,

@@ -30,6 +30,7 @@ from jax import Array, lax
 
 import convlab
 
+from ..typing import Ints, Padding, PaddingModes
 from ._parts import (
     AxisNames,
     argument_error,
@@ -51,11 +52,11 @@ def conv(
     bias: Array | None = None,
     *,
     axis_names: AxisNames,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    padding_mode: Any = "zeros",
+    strides: Ints = 1,
+    padding: Padding = "SAME",
+    padding_mode: PaddingModes = "zeros",
     padding_value: Any = 0,
-    kernel_dilation: Any = 1,
+    kernel_dilation: Ints = 1,
     **options: Any,
 ) -> Array:
     """`convlab.conv` of an image whose spatial axes are split over devices.
@@ -108,11 +109,11 @@ def conv_transpose(
     bias: Array | None = None,
     *,
     axis_names: AxisNames,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    kernel_dilation: Any = 1,
-    output_padding: Any = 0,
-    output_shape: Any = None,
+    strides: Ints = 1,
+    padding: Padding = "SAME",
+    kernel_dilation: Ints = 1,
+    output_padding: Ints = 0,
+    output_shape: Ints | None = None,
     use_consistent_padding: bool = False,
     **options: Any,
 ) -> Array:
@@ -148,8 +149,8 @@ def conv_transpose(
     rank = kernel.ndim - 2
     split = read_names(axis_names, rank)
     steps, gaps = broadcast_to_rank(strides, rank), broadcast_to_rank(kernel_dilation, rank)
-    own = dict(strides=strides, kernel_dilation=kernel_dilation, **options)
-    ends = dict(output_padding=output_padding, output_shape=output_shape, use_consistent_padding=use_consistent_padding)
+    own: dict[str, Any] = dict(strides=strides, kernel_dilation=kernel_dilation, **options)
+    ends: dict[str, Any] = dict(output_padding=output_padding, output_shape=output_shape, use_consistent_padding=use_consistent_padding)
     whole = functools.partial(convlab.conv_transpose, kernel=kernel, bias=bias, padding=padding, **own, **ends)
     out = whole_output(whole, x, split)
     pads, first = [], x.ndim - 1 - rank
@@ -171,12 +172,12 @@ def conv_transpose(
 
 def max_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
     axis_names: AxisNames,
-    window_dilation: Any = 1,
+    window_dilation: Ints = 1,
 ) -> Array:
     """`convlab.max_pool` of an image whose spatial axes are split over devices. Strides default to 1, as in Flax.
 
@@ -207,12 +208,12 @@ def max_pool(
 
 def min_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
     axis_names: AxisNames,
-    window_dilation: Any = 1,
+    window_dilation: Ints = 1,
 ) -> Array:
     """`convlab.min_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
     return _pool(
@@ -222,12 +223,12 @@ def min_pool(
 
 def sum_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
     axis_names: AxisNames,
-    window_dilation: Any = 1,
+    window_dilation: Ints = 1,
 ) -> Array:
     """`convlab.sum_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
     return _pool(convlab.sum_pool, x, window_shape, strides, padding, axis_names, window_dilation)
@@ -235,13 +236,13 @@ def sum_pool(
 
 def lp_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
     axis_names: AxisNames,
     norm_type: float = 2.0,
-    window_dilation: Any = 1,
+    window_dilation: Ints = 1,
 ) -> Array:
     """`convlab.lp_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
     pool = functools.partial(convlab.lp_pool, norm_type=norm_type)
@@ -250,13 +251,13 @@ def lp_pool(
 
 def avg_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     count_include_pad: bool = True,
     *,
     axis_names: AxisNames,
-    window_dilation: Any = 1,
+    window_dilation: Ints = 1,
 ) -> Array:
     """`convlab.avg_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 import convlab
 
+from ..typing import Ints, Padding, PaddingMode
 from ._cells import (
     EMPTY,
     GROUPS,
@@ -58,11 +59,11 @@ def slide(
     kernel: Any,
     bias: Any = None,
     *,
-    strides: Any = 1,
-    padding: Any = "VALID",
-    padding_mode: str = "zeros",
+    strides: Ints = 1,
+    padding: Padding = "VALID",
+    padding_mode: PaddingMode = "zeros",
     padding_value: float = 0,
-    kernel_dilation: Any = 1,
+    kernel_dilation: Ints = 1,
     feature_group_count: int = 1,
     flip_kernel: bool = False,
     names: Sequence[str] = (),
@@ -102,14 +103,14 @@ def slide(
     y = np.asarray(convlab.conv(jnp.asarray(flat), jnp.asarray(kernel, jnp.float32), added, **options))
     window = convlab.Window(np.shape(kernel)[:-2], strides, padding, kernel_dilation)
     pads = ((0, 0),) * (2 - rank) + window.pads(flat.shape[:-1])
-    if isinstance(padding, str) and padding.upper() in ("CIRCULAR", "REFLECT"):
-        padding_mode = padding.lower()
+    own_mode = isinstance(padding, str) and padding.upper() in ("CIRCULAR", "REFLECT")
+    border: Any = str(padding).lower() if own_mode else padding_mode
     places = np.arange(1.0, flat[..., 0].size + 1).reshape(*flat.shape[:-1], 1)
     outside = window.pads(flat.shape[:-1])
 
     def padded(array: np.ndarray, value: float) -> np.ndarray:
         result = np.asarray(
-            convlab.pad(jnp.asarray(array), outside, padding_mode, value if padding_mode == "constant" else 0)
+            convlab.pad(jnp.asarray(array), outside, border, value if border == "constant" else 0)
         )
         return result if rank == 2 else result[None]
 
@@ -125,7 +126,7 @@ def slide(
         tuple(pair[0] for pair in pads),
         image.shape[:2],
         feature_group_count,
-        padding_mode,
+        border,
         tuple(names),
     )
     return scene.slideshow()

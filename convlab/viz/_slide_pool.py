@@ -11,6 +11,7 @@ import numpy as np
 
 import convlab
 
+from ..typing import Ints, Padding, Reduce
 from ._cells import (
     EMPTY,
     INK,
@@ -37,7 +38,13 @@ POOLS: dict[str, Callable[..., Any]] = {
 
 
 def slide_pool(
-    x: Any, window_shape: Any, strides: Any = None, padding: Any = "VALID", *, reduce: str = "max", **options: Any
+    x: Any,
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
+    *,
+    reduce: Reduce = "max",
+    **options: Any,
 ) -> Slideshow:
     """The window of a pool moves over the input, and each frame adds one number of the result.
 
@@ -67,9 +74,9 @@ def slide_pool(
     if image.size > 400 or y.size > 100:
         raise ValueError(f"`x` must have at most 400 numbers and a result of 100, got {image.size} and {y.size}.")
     rank = image.ndim - 1
-    per_axis = [v if isinstance(v, (tuple, list)) else (v,) * rank for v in (window_shape, strides or 1)]
+    per_axis = [(v,) * rank if isinstance(v, int) else tuple(v) for v in (window_shape, strides or 1)]
     dilation = options.get("window_dilation", 1)
-    window = convlab.Window(tuple(per_axis[0]), tuple(per_axis[1]), padding, dilation)
+    window = convlab.Window(per_axis[0], per_axis[1], padding, dilation)
     pads = window.pads(image.shape[:-1])
     if rank == 1:
         image, y = image[None], y[None]
