@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, overload
 
 import jax
@@ -17,14 +17,11 @@ from ._patches import (
     as_array,
     check_image,
     check_number,
-    check_scalar,
     has_many_taps,
     image_rank,
     index_dtype,
     pad_spatial,
-    scan_taps,
     source,
-    tap_groups,
 )
 from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, integer, is_sequence, read_modes
 from .typing import Ints, Padding
@@ -361,58 +358,3 @@ def counts(x: Array, window: Window, include_pad: bool) -> Any:
 def along_axis(values: Any, ndim: int, axis: int, dtype: Any) -> Array:
     """Numbers along one axis of `ndim`, to be broadcast along the others."""
     return jnp.expand_dims(jnp.asarray(values, dtype), [a for a in range(ndim) if a != axis % ndim])
-
-
-# --- any reducer --------------------------------------------------------------------------------------------------
-
-
-def pool(
-    x: Array,
-    init: Any,
-    reduce_fn: Callable,
-    window_shape: Ints,
-    strides: Ints | None = None,
-    padding: Padding = "VALID",
-) -> Array:
-    """Any reduction of each window. Strides default to 1, as in Flax.
-
-    Args:
-        x: `(*batch, *spatial, c)`.
-        init: what the reduction starts from and what padding counts as.
-        reduce_fn: an associative function of two arrays, such as `lax.add`, `jnp.logaddexp` or a lambda.
-        window_shape, strides, padding: as in `max_pool`.
-
-    Returns:
-        `(*batch, *out, c)`: `init` and the taps of each window, in order, reduced. Differentiable as often as `reduce_fn` is.
-
-    Raises:
-        TypeError, ValueError: as `max_pool`; TypeError if `reduce_fn` cannot be called.
-
-    Example:
-        >>> pool(jnp.arange(1.0, 5.0).reshape(1, 4, 1), 1.0, jnp.multiply, 2).ravel().tolist()
-        [2.0, 6.0, 12.0]
-
-    Equals `flax.nnx.pool`, which has a gradient for three reducers only.
-    """
-    x, window = read(x, window_shape, strides, padding)
-    if not callable(reduce_fn):
-        raise argument_error("reduce_fn", "be a function of two arrays", reduce_fn, kind=TypeError)
-    check_scalar("init", init, x)
-    primitive = _primitive_of(x, init, reduce_fn)
-    if primitive is not None:
-        return reduce(primitive, x, window)
-    init = jnp.asarray(init).astype(x.dtype)
-    groups = tap_groups(*settled(x, window), init)
-    return scan_taps(reduce_fn, jnp.broadcast_to(init, groups[0].shape[1:]), groups)
-
-
-def _primitive_of(x: Array, init: Any, reduce_fn: Callable):
-    """The window primitive that `reduce_fn` with this start is, if it is one."""
-    if not isinstance(init, (int, float, np.generic)) or not jnp.issubdtype(x.dtype, jnp.floating):
-        return None
-    known: Sequence[tuple[Any, float, Any]] = (
-        ((lax.add, jnp.add), 0.0, _backend.window_sum),
-        ((lax.max, jnp.maximum), -np.inf, window_max),
-        ((lax.min, jnp.minimum), np.inf, window_min),
-    )
-    return next((primitive for names, start, primitive in known if reduce_fn in names and init == start), None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import numbers
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from typing import Any
 
 import jax
@@ -29,6 +31,7 @@ from .._window import (
     is_sequence,
     read_modes,
 )
+from ..typing import Ints, Method, Padding, PaddingModes
 from .validation import Call, Shape, rehearse, room
 
 Array = jax.Array
@@ -70,7 +73,10 @@ class Kernel:
     """What layers with a kernel share. The adapters have the attributes that Flax's layers have."""
 
     kernel_size: Any
+    padding: Any
+    input_dilation: Any
     feature_group_count: Any
+    transpose_kernel: Any
     mask: Any
     _made: Callable[
         [int], int
@@ -145,12 +151,19 @@ class Kernel:
         return kernel * mask.astype(kernel.dtype)
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Conv(Kernel):
-    """The options of a convolution, by name as `conv` takes them."""
+    """A convolution, and its options that Flax's layers do not have."""
 
     _function = staticmethod(conv)
     _names = options_of(conv, "mask", "out_sharding")
-    padding: Any
+    _: KW_ONLY
+    preferred_element_type: Any = None
+    padding_mode: PaddingModes = "zeros"
+    padding_value: Any = 0
+    flip_kernel: bool = False
+    method: Method = "auto"
+    weight_norm: bool = False
 
     def _is_pointwise(self) -> bool:
         steps = (*self._size, *self._spread("strides"), *self._spread("input_dilation"))
@@ -217,10 +230,12 @@ def with_lengths(kernel: Array, scale: Array) -> Array:
     return (wide * jnp.expand_dims(factor, range(wide.ndim - 1))).astype(kernel.dtype)
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class DepthwiseConv(Conv):
     """A convolution with a group for every channel of its input."""
 
-    multiplier: Any
+    _: KW_ONLY
+    multiplier: int = 1
 
     def _groups(self, channels: int) -> int:
         return channels
@@ -229,10 +244,12 @@ class DepthwiseConv(Conv):
         return channels * integer("multiplier", self.multiplier)
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class WSConv(Conv):
     """A convolution whose kernel is standardised, for each output channel, before it is used."""
 
-    epsilon: float
+    _: KW_ONLY
+    epsilon: float = 1e-5
 
     def _check_options(self, channels: int | None = None) -> None:
         if not isinstance(self.epsilon, numbers.Real) or isinstance(self.epsilon, bool):
@@ -253,9 +270,6 @@ class CausalConv(Conv):
     A step convolves what it kept with the new chunk. It keeps the `reach - 1` places that the next window may see, and as many
     more as the input has gone beyond a multiple of the stride: the phase is told by a shape, and so it is static.
     """
-
-    padding: Any
-    input_dilation: Any
 
     def _is_pointwise(self) -> bool:
         return False  # which axis is time depends on the number of spatial axes
@@ -304,14 +318,18 @@ class CausalConv(Conv):
         return lax.slice_in_dim(y, 0, 0 if short else None, axis=time), keep.astype(kept.dtype)
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class ConvTranspose(Kernel):
-    """The options of a transposed convolution, by name as `conv_transpose` takes them."""
+    """A transposed convolution, and its options that Flax's layers do not have."""
 
     _function = staticmethod(conv_transpose)
     _names = options_of(conv_transpose, "output_shape")
-    transpose_kernel: Any
-    padding: Any
-    output_padding: Any
+    _: KW_ONLY
+    padding_mode: PaddingModes = "zeros"
+    feature_group_count: int = 1
+    output_padding: Ints = 0
+    use_consistent_padding: bool = False
+    method: Method = "auto"
 
     def _is_pointwise(self) -> bool:
         steps = (*self._size, *self._spread("strides"))
@@ -328,12 +346,14 @@ class ConvTranspose(Kernel):
         return (*self._size, image[-1] // groups, made), (made,)
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class ConvLocal(Kernel):
-    """The options of a convolution with a kernel for every place, by name as `conv_local` takes them."""
+    """A convolution with a kernel for every position, and its option that Flax's layer does not have."""
 
     _function = staticmethod(conv_local)
     _names = options_of(conv_local, "kernel_size")
-    padding: Any
+    _: KW_ONLY
+    padding_mode: PaddingModes = "zeros"
 
     def _options(self, channels: int) -> dict[str, Any]:
         if self._groups(channels) != 1:
@@ -350,13 +370,17 @@ class ConvLocal(Kernel):
         return (*out, math.prod(self._size) * image[-1], made), (*out, made)
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class DeformConv(Kernel):
-    """The options of a deformable convolution, by name as `deform_conv` takes them."""
+    """A deformable convolution, and its options."""
 
     _function = staticmethod(deform_conv)
     _names = options_of(deform_conv, "mask")
     mask = None
-    padding: Any
+    _: KW_ONLY
+    padding: Padding = "SAME"
+    kernel_dilation: Ints | None = 1
+    feature_group_count: int = 1
 
     def _between(self, image: Shape) -> tuple[Shape, ...]:
         window = Window(self._size, self._spread("strides"), self.padding, self._spread("kernel_dilation"))

@@ -1,11 +1,11 @@
-"""Layers that are a function of an image with its options fixed."""
+"""The layers without parameters. Their fields are the options of their functions: names, kinds, defaults and types."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY
 from typing import Any
 
 import jax
@@ -30,79 +30,10 @@ from .._regions import roi_align, roi_pool
 from .._resize import resize
 from .._unpool import max_unpool
 from .._window import argument_error, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
-from .validation import Call, frozen, rehearse, room
+from ..typing import Floats, Interpolation, Ints, OptionalInts, Padding, PaddingModes, Reduce
+from .base import ImageOperation, IndexedOperation, Operation, layer
 
 Array = jax.Array
-
-
-# Options that may be arrays: weights, not sizes.
-WEIGHTS = {"p", "temperature", "alpha"}
-
-
-class Operation:
-    """A function of an image with its options fixed; `layer` makes its dataclasses."""
-
-    def __post_init__(self):
-        self._validate_options()
-        for name in self._options().keys() - WEIGHTS:
-            object.__setattr__(self, name, frozen(getattr(self, name)))
-        getattr(super(), "__post_init__", lambda: None)()
-
-    def _options(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def _validate_options(self) -> None:
-        raise NotImplementedError
-
-
-def layer(function: Callable, title: str = "", called: Sequence[str] = (), tried: Callable | None = None) -> Any:
-    """The dataclass whose fields are the options of `function` and whose call applies it to an image.
-
-    What stands in `called` is an argument of the call and no field; `tried` takes the place of `function` where it is rehearsed
-    with an image alone.
-    """
-    image, *parameters = inspect.signature(function).parameters.values()
-    parameters = [parameter for parameter in parameters if parameter.name not in called]
-    names = [parameter.name for parameter in parameters]
-
-    def options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in names}
-
-    def validate_options(self) -> None:
-        _rehearse_on_images(tried or function, options(self))
-
-    def call(self, x: Array) -> Any:
-        return function(x, **options(self))
-
-    def call_with(self, x: Array, *arrays: Any, **named: Any) -> Any:
-        return function(x, *arrays, **named, **options(self))
-
-    called_as: Callable = call_with if called else call
-    called_as.__name__ = "__call__"  # Flax's tables list the methods of this name
-    body: dict[str, Any] = {"_options": options, "_validate_options": validate_options, "__call__": called_as}
-    whose = "A layer" if function.__module__ == __name__ else f"`convlab.{function.__name__}` as a layer"
-    arguments = ", ".join(f"`{name}`" for name in (image.name, *called))
-    summary = inspect.cleandoc(function.__doc__ or "").splitlines()[0]
-    body["__doc__"] = f"{whose}, called with {arguments}. {summary}"
-    fields = [(parameter.name, Any, _field(parameter)) for parameter in parameters]
-    title = title or "".join(word.capitalize() for word in function.__name__.split("_"))
-    return dataclasses.make_dataclass(title, fields, bases=(Operation,), namespace=body, eq=False, repr=False)
-
-
-def _field(parameter: inspect.Parameter) -> Any:
-    default = dataclasses.MISSING if parameter.default is parameter.empty else parameter.default
-    return dataclasses.field(default=default, kw_only=parameter.kind is parameter.KEYWORD_ONLY)
-
-
-def _rehearse_on_images(function: Callable, options: dict[str, Any]) -> None:
-    """Rehearses the function on images of two sizes, and two ranks where the options leave it open."""
-    told = [
-        options[name]
-        for name in ("window_shape", "output_shape", "padding", "scale", "factor")
-        if is_sequence(options.get(name))
-    ]
-    size, ranks = room(options), (len(told[0]),) * 2 if told else (1, 2)
-    rehearse([Call(function, ((1, *(size + more,) * rank, 1 + more),), options) for more, rank in enumerate(ranks)])
 
 
 def flatten(x: Array) -> Array:
@@ -130,7 +61,7 @@ def _try_fold(x: Array, output_shape: Any, **options: Any) -> None:
     unfold(x, (1,) * (x.ndim - 2), **options)
 
 
-def _factor_alone(x: Array, factor: Any) -> None:
+def _try_factor(x: Array, factor: Any) -> None:
     """Whether a factor fits depends on the image, but for its kind."""
     check_not_empty("factor", factor)
     broadcast_to_rank("factor", factor, len(factor) if is_sequence(factor) else x.ndim - 2)
@@ -140,19 +71,227 @@ def _try_regions(function: Callable) -> Callable:
     return lambda x, **options: function(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 5)), **options)
 
 
-MaxPool, MinPool, AvgPool, SumPool = layer(max_pool), layer(min_pool), layer(avg_pool), layer(sum_pool)
-GlobalAvgPool, GlobalMaxPool = layer(global_avg_pool), layer(global_max_pool)
-AdaptiveAvgPool, AdaptiveMaxPool = layer(adaptive_avg_pool), layer(adaptive_max_pool)
-LPPool, GeMPool = layer(lp_pool, "LPPool"), layer(gem_pool, "GeMPool")
-SoftmaxPool, TopKPool, MixedPool = layer(softmax_pool), layer(top_k_pool), layer(mixed_pool)
-BlurPool, SpatialPyramidPool = layer(blur_pool), layer(spatial_pyramid_pool)
-StochasticPool = layer(stochastic_pool, called=("key",))
-FractionalMaxPool = layer(fractional_max_pool, called=("key", "samples"), tried=_try_fractional)
-MaxUnpool = layer(max_unpool, called=("indices",), tried=_try_unpool)
-Pad, Flatten, Unfold, Fold = layer(pad), layer(flatten), layer(unfold), layer(fold, tried=_try_fold)
-Resize, Upsample = layer(resize), layer(resize, "Upsample")
-PixelShuffle = layer(pixel_shuffle, tried=_factor_alone)
-PixelUnshuffle = layer(pixel_unshuffle, tried=_factor_alone)
-LocalResponseNorm = layer(local_response_norm)
-RoIAlign = layer(roi_align, "RoIAlign", called=("boxes",), tried=_try_regions(roi_align))
-RoIPool = layer(roi_pool, "RoIPool", called=("boxes",), tried=_try_regions(roi_pool))
+@dataclasses.dataclass(eq=False, repr=False)
+class WindowPool(ImageOperation):
+    window_shape: Ints
+    strides: Ints | None = None
+    padding: Padding = "VALID"
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class ExtremePool(IndexedOperation):
+    window_shape: Ints
+    strides: Ints | None = None
+    padding: Padding = "VALID"
+    _: KW_ONLY
+    window_dilation: Ints = 1
+    ceil_mode: bool = False
+    return_indices: bool = False
+
+
+@layer(max_pool)
+class MaxPool(ExtremePool):
+    pass
+
+
+@layer(min_pool)
+class MinPool(ExtremePool):
+    pass
+
+
+@layer(avg_pool)
+class AvgPool(WindowPool):
+    count_include_pad: bool = True
+    _: KW_ONLY
+    window_dilation: Ints = 1
+    ceil_mode: bool = False
+    divisor_override: int | None = None
+
+
+@layer(sum_pool)
+class SumPool(WindowPool):
+    _: KW_ONLY
+    window_dilation: Ints = 1
+    ceil_mode: bool = False
+
+
+@layer(lp_pool)
+class LPPool(WindowPool):
+    _: KW_ONLY
+    norm_type: float = 2.0
+    window_dilation: Ints = 1
+    ceil_mode: bool = False
+
+
+@layer(gem_pool)
+class GeMPool(WindowPool):
+    _: KW_ONLY
+    p: Any = 3.0
+
+
+@layer(softmax_pool)
+class SoftmaxPool(WindowPool):
+    _: KW_ONLY
+    temperature: Any = 1.0
+
+
+@layer(top_k_pool)
+class TopKPool(WindowPool):
+    _: KW_ONLY
+    k: int = 2
+
+
+@layer(mixed_pool)
+class MixedPool(WindowPool):
+    _: KW_ONLY
+    alpha: Any = 0.5
+
+
+@layer(stochastic_pool)
+class StochasticPool(Operation):
+    window_shape: Ints
+    strides: Ints | None = None
+    padding: Padding = "VALID"
+
+
+@layer(blur_pool)
+class BlurPool(ImageOperation):
+    window_shape: Ints = 3
+    strides: Ints = 2
+    padding: Padding = "SAME"
+    _: KW_ONLY
+    padding_mode: PaddingModes = "reflect"
+
+
+@layer(global_avg_pool)
+class GlobalAvgPool(ImageOperation):
+    _: KW_ONLY
+    keepdims: bool = False
+
+
+@layer(global_max_pool)
+class GlobalMaxPool(ImageOperation):
+    _: KW_ONLY
+    keepdims: bool = False
+
+
+@layer(adaptive_avg_pool)
+class AdaptiveAvgPool(ImageOperation):
+    output_shape: OptionalInts
+
+
+@layer(adaptive_max_pool)
+class AdaptiveMaxPool(IndexedOperation):
+    output_shape: OptionalInts
+    _: KW_ONLY
+    return_indices: bool = False
+
+
+@layer(fractional_max_pool, tried=_try_fractional)
+class FractionalMaxPool(Operation):
+    window_shape: Ints
+    _: KW_ONLY
+    output_shape: Ints | None = None
+    output_ratio: Floats | None = None
+    return_indices: bool = False
+
+
+@layer(spatial_pyramid_pool)
+class SpatialPyramidPool(ImageOperation):
+    levels: Sequence[int] = (1, 2, 4)
+    _: KW_ONLY
+    reduce: Reduce = "max"
+
+
+@layer(max_unpool, tried=_try_unpool)
+class MaxUnpool(Operation):
+    output_shape: Ints
+
+    def __call__(self, x: Array, indices: Array) -> Array:
+        return self._apply(x, indices)
+
+
+@layer(unfold)
+class Unfold(ImageOperation):
+    window_shape: Ints
+    strides: Ints = 1
+    padding: Padding = "VALID"
+    _: KW_ONLY
+    window_dilation: Ints = 1
+
+
+@layer(fold, tried=_try_fold)
+class Fold(ImageOperation):
+    output_shape: Ints
+    strides: Ints = 1
+    padding: Padding = "VALID"
+    _: KW_ONLY
+    window_dilation: Ints = 1
+
+
+@layer(pad)
+class Pad(ImageOperation):
+    padding: Padding
+    mode: PaddingModes = "zeros"
+    value: Any = 0
+
+
+@layer(flatten)
+class Flatten(ImageOperation):
+    pass
+
+
+@layer(resize)
+class Resize(ImageOperation):
+    output_shape: Ints | None = None
+    _: KW_ONLY
+    scale: Floats | None = None
+    method: Interpolation = "linear"
+    align_corners: bool = False
+    antialias: bool = False
+
+
+@layer(resize)
+class Upsample(Resize):
+    pass
+
+
+@layer(pixel_shuffle, tried=_try_factor)
+class PixelShuffle(ImageOperation):
+    factor: Ints
+
+
+@layer(pixel_unshuffle, tried=_try_factor)
+class PixelUnshuffle(ImageOperation):
+    factor: Ints
+
+
+@layer(local_response_norm)
+class LocalResponseNorm(ImageOperation):
+    size: int
+    _: KW_ONLY
+    alpha: float = 0.0001
+    beta: float = 0.75
+    k: float = 1.0
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class RegionPool(Operation):
+    output_shape: Ints
+    _: KW_ONLY
+    spatial_scale: float = 1.0
+
+    def __call__(self, x: Array, boxes: Array) -> Array:
+        return self._apply(x, boxes)
+
+
+@layer(roi_align, tried=_try_regions(roi_align))
+class RoIAlign(RegionPool):
+    _: KW_ONLY
+    sampling_ratio: int = -1
+    aligned: bool = False
+
+
+@layer(roi_pool, tried=_try_regions(roi_pool))
+class RoIPool(RegionPool):
+    pass

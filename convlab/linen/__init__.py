@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import KW_ONLY
 from typing import Any
 
@@ -31,39 +32,95 @@ from ._convolutions import WSConv as WSConv
 Array = jax.Array
 
 
-def bound(body: Any) -> Any:
-    """A body without parameters as a module. Linen sees only the methods that stand in the class itself."""
-    names = {"__module__": __name__, "__doc__": body.__doc__, "__call__": body.__call__}
-    return type(body.__name__, (body, linen.Module), names)
+class _Operation(linen.Module):
+    """A body without parameters as a module, with its documentation. Linen sees only the methods of the class itself."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        cls.__doc__ = cls.__doc__ or inspect.getdoc(cls.__mro__[1])
+        if "__call__" not in vars(cls):
+            cls.__call__ = cls.__call__  # type: ignore[method-assign]
+        super().__init_subclass__(**options)
 
 
-MaxPool = bound(_layers.MaxPool)
-MinPool = bound(_layers.MinPool)
-AvgPool = bound(_layers.AvgPool)
-SumPool = bound(_layers.SumPool)
-LPPool = bound(_layers.LPPool)
-GeMPool = bound(_layers.GeMPool)
-SoftmaxPool = bound(_layers.SoftmaxPool)
-TopKPool = bound(_layers.TopKPool)
-MixedPool = bound(_layers.MixedPool)
-BlurPool = bound(_layers.BlurPool)
-GlobalAvgPool = bound(_layers.GlobalAvgPool)
-GlobalMaxPool = bound(_layers.GlobalMaxPool)
-AdaptiveAvgPool = bound(_layers.AdaptiveAvgPool)
-AdaptiveMaxPool = bound(_layers.AdaptiveMaxPool)
-SpatialPyramidPool = bound(_layers.SpatialPyramidPool)
-MaxUnpool = bound(_layers.MaxUnpool)
-Unfold = bound(_layers.Unfold)
-Fold = bound(_layers.Fold)
-Pad = bound(_layers.Pad)
-Flatten = bound(_layers.Flatten)
-Resize = bound(_layers.Resize)
-Upsample = bound(_layers.Upsample)
-PixelShuffle = bound(_layers.PixelShuffle)
-PixelUnshuffle = bound(_layers.PixelUnshuffle)
-LocalResponseNorm = bound(_layers.LocalResponseNorm)
-RoIAlign = bound(_layers.RoIAlign)
-RoIPool = bound(_layers.RoIPool)
+class MaxPool(_layers.MaxPool, _Operation): ...
+
+
+class MinPool(_layers.MinPool, _Operation): ...
+
+
+class AvgPool(_layers.AvgPool, _Operation): ...
+
+
+class SumPool(_layers.SumPool, _Operation): ...
+
+
+class LPPool(_layers.LPPool, _Operation): ...
+
+
+class GeMPool(_layers.GeMPool, _Operation): ...
+
+
+class SoftmaxPool(_layers.SoftmaxPool, _Operation): ...
+
+
+class TopKPool(_layers.TopKPool, _Operation): ...
+
+
+class MixedPool(_layers.MixedPool, _Operation): ...
+
+
+class BlurPool(_layers.BlurPool, _Operation): ...
+
+
+class GlobalAvgPool(_layers.GlobalAvgPool, _Operation): ...
+
+
+class GlobalMaxPool(_layers.GlobalMaxPool, _Operation): ...
+
+
+class AdaptiveAvgPool(_layers.AdaptiveAvgPool, _Operation): ...
+
+
+class AdaptiveMaxPool(_layers.AdaptiveMaxPool, _Operation): ...
+
+
+class SpatialPyramidPool(_layers.SpatialPyramidPool, _Operation): ...
+
+
+class MaxUnpool(_layers.MaxUnpool, _Operation): ...
+
+
+class Unfold(_layers.Unfold, _Operation): ...
+
+
+class Fold(_layers.Fold, _Operation): ...
+
+
+class Pad(_layers.Pad, _Operation): ...
+
+
+class Flatten(_layers.Flatten, _Operation): ...
+
+
+class Resize(_layers.Resize, _Operation): ...
+
+
+class Upsample(_layers.Upsample, _Operation): ...
+
+
+class PixelShuffle(_layers.PixelShuffle, _Operation): ...
+
+
+class PixelUnshuffle(_layers.PixelUnshuffle, _Operation): ...
+
+
+class LocalResponseNorm(_layers.LocalResponseNorm, _Operation): ...
+
+
+class RoIAlign(_layers.RoIAlign, _Operation): ...
+
+
+class RoIPool(_layers.RoIPool, _Operation): ...
 
 
 class StochasticPool(_layers.StochasticPool, linen.Module):
@@ -75,8 +132,8 @@ class StochasticPool(_layers.StochasticPool, linen.Module):
 
     def __call__(self, x: Array, *, deterministic: bool | None = None, rng: Array | None = None) -> Array:
         if self.deterministic if deterministic is None else deterministic:
-            return _layers.StochasticPool.__call__(self, x)
-        return _layers.StochasticPool.__call__(self, x, key=self.make_rng(self.rng_collection) if rng is None else rng)
+            return self._apply(x)
+        return self._apply(x, key=self.make_rng(self.rng_collection) if rng is None else rng)
 
 
 class FractionalMaxPool(_layers.FractionalMaxPool, linen.Module):
@@ -87,4 +144,4 @@ class FractionalMaxPool(_layers.FractionalMaxPool, linen.Module):
 
     def __call__(self, x: Array, *, samples: Array | None = None, rng: Array | None = None) -> Any:
         key = self.make_rng(self.rng_collection) if samples is None and rng is None else rng
-        return _layers.FractionalMaxPool.__call__(self, x, key=key, samples=samples)
+        return self._apply(x, key=key, samples=samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from flax.linen.dtypes import promote_dtype
 
 from .. import _layers
 from .._window import integer, is_int
+from ..typing import Ints, Method, Padding, PaddingModes
 
 Array = jax.Array
 lecun_normal, zeros = linen.initializers.lecun_normal(), linen.initializers.zeros_init()
@@ -79,30 +80,7 @@ class Conv(_layers.Conv, Layer, linen.Conv):
         (1, 14, 14, 8)
     """
 
-    features: int
-    kernel_size: int | Sequence[int]
-    strides: Any = 1
-    padding: Any = "SAME"
-    input_dilation: Any = 1
-    kernel_dilation: Any = 1
-    feature_group_count: int = 1
-    use_bias: bool = True
-    mask: Any = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-    precision: Any = None
-    kernel_init: Callable = lecun_normal
-    bias_init: Callable = zeros
-    promote_dtype: Callable = promote_dtype
-    conv_general_dilated: Callable | None = None
-    conv_general_dilated_cls: Any = None
-    _: KW_ONLY
-    preferred_element_type: Any = None
-    padding_mode: Any = "zeros"
-    padding_value: Any = 0
-    flip_kernel: bool = False
-    method: str = "auto"
-    weight_norm: bool = False
+    padding: Padding = "SAME"  # type: ignore[assignment]  # wider than Flax's
 
     @linen.compact
     def __call__(self, inputs: Array) -> Array:
@@ -132,8 +110,17 @@ class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]  # it co
 
     features: Any = dataclasses.field(init=False, default=None)
     feature_group_count: Any = dataclasses.field(init=False, default=None)
-    _: KW_ONLY
-    multiplier: int = 1
+
+    if TYPE_CHECKING:  # that these fields are no arguments is more than Flax tells type checkers
+
+        def __init__(
+            self, kernel_size: Ints, strides: Ints | None = ..., padding: Padding = ..., input_dilation: Ints | None = ...,
+            kernel_dilation: Ints | None = ..., use_bias: bool = ..., mask: Any = ..., dtype: Any = ..., param_dtype: Any = ...,
+            precision: Any = ..., kernel_init: Callable = ..., bias_init: Callable = ..., promote_dtype: Callable = ...,
+            conv_general_dilated: Callable | None = ..., conv_general_dilated_cls: Any = ..., parent: Any = ...,
+            name: str | None = ..., *, multiplier: int = ..., preferred_element_type: Any = ..., padding_mode: PaddingModes = ...,
+            padding_value: Any = ..., flip_kernel: bool = ..., method: Method = ..., weight_norm: bool = ...,
+        ) -> None: ...  # fmt: skip
 
 
 class WSConv(_layers.WSConv, Conv):
@@ -147,9 +134,6 @@ class WSConv(_layers.WSConv, Conv):
 
     Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv 1903.10520.
     """
-
-    _: KW_ONLY
-    epsilon: float = 1e-5
 
 
 class CausalConv(_layers.CausalConv, Conv):
@@ -169,7 +153,7 @@ class CausalConv(_layers.CausalConv, Conv):
         True
     """
 
-    padding: Any = "CAUSAL"
+    padding: Padding = "CAUSAL"
 
     def __call__(self, inputs: Array) -> Array:
         return self._streamed(inputs, False)
@@ -219,27 +203,9 @@ class ConvTranspose(_layers.ConvTranspose, Layer, linen.ConvTranspose):
         (1, 14, 14, 8)
     """
 
-    features: int
-    kernel_size: int | Sequence[int]
-    strides: Any = None
-    padding: Any = "SAME"
-    kernel_dilation: Any = None
-    use_bias: bool = True
-    mask: Any = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-    precision: Any = None
-    kernel_init: Callable = lecun_normal
-    bias_init: Callable = zeros
-    transpose_kernel: bool = False
-    promote_dtype: Callable = promote_dtype
-    preferred_element_type: Any = None
-    _: KW_ONLY
-    padding_mode: Any = "zeros"
-    feature_group_count: int = 1
-    output_padding: Any = 0
-    use_consistent_padding: bool = False
-    method: str = "auto"
+    strides: Ints | None = None  # type: ignore[assignment]  # wider than Flax's
+    padding: Padding = "SAME"  # type: ignore[assignment]  # wider than Flax's
+    kernel_dilation: Ints | None = None  # type: ignore[assignment]  # wider than Flax's
 
     @linen.compact
     def __call__(self, inputs: Array, output_shape: Any = None) -> Array:
@@ -256,32 +222,32 @@ class ConvLocal(_layers.ConvLocal, Layer, linen.ConvLocal):
         (1, 4, 3, 8)
     """
 
-    features: int
-    kernel_size: int | Sequence[int]
-    strides: Any = 1
-    padding: Any = "SAME"
-    input_dilation: Any = 1
-    kernel_dilation: Any = 1
-    feature_group_count: int = 1
-    use_bias: bool = True
-    mask: Any = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-    precision: Any = None
-    kernel_init: Callable = lecun_normal
-    bias_init: Callable = zeros
-    promote_dtype: Callable = promote_dtype
-    conv_general_dilated: Callable | None = None
-    conv_general_dilated_cls: Any = None
-    _: KW_ONLY
-    padding_mode: Any = "zeros"
+    padding: Padding = "SAME"  # type: ignore[assignment]  # wider than Flax's
 
     @linen.compact
     def __call__(self, inputs: Array) -> Array:
         return self._function(*self._promoted(inputs), **self._options(inputs.shape[-1]))
 
 
-class DeformConv(_layers.DeformConv, Layer):
+class Options(linen.Module):
+    """The options of layers for which Flax has no class."""
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: Ints | None = 1
+    _: KW_ONLY
+    padding: Padding = "SAME"
+    kernel_dilation: Ints | None = 1
+    use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    precision: Any = None
+    kernel_init: Callable = lecun_normal
+    bias_init: Callable = zeros
+    promote_dtype: Callable = promote_dtype
+
+
+class DeformConv(_layers.DeformConv, Layer, Options):
     """`convlab.deform_conv` with its kernel and bias: called with `inputs`, `offset` and perhaps the modulation `mask`.
 
     Args and Raises: as in `convlab.nnx.DeformConv`, `features` for `out_features`, without `in_features` and `rngs`.
@@ -292,28 +258,13 @@ class DeformConv(_layers.DeformConv, Layer):
         (1, 8, 8, 8)
     """
 
-    features: int
-    kernel_size: int | Sequence[int]
-    strides: Any = 1
-    _: KW_ONLY
-    padding: Any = "SAME"
-    kernel_dilation: Any = 1
-    feature_group_count: int = 1
-    use_bias: bool = True
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-    precision: Any = None
-    kernel_init: Callable = lecun_normal
-    bias_init: Callable = zeros
-    promote_dtype: Callable = promote_dtype
-
     @linen.compact
     def __call__(self, inputs: Array, offset: Array, mask: Array | None = None) -> Array:
         x, kernel, bias = self._promoted(inputs)
         return self._function(x, offset, kernel, bias, mask=mask, **self._options(inputs.shape[-1]))
 
 
-class SeparableConv(linen.Module):
+class SeparableConv(Options):
     """A `DepthwiseConv` without bias, `depthwise`, and a `Conv` of one tap, `pointwise`, that mixes its channels.
 
     Args and Raises: as in `convlab.nnx.SeparableConv`, `features` for `out_features`, without `in_features` and `rngs`.
@@ -323,21 +274,9 @@ class SeparableConv(linen.Module):
         (1, 14, 14, 8)
     """
 
-    features: int
-    kernel_size: int | Sequence[int]
-    strides: Any = 1
     _: KW_ONLY
     multiplier: int = 1
-    padding: Any = "SAME"
-    kernel_dilation: Any = 1
-    use_bias: bool = True
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-    precision: Any = None
-    kernel_init: Callable = lecun_normal
-    bias_init: Callable = zeros
-    promote_dtype: Callable = promote_dtype
-    padding_mode: Any = "zeros"
+    padding_mode: PaddingModes = "zeros"
     padding_value: Any = 0
 
     def __post_init__(self):

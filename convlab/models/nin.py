@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -31,7 +33,7 @@ class NIN(nnx.Module):
     """
 
     def __init__(self, num_classes: int = 10, *, rngs: nnx.Rngs):
-        half = dict(window_shape=3, strides=2, padding="SAME")
+        half: dict[str, Any] = dict(window_shape=3, strides=2, padding="SAME")
         self.layers = Sequential(
             *mlpconv(3, (192, 160, 96), 5, rngs=rngs), cn.MaxPool(**half), nnx.Dropout(0.5, rngs=rngs),
             *mlpconv(96, (192, 192, 192), 5, rngs=rngs), cn.AvgPool(**half, count_include_pad=False), nnx.Dropout(0.5, rngs=rngs),

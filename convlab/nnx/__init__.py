@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from dataclasses import KW_ONLY
 from typing import Any
 
@@ -33,41 +34,96 @@ from ._convolutions import WSConv as WSConv
 Array = jax.Array
 
 
-def bound(body: Any) -> Any:
-    """A body without parameters as a module."""
-    return type(body.__name__, (body, nnx.Module), {"__module__": __name__, "__doc__": body.__doc__})
+class _Operation(nnx.Module):
+    """A body without parameters as a module, with the documentation of the body."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        cls.__doc__ = cls.__doc__ or inspect.getdoc(cls.__mro__[1])
+        super().__init_subclass__(**options)
 
 
-MaxPool = bound(_layers.MaxPool)
-MinPool = bound(_layers.MinPool)
-AvgPool = bound(_layers.AvgPool)
-SumPool = bound(_layers.SumPool)
-LPPool = bound(_layers.LPPool)
-GeMPool = bound(_layers.GeMPool)
-SoftmaxPool = bound(_layers.SoftmaxPool)
-TopKPool = bound(_layers.TopKPool)
-MixedPool = bound(_layers.MixedPool)
-BlurPool = bound(_layers.BlurPool)
-GlobalAvgPool = bound(_layers.GlobalAvgPool)
-GlobalMaxPool = bound(_layers.GlobalMaxPool)
-AdaptiveAvgPool = bound(_layers.AdaptiveAvgPool)
-AdaptiveMaxPool = bound(_layers.AdaptiveMaxPool)
-SpatialPyramidPool = bound(_layers.SpatialPyramidPool)
-MaxUnpool = bound(_layers.MaxUnpool)
-Unfold = bound(_layers.Unfold)
-Fold = bound(_layers.Fold)
-Pad = bound(_layers.Pad)
-Flatten = bound(_layers.Flatten)
-Resize = bound(_layers.Resize)
-Upsample = bound(_layers.Upsample)
-PixelShuffle = bound(_layers.PixelShuffle)
-PixelUnshuffle = bound(_layers.PixelUnshuffle)
-LocalResponseNorm = bound(_layers.LocalResponseNorm)
-RoIAlign = bound(_layers.RoIAlign)
-RoIPool = bound(_layers.RoIPool)
+class MaxPool(_layers.MaxPool, _Operation): ...
 
 
-class Drawing(nnx.Module):
+class MinPool(_layers.MinPool, _Operation): ...
+
+
+class AvgPool(_layers.AvgPool, _Operation): ...
+
+
+class SumPool(_layers.SumPool, _Operation): ...
+
+
+class LPPool(_layers.LPPool, _Operation): ...
+
+
+class GeMPool(_layers.GeMPool, _Operation): ...
+
+
+class SoftmaxPool(_layers.SoftmaxPool, _Operation): ...
+
+
+class TopKPool(_layers.TopKPool, _Operation): ...
+
+
+class MixedPool(_layers.MixedPool, _Operation): ...
+
+
+class BlurPool(_layers.BlurPool, _Operation): ...
+
+
+class GlobalAvgPool(_layers.GlobalAvgPool, _Operation): ...
+
+
+class GlobalMaxPool(_layers.GlobalMaxPool, _Operation): ...
+
+
+class AdaptiveAvgPool(_layers.AdaptiveAvgPool, _Operation): ...
+
+
+class AdaptiveMaxPool(_layers.AdaptiveMaxPool, _Operation): ...
+
+
+class SpatialPyramidPool(_layers.SpatialPyramidPool, _Operation): ...
+
+
+class MaxUnpool(_layers.MaxUnpool, _Operation): ...
+
+
+class Unfold(_layers.Unfold, _Operation): ...
+
+
+class Fold(_layers.Fold, _Operation): ...
+
+
+class Pad(_layers.Pad, _Operation): ...
+
+
+class Flatten(_layers.Flatten, _Operation): ...
+
+
+class Resize(_layers.Resize, _Operation): ...
+
+
+class Upsample(_layers.Upsample, _Operation): ...
+
+
+class PixelShuffle(_layers.PixelShuffle, _Operation): ...
+
+
+class PixelUnshuffle(_layers.PixelUnshuffle, _Operation): ...
+
+
+class LocalResponseNorm(_layers.LocalResponseNorm, _Operation): ...
+
+
+class RoIAlign(_layers.RoIAlign, _Operation): ...
+
+
+class RoIPool(_layers.RoIPool, _Operation): ...
+
+
+class _Drawing(nnx.Module):
     """A module that draws: its keys come from `rngs`, given to it or to the call, as for `nnx.Dropout`."""
 
     rngs: Any
@@ -86,7 +142,7 @@ class Drawing(nnx.Module):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class StochasticPool(_layers.StochasticPool, Drawing):
+class StochasticPool(_layers.StochasticPool, _Drawing):
     """`convlab.stochastic_pool` as a layer: it draws, or is the expectation if `deterministic`, as after `model.eval()`."""
 
     _: KW_ONLY
@@ -96,7 +152,7 @@ class StochasticPool(_layers.StochasticPool, Drawing):
 
     def __call__(self, x: Array, *, deterministic: bool | None = None, rngs: Any = None) -> Array:
         fixed = self.deterministic if deterministic is None else deterministic
-        return super().__call__(x, key=None if fixed else self._key(rngs))
+        return self._apply(x, key=None if fixed else self._key(rngs))
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """For `nnx.view`."""
@@ -105,7 +161,7 @@ class StochasticPool(_layers.StochasticPool, Drawing):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class FractionalMaxPool(_layers.FractionalMaxPool, Drawing):
+class FractionalMaxPool(_layers.FractionalMaxPool, _Drawing):
     """`convlab.fractional_max_pool` as a layer: each call draws where its windows begin, or takes `samples`."""
 
     _: KW_ONLY
@@ -113,4 +169,4 @@ class FractionalMaxPool(_layers.FractionalMaxPool, Drawing):
     rngs: Any = None
 
     def __call__(self, x: Array, *, samples: Array | None = None, rngs: Any = None) -> Any:
-        return super().__call__(x, key=self._key(rngs) if samples is None else None, samples=samples)
+        return self._apply(x, key=self._key(rngs) if samples is None else None, samples=samples)

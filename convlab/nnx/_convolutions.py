@@ -15,6 +15,7 @@ from flax import nnx
 from .. import _layers
 from .._conv import conv_general_dilated
 from .._window import argument_error, broadcast_to_rank, is_int
+from ..typing import Ints, Padding, PaddingModes
 from ._parameters import InitSpec, Layer, lecun_normal, promote_dtype, zeros
 
 Array = jax.Array
@@ -60,19 +61,13 @@ class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features
         (1, 14, 14, 8)
     """
 
-    strides: Any = 1
+    strides: Ints | None = 1
     _: KW_ONLY
-    padding: Any = "SAME"
-    input_dilation: Any = 1
-    kernel_dilation: Any = 1
+    padding: Padding = "SAME"  # type: ignore[assignment]  # wider than Flax's
+    input_dilation: Ints | None = 1
+    kernel_dilation: Ints | None = 1
     feature_group_count: int = 1
     conv_general_dilated: Any = conv_general_dilated
-    preferred_element_type: Any = None
-    padding_mode: Any = "zeros"
-    padding_value: Any = 0
-    flip_kernel: bool = False
-    method: str = "auto"
-    weight_norm: bool = False
 
     def _make(self, recipe: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
         super()._make(recipe, keys, image)
@@ -122,8 +117,6 @@ class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]
 
     out_features: Any = dataclasses.field(init=False, default=None)
     feature_group_count: Any = dataclasses.field(init=False, default=None)
-    _: KW_ONLY
-    multiplier: int = 1
 
     def _make(self, recipe: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
         self.feature_group_count, self.out_features = image[-1], self._made(image[-1])
@@ -151,9 +144,6 @@ class WSConv(_layers.WSConv, Conv):  # type: ignore[misc]
 
     Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv 1903.10520.
     """
-
-    _: KW_ONLY
-    epsilon: float = 1e-5
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -183,7 +173,7 @@ class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
     """
 
     _: KW_ONLY
-    padding: Any = "CAUSAL"
+    padding: Padding = "CAUSAL"
 
     def __post_init__(self, *recipe):
         super().__post_init__(*recipe)
@@ -231,17 +221,12 @@ class ConvTranspose(_layers.ConvTranspose, Layer, nnx.ConvTranspose):  # type: i
         (1, 14, 14, 8)
     """
 
-    strides: Any = None
+    strides: Ints | None = None
     _: KW_ONLY
-    padding: Any = "SAME"
-    kernel_dilation: Any = None
+    padding: Padding = "SAME"  # type: ignore[assignment]  # wider than Flax's
+    kernel_dilation: Ints | None = None
     transpose_kernel: bool = False
     preferred_element_type: Any = None
-    padding_mode: Any = "zeros"
-    feature_group_count: int = 1
-    output_padding: Any = 0
-    use_consistent_padding: bool = False
-    method: str = "auto"
 
     def __call__(self, inputs: Array, output_shape: Any = None) -> Array:
         return self._function(*self._promoted(inputs), output_shape=output_shape, **self._options(inputs.shape[-1]))
@@ -273,14 +258,13 @@ class ConvLocal(_layers.ConvLocal, Layer):
         ((1, 4, 3, 8), (4, 3, 27, 8), (4, 3, 8))
     """
 
-    strides: Any = 1
+    strides: Ints | None = 1
     _: KW_ONLY
     spatial_shape: Sequence[int] | None = None
-    padding: Any = "SAME"
-    input_dilation: Any = 1
-    kernel_dilation: Any = 1
+    padding: Padding = "SAME"
+    input_dilation: Ints | None = 1
+    kernel_dilation: Ints | None = 1
     feature_group_count: int = 1
-    padding_mode: Any = "zeros"
 
     def _known(self) -> tuple[int, ...] | None:
         if self.in_features is None or self.spatial_shape is None:
@@ -314,11 +298,7 @@ class DeformConv(_layers.DeformConv, Layer):
         (1, 8, 8, 8)
     """
 
-    strides: Any = 1
-    _: KW_ONLY
-    padding: Any = "SAME"
-    kernel_dilation: Any = 1
-    feature_group_count: int = 1
+    strides: Ints | None = 1
 
     def __call__(self, inputs: Array, offset: Array, mask: Array | None = None) -> Array:
         x, kernel, bias = self._promoted(inputs)
@@ -351,11 +331,11 @@ class SeparableConv(nnx.Module):
         in_features: int | None,
         out_features: int,
         kernel_size: int | Sequence[int],
-        strides: Any = 1,
+        strides: Ints | None = 1,
         *,
         multiplier: int = 1,
-        padding: Any = "SAME",
-        kernel_dilation: Any = 1,
+        padding: Padding = "SAME",
+        kernel_dilation: Ints | None = 1,
         use_bias: bool = True,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
@@ -364,7 +344,7 @@ class SeparableConv(nnx.Module):
         bias_init: Callable = zeros,
         promote_dtype: Callable = promote_dtype,
         rngs: nnx.Rngs,
-        padding_mode: Any = "zeros",
+        padding_mode: PaddingModes = "zeros",
         padding_value: Any = 0,
     ):
         both: dict[str, Any] = dict(

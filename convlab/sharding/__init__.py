@@ -150,7 +150,9 @@ def conv_transpose(
     split = read_names(axis_names, rank)
     steps, gaps = broadcast_to_rank(strides, rank), broadcast_to_rank(kernel_dilation, rank)
     own: dict[str, Any] = dict(strides=strides, kernel_dilation=kernel_dilation, **options)
-    ends: dict[str, Any] = dict(output_padding=output_padding, output_shape=output_shape, use_consistent_padding=use_consistent_padding)
+    ends: dict[str, Any] = dict(
+        output_padding=output_padding, output_shape=output_shape, use_consistent_padding=use_consistent_padding
+    )
     whole = functools.partial(convlab.conv_transpose, kernel=kernel, bias=bias, padding=padding, **own, **ends)
     out = whole_output(whole, x, split)
     pads, first = [], x.ndim - 1 - rank

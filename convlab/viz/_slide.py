@@ -109,9 +109,7 @@ def slide(
     outside = window.pads(flat.shape[:-1])
 
     def padded(array: np.ndarray, value: float) -> np.ndarray:
-        result = np.asarray(
-            convlab.pad(jnp.asarray(array), outside, border, value if border == "constant" else 0)
-        )
+        result = np.asarray(convlab.pad(jnp.asarray(array), outside, border, value if border == "constant" else 0))
         return result if rank == 2 else result[None]
 
     kernel_shown = np.flip(taps, (0, 1)) if flip_kernel else taps

@@ -1,0 +1,101 @@
+"""What layers without parameters share: a function of an image with its options fixed."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+
+from .._window import is_sequence
+from .validation import Call, frozen, rehearse, room
+
+Array = jax.Array
+Body = TypeVar("Body", bound="type[Operation]")
+
+# Options that may be arrays: weights, not sizes.
+WEIGHTS = {"p", "temperature", "alpha"}
+
+
+class Operation:
+    """A function of an image with its options fixed. `layer` defines the methods below."""
+
+    def __post_init__(self) -> None:
+        self._validate_options()
+        for name in self._options().keys() - WEIGHTS:
+            object.__setattr__(self, name, frozen(getattr(self, name)))
+        getattr(super(), "__post_init__", lambda: None)()
+
+    def _options(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _validate_options(self) -> None:
+        raise NotImplementedError
+
+    def _apply(self, x: Array, *arrays: Any, **named: Any) -> Any:
+        """The function of `x`, of further arguments of the call, and of the options."""
+        raise NotImplementedError
+
+
+class ImageOperation(Operation):
+    """An operation from an image to an array."""
+
+    def __call__(self, x: Array) -> Array:
+        return self._apply(x)
+
+
+class IndexedOperation(Operation):
+    """An operation that returns an array, or with `return_indices` the pair of an array and indices."""
+
+    def __call__(self, x: Array) -> Any:
+        return self._apply(x)
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
+def layer(function: Callable, tried: Callable | None = None) -> Callable[[Body], Body]:
+    """A decorator of classes whose fields are options of `function`: makes a dataclass that calls it with them.
+
+    The other parameters of `function` are arguments of the call. `tried` stands for `function` where the options are validated
+    with an image alone.
+    """
+
+    def decorate(cls: Body) -> Body:
+        body: Any = dataclasses.dataclass(eq=False, repr=False)(cls)
+        names = [field.name for field in dataclasses.fields(body)]
+
+        def options(self) -> dict[str, Any]:
+            return {name: getattr(self, name) for name in names}
+
+        def validate_options(self) -> None:
+            _validate_on_images(tried or function, options(self))
+
+        def apply(self, x: Array, *arrays: Any, **named: Any) -> Any:
+            return function(x, *arrays, **named, **options(self))
+
+        body._options, body._validate_options, body._apply = options, validate_options, apply
+        body.__doc__ = _described(function, names)
+        return body
+
+    return decorate
+
+
+def _described(function: Callable, fields: list[str]) -> str:
+    subject = (
+        "A layer" if function.__module__.startswith(__package__ or " ") else f"`convlab.{function.__name__}` as a layer"
+    )
+    arguments = ", ".join(f"`{name}`" for name in inspect.signature(function).parameters if name not in fields)
+    summary = inspect.cleandoc(function.__doc__ or "").splitlines()[0]
+    return f"{subject}, called with {arguments}. {summary}"
+
+
+def _validate_on_images(function: Callable, options: dict[str, Any]) -> None:
+    """Validates the options on images of two sizes, and of two ranks where the options leave the rank open."""
+    given = [
+        options[name]
+        for name in ("window_shape", "output_shape", "padding", "scale", "factor")
+        if is_sequence(options.get(name))
+    ]
+    size, ranks = room(options), (len(given[0]),) * 2 if given else (1, 2)
+    rehearse([Call(function, ((1, *(size + more,) * rank, 1 + more),), options) for more, rank in enumerate(ranks)])
