@@ -35,6 +35,8 @@ docs: $(VENV)/.docs  ## the documentation, as pages that open without a server o
 
 lint: $(VENV)/.test $(VENV)/.lint
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
+	$(RUN) -m mypy --strict --follow-imports=silent tests/typed.py tests/typed_wrong.py
+	$(RUN) -m pyright --pythonpath $(RUN)
 
 wheel: $(VENV)/.package  ## the wheel and the source distribution, checked, in dist/
 	rm -rf dist

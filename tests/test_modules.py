@@ -65,7 +65,7 @@ CONVOLUTIONS = {
 
 def names(system):
     classes = {n for n, v in vars(system).items() if inspect.isclass(v) and v.__module__.startswith(system.__name__)}
-    return {n for n in classes if n[0].isupper()} - {"Drawing"}
+    return {n for n in classes if n[0].isupper()}
 
 
 def test_both_systems_have_the_same_layers():
@@ -109,9 +109,11 @@ def test_an_operation_has_the_options_of_its_function(row):
         options = inspect.signature(getattr(convlab, function)).parameters
         assert fields.keys() == options.keys() - {"x", "patches", "indices", "key", "samples", "boxes"}
         for option, field in fields.items():
-            default = options[option].default
-            assert field.default is (dataclasses.MISSING if default is inspect.Parameter.empty else default)
-            assert field.kw_only == (options[option].kind is inspect.Parameter.KEYWORD_ONLY)
+            parameter = options[option]
+            default = dataclasses.MISSING if parameter.default is parameter.empty else parameter.default
+            assert type(field.default) is type(default) and field.default == default
+            assert field.kw_only == (parameter.kind is parameter.KEYWORD_ONLY)
+            assert field.type == parameter.annotation
 
 
 def test_flatten():

@@ -97,8 +97,8 @@ class Block(flax_nnx.Module):
         return self.pyramid(self.conv(y))
 
 
-def in_linen(x: jax.Array) -> list[Any]:
-    layers: Sequence[Any] = (
+def in_linen() -> Sequence[Any]:
+    layers = (
         linen.Conv(8, (3, 3), strides=2, padding=[(1, 1), (1, 1)], padding_mode="circular", name="first"),
         linen.Conv(8, [3, 3], 1, "SAME", method="winograd"),
         linen.DepthwiseConv((3, 3), multiplier=2, name="depthwise"),
@@ -113,7 +113,7 @@ def in_linen(x: jax.Array) -> list[Any]:
         linen.FractionalMaxPool(2, output_ratio=0.5, return_indices=True),
     )
     assert_type(linen.AvgPool(2).window_shape, Ints)
-    return [layer(x) for layer in layers]
+    return layers
 
 
 def around(x: jax.Array, kernel: jax.Array) -> None:

@@ -21,7 +21,7 @@ def functions(x: jax.Array, kernel: jax.Array) -> None:
     convlab.max_pool(x)  # type: ignore
     convlab.max_pool(x, 2, stride=2)  # type: ignore
     convlab.max_pool(x, "2")  # type: ignore
-    convlab.max_pool(x, 2, return_indices=True).shape  # type: ignore
+    convlab.conv(convlab.max_pool(x, 2, return_indices=True), kernel)  # type: ignore
     convlab.avg_pool(x, 2, divisor_override=0.5)  # type: ignore
     convlab.adaptive_avg_pool(x, 2.0)  # type: ignore
     convlab.spatial_pyramid_pool(x, reduce="mean")  # type: ignore

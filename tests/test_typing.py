@@ -1,0 +1,126 @@
+"""The options of functions, NNX and Linen layers are told in one way: names, kinds, defaults and types."""
+
+import ast
+import dataclasses
+import importlib.util
+import inspect
+import pathlib
+import re
+import subprocess
+import sys
+import typing
+
+import pytest
+from flax import nnx
+
+import convlab
+import convlab.linen
+import convlab.nnx
+import convlab.typing
+from convlab._backend.tables import FORMULATIONS
+from convlab._window import MODES
+
+ROOT = pathlib.Path(convlab.__file__).parent.parent
+FUNCTIONS = {
+    "Conv": convlab.conv,
+    "ConvTranspose": convlab.conv_transpose,
+    "ConvLocal": convlab.conv_local,
+    "DeformConv": convlab.deform_conv,
+    "DepthwiseConv": convlab.conv,
+    "WSConv": convlab.conv,
+    "CausalConv": convlab.conv,
+}
+# What one system has and the other has not, or has by another name.
+NNX_ONLY = {"in_features", "out_features", "rngs", "kernel_metadata", "bias_metadata", "spatial_shape"}
+LINEN_ONLY = {"features", "conv_general_dilated_cls", "parent", "name"}
+# Options of one system's layer: Flax's ConvLocal takes a hook, and NNX's DeformConv a mask of its kernel.
+NOT_SHARED = {("ConvLocal", "conv_general_dilated"), ("DeformConv", "mask")}
+# The defaults of Flax's layers that are not those of the function: None means the function's.
+OTHER_DEFAULTS = {
+    ("ConvTranspose", "strides"): None,
+    ("ConvTranspose", "kernel_dilation"): None,
+    ("ConvLocal", "padding"): "SAME",
+    ("CausalConv", "padding"): "CAUSAL",
+    ("DepthwiseConv", "feature_group_count"): None,
+}
+
+
+def fields(layer):
+    return {f.name: f for f in dataclasses.fields(layer)}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_layers_with_a_kernel_have_the_options_of_their_function_in_both_systems(name):
+    layers = getattr(convlab.nnx, name), getattr(convlab.linen, name)
+    of_nnx, of_linen = (inspect.signature(layer.__init__).parameters.keys() for layer in layers)
+    apart = {option for layer, option in NOT_SHARED if layer == name}
+    assert (of_nnx - NNX_ONLY) ^ (of_linen - LINEN_ONLY) == apart
+    in_nnx, in_linen = map(fields, layers)
+    parameters = inspect.signature(FUNCTIONS[name]).parameters
+    called = {"out_sharding", "output_shape", "mask"}
+    options = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in called}
+    for option, parameter in options.items():
+        assert option in in_nnx and option in in_linen, option
+        default = OTHER_DEFAULTS.get((name, option), parameter.default)
+        for field in (in_nnx[option], in_linen[option]):
+            assert option == "kernel_size" or (type(field.default), field.default) == (type(default), default), option
+            # what Flax's own classes declare is theirs to type; a layer may take None for 1
+            ours = isinstance(field.type, str) and option not in ("kernel_size", "feature_group_count")
+            told = {parameter.annotation, f"{parameter.annotation} | None", "Any"}
+            assert not ours or field.type in told, (option, field.type)
+
+
+@pytest.mark.parametrize("name", [n for n in convlab.__all__ if typing.get_overloads(getattr(convlab, n))])
+def test_overloads_have_the_parameters_of_their_function(name):
+    function = getattr(convlab, name)
+    whole = inspect.signature(function).parameters
+    results = [inspect.signature(overload).return_annotation for overload in typing.get_overloads(function)]
+    assert results == ["Array", "tuple[Array, Array]", "Array | tuple[Array, Array]"]
+    for overload in typing.get_overloads(function):
+        parameters = inspect.signature(overload).parameters
+        assert [(p.name, p.kind) for p in parameters.values()] == [(p.name, p.kind) for p in whole.values()]
+        for parameter in parameters.values():
+            if parameter.name != "return_indices":
+                own = whole[parameter.name]
+                assert parameter.annotation == own.annotation
+                assert (parameter.default is ...) == (own.default is not parameter.empty)
+
+
+def test_the_declared_signature_of_linens_depthwise_layer_is_the_one_at_run_time():
+    tree = ast.parse((ROOT / "convlab/linen/_convolutions.py").read_text())
+    cls = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "DepthwiseConv")
+    declared = next(n for n in ast.walk(cls) if isinstance(n, ast.FunctionDef) and n.name == "__init__").args
+    actual = inspect.signature(convlab.linen.DepthwiseConv).parameters.values()
+    names = {kind: [p.name for p in actual if p.kind is kind] for kind in {p.kind for p in actual}}
+    assert [a.arg for a in declared.args][1:] == names[inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert sorted(a.arg for a in declared.kwonlyargs) == sorted(names[inspect.Parameter.KEYWORD_ONLY])
+
+
+def test_the_literals_are_what_the_functions_accept():
+    methods = typing.get_args(convlab.typing.Method)
+    assert set(methods) <= {"auto", *FORMULATIONS}
+    told = convlab.conv.__doc__.split("method: the formulation")[1].split("Returns:")[0]
+    assert set(re.findall(r'"(\w+)"', told)) == set(methods)
+    assert typing.get_args(convlab.typing.PaddingMode) == MODES
+    aliases = {n for n in vars(convlab.typing) if n[0].isupper()} - {"Literal", "Sequence", "TypeAlias"}
+    assert aliases == set(convlab.typing.__all__)
+
+
+def test_a_layer_without_parameters_is_a_class_to_inherit_from():
+    class Padded(convlab.nnx.MaxPool):
+        def __call__(self, x):
+            return super().__call__(x) + 1
+
+    assert issubclass(Padded, nnx.Module) and Padded(2).strides is None
+    assert convlab.nnx.MaxPool.__module__ == "convlab.nnx" and convlab.linen.MaxPool.__qualname__ == "MaxPool"
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_type_checkers_accept_the_right_calls_and_refuse_the_wrong_ones(checker):
+    """A `type: ignore` that hides no error is an error, so that each call of typed_wrong.py must be one."""
+    if importlib.util.find_spec(checker) is None:
+        pytest.skip(f"{checker} is not installed")
+    strict = ["--strict", "--follow-imports=silent"] if checker == "mypy" else []
+    command = [sys.executable, "-m", checker, *strict, "tests/typed.py", "tests/typed_wrong.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
