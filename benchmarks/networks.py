@@ -5,7 +5,7 @@ A network is a tuple of layers, a layer a tuple of its name and its numbers; the
 
     conv(features, window, stride, groups, dilation)     padded so that stride 1 keeps the size; with a bias
     valid(features, window)                              the same without padding
-    causal(features, window, dilation)                   a convolution that sees no later place
+    causal(features, window, dilation)                   a convolution that sees no later position
     up(features)                                         transposed convolution, window and stride 2
     norm()  relu()  flatten()  dense(features)           batch normalisation by the batch's own statistics
     max_pool(window, stride, pad)  global_avg()
@@ -24,7 +24,7 @@ Layers = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """`x` is the shape of a batch, channels last; `classes` those of the softmax, at every place that the layers leave."""
+    """`x` is the shape of a batch, channels last; `classes` those of the softmax, at every position that the layers leave."""
 
     x: tuple[int, ...]
     classes: int

@@ -75,7 +75,7 @@ def panel(ax, result: Result, rows: list[Row], names: list[str]) -> None:
     ax.tick_params(axis="x", labelsize=7)
     for kind, style in STYLES.items():
         points = [(result.ratio(row, kind), names.index(case_name(row))) for row in rows]
-        points = [(ratio, place) for ratio, place in points if ratio is not None]
+        points = [(ratio, position) for ratio, position in points if ratio is not None]
         if points:
             ax.scatter(*zip(*points), s=13, zorder=3, **style)
     for side in ("top", "right", "left"):

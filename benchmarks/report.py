@@ -106,7 +106,7 @@ def load(paths: list[pathlib.Path]) -> Result:
         tuple(row[key] for key in ("subject", "family", "case", "mode")): row for part in parts for row in part.rows
     }
     contestants = {name: versions for part in parts for name, versions in part.contestants.items()}
-    order = {(case["family"], case["name"]): place for place, case in enumerate(suite.cases())}
+    order = {(case["family"], case["name"]): position for position, case in enumerate(suite.cases())}
     ordered = sorted(rows.values(), key=lambda row: order.get((row["family"], row["case"]), len(order)))
     machine = "; ".join(dict.fromkeys(part.machine for part in parts))
     dates = sorted({part.date for part in parts})

@@ -1,4 +1,4 @@
-"""Which element of a window wins, for windows of any size: by comparisons along one axis after another."""
+"""Argmax over windows of any size: compare along one axis after another."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ from ._window import Window
 Array = jax.Array
 
 
-def argmax_by_axis(x: Array, window: Window, place: Array, reducer: Any) -> Array:
-    """The entries of `place`, which is none below 0, where `x` wins; -1 for a window of padding only."""
+def argmax_by_axis(x: Array, window: Window, position: Array, reducer: Any) -> Array:
+    """Return the entries of `position`, all >= 0, at the maxima of `x`; -1 for a window of padding only."""
     first = x.ndim - 1 - window.rank
     pads = window.pads(x.shape[first:-1])
-    for axis in reversed(range(window.rank)):  # last first: then the first of equals is the first of the whole window
+    # the last axis first, so that the first of equal elements is the first of the window
+    for axis in reversed(range(window.rank)):
         at, geometry = first + axis, (window.size[axis], window.strides[axis], window.dilation[axis])
-        seen = unfold_axis(pad_axis(x, at, pads[axis], "zeros"), at, *geometry)
-        places = unfold_axis(pad_axis(place, at, pads[axis], "constant", -1), at, *geometry)
-        won = is_winner(seen, at + 1, reducer, places >= 0)
-        place = jnp.where(won, places, -1).max(at + 1)
-        x = (won & seen).any(at + 1) if x.dtype == bool else jnp.where(won, seen, 0).sum(at + 1, dtype=x.dtype)
-    return place
+        values = unfold_axis(pad_axis(x, at, pads[axis], "zeros"), at, *geometry)
+        positions = unfold_axis(pad_axis(position, at, pads[axis], "constant", -1), at, *geometry)
+        is_best = is_winner(values, at + 1, reducer, positions >= 0)
+        position = jnp.where(is_best, positions, -1).max(at + 1)
+        x = (
+            (is_best & values).any(at + 1)
+            if x.dtype == bool
+            else jnp.where(is_best, values, 0).sum(at + 1, dtype=x.dtype)
+        )
+    return position
 
 
 def is_winner(x: Array, axis: int, reducer: Any = "max", real: Array | None = None) -> Array:
-    """Whether an element is the last NaN along the axis, or else the first of the best; of those that are real, if it is said."""
+    """Mark the last NaN along the axis or, without a NaN, the first of the best elements; `real` excludes elements."""
     tap = lax.broadcasted_iota(jnp.int32, x.shape, axis)
     best = jnp.max if reducer == "max" else jnp.min
     x = x if real is None else jnp.where(real, x, _least(x.dtype, reducer))
@@ -42,7 +47,7 @@ def is_winner(x: Array, axis: int, reducer: Any = "max", real: Array | None = No
 
 
 def _least(dtype: Any, reducer: Any) -> Any:
-    """What no element is worse than."""
+    """Return the value that every element is at least as good as."""
     if dtype.kind == "b":
         return reducer == "min"
     if jnp.issubdtype(dtype, jnp.floating):

@@ -1,4 +1,5 @@
-"""Convolutions that differ from place to place: in their kernel (`conv_local`) or in where it looks (`deform_conv`)."""
+"""Convolutions that vary over the image: in their kernel (`conv_local`) or in the positions they read
+(`deform_conv`)."""
 
 from __future__ import annotations
 
@@ -35,11 +36,11 @@ def conv_local(
     kernel_dilation: Ints = 1,
     precision: Any = None,
 ) -> Array:
-    """A convolution with a kernel of its own at every place (a locally connected layer).
+    """Apply a convolution with one kernel per position (a locally connected layer).
 
     Args:
         x: `(*batch, *spatial, c_in)`, any number of batch axes, none included.
-        kernel: `(*out, c_in * taps, c_out)`, as Flax's ConvLocal has it: channel by channel, the taps of each in
+        kernel: `(*out, c_in * taps, c_out)`, as in Flax's ConvLocal: channel by channel, each with its taps in
             row-major order.
         bias: `(*out, c_out)`.
         kernel_size: taps along each spatial axis, one or one per axis.
@@ -80,23 +81,23 @@ def conv_local(
         padding,
         broadcast_to_rank("kernel_dilation", kernel_dilation, rank),
     )
-    holes, modes = read_border(window, padding, padding_mode, input_dilation)
-    batch, dilated = x.shape[: x.ndim - 1 - rank], dilate(spatial_of(x, rank), holes)
+    spread, modes = read_border(window, padding, padding_mode, input_dilation)
+    batch, dilated = x.shape[: x.ndim - 1 - rank], dilate(spatial_of(x, rank), spread)
     out, taps, features = window.checked_output_shape("kernel_size", dilated), math.prod(size), kernel.shape[-1]
     if kernel.shape[:-1] != (*out, channels * taps) or 0 in kernel.shape:
         rule = f"have shape {(*out, channels * taps)} and output channels"
         fact = f"spatial shape {dilated}, {channels} channels and kernel_size {size}"
         raise argument_error("kernel", rule, kernel.shape, fact)
 
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, hole - 1) for hole in (*(1,) * len(batch), *holes, 1)])
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, dilation - 1) for dilation in (*(1,) * len(batch), *spread, 1)])
     x = pad_spatial(x, window.pads(dilated), modes, shown=padding)
-    x, seen_by = (
+    x, window_in_image = (
         x.reshape(math.prod(batch), *x.shape[len(batch) :]),
         Window(size, window.strides, "VALID", window.dilation),
     )
-    y = local_products(x, kernel, functools.partial(_stacked, window=seen_by), seen_by, precision).reshape(
-        *batch, *out, features
-    )
+    y = local_products(
+        x, kernel, functools.partial(_stacked, window=window_in_image), window_in_image, precision
+    ).reshape(*batch, *out, features)
     if bias is None:
         return y
     bias = as_array("bias", bias)
@@ -109,15 +110,16 @@ def conv_local(
 
 
 def _stacked(x: Array, window: Window) -> Array:
-    """What each place of `x: (n, *spatial, c)` sees, `(n, c * taps, *out)`: channels and then taps, as the kernel has them, are cheap to
-    stack where places are innermost, here the image's last axis."""
+    """Stack the windows of `x: (n, *spatial, c)` as `(n, c * taps, *out)`.
+
+    The order, channels before taps, is the kernel's; stacking is cheap because the positions are the innermost axes."""
     x = jnp.moveaxis(x, -1, 1)
     if has_many_taps(window):
-        seen = unfold_axes(x, window, 2)
-        seen = jnp.moveaxis(seen, range(2, 2 + window.rank), range(-window.rank, 0))
-        return seen.reshape(len(x), x.shape[1] * math.prod(window.size), *seen.shape[-window.rank :])
-    seen = jnp.stack(patches(x[..., None], window), 2)
-    return seen.reshape(len(x), x.shape[1] * math.prod(window.size), *seen.shape[3:-1])
+        samples = unfold_axes(x, window, 2)
+        samples = jnp.moveaxis(samples, range(2, 2 + window.rank), range(-window.rank, 0))
+        return samples.reshape(len(x), x.shape[1] * math.prod(window.size), *samples.shape[-window.rank :])
+    samples = jnp.stack(patches(x[..., None], window), 2)
+    return samples.reshape(len(x), x.shape[1] * math.prod(window.size), *samples.shape[3:-1])
 
 
 def deform_conv(
@@ -133,22 +135,22 @@ def deform_conv(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> Array:
-    """Deformable convolution: each tap looks where an offset moves it, between places by linear interpolation.
+    """Apply a deformable convolution: offsets move the taps, and linear interpolation reads between positions.
 
     Args:
         x: `(*batch, *spatial, c_in)`, any number of batch axes, none included; outside of it everything is 0.
-        offset: `(*batch, *out, groups * taps * n_spatial)`: for each offset group and tap (in row-major order) how far
-            it is moved along each axis (y before x), in steps of the input. The number of groups follows from the
-            shape; each of them moves `c_in / groups` neighbouring channels.
+        offset: `(*batch, *out, groups * taps * n_spatial)`: for each offset group and tap (in row-major order) its
+            displacement along each axis (y before x), in steps of the input. The shape determines the number of groups;
+            each group moves `c_in / groups` neighbouring channels.
         kernel: `(*window, c_in / feature_group_count, c_out)`.
         bias: `(c_out,)`.
         mask: `(*batch, *out, groups * taps)`: modulation, a factor for each tap.
         strides, padding, kernel_dilation, feature_group_count, precision: as in `conv`.
 
     Returns:
-        `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`, differentiable in everything; positions are
-        computed in float32 or wider and 16-bit floats summed in float32. Where an offset is an integer, its derivative
-        is that to the right.
+        `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`, differentiable in all arguments. Positions
+        are computed in float32 or wider, and 16-bit floats are summed in float32. At an integer offset the derivative
+        is the right-hand one.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -201,28 +203,29 @@ def deform_conv(
         jnp.where(at > FIRST, jnp.minimum(at, size), FIRST).astype(jnp.int32)
         for at, size in zip(low, spatial_of(x, rank))
     ]
-    seen = sample(x.reshape(n, *spatial_of(x, rank), parts, channels // parts), cell, within)
+    samples = sample(x.reshape(n, *spatial_of(x, rank), parts, channels // parts), cell, within)
     if mask is not None:
         mask = as_array("mask", mask)
         if mask.shape != (*places, parts * taps):
             raise argument_error(
                 "mask", f"have shape {(*places, parts * taps)}", mask.shape, f"offset of shape {offset.shape}"
             )
-        check_kept("mask", mask, seen.dtype, "an image")
-        seen = seen * mask.reshape(n, spots, parts, taps, 1).astype(seen.dtype)
-    seen = seen.astype(x.dtype).swapaxes(2, 3)
-    if groups == 1:  # without an axis of groups in the way no copy is transposed
-        seen, kernel = seen.reshape(n * spots, taps * channels), kernel.reshape(taps * channels, features)
-        y = sum_of_products("pi,io->po", seen, kernel, precision)
+        check_kept("mask", mask, samples.dtype, "an image")
+        samples = samples * mask.reshape(n, spots, parts, taps, 1).astype(samples.dtype)
+    samples = samples.astype(x.dtype).swapaxes(2, 3)
+    if groups == 1:  # without a group axis the product needs no transposed copy
+        samples, kernel = samples.reshape(n * spots, taps * channels), kernel.reshape(taps * channels, features)
+        y = sum_of_products("pi,io->po", samples, kernel, precision)
     else:
-        seen = seen.reshape(n * spots, taps, groups, channels // groups)
+        samples = samples.reshape(n * spots, taps, groups, channels // groups)
         kernel = kernel.reshape(taps, channels // groups, groups, features // groups)
-        y = sum_of_products("ptgi,tigo->pgo", seen, kernel, precision)
+        y = sum_of_products("ptgi,tigo->pgo", samples, kernel, precision)
     return with_bias(y.reshape(*places, features), bias, features)
 
 
 def _positions(x: Array, window: Window, offset: Array) -> tuple[list[Array], list[Array]]:
-    """Where on the image each tap looks, by axis: the place before it and how far it is beyond that, `(taps, parts, n, places)`."""
+    """Return by axis, for each tap, the position before it and the distance beyond that, `(taps, parts, n,
+    positions)`."""
     spatial = spatial_of(x, window.rank)
     offset = offset.astype(accumulator(offset)).transpose(4, 3, 2, 0, 1)
     position, out = [], window.out(spatial)
@@ -235,5 +238,5 @@ def _positions(x: Array, window: Window, offset: Array) -> tuple[list[Array], li
 
 
 def _numbers(sizes: tuple[int, ...], axis: int) -> Array:
-    """The number along one axis of each place among `sizes`, flat."""
+    """Return the coordinate along one axis of each position of an image of shape `sizes`, flat."""
     return lax.broadcasted_iota(jnp.int32, sizes, axis).ravel()

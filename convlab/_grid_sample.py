@@ -1,4 +1,4 @@
-"""Spatial transformers: images sampled where a grid says, and the grids of affine maps."""
+"""Spatial transformers: sampling of images at the positions of a grid, and the grids of affine maps."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def grid_sample(
     padding_mode: BorderMode = "zeros",
     align_corners: bool = False,
 ) -> Array:
-    """Samples an image at the places that a grid names.
+    """Sample an image at the positions of a grid.
 
     Args:
         x: `(*batch, *spatial, c)` of a floating dtype, any number of batch axes.
-        grid: `(*batch, *out, rank)`: where each place of the result looks, in PyTorch's order, the last spatial axis first (x, y, z),
-            each from -1, the image's one end, to 1, its other.
-        method: "linear", "nearest" (halves to the even place) or "cubic" (a = -0.75; two axes only).
-        padding_mode: what is beyond the ends: "zeros", "border" (the nearest place) or "reflection".
-        align_corners: -1 and 1 are the centres of the outermost places, not their outer edges.
+        grid: `(*batch, *out, rank)`: for each position of the result the coordinates to read, in PyTorch's order, the
+            last spatial axis first (x, y, z), each between -1 and 1, the two ends of the image.
+        method: "linear", "nearest" (halves round to the even position) or "cubic" (a = -0.75; two axes only).
+        padding_mode: the values beyond the ends: "zeros", "border" (the nearest position) or "reflection".
+        align_corners: -1 and 1 are the centres of the outermost positions instead of their outer edges.
 
     Returns:
-        `(*batch, *out, c)` of the dtype of `x`, differentiable in both arguments; positions and sums are float32 or wider. A coordinate
-        that is infinite or huge is out of the image, and one NaN makes its own place NaN and no other. At a border
-        the derivative by the grid is the one-sided of what is beyond.
+        `(*batch, *out, c)` of the dtype of `x`, differentiable in both arguments; positions and sums are float32 or
+        wider. An infinite or huge coordinate lies outside the image, and a NaN makes only its own position NaN. At a
+        border the derivative by the grid is the one-sided derivative from outside.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -92,8 +92,10 @@ def grid_sample(
     out, n = grid.shape[len(batch) : -1], math.prod(batch)
     wide = jnp.promote_types(accumulator(x), accumulator(grid))
     images = x.reshape(n, *spatial, x.shape[-1]).astype(accumulator(x))
-    places = grid.astype(wide).reshape(n, math.prod(out), rank)
-    at = [_unnormalized(places[..., rank - 1 - axis], size, bool(align_corners)) for axis, size in enumerate(spatial)]
+    positions = grid.astype(wide).reshape(n, math.prod(out), rank)
+    at = [
+        _unnormalized(positions[..., rank - 1 - axis], size, bool(align_corners)) for axis, size in enumerate(spatial)
+    ]
     samples = _SAMPLERS[kind](images, at, padding_mode, bool(align_corners))
     return samples.reshape(*batch, *out, x.shape[-1]).astype(averaged(x))
 
@@ -112,7 +114,7 @@ def _unnormalized(coordinate: Array, n: int, align_corners: bool) -> Array:
 
 
 def _bent(at: Array, n: int, padding_mode: str, align_corners: bool) -> Array:
-    """A position as the padding mode brings it back into the image; what stays out is at -2, and NaN is NaN."""
+    """Map a coordinate into the image by the padding mode; outside it becomes -2, and NaN stays NaN."""
     if padding_mode == "reflection":
         low, span = (0.0, float(n - 1)) if align_corners else (-0.5, float(n))
         if span == 0:
@@ -132,7 +134,7 @@ def _bent(at: Array, n: int, padding_mode: str, align_corners: bool) -> Array:
 
 
 def _split(at: Array) -> tuple[Array, Array]:
-    """The place before a position, and how far beyond it that is; a NaN is beyond no place."""
+    """Return the position before a coordinate, `FIRST` for a NaN, and the distance beyond it."""
     low = lax.stop_gradient(jnp.floor(at))
     return jnp.where(jnp.isnan(low), FIRST, low).astype(jnp.int32), at - low
 
@@ -147,12 +149,12 @@ def _linear(x: Array, at: Sequence[Array], padding_mode: str, align_corners: boo
 def _nearest(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool) -> Array:
     bent = [_bent(lax.stop_gradient(a), n, padding_mode, align_corners) for a, n in zip(at, x.shape[1:-1])]
     lost = functools.reduce(operator.or_, map(jnp.isnan, bent))
-    seen = take_places(x, [jnp.where(lost, -1, jnp.round(a)).astype(jnp.int32) for a in bent])
-    return jnp.where(lost[..., None], jnp.nan, seen)
+    samples = take_places(x, [jnp.where(lost, -1, jnp.round(a)).astype(jnp.int32) for a in bent])
+    return jnp.where(lost[..., None], jnp.nan, samples)
 
 
 def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool) -> Array:
-    places: list[list[Array]] = []
+    positions: list[list[Array]] = []
     weights: list[list[Array]] = []
     for a, n in zip(at, x.shape[1:-1]):
         outside = jnp.isinf(a) | (abs(a) > 2**24)
@@ -162,23 +164,23 @@ def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool
         taps = [_bent(low + t, n, padding_mode, align_corners) for t in (-1, 0, 1, 2)]
         if padding_mode == "border":
             taps = [
-                jnp.where(outside, jnp.where(lax.stop_gradient(at[len(places)]) < 0, 0, n - 1), tap) for tap in taps
+                jnp.where(outside, jnp.where(lax.stop_gradient(at[len(positions)]) < 0, 0, n - 1), tap) for tap in taps
             ]
         else:
             taps = [jnp.where(outside, -2, tap) for tap in taps]
-        places.append([jnp.where(jnp.isnan(tap), -1, tap).astype(jnp.int32) for tap in taps])
+        positions.append([jnp.where(jnp.isnan(tap), -1, tap).astype(jnp.int32) for tap in taps])
         weights.append(
             [_near(beyond + 1, True), _near(beyond, False), _near(1 - beyond, False), _near(2 - beyond, True)]
         )
     terms = []
-    for (py, wy), (px, wx) in itertools.product(*(zip(p, w) for p, w in zip(places, weights))):
-        weight, seen = (wy * wx)[..., None], take_places(x, [py, px])
-        terms.append(weight * jnp.where((weight == 0) & ~jnp.isfinite(seen), 0, seen))
+    for (py, wy), (px, wx) in itertools.product(*(zip(p, w) for p, w in zip(positions, weights))):
+        weight, samples = (wy * wx)[..., None], take_places(x, [py, px])
+        terms.append(weight * jnp.where((weight == 0) & ~jnp.isfinite(samples), 0, samples))
     return functools.reduce(operator.add, terms)
 
 
 def _near(d: Array, far: bool) -> Array:
-    """Keys' cubic with a = -0.75, from 0 to 1 or, `far`, from 1 to 2."""
+    """Evaluate Keys' cubic with a = -0.75 for distances from 0 to 1 or, if `far`, from 1 to 2."""
     a = -0.75
     return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a if far else ((a + 2) * d - (a + 3)) * d * d + 1
 
@@ -188,10 +190,11 @@ _SAMPLERS = {"linear": _linear, "nearest": _nearest, "cubic": _cubic}
 
 @promoting
 def affine_grid(theta: Array, output_shape: Ints, *, align_corners: bool = False) -> Array:
-    """The grid of an affine map, for `grid_sample`.
+    """Return the grid of an affine map, for `grid_sample`.
 
     Args:
-        theta: `(*batch, rank, rank + 1)`: the matrix and, in its last column, the shift, in the grid's order (x, y, z) and range.
+        theta: `(*batch, rank, rank + 1)`: the matrix and, in its last column, the shift, in the order (x, y, z) and the
+            range of the grid.
         output_shape: the spatial sizes of the result, an int or one per axis.
         align_corners: as in `grid_sample`.
 
@@ -207,7 +210,7 @@ def affine_grid(theta: Array, output_shape: Ints, *, align_corners: bool = False
         >>> affine_grid(same, (1, 2), align_corners=True).tolist()
         [[[-1.0, 0.0], [1.0, 0.0]]]
 
-    Equals `torch.nn.functional.affine_grid`, whose size has the batch and the channels too.
+    Equals `torch.nn.functional.affine_grid`, whose size also has the batch and channel axes.
     """
     theta = as_array("theta", theta)
     if not jnp.issubdtype(theta.dtype, jnp.floating):

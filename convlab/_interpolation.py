@@ -1,4 +1,4 @@
-"""Interpolation along one axis: which places of it each place of the result sees, and with which weights; NumPy before arrays."""
+"""Interpolation along one axis. NumPy computes positions and weights; JAX computes the weighted sums."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ._patches import pad_axis
 from ._promotion import promoting
 
 Array = jax.Array
-Part = tuple[np.ndarray, int, int]  # a block of rows of a matrix, and the columns that they see
+Part = tuple[np.ndarray, int, int]  # a block of rows of a matrix, and the range of columns that it reads
 
-# Beyond them an axis is summed by a matrix; beyond that one's entries by taking.
+# Limits: beyond the first an axis is summed by a matrix, beyond the second positions are gathered.
 MAX_PHASES = 8
 MAX_TAPS = 20
 MAX_ENTRIES = 2**24
@@ -29,7 +29,8 @@ BLOCKS = 8
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """An axis of `n` places that becomes one of `m`; the centres of neighbours in the result are `step` places of it apart."""
+    """An axis of `n` positions to be resampled to `m`; the centres of neighbours in the result are `step` positions
+    apart."""
 
     n: int
     m: int
@@ -37,10 +38,12 @@ class Axis:
     align_corners: bool
 
     def positions(self, centered: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Where the places of the result lie: the place before, and how far beyond it. `centered`: measured from the edge, not the first centre."""
+        """Return for each position of the result the position before it and the distance beyond.
+
+        `centered` measures from the edge of the axis instead of its first centre."""
         p, q = self.step.numerator, self.step.denominator
         i: np.ndarray = np.arange(self.m)
-        if max(p, q) > 2**20:  # a factor that is no simple fraction
+        if max(p, q) > 2**20:  # the step is no simple fraction
             at = i * float(self.step) if self.align_corners and not centered else (i + 0.5) * float(self.step)
             at = at if centered or self.align_corners else at - 0.5
             return np.floor(at).astype(int), at - np.floor(at)
@@ -53,18 +56,20 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class Taps:
-    """Place `i` of the result is the sum of `weights[i, t]` times place `first[i] + t`; beyond the ends is the border or, `inside`, nothing."""
+    """Weights: position `i` of the result is the sum of `weights[i, t]` times position `first[i] + t`.
+
+    Beyond the ends the border is repeated or, if `inside`, omitted."""
 
     axis: Axis
     first: np.ndarray
     weights: np.ndarray
     inside: bool = False
 
-    def places(self) -> np.ndarray:
+    def sources(self) -> np.ndarray:
         return np.clip(self.first[:, None] + np.arange(self.weights.shape[1]), 0, self.axis.n - 1)
 
     def used(self) -> np.ndarray:
-        """The weights, those of places that do not exist 0."""
+        """Return the weights, with 0 for positions beyond the ends."""
         at = self.first[:, None] + np.arange(self.weights.shape[1])
         return np.where((at >= 0) & (at < self.axis.n), self.weights, 0) if self.inside else self.weights
 
@@ -73,7 +78,7 @@ class Taps:
 
 
 def cubic(distance: np.ndarray, a: float) -> np.ndarray:
-    """Keys' cubic convolution."""
+    """Evaluate Keys' cubic convolution kernel."""
     x = abs(distance)
     near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((x - 5) * x + 8) * x * a - 4 * a
     return np.where(x < 1, near, np.where(x < 2, far, 0))
@@ -90,7 +95,7 @@ def cubic_taps(axis: Axis) -> Taps:
 
 
 def antialiased_taps(axis: Axis, method: str) -> Taps:
-    """A filter as wide as the step, cut at the ends and there scaled to a sum of 1."""
+    """Return a filter as wide as the step, truncated at the ends and normalized there to a sum of 1."""
     stretch = max(float(axis.step), 1.0)
     support = stretch * (1 if method == "linear" else 2)
     before, beyond = axis.positions(True)
@@ -101,8 +106,8 @@ def antialiased_taps(axis: Axis, method: str) -> Taps:
     return Taps(axis, first, weights, inside=True)
 
 
-def nearest_places(axis: Axis, exact: bool, dtype: type) -> np.ndarray:
-    """In the arithmetic that PyTorch has for them: which of two neighbours is nearest hangs on the last digit."""
+def nearest_positions(axis: Axis, exact: bool, dtype: type) -> np.ndarray:
+    """Return the nearest positions, computed in PyTorch's arithmetic: rounding decides between two neighbours."""
     if axis.m == axis.n and not exact:
         return np.arange(axis.n)
     i: np.ndarray = np.arange(axis.m).astype(dtype)
@@ -115,7 +120,7 @@ def nearest_places(axis: Axis, exact: bool, dtype: type) -> np.ndarray:
 
 
 def interpolate(x: Array, number: int, taps: Taps) -> Array:
-    """`x` with axis `number` interpolated."""
+    """Interpolate along axis `number`."""
     n, m, step = taps.axis.n, taps.axis.m, taps.axis.step
     weights = taps.used()
     if taps.inside:
@@ -129,9 +134,9 @@ def interpolate(x: Array, number: int, taps: Taps) -> Array:
     if step.denominator <= min(MAX_PHASES, m) and taps.weights.shape[1] + step.numerator <= MAX_TAPS:
         return by_phase(x, number, taps)
     if n * m <= MAX_ENTRIES:
-        return by_matrix(x, number, taps.places(), weights)
-    seen = [jnp.take(x, at, number, mode="clip") * _along(w, x, number) for at, w in zip(taps.places().T, weights.T)]
-    return functools.reduce(operator.add, seen)
+        return by_matrix(x, number, taps.sources(), weights)
+    terms = [jnp.take(x, at, number, mode="clip") * _along(w, x, number) for at, w in zip(taps.sources().T, weights.T)]
+    return functools.reduce(operator.add, terms)
 
 
 def _along(values: np.ndarray, x: Array, number: int) -> Array:
@@ -143,7 +148,7 @@ def _real(x: Array) -> jnp.dtype:
 
 
 def by_phase(x: Array, number: int, taps: Taps) -> Array:
-    """The places of the result whose weights are alike, every q-th, are slices of `x` weighted and summed, p places apart."""
+    """Interpolate phase by phase: every q-th position has the same weights and reads slices of `x` with stride p."""
     n, m, p, q = taps.axis.n, taps.axis.m, taps.axis.step.numerator, taps.axis.step.denominator
     first, weights, repeats = taps.first[:q], taps.weights[:q], -(-m // q)
     low, high = int(first.min()), int(first.max()) + weights.shape[1]
@@ -158,13 +163,13 @@ def by_phase(x: Array, number: int, taps: Taps) -> Array:
         if not factor.any():
             continue
         start = pair[0] + place
-        seen = lax.slice_in_dim(x, start, start + (repeats - 1) * p + 1, max(p, 1), number)
+        part = lax.slice_in_dim(x, start, start + (repeats - 1) * p + 1, max(p, 1), number)
         if q == 1:
-            term = seen * jnp.asarray(factor[0], _real(x))
+            term = part * jnp.asarray(factor[0], _real(x))
         else:
-            seen = jnp.expand_dims(seen, number + 1)
-            term = seen * _along(factor, x, number)
-            if not factor.all():  # what is not seen adds no 0 * inf
+            part = jnp.expand_dims(part, number + 1)
+            term = part * _along(factor, x, number)
+            if not factor.all():  # a weight of 0 adds no 0 * inf
                 term = jnp.where(_along(factor, x, number) != 0, term, 0)
         terms.append(term)
     y = functools.reduce(operator.add, terms).reshape(*x.shape[:number], repeats * q, *x.shape[number + 1 :])
@@ -175,14 +180,14 @@ def by_phase(x: Array, number: int, taps: Taps) -> Array:
     return y
 
 
-def by_matrix(x: Array, number: int, places: np.ndarray, weights: np.ndarray) -> Array:
-    """Products with the parts of a banded matrix that are not 0; an inf or NaN stays with those that see it."""
-    n, m = x.shape[number], len(places)
+def by_matrix(x: Array, number: int, sources: np.ndarray, weights: np.ndarray) -> Array:
+    """Multiply by the nonzero blocks of a banded matrix; an inf or NaN affects only the windows that contain it."""
+    n, m = x.shape[number], len(sources)
     parts = []
     for rows in np.array_split(np.arange(m), min(BLOCKS, max(1, min(n, m) // 32))):
-        low, high = int(places[rows].min()), int(places[rows].max()) + 1
+        low, high = int(sources[rows].min()), int(sources[rows].max()) + 1
         matrix = np.zeros((len(rows), high - low))
-        np.add.at(matrix, (np.arange(len(rows))[:, None], places[rows] - low), weights[rows])
+        np.add.at(matrix, (np.arange(len(rows))[:, None], sources[rows] - low), weights[rows])
         parts.append((matrix, low, high))
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return _product(parts, x, number)
@@ -193,14 +198,14 @@ def by_matrix(x: Array, number: int, places: np.ndarray, weights: np.ndarray) ->
 def _product(parts: Sequence[Part], x: Array, number: int, entry: Callable = lambda matrix: matrix) -> Array:
     products = []
     for matrix, low, high in parts:
-        seen, dims = lax.slice_in_dim(x, low, high, axis=number), (((1,), (number,)), ((), ()))
-        products.append(lax.dot_general(jnp.asarray(entry(matrix), x.dtype), seen, dims, lax.Precision.HIGHEST))
+        block, dims = lax.slice_in_dim(x, low, high, axis=number), (((1,), (number,)), ((), ()))
+        products.append(lax.dot_general(jnp.asarray(entry(matrix), x.dtype), block, dims, lax.Precision.HIGHEST))
     return jnp.moveaxis(jnp.concatenate(products), 0, number)
 
 
 @jax.custom_jvp
 def finite(x: Array) -> Array:
-    """`x` with 0 for what is not finite; the derivative is everywhere 1."""
+    """Replace non-finite values by 0, with a derivative of 1 everywhere."""
     return jnp.where(jnp.isfinite(x), x, 0)
 
 
@@ -211,7 +216,7 @@ def _finite_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 
 def _spoiled(parts: Sequence[Part], number: int, y: Array, x: Array) -> Array:
-    """`y` where all that it saw was finite; the infinity, or NaN, of the others."""
+    """Replace `y` by inf or NaN where its window contains a value that is not finite."""
 
     def sees(odd: Array, entry: Callable) -> Array:
         return _product(parts, odd.astype(_real(x)), number, entry) > 0
@@ -228,29 +233,29 @@ def _spoiled(parts: Sequence[Part], number: int, y: Array, x: Array) -> Array:
 # --- choices ------------------------------------------------------------------------------------------------------
 
 
-def choose(x: Array, number: int, axis: Axis, places: np.ndarray) -> Array:
-    """`x` at these places of an axis: repeated, every so many-th, in phases, or chosen by a matrix."""
+def choose(x: Array, number: int, axis: Axis, sources: np.ndarray) -> Array:
+    """Select positions along an axis by repetition, strided slices, a gather or a matrix."""
     n, m = axis.n, axis.m
-    if np.array_equal(places, np.arange(n)):
+    if np.array_equal(sources, np.arange(n)):
         return x
-    if m % n == 0 and np.array_equal(places, np.arange(m) // (m // n)):
-        seen = jnp.broadcast_to(
+    if m % n == 0 and np.array_equal(sources, np.arange(m) // (m // n)):
+        repeated = jnp.broadcast_to(
             jnp.expand_dims(x, number + 1), (*x.shape[: number + 1], m // n, *x.shape[number + 1 :])
         )
-        return seen.reshape(*x.shape[:number], m, *x.shape[number + 1 :])
+        return repeated.reshape(*x.shape[:number], m, *x.shape[number + 1 :])
     p, q = axis.step.numerator, axis.step.denominator
-    if q <= min(MAX_PHASES, m) and np.array_equal(places, np.arange(m) // q * p + places[np.arange(m) % q]):
+    if q <= min(MAX_PHASES, m) and np.array_equal(sources, np.arange(m) // q * p + sources[np.arange(m) % q]):
         counts = [len(range(phase, m, q)) for phase in range(q)]
         phases = [
-            lax.slice_in_dim(x, int(places[r]), int(places[r]) + (count - 1) * p + 1, p, number)
+            lax.slice_in_dim(x, int(sources[r]), int(sources[r]) + (count - 1) * p + 1, p, number)
             for r, count in enumerate(counts)
         ]
         return _interleaved(phases, number, m)
     if n * m > MAX_ENTRIES:
-        return jnp.take(x, places, number, mode="clip")
+        return jnp.take(x, sources, number, mode="clip")
     if x.dtype == bool:
-        return by_matrix(x.astype(jnp.int8), number, places[:, None], np.ones((m, 1))).astype(bool)
-    return by_matrix(x, number, places[:, None], np.ones((m, 1)))
+        return by_matrix(x.astype(jnp.int8), number, sources[:, None], np.ones((m, 1))).astype(bool)
+    return by_matrix(x, number, sources[:, None], np.ones((m, 1)))
 
 
 def _interleaved(parts: list[Array], number: int, m: int) -> Array:

@@ -1,4 +1,4 @@
-"""Convolution as linear algebra: the patches it reads, their adjoint, and its explicit matrix."""
+"""Convolution as linear algebra: patches (im2col), their adjoint (col2im), and the explicit matrix."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ Array = jax.Array
 def unfold(
     x: Array, window_shape: Ints, strides: Ints = 1, padding: Padding = "VALID", *, window_dilation: Ints = 1
 ) -> Array:
-    """The patches that a window sees (im2col), cut out by slices: nothing is computed.
+    """Extract the patches of a sliding window (im2col).
 
     Args:
         x: `(*batch, *spatial, c)` of any dtype.
         window_shape, strides, padding, window_dilation: as in `max_pool`; padding is 0.
 
     Returns:
-        `(*batch, *out, *window, c)` of the dtype of `x`. An inf stays in the patches that hold it.
+        `(*batch, *out, *window, c)` of the dtype of `x`. Slices extract the values, so that an inf stays in its own
+        patches.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -52,7 +53,7 @@ def unfold(
         >>> unfold(jnp.arange(4).reshape(1, 4, 1), 2)[0, :, :, 0].tolist()
         [[0, 1], [1, 2], [2, 3]]
 
-    Equals `torch.nn.functional.unfold`, whose result is `(n, c * taps, places)`, in any rank; its adjoint is `fold`.
+    Equals `torch.nn.functional.unfold`, whose result is `(n, c * taps, positions)`, in any rank; its adjoint is `fold`.
     """
     return stacked_patches(*settled(*read(x, window_shape, strides, padding, window_dilation)))
 
@@ -60,26 +61,26 @@ def unfold(
 def fold(
     patches: Array, output_shape: Ints, strides: Ints = 1, padding: Padding = "VALID", *, window_dilation: Ints = 1
 ) -> Array:
-    """Adds patches up where `unfold` would have cut them out (col2im): the adjoint of `unfold`.
+    """Sum patches at the positions that `unfold` takes them from (col2im): the adjoint of `unfold`.
 
     Args:
-        patches: `(*batch, *out, *window, c)` of any dtype; of booleans, any makes True.
+        patches: `(*batch, *out, *window, c)` of any dtype; booleans are combined by "or".
         output_shape: the spatial sizes of the result; an int means every axis of `patches` with one batch axis.
-        strides, padding, window_dilation: those of the `unfold` whose adjoint this is.
+        strides, padding, window_dilation: as in the `unfold` whose adjoint this is.
 
     Returns:
-        `(*batch, *output_shape, c)` of the dtype of `patches`; 16-bit floats are summed in float32. What falls into the
-        padding is dropped, or with "CIRCULAR" and "REFLECT" added where the padding came from.
+        `(*batch, *output_shape, c)` of the dtype of `patches`; 16-bit floats are summed in float32. Values in the
+        padding are dropped; with "CIRCULAR" and "REFLECT" they are added to the positions that the padding repeats.
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: numbers out of range, patches that such an `unfold` does not make.
+        ValueError: numbers out of range, patches of a shape that `unfold` does not return.
 
     Example:
         >>> fold(jnp.ones((1, 3, 2, 1)), 4).ravel().tolist()
         [1.0, 2.0, 2.0, 1.0]
 
-    Equals `torch.nn.functional.fold`, which takes `(n, c * taps, places)`, in any rank.
+    Equals `torch.nn.functional.fold`, which takes `(n, c * taps, positions)`, in any rank.
     """
     patches = as_array("patches", patches)
     check_not_empty("output_shape", output_shape)
@@ -106,7 +107,7 @@ def fold(
 
 
 def _summed(x: Array) -> Any:
-    """The dtype in which numbers are summed up: of 16-bit floats a wider one."""
+    """Return the dtype for sums: float32 for 16-bit floats."""
     if x.dtype == bool:
         return jnp.dtype(jnp.int32)
     return accumulator(x) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
@@ -125,7 +126,7 @@ def conv_matrix(
     flip_kernel: bool = False,
     sparse: bool = False,
 ) -> Any:
-    """The (blocked Toeplitz) matrix of a convolution: `M @ x.ravel()` is `conv(x, kernel, ...).ravel()`.
+    """Return the (blocked Toeplitz) matrix of a convolution: `M @ x.ravel()` is `conv(x, kernel, ...).ravel()`.
 
     Args:
         kernel: `(*window, c_in / feature_group_count, c_out)` of any number dtype.
@@ -135,7 +136,7 @@ def conv_matrix(
 
     Returns:
         `(prod(out) * c_out, prod(spatial) * c_in)` of the dtype of `kernel`, differentiable with respect to it. Where
-        padding repeats a place of the image, its entries are added (in the sparse matrix: listed more than once).
+        padding repeats a position, its entries are summed (the sparse matrix lists them separately).
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -153,29 +154,29 @@ def conv_matrix(
         raise argument_error("kernel", "have at least 2 axes (*window, c_in / groups, c_out)", kernel.shape)
     window = as_window(kernel, strides, padding, kernel_dilation)
     rank, groups = window.rank, integer("feature_group_count", feature_group_count)
-    *size, seen, features = kernel.shape
-    *spatial, channels = _read_shape(input_shape, kernel, seen * groups)
+    *size, in_channels, features = kernel.shape
+    *spatial, channels = _read_shape(input_shape, kernel, in_channels * groups)
     if features % groups:
         raise argument_error("feature_group_count", "divide the output channels", groups, f"{features} output channels")
-    holes, modes = read_border(window, padding, padding_mode, input_dilation)
+    spread, modes = read_border(window, padding, padding_mode, input_dilation)
 
-    place = _places(window, spatial, holes, modes, padding).reshape(-1, math.prod(size))
+    position = _positions(window, spatial, spread, modes, padding).reshape(-1, math.prod(size))
     check_axis_sizes(
-        "kernel", [place.shape[0] * features], kernel.shape, f"a matrix for images of shape {tuple(spatial)}"
+        "kernel", [position.shape[0] * features], kernel.shape, f"a matrix for images of shape {tuple(spatial)}"
     )
-    out, tap = np.nonzero(place >= 0)
-    feature, channel = np.arange(features), np.arange(seen)[:, None]
+    out, tap = np.nonzero(position >= 0)
+    feature, channel = np.arange(features), np.arange(in_channels)[:, None]
     row = out[:, None, None] * features + feature
-    column = place[out, tap][:, None, None] * channels + feature // (features // groups) * seen + channel
+    column = position[out, tap][:, None, None] * channels + feature // (features // groups) * in_channels + channel
     taps = jnp.flip(kernel, range(rank)) if flip_kernel else kernel
     row, column = np.broadcast_arrays(row, column)
-    # XLA would compute what follows from the places while it compiles, for as long as that takes
+    # keep the positions out of XLA's constant folding, which is slow for large images
     tap, row, column = lax.optimization_barrier(tuple(jnp.asarray(at, jnp.int32) for at in (tap, row, column)))
-    entries = taps.reshape(-1, seen, features).at[tap].get(mode="promise_in_bounds")
-    shape = (place.shape[0] * features, math.prod(spatial) * channels)
+    entries = taps.reshape(-1, in_channels, features).at[tap].get(mode="promise_in_bounds")
+    shape = (position.shape[0] * features, math.prod(spatial) * channels)
     if not sparse:
         return jnp.zeros(shape, kernel.dtype).at[row, column].add(entries, mode="promise_in_bounds")
-    from jax.experimental.sparse import BCOO  # experimental: only for those who ask for it
+    from jax.experimental.sparse import BCOO  # experimental in JAX, and so imported only on request
 
     indices = jnp.stack([row.ravel(), column.ravel()], -1)
     return BCOO((entries.ravel(), indices), shape=shape)
@@ -193,17 +194,17 @@ def _read_shape(input_shape: Any, kernel: Array, channels: int) -> tuple[int, ..
     return tuple(map(int, input_shape))
 
 
-def _places(window: Window, spatial, holes, modes, padding) -> np.ndarray:
-    """The flat place of the image that each tap of each window reads, `(*out, *size)`; -1 where it reads a 0."""
-    dilated, rank = dilate(spatial, holes), window.rank
+def _positions(window: Window, spatial, spread, modes, padding) -> np.ndarray:
+    """Return the flat position in the image that each tap of each window reads, `(*out, *size)`; -1 for a zero."""
+    dilated, rank = dilate(spatial, spread), window.rank
     out = window.checked_output_shape("kernel", dilated)
     flat = np.zeros((1,) * 2 * rank, int)
-    for axis, (n, hole, pair, mode) in enumerate(zip(dilated, holes, window.pads(dilated), modes)):
+    for axis, (n, gap, pair, mode) in enumerate(zip(dilated, spread, window.pads(dilated), modes)):
         check_mode(n, pair, mode, padding)
-        places = np.arange(-pair[0], n + pair[1]) if mode in ("zeros", "constant") else source(n, pair, mode)
-        places = np.where((places >= 0) & (places < n) & (places % hole == 0), places // hole, -1)
+        positions = np.arange(-pair[0], n + pair[1]) if mode in ("zeros", "constant") else source(n, pair, mode)
+        positions = np.where((positions >= 0) & (positions < n) & (positions % gap == 0), positions // gap, -1)
         start, tap = np.arange(out[axis]) * window.strides[axis], np.arange(window.size[axis]) * window.dilation[axis]
         others = [a for a in range(2 * rank) if a not in (axis, rank + axis)]
-        seen = np.expand_dims(places[start[:, None] + tap], others)
-        flat = np.where((flat < 0) | (seen < 0), -1, flat * spatial[axis] + seen)
+        along = np.expand_dims(positions[start[:, None] + tap], others)
+        flat = np.where((flat < 0) | (along < 0), -1, flat * spatial[axis] + along)
     return np.broadcast_to(flat, (*out, *window.size))

@@ -1,4 +1,4 @@
-"""Normalisation of neighbouring channels."""
+"""Normalization over neighbouring channels."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from ._window import Window, argument_error, integer
 
 Array = jax.Array
 
-# Wider windows are reductions, not sums written out.
+# Above this size a reduction replaces the explicit sum.
 MAX_SLICES = 16
 
 
 @promoting
 def local_response_norm(x: Array, size: int, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
-    """Divides each channel by a power of the mean square of the `size` channels around it.
+    """Divide each channel by a power of the mean square of the `size` channels around it.
 
     Args:
         x: `(*any, c)` of a real dtype.
-        size: how many channels, `size // 2` before and the rest from this one on; beyond the ends they count as 0.
+        size: the number of channels: `size // 2` before, the channel itself, and the rest after; channels beyond the
+            ends count as 0.
         alpha, beta, k: the divisor is `(k + alpha * mean square) ** beta`.
 
     Returns:
@@ -59,7 +60,7 @@ def local_response_norm(x: Array, size: int, *, alpha: float = 1e-4, beta: float
 
 
 def _neighbours(x: Array, before: int, after: int) -> Array:
-    """The sums of so many channels before and after each, and itself."""
+    """Return the sums over `before` channels before, the channel itself, and `after` channels after."""
     count, channels = before + after + 1, x.shape[-1]
     if count > MAX_SLICES:
         return windows_sum(x[..., None], Window((count,), (1,), ((before, after),), (1,)))[..., 0]
@@ -68,7 +69,7 @@ def _neighbours(x: Array, before: int, after: int) -> Array:
 
 
 def _power(x: Array, beta: Any) -> Array:
-    """`x ** -beta`; of the powers in use, roots are far cheaper."""
+    """Compute `x ** -beta`, with roots for the usual powers, since roots are far cheaper."""
     if isinstance(beta, (int, float)) and beta in (0.5, 0.75, 1):
         root = lax.rsqrt(x)
         return {0.5: lambda: root, 0.75: lambda: root * lax.sqrt(root), 1: lambda: 1 / x}[beta]()

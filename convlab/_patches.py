@@ -1,4 +1,4 @@
-"""Pads and patches: arrays around an image and arrays cut out of it, exact for every dtype."""
+"""Padding and patch extraction, exact for every dtype."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from .typing import Padding, PaddingModes
 
 Array = jax.Array
 
-# Up to so many taps a program has a slice for each, which XLA fuses; beyond, one gather or loop for all of them.
+# Up to this many taps XLA fuses one slice per tap; beyond, one gather or loop serves all taps.
 MAX_UNROLLED_TAPS = 25
 
 
 def as_array(argument: str, x: Any, kind: str = "an array") -> Array:
-    """`x` as a JAX array; lists and other objects are refused, as in `jax.numpy`."""
+    """Convert `x` to a JAX array; lists and other objects raise, as in `jax.numpy`."""
     if not isinstance(x, (jax.Array, np.ndarray, np.generic)):
         raise argument_error(argument, f"be {kind}", x, kind=TypeError)
     return jnp.asarray(x)
@@ -47,7 +47,7 @@ def check_number(x: Array, argument: str = "x") -> None:
 
 
 def check_scalar(argument: str, value: Any, x: Array) -> None:
-    """That `value` is one number that an array of the dtype of `x` can hold without losing an imaginary part."""
+    """Check that `value` is a scalar, and real if `x` is."""
     if not isinstance(value, (bool, int, float, complex, np.generic)) and getattr(value, "shape", None) != ():
         raise argument_error(argument, "be a number", value, kind=TypeError)
     if jnp.iscomplexobj(value) and not jnp.iscomplexobj(x):
@@ -55,7 +55,7 @@ def check_scalar(argument: str, value: Any, x: Array) -> None:
 
 
 def check_kept(argument: str, value: Array, dtype: Any, owner: str) -> None:
-    """That numbers of `dtype` hold what stands in `value`: no imaginary part, no fraction is dropped without a word."""
+    """Check that `dtype` can hold `value` without dropping an imaginary part or a fraction."""
     if jnp.iscomplexobj(value) and not jnp.issubdtype(dtype, jnp.complexfloating):
         raise argument_error(argument, "be real", value.dtype.name, f"{owner} of dtype {dtype.name}", kind=TypeError)
     if jnp.issubdtype(value.dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.inexact):
@@ -65,7 +65,7 @@ def check_kept(argument: str, value: Array, dtype: Any, owner: str) -> None:
 
 
 def index_dtype(sizes: Sequence[int], argument: str = "x") -> Any:
-    """The dtype of flat indices over axes of these sizes."""
+    """Return the dtype of flat indices over axes of these sizes."""
     if math.prod(sizes) <= MAX_AXIS:
         return jnp.dtype(jnp.int32)
     if jax.dtypes.canonicalize_dtype(jnp.int64) != jnp.int64:
@@ -75,7 +75,7 @@ def index_dtype(sizes: Sequence[int], argument: str = "x") -> Any:
 
 
 def image_rank(x: Array, argument: str) -> int:
-    """The number of spatial axes that a is_scalar int stands for: all but one batch axis and the channels."""
+    """Return the number of spatial axes that an int stands for: all axes but one batch axis and the channels."""
     if x.ndim < 3:
         raise argument_error("x", "have one batch axis, spatial axes and channels", x.shape, f"an int `{argument}`")
     return x.ndim - 2
@@ -90,15 +90,15 @@ def check_image(x: Array, rank: int) -> None:
 
 
 def source(n: int, pair: Pair, mode: str) -> np.ndarray:
-    """For each place along a padded axis the place of the unpadded one that it repeats."""
+    """Return, for each position of a padded axis, the position of the unpadded axis that it repeats."""
     lo, hi = pair
-    places = np.arange(-lo, n + hi)
+    positions = np.arange(-lo, n + hi)
     if mode == "replicate":
-        return places.clip(0, n - 1)
+        return positions.clip(0, n - 1)
     if mode == "reflect":
-        return (n - 1) - abs((n - 1) - abs(places))
+        return (n - 1) - abs((n - 1) - abs(positions))
     first, last = max(0, -lo), n - max(0, -hi)
-    return first + (places - first) % (last - first)
+    return first + (positions - first) % (last - first)
 
 
 def check_mode(n: int, pair: Pair, mode: str, padding: Any) -> None:
@@ -108,7 +108,7 @@ def check_mode(n: int, pair: Pair, mode: str, padding: Any) -> None:
     if n + sum(pair) == 0 < n and mode in ("reflect", "replicate"):
         raise argument_error("padding", "leave something", padding, f"an axis of size {n} in padding mode {mode!r}")
     kept = n + sum(min(p, 0) for p in pair)
-    named = isinstance(padding, str)  # Flax's "CIRCULAR" wraps as often as it takes
+    named = isinstance(padding, str)  # Flax's "CIRCULAR" wraps any number of times
     if mode == "circular" and max(pair) > (0 if kept < 1 else sum(map(abs, pair)) if named else kept):
         raise argument_error(
             "padding", f"be at most {max(kept, 0)}", padding, f"a circular axis of size {kept}", "It wraps once."
@@ -119,25 +119,25 @@ def check_mode(n: int, pair: Pair, mode: str, padding: Any) -> None:
         raise argument_error("x", "have no empty axis", n, "padding mode 'replicate'")
 
 
-def _runs(places: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """(first, last, count) of stretches that go up, down or stay."""
+def _runs(positions: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Yield (first, last, count) of each run of ascending, descending or equal positions."""
     start = 0
-    while start < len(places):
+    while start < len(positions):
         stop = start + 1
-        step = int(places[stop] - places[start]) if stop < len(places) else 1
-        while abs(step) <= 1 and stop < len(places) and places[stop] - places[stop - 1] == step:
+        step = int(positions[stop] - positions[start]) if stop < len(positions) else 1
+        while abs(step) <= 1 and stop < len(positions) and positions[stop] - positions[stop - 1] == step:
             stop += 1
-        if step in (0, -1) and stop < len(places) and places[stop] - places[stop - 1] == 1:
-            stop -= 1  # where it turns upwards: the axis itself is one piece
-        yield int(places[start]), int(places[stop - 1]), stop - start
+        if step in (0, -1) and stop < len(positions) and positions[stop] - positions[stop - 1] == 1:
+            stop -= 1  # at a turn upwards, so that the original axis stays one run
+        yield int(positions[start]), int(positions[stop - 1]), stop - start
         start = stop
 
 
-def take_runs(x: Array, axis: int, places: np.ndarray) -> Array:
-    """`jnp.take` by slices: of the few runs that a pad makes, and with derivatives that need no scatter."""
-    pieces, runs = [lax.slice_in_dim(x, 0, 0, axis=axis)] if len(places) == 0 else [], list(_runs(places))
+def take_runs(x: Array, axis: int, positions: np.ndarray) -> Array:
+    """Compute `jnp.take` by slices: a pad has few runs, and slices have derivatives without scatter."""
+    pieces, runs = [lax.slice_in_dim(x, 0, 0, axis=axis)] if len(positions) == 0 else [], list(_runs(positions))
     if len(runs) > MAX_UNROLLED_TAPS:
-        return jnp.take(x, jnp.asarray(places, jnp.int32), axis, mode="clip")
+        return jnp.take(x, jnp.asarray(positions, jnp.int32), axis, mode="clip")
     for first, last, count in runs:
         piece = lax.slice_in_dim(x, min(first, last), max(first, last) + 1, axis=axis)
         piece = lax.rev(piece, (axis,)) if last < first else piece
@@ -156,7 +156,7 @@ def pad_axis(x: Array, axis: int, pair: Pair, mode: str, value: Any = 0) -> Arra
 
 
 def pad_spatial(x: Array, pairs: Sequence[Pair], modes: Sequence[str], value: Any = 0, shown: Any = None) -> Array:
-    """`x` padded on the axes before its last; `shown` is the padding that a message shows."""
+    """Pad the axes before the last; error messages show `shown` as the padding."""
     first = x.ndim - 1 - len(pairs)
     for axis, (pair, mode) in enumerate(zip(pairs, modes), first):
         check_mode(x.shape[axis], pair, mode, pairs if shown is None else shown)
@@ -165,7 +165,7 @@ def pad_spatial(x: Array, pairs: Sequence[Pair], modes: Sequence[str], value: An
 
 
 def pad(x: Array, padding: Padding, mode: PaddingModes = "zeros", value: Any = 0) -> Array:
-    """Pads or crops the spatial axes.
+    """Pad or crop the spatial axes.
 
     Args:
         x: `(*batch, *spatial, c)` of any dtype.
@@ -175,13 +175,13 @@ def pad(x: Array, padding: Padding, mode: PaddingModes = "zeros", value: Any = 0
         value: what "constant" pads with; a scalar, cast to the dtype of `x`.
 
     Returns:
-        `(*batch, *padded, c)` of the dtype of `x`. A circular axis is cropped first and what is left is wrapped; the others
-        pad the original and are then cropped.
+        `(*batch, *padded, c)` of the dtype of `x`. "circular" crops first and wraps what is left; the other modes pad
+        the original and crop afterwards.
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: an unknown mode, a wrong count of numbers, a circular pad wider than the axis, a reflected one as wide as it,
-            a crop of more than there is.
+        ValueError: an unknown mode, a wrong count of numbers, a circular pad wider than the axis, a reflected one as
+            wide as it, a crop larger than the axis.
 
     Example:
         >>> x = jnp.arange(1, 4).reshape(1, 3, 1)
@@ -207,41 +207,41 @@ def pad(x: Array, padding: Padding, mode: PaddingModes = "zeros", value: Any = 0
 
 
 def patches(x: Array, window: Window, fill: Any = 0) -> list[Array]:
-    """What each tap of the window sees, last axis of the window fastest: arrays `(*batch, *out, c)`."""
+    """Return the values that each tap reads, last axis of the window fastest: arrays `(*batch, *out, c)`."""
     first = x.ndim - 1 - window.rank
     spatial = x.shape[first:-1]
     out = window.out(spatial)
     for axis, pair in enumerate(window.pads(spatial), first):
         x = pad_axis(x, axis, pair, "constant", fill)
-    batch, ones, seen, phases = x.shape[:first], (1,) * first, [], {}
+    batch, ones, windows, phases = x.shape[:first], (1,) * first, [], {}
     for tap in itertools.product(*map(range, window.size)):
-        places = [t * d for t, d in zip(tap, window.dilation)]
-        phase = tuple(place % s for place, s in zip(places, window.strides))
+        positions = [t * d for t, d in zip(tap, window.dilation)]
+        phase = tuple(position % s for position, s in zip(positions, window.strides))
         if (
             phase not in phases
-        ):  # first every s-th place, then a run of them: so the adjoint adds runs, and spreads few sums
+        ):  # strided slice first, then a contiguous one: the adjoint sums contiguous blocks and scatters few of them
             phases[phase] = lax.slice(x, (*(0,) * first, *phase, 0), x.shape, (*ones, *window.strides, 1))
-        starts = [place // s for place, s in zip(places, window.strides)]
+        starts = [position // s for position, s in zip(positions, window.strides)]
         limits = [start + o for start, o in zip(starts, out)]
-        seen.append(lax.slice(phases[phase], (*(0,) * first, *starts, 0), (*batch, *limits, x.shape[-1])))
-    return seen
+        windows.append(lax.slice(phases[phase], (*(0,) * first, *starts, 0), (*batch, *limits, x.shape[-1])))
+    return windows
 
 
 def unfold_axis(x: Array, axis: int, size: int, stride: int, dilation: int) -> Array:
-    """The windows along one axis, `(..., out, size, ...)`, by one operation however many there are."""
+    """Return the windows along one axis, `(..., out, size, ...)`, by one operation for any number of taps."""
     out = (x.shape[axis] - (size - 1) * dilation - 1) // stride + 1
     shape = (*x.shape[:axis], out, size, *x.shape[axis + 1 :])
     if stride == size and dilation == 1:
         return lax.slice_in_dim(x, 0, out * size, axis=axis).reshape(shape)
-    place = (
+    position = (
         lax.broadcasted_iota(jnp.int32, (out, size), 0) * stride
         + lax.broadcasted_iota(jnp.int32, (out, size), 1) * dilation
     )
-    return jnp.take(x, place, axis, mode="clip")
+    return jnp.take(x, position, axis, mode="clip")
 
 
 def unfold_axes(x: Array, window: Window, first: int) -> Array:
-    """The windows along the axes from `first` on, `(..., *out, *size, ...)`; padding is none."""
+    """Return the windows along the axes from `first` on, `(..., *out, *size, ...)`; the padding must be zero."""
     rank = window.rank
     for axis, geometry in enumerate(zip(window.size, window.strides, window.dilation)):
         x = unfold_axis(x, first + 2 * axis, *geometry)
@@ -254,7 +254,7 @@ def has_many_taps(window: Window) -> bool:
 
 
 def padded(x: Array, window: Window, fill: Any) -> tuple[Array, Window]:
-    """The image with what the window pads, and the window without padding."""
+    """Return the padded image, and the window without padding."""
     first = x.ndim - 1 - window.rank
     for axis, pair in enumerate(window.pads(x.shape[first:-1]), first):
         x = pad_axis(x, axis, pair, "constant", fill)
@@ -262,22 +262,23 @@ def padded(x: Array, window: Window, fill: Any) -> tuple[Array, Window]:
 
 
 def stacked_patches(x: Array, window: Window, fill: Any = 0) -> Array:
-    """What the windows see, `(*batch, *out, *size, c)`."""
+    """Return the patches, `(*batch, *out, *size, c)`."""
     if has_many_taps(window):
         return unfold_axes(*padded(x, window, fill), x.ndim - 1 - window.rank)
-    seen = jnp.stack(patches(x, window, fill), -2)
-    return seen.reshape(*seen.shape[:-2], *window.size, x.shape[-1])
+    windows = jnp.stack(patches(x, window, fill), -2)
+    return windows.reshape(*windows.shape[:-2], *window.size, x.shape[-1])
 
 
 def tap_groups(x: Array, window: Window, fill: Any = 0) -> list[Array]:
-    """What the taps see, in their order: arrays `(taps, *batch, *out, c)`, one for each tap or, of many, one for all."""
+    """Return the values that the taps read, in order: arrays `(taps, *batch, *out, c)`, one per tap or one for all
+    taps."""
     if not has_many_taps(window):
         return [tap[None] for tap in patches(x, window, fill)]
     first = x.ndim - 1 - window.rank
-    seen = unfold_axes(*padded(x, window, fill), first)
-    taps = range(first + window.rank, seen.ndim - 1)
-    seen = jnp.moveaxis(seen, taps, range(window.rank))
-    return [seen.reshape(math.prod(window.size), *seen.shape[window.rank :])]
+    windows = unfold_axes(*padded(x, window, fill), first)
+    taps = range(first + window.rank, windows.ndim - 1)
+    windows = jnp.moveaxis(windows, taps, range(window.rank))
+    return [windows.reshape(math.prod(window.size), *windows.shape[window.rank :])]
 
 
 def are_many(groups: Sequence[Array]) -> bool:
@@ -285,7 +286,7 @@ def are_many(groups: Sequence[Array]) -> bool:
 
 
 def sum_taps(part: Callable[..., Any], *groups: Sequence[Array]) -> Any:
-    """The sum over all taps of the arrays that `part` makes of each group, as groups of one tap."""
+    """Sum `part` over all taps; it maps each group as a group of one tap."""
     if not are_many(groups[0]):
         return functools.reduce(functools.partial(jax.tree.map, lax.add), map(part, *groups))
     taps = [group[0] for group in groups]  # each element of `groups` is one array of all taps
@@ -299,7 +300,7 @@ def sum_taps(part: Callable[..., Any], *groups: Sequence[Array]) -> Any:
 
 
 def max_taps(groups: Sequence[Array]) -> Array:
-    """The largest of all taps, as a group of one, without derivatives."""
+    """Return the maximum over all taps, as a group of one, without derivatives."""
     groups = [lax.stop_gradient(group) for group in groups]
     if not are_many(groups):
         return functools.reduce(lax.max, groups)
@@ -307,7 +308,7 @@ def max_taps(groups: Sequence[Array]) -> Array:
 
 
 def scan_taps(step: Callable[[Any, Array], Any], carry: Any, groups: Sequence[Array]) -> Any:
-    """`step(carry, tap)` for every tap in turn."""
+    """Fold `step(carry, tap)` over the taps."""
     if not are_many(groups):
         return functools.reduce(step, [group[0] for group in groups], carry)
     return lax.scan(lambda carry, tap: (step(carry, tap), None), carry, groups[0])[0]

@@ -1,4 +1,4 @@
-"""Channels as places and places as channels: subpixel rearrangements."""
+"""Rearrangement of channels into positions and back (subpixel convolution)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Array = jax.Array
 
 
 def pixel_shuffle(x: Array, factor: Ints) -> Array:
-    """Makes an image larger by laying groups of channels out as places.
+    """Rearrange groups of channels into blocks of positions, which enlarges the image.
 
     Args:
         x: `(*batch, *spatial, c)` of any dtype; the product of the factors divides `c`.
         factor: by which every axis of an `x` with one batch axis grows, an int >= 1, or one per axis.
 
     Returns:
-        `(*batch, *larger, c / product of factors)` of the dtype of `x`; neighbouring channels become neighbouring places, the last
-        axis fastest.
+        `(*batch, *larger, c / product of factors)` of the dtype of `x`; neighbouring channels become neighbouring
+        positions, the last axis fastest.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -42,15 +42,15 @@ def pixel_shuffle(x: Array, factor: Ints) -> Array:
         rule = f"have channels that {math.prod(factors)} divides"
         raise argument_error("x", rule, x.shape, f"factor {factor!r}")
     split = x.reshape(*x.shape[:-1], x.shape[-1] // math.prod(factors), *factors)
-    places = (axis for i in range(rank) for axis in (first + i, x.ndim + i))
+    positions = (axis for i in range(rank) for axis in (first + i, x.ndim + i))
     spatial = (n * f for n, f in zip(x.shape[first:-1], factors))
-    return split.transpose(*range(first), *places, x.ndim - 1).reshape(
+    return split.transpose(*range(first), *positions, x.ndim - 1).reshape(
         *x.shape[:first], *spatial, split.shape[x.ndim - 1]
     )
 
 
 def pixel_unshuffle(x: Array, factor: Ints) -> Array:
-    """Makes an image smaller by stacking blocks of places as channels: undoes `pixel_shuffle`.
+    """Rearrange blocks of positions into channels, which shrinks the image: the inverse of `pixel_shuffle`.
 
     Args:
         x: `(*batch, *spatial, c)` of any dtype; each factor divides its axis.

@@ -271,7 +271,7 @@ def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce:
         reduce: "max" or "avg".
 
     Returns:
-        `(n, bins * c)`: level by level, place by place, channels last; `bins` is the sum of `level ** n_spatial`. The
+        `(n, bins * c)`: level by level, position by position, channels last; `bins` is the sum of `level ** n_spatial`. The
         dtype is that of the adaptive pool.
 
     Raises:

@@ -282,7 +282,7 @@ def blur_pool(
     *,
     padding_mode: PaddingModes = "reflect",
 ) -> Array:
-    """Blurs each channel by binomial weights before every second place is taken: downsampling without aliases.
+    """Blurs each channel by binomial weights before every second position is taken: downsampling without aliases.
 
     Args:
         x: `(*batch, *spatial, c)` of any number dtype.

@@ -1,4 +1,4 @@
-"""Functions that broadcast and promote as NumPy does, however strict JAX is set outside of them."""
+"""A decorator that makes a function broadcast and promote as NumPy does, whatever JAX's settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def promoting(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, its body run with JAX's own rules: arrays meet in a common rank and dtype."""
+    """Run the function with JAX's default rank and dtype promotion."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""Regions of images: what detectors pool from boxes, and which boxes they keep."""
+"""Regions of images for detectors: pools over boxes, and non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .typing import Ints
 
 Array = jax.Array
 
-# Of samples more than half a place apart so many can be within one place of another.
+# With samples more than half a position apart, at most this many lie within one position of another.
 NEIGHBOURS = 5
 
 
@@ -32,19 +32,20 @@ def roi_align(
     sampling_ratio: int = -1,
     aligned: bool = False,
 ) -> Array:
-    """Averages linearly interpolated samples in the bins of each box.
+    """Average linearly interpolated samples in the bins of each box.
 
     Args:
         x: `(n, height, width, c)` of a floating dtype.
         boxes: `(k, 5)`: the number of the image, then x1, y1, x2, y2 in steps of `x` divided by `spatial_scale`.
         output_shape: the bins of each box, an int or (height, width).
-        spatial_scale: what box coordinates are multiplied by.
-        sampling_ratio: samples per bin along each axis; -1: as many as the bin is long, rounded up.
-        aligned: shift by half a place, so that coordinates are those of centres; otherwise boxes are at least one place large.
+        spatial_scale: the factor of the box coordinates.
+        sampling_ratio: samples per bin along each axis; -1: the length of the bin, rounded up.
+        aligned: shift by half a position, so that coordinates are those of centres; otherwise a box is at least one
+            position large.
 
     Returns:
-        `(k, *output_shape, c)` of the dtype of `x`, differentiable in `x`, computed in float32 or wider. Right under `jax.jit` with
-        `sampling_ratio=-1` too. A box of an image that there is none of is NaN.
+        `(k, *output_shape, c)` of the dtype of `x`, differentiable in `x`, computed in float32 or wider;
+        `sampling_ratio=-1` works under `jax.jit` too. A box with an image number out of range gives NaN.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -75,15 +76,15 @@ def roi_align(
 
     def pooled(one):
         image, row, column = one
-        seen = _image_of(wide, image)
-        y = jnp.einsum("ph,hwc->pwc", row, seen, precision="highest")
+        own = _image_of(wide, image)
+        y = jnp.einsum("ph,hwc->pwc", row, own, precision="highest")
         return jnp.einsum("qw,pwc->pqc", column, y, precision="highest")
 
     def alone(one):
-        """Sums in which what has no weight adds no 0 * inf."""
+        """Sum with weights so that a weight of 0 adds no 0 * inf."""
         image, row, column = one
-        seen, weight = _image_of(wide, image), row[:, None, :, None, None] * column[None, :, None, :, None]
-        return jnp.where(weight == 0, 0, weight * seen).sum((2, 3))
+        own, weight = _image_of(wide, image), row[:, None, :, None, None] * column[None, :, None, :, None]
+        return jnp.where(weight == 0, 0, weight * own).sum((2, 3))
 
     y = lax.map(
         lambda one: lax.cond(jnp.isfinite(_image_of(wide, one[0])).all(), pooled, alone, one),
@@ -93,13 +94,13 @@ def roi_align(
 
 
 def _image_of(x: Array, number: Array) -> Array:
-    place = number.astype(jnp.int32)
-    image = lax.dynamic_index_in_dim(x, place, 0, keepdims=False)
-    return jnp.where((place >= 0) & (place < len(x)), image, jnp.asarray(math.nan, x.dtype))
+    position = number.astype(jnp.int32)
+    image = lax.dynamic_index_in_dim(x, position, 0, keepdims=False)
+    return jnp.where((position >= 0) & (position < len(x)), image, jnp.asarray(math.nan, x.dtype))
 
 
 def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio: int, aligned: bool) -> Array:
-    """What each of `n` places counts in the mean of the samples of each bin, `(k, bins, n)`."""
+    """Return the weight of each of `n` positions in the mean of the samples of each bin, `(k, bins, n)`."""
     shift = 0.5 if aligned else 0.0
     start, end = start * scale - shift, end * scale - shift
     length = end - start if aligned else jnp.maximum(end - start, 1)
@@ -107,31 +108,33 @@ def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio:
     count = jnp.full_like(size, ratio) if ratio > 0 else jnp.ceil(size)
     first = (start[:, None] + jnp.arange(bins, dtype=start.dtype) * size[:, None])[..., None, None]
     count, step = count[:, None, None, None], (size / jnp.maximum(count, 1))[:, None, None, None]
-    place = jnp.arange(n, dtype=start.dtype)[:, None]
+    position = jnp.arange(n, dtype=start.dtype)[:, None]
     if ratio > 0:
         sample = jnp.arange(ratio, dtype=start.dtype)
-    else:  # the samples next to each place
-        before = jnp.floor((place - 1 - first) / jnp.where(step > 0, step, 1) - 0.5)
+    else:  # the samples next to each position
+        before = jnp.floor((position - 1 - first) / jnp.where(step > 0, step, 1) - 0.5)
         sample = before + jnp.arange(NEIGHBOURS + 1, dtype=start.dtype)
     at = first + (sample + 0.5) * step
     real = (sample >= 0) & (sample < count) & (at >= -1) & (at <= n)
-    hats = jnp.maximum(1 - abs(at.clip(0, n - 1) - place), 0)
+    hats = jnp.maximum(1 - abs(at.clip(0, n - 1) - position), 0)
     return jnp.where(real, hats, 0).sum(-1) / jnp.maximum(count[..., 0], 1)
 
 
 @promoting
 def roi_pool(x: Array, boxes: Array, output_shape: Ints, *, spatial_scale: float = 1.0) -> Array:
-    """The largest value in the bins of each box.
+    """Take the maximum in the bins of each box.
 
     Args:
         x: `(n, height, width, c)` of a real dtype.
-        boxes: `(k, 5)`: the number of the image, then x1, y1, x2, y2, which times `spatial_scale` are rounded to places; both
-            ends belong to the box.
-        output_shape: the bins of each box, an int or (height, width); they overlap where they do not divide it.
-        spatial_scale: what box coordinates are multiplied by.
+        boxes: `(k, 5)`: the number of the image, then x1, y1, x2, y2; times `spatial_scale` and rounded, they are the
+            first and last positions of the box.
+        output_shape: the bins of each box, an int or (height, width); bins overlap where they do not divide the box
+            evenly.
+        spatial_scale: the factor of the box coordinates.
 
     Returns:
-        `(k, *output_shape, c)` of the dtype of `x`; a bin outside of the image gives 0. The gradient goes to the first of equals.
+        `(k, *output_shape, c)` of the dtype of `x`; a bin outside the image gives 0. The gradient goes to the first of
+        equal maxima.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -158,19 +161,19 @@ def roi_pool(x: Array, boxes: Array, output_shape: Ints, *, spatial_scale: float
 
     def pooled(one):
         image, row, column = one
-        place = image.astype(jnp.int32)
-        seen = lax.dynamic_index_in_dim(x, place, 0, keepdims=False)
-        y = _largest(jnp.where(column[None, :, :, None], seen[:, None], jnp.asarray(lowest, x.dtype)), 2)
+        position = image.astype(jnp.int32)
+        own = lax.dynamic_index_in_dim(x, position, 0, keepdims=False)
+        y = _largest(jnp.where(column[None, :, :, None], own[:, None], jnp.asarray(lowest, x.dtype)), 2)
         y = _largest(jnp.where(row[:, :, None, None], y[None], jnp.asarray(lowest, x.dtype)), 1)
         empty = ~row.any(1)[:, None, None] | ~column.any(1)[None, :, None]
-        known = (place >= 0) & (place < len(x))
+        known = (position >= 0) & (position < len(x))
         return jnp.where(empty | ~known, jnp.zeros((), x.dtype), y)
 
     return lax.map(pooled, (boxes[:, 0], rows, columns))
 
 
 def _bin_members(start: Array, end: Array, n: int, bins: int, scale: Any) -> Array:
-    """Which of `n` places belong to each bin, `(k, bins, n)`."""
+    """Return which of `n` positions belong to each bin, `(k, bins, n)`."""
 
     def rounded(value):  # halves away from 0
         return jnp.sign(value) * jnp.floor(abs(value) + 0.5)
@@ -179,23 +182,23 @@ def _bin_members(start: Array, end: Array, n: int, bins: int, scale: Any) -> Arr
     size = jnp.maximum(end - start + 1, 1) / bins
     bin_ = jnp.arange(bins, dtype=start.dtype)
     low, high = jnp.floor(bin_ * size[:, None]), jnp.ceil((bin_ + 1) * size[:, None])
-    place = jnp.arange(n, dtype=start.dtype) - start[:, None, None]
-    return (place >= low[..., None]) & (place < high[..., None])
+    position = jnp.arange(n, dtype=start.dtype) - start[:, None, None]
+    return (position >= low[..., None]) & (position < high[..., None])
 
 
 @promoting
 def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) -> tuple[Array, Array]:
-    """Non-maximum suppression: the boxes in order of score, without those that overlap a better one too much.
+    """Non-maximum suppression: select boxes by score and drop those that overlap a selected box too much.
 
     Args:
         boxes: `(k, 4)`: x1, y1, x2, y2.
         scores: `(k,)`.
-        iou_threshold: a box is dropped where the intersection with one that is kept, over their union, is above it.
+        iou_threshold: a box is dropped if its intersection over union with a kept box exceeds this.
         max_outputs: the size of the result.
 
     Returns:
-        `(indices, count)`: int32 `(max_outputs,)`, -1 beyond the first `count`, and how many were kept. Boxes of equal score keep
-        their order. Works under `jax.jit` and `jax.vmap`.
+        `(indices, count)`: int32 indices `(max_outputs,)`, -1 beyond the first `count`, and the number of kept boxes.
+        Boxes of equal score keep their order. Works under `jax.jit` and `jax.vmap`.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -207,7 +210,7 @@ def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) 
         >>> indices.tolist(), int(count)
         ([0, 2, -1], 2)
 
-    Equals `torchvision.ops.nms`, whose result has as many indices as boxes are kept.
+    Equals `torchvision.ops.nms`, whose result has one index per kept box.
     """
     boxes, scores = as_array("boxes", boxes), as_array("scores", scores)
     size = integer("max_outputs", max_outputs)

@@ -1,4 +1,4 @@
-"""Resampling of images to other sizes, as PyTorch's `interpolate` does it."""
+"""Resampling of images to other sizes, as PyTorch's `interpolate`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._interpolation import (
     cubic_taps,
     interpolate,
     linear_taps,
-    nearest_places,
+    nearest_positions,
 )
 from ._patches import as_array, check_image, image_rank
 from ._pool import accumulator, averaged, spatial_of
@@ -43,34 +43,37 @@ def resize(
     align_corners: bool = False,
     antialias: bool = False,
 ) -> Array:
-    """Resamples an image to another size.
+    """Resample an image to another size.
 
     Args:
         x: `(*batch, *spatial, c)`, any number of batch axes.
         output_shape: the spatial sizes of the result, one int per axis; an int means every axis of an `x` with one batch axis.
-        scale: instead of `output_shape`, the factors by which the axes grow, a number > 0 or one per axis; sizes are rounded
-            down, and the places are `1 / scale` apart, whatever the rounded size.
-        method: "nearest" (the place whose cell begins before), "nearest-exact" (the place whose centre is nearest), "linear", "cubic"
-            (a = -0.75; with `antialias` -0.5), "area" (the average of what a place covers), in any rank; "bilinear",
-            "trilinear" and "bicubic" are PyTorch's names of the same.
-        align_corners: the first and last places of both images, not their outer edges, lie on each other; for "linear" and
-            "cubic".
-        antialias: where the image shrinks, make the filter as wide as the step; for "linear" and "cubic".
+        scale: instead of `output_shape`, the factor of each axis, a number > 0 or one per axis. Sizes are rounded down,
+            and positions are `1 / scale` apart whatever the rounded size.
+        method: "nearest" (the position whose cell contains the coordinate), "nearest-exact" (the position whose centre
+            is nearest), "linear", "cubic" (a = -0.75; with `antialias` -0.5) or "area" (the average over the cell), in
+            any rank; "bilinear", "trilinear" and "bicubic" are PyTorch's names of the same.
+        align_corners: align the centres of the first and last positions of both images instead of their outer edges;
+            for "linear" and "cubic".
+        antialias: where an axis shrinks, widen the filter to the step; for "linear" and "cubic".
 
     Returns:
-        `(*batch, *output_shape, c)` of the dtype of `x`, but for integers interpolated or averaged: float32. 16-bit floats are
-        summed in float32. An inf or NaN stays with those who see it; the gradient is the adjoint.
+        `(*batch, *output_shape, c)` of the dtype of `x`; integers that are interpolated or averaged give float32.
+        16-bit floats are summed in float32. An inf or NaN affects only the positions that read it; the gradient is the
+        adjoint.
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: sizes out of range, both or neither of `output_shape` and `scale`, an option that the method has not.
+        ValueError: sizes out of range, both or neither of `output_shape` and `scale`, an option that the method does
+            not have.
 
     Example:
         >>> x = jnp.array([0.0, 4.0]).reshape(1, 2, 1)
         >>> resize(x, 4).ravel().tolist(), resize(x, scale=2, method="nearest").ravel().tolist()
         ([0.0, 1.0, 3.0, 4.0], [0.0, 0.0, 4.0, 4.0])
 
-    Equals `torch.nn.functional.interpolate`, in any rank; `jax.image.resize` has other borders and always filters when it shrinks.
+    Equals `torch.nn.functional.interpolate`, in any rank; `jax.image.resize` treats borders otherwise and always
+    filters when it shrinks.
     """
     x = as_array("x", x)
     x, out, factors = _read(x, output_shape, scale)
@@ -79,12 +82,13 @@ def resize(
     if kind == "area":
         return adaptive_avg_pool(x, out)
     steps = [_step(n, m, factor, bool(align_corners)) for n, m, factor in zip(spatial, out, factors)]
-    numbers = sorted(range(len(out)), key=lambda i: out[i] / spatial[i])  # shrinks first: what grows is larger after
+    # axes that shrink come first, so that later steps are smaller
+    numbers = sorted(range(len(out)), key=lambda i: out[i] / spatial[i])
     if kind.startswith("nearest"):
         wide = np.float64 if x.dtype == jnp.float64 else np.float32
         for i in numbers:
             axis = Axis(spatial[i], out[i], steps[i], False)
-            x = choose(x, first + i, axis, nearest_places(axis, kind == "nearest-exact", wide))
+            x = choose(x, first + i, axis, nearest_positions(axis, kind == "nearest-exact", wide))
         return x
     if x.dtype == bool:
         raise argument_error("x", "have a number dtype", x.dtype.name, f"method {kind!r}", kind=TypeError)
@@ -92,7 +96,7 @@ def resize(
     for i in numbers:
         axis = Axis(spatial[i], out[i], steps[i], bool(align_corners))
         if axis.n == axis.m and (antialias or kind == "linear"):
-            continue  # as PyTorch, whatever the factor that led to this size
+            continue  # as PyTorch, whatever factor led to this size
         if antialias:
             y = interpolate(y, first + i, antialiased_taps(axis, kind))
         elif kind == "cubic":
@@ -103,7 +107,7 @@ def resize(
 
 
 def _step(n: int, m: int, factor: float | None, align_corners: bool) -> Fraction:
-    """How many places of the image it is from one place of the result to the next."""
+    """Return the distance in the image between neighbouring positions of the result."""
     if align_corners:
         return Fraction(n - 1, m - 1) if m > 1 else Fraction(0)
     if factor is None:
@@ -113,7 +117,7 @@ def _step(n: int, m: int, factor: float | None, align_corners: bool) -> Fraction
 
 
 def _read(x: Array, output_shape: Any, scale: Any) -> tuple[Array, tuple[int, ...], Sequence[float | None]]:
-    """The image, the sizes of the result and the factors that were given."""
+    """Return the image, the sizes of the result and the given factors."""
     if (output_shape is None) == (scale is None):
         rule = "be given, or `scale`" if scale is None else "be None"
         raise argument_error("output_shape", rule, output_shape, "" if scale is None else f"scale {scale!r}")

@@ -1,4 +1,4 @@
-"""Max unpooling: values put back where a max pool found them."""
+"""Max unpooling: the inverse of a max pool with indices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = jax.Array
 
 
 def max_unpool(x: Array, indices: Array, output_shape: Ints) -> Array:
-    """Puts every value of `x` to its place in an image of zeros: undoes a max pool.
+    """Scatter every value of `x` to its position in an image of zeros: the inverse of a max pool.
 
     Args:
         x: `(*batch, *spatial, c)` of any dtype.
@@ -75,6 +75,6 @@ def _put(x: Array, indices: Array, shape: tuple[int, ...]) -> Array:
 
 @_put.defjvp
 def _put_jvp(shape: tuple[int, ...], primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    # adds, so that its transpose brings the cotangent of a place to every value that was put there
+    # adds, so that its transpose brings the cotangent of a position to every value that was put there
     (x, indices), (dx, _) = primals, tangents
     return _put(x, indices, shape), unpool(dx, indices, shape, adding=True)

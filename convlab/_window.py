@@ -78,7 +78,7 @@ def check_not_empty(argument: str, value: Any) -> None:
         raise argument_error(argument, "have a number for at least one spatial axis", value)
 
 
-MAX_AXIS = 2**31 - 1  # XLA counts the places along an axis in 32 bits
+MAX_AXIS = 2**31 - 1  # XLA counts the positions along an axis in 32 bits
 
 
 def check_axis_sizes(argument: str, sizes: Sequence[int], value: Any, fact: str = "") -> None:
@@ -168,15 +168,15 @@ def read_modes(
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """The geometry of a sliding window: how far it reaches, what it pads, how many places it takes.
+    """The geometry of a sliding window: how far it reaches, what it pads, how many positions it takes.
 
     Args:
         size: taps along each spatial axis; an int is one axis.
-        strides: steps between neighbouring places, one or one per axis.
+        strides: steps between neighbouring positions, one or one per axis.
         padding: "VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL", "CIRCULAR", "REFLECT", an int, or one int or
             (before, after) pair per axis; negative numbers crop.
         dilation: distance between neighbouring taps, one or one per axis.
-        ceil_mode: round the number of places up, as PyTorch does: a last window may hang over the end, but starts inside
+        ceil_mode: round the number of positions up, as PyTorch does: a last window may hang over the end, but starts inside
             the input or the padding before it.
 
     Raises:
@@ -236,15 +236,15 @@ class Window:
         return tuple((lo, max(hi, end) if self.ceil_mode else hi) for (lo, hi), end in zip(declared, ends))
 
     def out(self, spatial: Sequence[int]) -> tuple[int, ...]:
-        """The number of places along each axis, 0 where the window does not fit."""
-        return tuple(map(self._places, spatial, self.declared(spatial), self.effective_size, self.strides))
+        """The number of positions along each axis, 0 where the window does not fit."""
+        return tuple(map(self._positions, spatial, self.declared(spatial), self.effective_size, self.strides))
 
-    def _places(self, length: int, pad: Pair, effective_size: int, stride: int) -> int:
-        places, span = output_size(length, pad, effective_size, stride), length + sum(pad) - effective_size
+    def _positions(self, length: int, pad: Pair, effective_size: int, stride: int) -> int:
+        positions, span = output_size(length, pad, effective_size, stride), length + sum(pad) - effective_size
         if not self.ceil_mode:
-            return places
-        places = span // stride + 1
-        return max(places + (span % stride > 0 and places * stride < length + pad[0] + min(pad[1], 0)), 0)
+            return positions
+        positions = span // stride + 1
+        return max(positions + (span % stride > 0 and positions * stride < length + pad[0] + min(pad[1], 0)), 0)
 
     def checked_output_shape(self, argument: str, spatial: Sequence[int]) -> tuple[int, ...]:
         """`out`, after a check that it is not empty; the message names `argument`."""

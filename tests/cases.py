@@ -72,11 +72,11 @@ class Array:
     fill: str = "distinct"
 
     def draw(self, rng, dtype):
-        if self.fill == "places":  # of an unpooled image with as many places as `shape` has, each once per channel
+        if self.fill == "places":  # of an unpooled image with as many positions as `shape` has, each once per channel
             n, *spatial, c = self.shape
             order = np.broadcast_to(np.arange(math.prod(spatial))[:, None], (n, math.prod(spatial), c))
             return rng.permuted(order, axis=1).reshape(self.shape).astype(np.int32)
-        if self.fill == "boxes":  # (image, x1, y1, x2, y2) on two images of some 8 x 8 places
+        if self.fill == "boxes":  # (image, x1, y1, x2, y2) on two images of some 8 x 8 positions
             corners = rng.uniform(-2, 6, (self.shape[0], 2))
             sizes = rng.uniform(0.3, 6, corners.shape)
             return np.concatenate([rng.integers(0, 2, (len(corners), 1)), corners, corners + sizes], 1).astype(

@@ -153,8 +153,8 @@ def max_unpool(draw):
     batch, c = draw(BATCHES), draw(st.integers(1, 2))
     x = numbers(draw, (*batch, *spatial, c))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
-    places = np.broadcast_to(np.arange(np.prod(out))[:, None], (*batch, int(np.prod(out)), c))
-    indices = rng.permuted(places, axis=-2)[..., : int(np.prod(spatial)), :].reshape(x.shape)
+    positions = np.broadcast_to(np.arange(np.prod(out))[:, None], (*batch, int(np.prod(out)), c))
+    indices = rng.permuted(positions, axis=-2)[..., : int(np.prod(spatial)), :].reshape(x.shape)
     return (x, indices), dict(output_shape=out)
 
 

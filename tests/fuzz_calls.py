@@ -77,8 +77,8 @@ def _text(p: Problem, *more) -> str:
 
 def _bound(p: Problem) -> float:
     """Roundings grow with the square root of the longest of the three sums."""
-    places = p.batch * int(np.prod(p.out))
-    return 16 + 2 * max(places, p.macs // max(1, places)) ** 0.5
+    positions = p.batch * int(np.prod(p.out))
+    return 16 + 2 * max(positions, p.macs // max(1, positions)) ** 0.5
 
 
 # --- formulations: one map of one problem, by one of those that do not refuse it ----------------------------------

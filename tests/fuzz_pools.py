@@ -46,7 +46,7 @@ def pool(seed: int) -> Call:
         x = np.round(x)  # ties
     ours, theirs = getattr(convlab, name), getattr(reference_pools, name)
 
-    def places(y, indices):
+    def positions(y, indices):
         """Of the winners; a window of nothing but padding has none."""
         return jax.numpy.where(jax.numpy.isfinite(y), indices, -1)
 
@@ -55,7 +55,7 @@ def pool(seed: int) -> Call:
         y, tangent = jax.jvp(function, (x,), (v,))
         dx = jax.vjp(function, x)[1](dy)[0]
         product = (dx * v).sum()
-        return [y, tangent, product, *([places(*ours(x, return_indices=True, **options))] if picks else [])]
+        return [y, tangent, product, *([positions(*ours(x, return_indices=True, **options))] if picks else [])]
 
     def oracle(x, v, dy):
         if not picks:

@@ -108,10 +108,10 @@ def _image(p: Problem, dtype):
     image = np.zeros((p.batch, *(max(0, n) for n in sizes), p.channels), dtype)
     at, kept = [slice(None)], [slice(None)]
     for n, (lo, _), d, size in zip(p.spatial, p.pads, p.input_dilation, sizes):
-        places = lo + d * np.arange(n)
-        inside = np.flatnonzero((places >= 0) & (places < size))
+        positions = lo + d * np.arange(n)
+        inside = np.flatnonzero((positions >= 0) & (positions < size))
         first, last = (inside[0], inside[-1]) if inside.size else (0, -1)
-        at.append(slice(places[first], places[last] + 1, d) if inside.size else slice(0, 0))
+        at.append(slice(positions[first], positions[last] + 1, d) if inside.size else slice(0, 0))
         kept.append(slice(first, last + 1))
     return image, tuple(at), tuple(kept)
 
@@ -123,7 +123,7 @@ def _taps(p: Problem):
 
 
 def _by_group(a, p: Problem):
-    """(..., channels) -> (groups, places, channels / groups)"""
+    """(..., channels) -> (groups, positions, channels / groups)"""
     return a.reshape(-1, p.groups, a.shape[-1] // p.groups).transpose(1, 0, 2)
 
 

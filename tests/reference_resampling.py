@@ -1,4 +1,4 @@
-"""The oracle of resampling, regions and normalisation of neighbours: loops over the places of the result."""
+"""The oracle of resampling, regions and normalisation of neighbours: loops over the positions of the result."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ def keys(d, a):
 
 
 def axis_weights(n, m, step, method, align_corners, antialias):
-    """For each place of the result what it takes of which place: a list of (place, weight)."""
+    """For each position of the result what it takes of which position: a list of (position, weight)."""
     for i in range(m):
         center = i * step if align_corners else (i + 0.5) * step - 0.5
         if method == "nearest":
@@ -84,7 +84,7 @@ def local_response_norm(x, size, *, alpha=1e-4, beta=0.75, k=1.0):
 
 
 def bent(i, n, padding_mode, align_corners):
-    """A position, or the number of a place, as the padding mode has it."""
+    """A position, or the number of a position, as the padding mode has it."""
     if padding_mode == "reflection":
         low, high = (0, n - 1) if align_corners else (-0.5, n - 0.5)
         i = abs(i - low) % (2 * (high - low)) if high > low else 0
@@ -95,9 +95,9 @@ def bent(i, n, padding_mode, align_corners):
 def grid_sample(x, grid, *, method="linear", padding_mode="zeros", align_corners=False):
     x, grid = wide(x), wide(grid)
     rank = grid.shape[-1]
-    batch, spatial, places = x.shape[: -1 - rank], spatial_of(x, rank), grid.shape[x.ndim - 1 - rank : -1]
-    images, grids = x.reshape(-1, *spatial, x.shape[-1]), grid.reshape(-1, math.prod(places), rank)[..., ::-1]
-    y = np.zeros((len(images), math.prod(places), x.shape[-1]))
+    batch, spatial, positions = x.shape[: -1 - rank], spatial_of(x, rank), grid.shape[x.ndim - 1 - rank : -1]
+    images, grids = x.reshape(-1, *spatial, x.shape[-1]), grid.reshape(-1, math.prod(positions), rank)[..., ::-1]
+    y = np.zeros((len(images), math.prod(positions), x.shape[-1]))
     for n, p in np.ndindex(*y.shape[:2]):
         taps = []
         for g, size in zip(grids[n, p], spatial):
@@ -120,7 +120,7 @@ def grid_sample(x, grid, *, method="linear", padding_mode="zeros", align_corners
             at, weights = zip(*corner)
             if all(0 <= i < size for i, size in zip(at, spatial)):
                 y[n, p] += math.prod(weights) * images[n][tuple(map(int, at))]
-    return y.reshape(*batch, *places, x.shape[-1])
+    return y.reshape(*batch, *positions, x.shape[-1])
 
 
 def affine_grid(theta, output_shape, *, align_corners=False):
@@ -128,11 +128,11 @@ def affine_grid(theta, output_shape, *, align_corners=False):
     rank = theta.shape[-2]
     shape = spread(output_shape, rank)
     y = np.zeros((*theta.shape[:-2], *shape, rank))
-    for place in np.ndindex(*shape):
+    for position in np.ndindex(*shape):
         at = [
-            0 if n == 1 else (2 * i / (n - 1) - 1) * (1 if align_corners else (n - 1) / n) for i, n in zip(place, shape)
+            0 if n == 1 else (2 * i / (n - 1) - 1) * (1 if align_corners else (n - 1) / n) for i, n in zip(position, shape)
         ]
-        y[(..., *place, slice(None))] = theta @ np.array([*at[::-1], 1.0])
+        y[(..., *position, slice(None))] = theta @ np.array([*at[::-1], 1.0])
     return y
 
 

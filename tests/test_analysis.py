@@ -24,24 +24,24 @@ def kernel(*size, i=1, o=1):
 
 
 def check_fields(function, x, path):
-    """At every place the gradient lies within the theory, and reaches both its ends where they lie within the image."""
+    """At every position the gradient lies within the theory, and reaches both its ends where they lie within the image."""
     spatial, found = x.shape[1:-1], analyze(function, x)[path]
     slopes = np.asarray(jax.jit(jax.jacrev(lambda x: function(x).sum((0, -1))))(x)).sum((-1, x.ndim - 2))
     last_place = tuple(n - 1 for n in found.output_shape[1:-1])
     np.testing.assert_allclose(influence(function, x, last_place), slopes[last_place], rtol=1e-5)
     reached = 0
-    for place in itertools.product(*(range(n) for n in found.output_shape[1:-1])):
-        measured = np.argwhere(slopes[place] > 0)
-        theory = found.field.at(place, spatial)
-        for axis, (pairs, p) in enumerate(zip(found.field.intervals, place)):
+    for position in itertools.product(*(range(n) for n in found.output_shape[1:-1])):
+        measured = np.argwhere(slopes[position] > 0)
+        theory = found.field.at(position, spatial)
+        for axis, (pairs, p) in enumerate(zip(found.field.intervals, position)):
             first, last = pairs[p if len(pairs) > 1 else 0]
             if len(measured) == 0:
                 assert first > last or first < 0 or last >= spatial[axis]
                 continue
             seen = measured[:, axis]
-            assert theory[axis].start <= seen.min() <= seen.max() < theory[axis].stop, (place, axis)
+            assert theory[axis].start <= seen.min() <= seen.max() < theory[axis].stop, (position, axis)
             if first >= 0 and last < spatial[axis]:
-                assert (seen.min(), seen.max()) == (first, last), (place, axis)
+                assert (seen.min(), seen.max()) == (first, last), (position, axis)
                 reached += 1
     return found, reached
 
@@ -107,13 +107,13 @@ def test_fields_behind_borders_that_repeat_or_cut_the_image(name):
     function, x = BORDERS[name], jnp.ones((1, 20, 1))
     slopes = np.asarray(jax.jacrev(lambda x: function(x).sum((0, -1)))(x))[:, 0, :, 0]
     field = analyze(function, x)["conv"].field
-    for place, row in enumerate(slopes):
-        seen, theory = np.flatnonzero(row), field.at((place,), (20,))[0]
+    for position, row in enumerate(slopes):
+        seen, theory = np.flatnonzero(row), field.at((position,), (20,))[0]
         assert theory.start <= seen.min() <= seen.max() < theory.stop
-        if place == len(slopes) // 2:
+        if position == len(slopes) // 2:
             assert (seen.min(), seen.max()) == (theory.start, theory.stop - 1)
             assert field.size == (len(seen),)
-            assert field.offset[0] + place * field.stride[0] == seen.min()
+            assert field.offset[0] + position * field.stride[0] == seen.min()
 
 
 def test_fields_on_two_axes():

@@ -79,10 +79,10 @@ def test_mtcnn_gives_what_facenet_pytorch_gives(name):
 @needs_mtcnn
 def test_a_face_is_found():
     data = pytest.importorskip("skimage.data")
-    boxes, scores, places = faces.detect(
+    boxes, scores, positions = faces.detect(
         data.astronaut()[:256, 100:356], {name: faces.load(faces.installed(), name) for name in faces.ROWS}
     )
-    assert len(boxes) == 1 and scores[0] > 0.9 and places.shape == (1, 5, 2)
+    assert len(boxes) == 1 and scores[0] > 0.9 and positions.shape == (1, 5, 2)
     np.testing.assert_allclose(boxes[0], [81, 64, 166, 174], atol=12)
 
 

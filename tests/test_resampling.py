@@ -69,7 +69,7 @@ def test_a_large_box_has_samples_without_bound():
 
 
 def test_a_long_axis_is_no_larger_a_program():
-    """The places of a result are not written out one by one, and its values are the oracle's."""
+    """The positions of a result are not written out one by one, and its values are the oracle's."""
 
     def equations(n, m):
         f = lambda x: convlab.resize(x, (m,))

@@ -18,7 +18,7 @@ from convlab._backend import interpolate, local
 def test_the_formulations_agree_in_values_and_derivatives(spatial):
     rng, rank = np.random.default_rng(0), len(spatial)
     x = jnp.asarray(rng.standard_normal((2, *spatial, 2, 3)), jnp.float32)
-    shape = (4, 2, 2, 50)  # (taps, parts, n, places)
+    shape = (4, 2, 2, 50)  # (taps, parts, n, positions)
     cell = [jnp.asarray(rng.integers(interpolate.FIRST, n, shape, endpoint=True), jnp.int32) for n in spatial]
     within = [jnp.asarray(rng.uniform(0, 1, shape), jnp.float32) for _ in range(rank)]
     moved = [jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for _ in range(rank)]
@@ -61,7 +61,7 @@ def test_an_infinity_that_is_not_seen_is_not_felt(formulation, monkeypatch):
     ((1, 4, 5, 4, 2), Window((2, 2, 3), (1, 1, 1), "VALID", (1, 1, 1))),
 ])  # fmt: skip
 def test_a_tpus_local_products_are_everybodys(shape, window):
-    """Values, gradients and tangents of both ways to find what a place sees."""
+    """Values, gradients and tangents of both ways to find what a position sees."""
     rng = np.random.default_rng(0)
     out = window.out(shape[1:-1])
     x, kernel = (

@@ -32,9 +32,9 @@ def check(case, function):
     arrays = case.draw()
     actual, expected = function(*arrays), case.oracle(*arrays)
     if case.options.get("return_indices"):
-        (actual, indices), (expected, places) = actual, expected
+        (actual, indices), (expected, positions) = actual, expected
         assert indices.dtype.kind == "i"
-        np.testing.assert_array_equal(indices, places)
+        np.testing.assert_array_equal(indices, positions)
     exact = case.function in EXACT and case.options.get("reduce") != "avg"
     assert_equal(actual, expected, case.out_dtype, exact)
 
@@ -98,11 +98,11 @@ def test_a_bias_does_not_change_the_dtype(function):
 
 
 @pytest.mark.parametrize("length, places", [(4, 1), (5, 2), (8, 2), (9, 3)])
-def test_a_window_that_hangs_over_begins_before_the_end(length, places):
+def test_a_window_that_hangs_over_begins_before_the_end(length, positions):
     """As PyTorch: of windows of 2 with strides of 4, one that would begin behind the image is no window."""
-    assert convlab.Window(2, 4, ceil_mode=True).out((length,)) == (places,)
+    assert convlab.Window(2, 4, ceil_mode=True).out((length,)) == (positions,)
     assert jax.eval_shape(lambda x: convlab.max_pool(x, 2, 4, ceil_mode=True), np.ones((1, length, 1))).shape == (
         1,
-        places,
+        positions,
         1,
     )

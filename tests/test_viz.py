@@ -64,7 +64,7 @@ def test_padding_modes_are_told_apart():
     modes = ["zeros", "reflect", "replicate", "circular"]
     assert len({shown(mode) for mode in modes}) == 4
     assert all(f"padding: {mode}" in shown(mode) for mode in modes)
-    assert shown("reflect").count("x2") == 2  # the place itself, and the padding that repeats it
+    assert shown("reflect").count("x2") == 2  # the position itself, and the padding that repeats it
 
 
 @pytest.mark.parametrize("name", ["REFLECT", "circular"])

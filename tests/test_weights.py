@@ -364,9 +364,9 @@ def test_old_names_of_weight_normalisation_are_read():
 
 
 class Images(nnx.Module):
-    def __init__(self, places, rngs):
+    def __init__(self, positions, rngs):
         self.conv = convlab.nnx.Conv(1, 2, (3, 3), rngs=rngs)
-        self.fc = nnx.Linear(2 * places, 3, rngs=rngs)
+        self.fc = nnx.Linear(2 * positions, 3, rngs=rngs)
 
 
 def test_a_dense_layer_that_may_read_a_flattened_image_is_warned_of(recwarn):

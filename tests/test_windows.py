@@ -28,35 +28,35 @@ def axes(draw):
         )
         low, high = draw(st.integers(-1, 6)), draw(st.integers(-1, 6))
         kept = size + min(low, 0) + min(high, 0)
-        if kept > 0 and places(size, window, stride, low, high, base, dilation).size:
+        if kept > 0 and positions(size, window, stride, low, high, base, dilation).size:
             return size, window, stride, low, high, base, dilation
 
 
-def places(size, window, stride, low, high, base, dilation):
+def positions(size, window, stride, low, high, base, dilation):
     """(out, window): where each tap of each window falls on the input, -1 for padding."""
     dilated = (size - 1) * base + 1
     out = max(0, (dilated + low + high - (window - 1) * dilation - 1) // stride + 1)
-    place = np.arange(out)[:, None] * stride + np.arange(window) * dilation - low
-    return np.where((place >= 0) & (place < dilated) & (place % base == 0), place // base, -1)
+    position = np.arange(out)[:, None] * stride + np.arange(window) * dilation - low
+    return np.where((position >= 0) & (position < dilated) & (position % base == 0), position // base, -1)
 
 
 def loop(x, dx, dy, spec, kind):
     """Maximum or minimum, its winner's number, tangent and cotangent; the sum and its transpose."""
-    taps = [places(*one) for one in spec]
+    taps = [positions(*one) for one in spec]
     shape = tuple(len(t) for t in taps)
     never = -np.inf if kind == "max" else np.inf
     best, winner, tangent, total = np.full(shape, never), np.full(shape, -1), np.zeros(shape), np.zeros(shape)
     cotangent, spread = np.zeros(x.shape), np.zeros(x.shape)
     for out in np.ndindex(*shape):
         for number, tap in enumerate(itertools.product(*(range(t.shape[1]) for t in taps))):
-            place = tuple(int(t[o, k]) for t, o, k in zip(taps, out, tap))
-            if min(place) < 0:
+            position = tuple(int(t[o, k]) for t, o, k in zip(taps, out, tap))
+            if min(position) < 0:
                 continue
-            total[out] += x[place]
-            spread[place] += dy[out]
-            better = x[place] > best[out] if kind == "max" else x[place] < best[out]
-            if winner[out] < 0 or better or np.isnan(x[place]):
-                best[out], winner[out], tangent[out], won = x[place], number, dx[place], place
+            total[out] += x[position]
+            spread[position] += dy[out]
+            better = x[position] > best[out] if kind == "max" else x[position] < best[out]
+            if winner[out] < 0 or better or np.isnan(x[position]):
+                best[out], winner[out], tangent[out], won = x[position], number, dx[position], position
         if winner[out] >= 0:
             cotangent[won] += dy[out]
     return best, winner, tangent, cotangent, total, spread
@@ -76,7 +76,7 @@ def params(spec, lead=(1,), last=1):
 
 def check(spec, lead, channels, kind, odd, seed):
     rng = np.random.default_rng(seed)
-    sizes, outs = [one[0] for one in spec], [len(places(*one)) for one in spec]
+    sizes, outs = [one[0] for one in spec], [len(positions(*one)) for one in spec]
     draw = lambda shape: rng.integers(-3, 4, (*lead, *shape, channels)).astype(np.float32)
     x, dx, dy = draw(sizes), draw(sizes), draw(outs)
     x[rng.random(x.shape) < 0.2] = odd

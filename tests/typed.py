@@ -40,8 +40,8 @@ def options(x: jax.Array, size: Ints, padding: Padding, mode: PaddingMode, modes
 
 
 def pools(x: jax.Array, key: jax.Array, indices: bool) -> jax.Array:
-    y, places = convlab.max_pool(x, 2, return_indices=True)
-    assert_type(places, jax.Array)
+    y, positions = convlab.max_pool(x, 2, return_indices=True)
+    assert_type(positions, jax.Array)
     assert_type(convlab.max_pool(x, (2, 2), (2, 2), "SAME"), jax.Array)
     assert_type(convlab.min_pool(y, 2, strides=2), jax.Array)
     assert_type(convlab.max_pool(x, 2, return_indices=indices), jax.Array | Pair)
@@ -50,7 +50,7 @@ def pools(x: jax.Array, key: jax.Array, indices: bool) -> jax.Array:
     assert_type(convlab.adaptive_max_pool(y, 2, return_indices=indices), jax.Array | Pair)
     assert_type(convlab.fractional_max_pool(y, 2, output_shape=3, key=key), jax.Array)
     assert_type(convlab.fractional_max_pool(y, 2, output_ratio=0.7, key=key, return_indices=indices), jax.Array | Pair)
-    assert_type(convlab.max_unpool(y, places, (8, 8)), jax.Array)
+    assert_type(convlab.max_unpool(y, positions, (8, 8)), jax.Array)
     assert_type(convlab.adaptive_avg_pool(x, (None, 4)), jax.Array)
     assert_type(convlab.lp_pool(x, 2, norm_type=3.0), jax.Array)
     assert_type(convlab.stochastic_pool(x, 2, key=key), jax.Array)

@@ -49,7 +49,7 @@ def patches(x):
 
 
 def argmax(x):
-    """The window's maximum and its place, flat over the image, by a reduction of pairs."""
+    """The window's maximum and its position, flat over the image, by a reduction of pairs."""
     place = lax.broadcasted_iota(jnp.int32, x.shape, 1) * x.shape[2] + lax.broadcasted_iota(jnp.int32, x.shape, 2)
 
     def better(a, b):

@@ -1,4 +1,4 @@
-"""What layers without parameters share: a function of an image with its options fixed."""
+"""Base of the layers without parameters: a function of an image with fixed options."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 
 from .._window import is_sequence
-from .validation import Call, frozen, rehearse, room
+from .validation import Call, frozen, validate_options, fitting_size
 
 Array = jax.Array
 Body = TypeVar("Body", bound="type[Operation]")
 
-# Options that may be arrays: weights, not sizes.
+# # Options that may be arrays: `frozen` leaves them as they are.
 WEIGHTS = {"p", "temperature", "alpha"}
 
 
 class Operation:
-    """A function of an image with its options fixed. `layer` defines the methods below."""
+    """A function of an image with fixed options. The decorator `layer` defines the methods below."""
 
     def __post_init__(self) -> None:
         self._validate_options()
@@ -35,19 +35,19 @@ class Operation:
         raise NotImplementedError
 
     def _apply(self, x: Array, *arrays: Any, **named: Any) -> Any:
-        """The function of `x`, of further arguments of the call, and of the options."""
+        """Call the function with `x`, further arguments and the options."""
         raise NotImplementedError
 
 
 class ImageOperation(Operation):
-    """An operation from an image to an array."""
+    """An operation that maps an image to an array."""
 
     def __call__(self, x: Array) -> Array:
         return self._apply(x)
 
 
 class IndexedOperation(Operation):
-    """An operation that returns an array, or with `return_indices` the pair of an array and indices."""
+    """An operation that returns an array or, with `return_indices`, a pair of array and indices."""
 
     def __call__(self, x: Array) -> Any:
         return self._apply(x)
@@ -55,10 +55,10 @@ class IndexedOperation(Operation):
 
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
 def layer(function: Callable, tried: Callable | None = None) -> Callable[[Body], Body]:
-    """A decorator of classes whose fields are options of `function`: makes a dataclass that calls it with them.
+    """Decorate a class whose fields are options of `function`: make it a dataclass that calls the function with them.
 
-    The other parameters of `function` are arguments of the call. `tried` stands for `function` where the options are validated
-    with an image alone.
+    The other parameters of `function` are arguments of the call. Validation calls `tried`, if given, instead of
+    `function`, with an image as its only array.
     """
 
     def decorate(cls: Body) -> Body:
@@ -68,13 +68,13 @@ def layer(function: Callable, tried: Callable | None = None) -> Callable[[Body],
         def options(self) -> dict[str, Any]:
             return {name: getattr(self, name) for name in names}
 
-        def validate_options(self) -> None:
+        def validate(self) -> None:
             _validate_on_images(tried or function, options(self))
 
         def apply(self, x: Array, *arrays: Any, **named: Any) -> Any:
             return function(x, *arrays, **named, **options(self))
 
-        body._options, body._validate_options, body._apply = options, validate_options, apply
+        body._options, body._validate_options, body._apply = options, validate, apply
         body.__doc__ = _described(function, names)
         return body
 
@@ -91,11 +91,13 @@ def _described(function: Callable, fields: list[str]) -> str:
 
 
 def _validate_on_images(function: Callable, options: dict[str, Any]) -> None:
-    """Validates the options on images of two sizes, and of two ranks where the options leave the rank open."""
+    """Validate the options on images of two sizes, and of two ranks if the options do not fix the rank."""
     given = [
         options[name]
         for name in ("window_shape", "output_shape", "padding", "scale", "factor")
         if is_sequence(options.get(name))
     ]
-    size, ranks = room(options), (len(given[0]),) * 2 if given else (1, 2)
-    rehearse([Call(function, ((1, *(size + more,) * rank, 1 + more),), options) for more, rank in enumerate(ranks)])
+    size, ranks = fitting_size(options), (len(given[0]),) * 2 if given else (1, 2)
+    validate_options(
+        [Call(function, ((1, *(size + more,) * rank, 1 + more),), options) for more, rank in enumerate(ranks)]
+    )

@@ -32,13 +32,13 @@ from .._window import (
     read_modes,
 )
 from ..typing import Ints, Method, Padding, PaddingModes
-from .validation import Call, Shape, rehearse, room
+from .validation import Call, Shape, validate_options, fitting_size
 
 Array = jax.Array
 
 
 class Constant:
-    """An array that counts as a static attribute: it is no part of a layer's state and has no gradient."""
+    """An array that a module stores as a static attribute: it is no part of the state and has no gradient."""
 
     def __init__(self, array: Any):
         self.array = np.asarray(array)
@@ -62,7 +62,9 @@ class Constant:
 
 
 def options_of(function: Callable, *called: str) -> tuple[str, ...]:
-    """The names of the options that a layer keeps: all but those of the call and, since they may follow from it, the groups."""
+    """Names of the options that a layer stores: the keyword arguments of `function` without those of the call.
+
+    `feature_group_count` is left out too, because some layers derive it."""
     parameters = inspect.signature(function).parameters.values()
     return tuple(
         p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in (*called, "feature_group_count")
@@ -70,7 +72,7 @@ def options_of(function: Callable, *called: str) -> tuple[str, ...]:
 
 
 class Kernel:
-    """What layers with a kernel share. The adapters have the attributes that Flax's layers have."""
+    """Base of the layers with a kernel. The NNX and Linen classes define the attributes, as Flax's layers do."""
 
     kernel_size: Any
     padding: Any
@@ -78,10 +80,9 @@ class Kernel:
     feature_group_count: Any
     transpose_kernel: Any
     mask: Any
-    _made: Callable[
-        [int], int
-    ]  # of input channels, how many the layer makes: `out_features` in NNX, `features` in Linen
-    _lone: Callable[[], bool]  # whether the kernel's size was given as an int
+    # output channels for a number of input channels: `out_features` in NNX, `features` in Linen
+    _out_channels: Callable[[int], int]
+    _has_scalar_size: Callable[[], bool]  # whether `kernel_size` is an int
     _function: Callable
     _names: tuple[str, ...]
 
@@ -101,17 +102,17 @@ class Kernel:
         option = getattr(self, name)
         return 1 if option is None and name in ("strides", "input_dilation", "kernel_dilation") else option
 
-    def _spread(self, name: str) -> Shape:
+    def _broadcast(self, name: str) -> Shape:
         return broadcast_to_rank(name, self._option(name), len(self._size))
 
     def _image(self, shape: Shape) -> Shape:
-        """The part of the shape of an input on which the shapes of the parameters depend."""
+        """Return the axes of an input's shape that the shapes of the parameters depend on."""
         return shape[-1:]
 
     def _shapes(self, image: Shape) -> tuple[Shape, Shape]:
-        """The shapes of kernel and bias."""
-        made = self._made(image[-1])
-        return (*self._size, image[-1] // self._groups(image[-1]), made), (made,)
+        """Return the shapes of kernel and bias."""
+        out_channels = self._out_channels(image[-1])
+        return (*self._size, image[-1] // self._groups(image[-1]), out_channels), (out_channels,)
 
     def _checked_shapes(self, image: Shape) -> tuple[Shape, Shape]:
         kernel, bias = self._shapes(image)
@@ -119,29 +120,30 @@ class Kernel:
             raise argument_error("mask", f"have the kernel's shape {kernel}", self.mask.shape)
         return kernel, bias
 
-    def _between(self, image: Shape) -> tuple[Shape, ...]:
-        """The shapes of what stands between image and kernel in the arguments of the function."""
+    def _inner_shapes(self, image: Shape) -> tuple[Shape, ...]:
+        """Return the shapes of the function's array arguments between the image and the kernel."""
         return ()
 
     def _check_inputs(self, x: Array) -> None:
-        if self._lone() and x.ndim > 3 and not self._is_pointwise():
+        if self._has_scalar_size() and x.ndim > 3 and not self._is_pointwise():
             hint = f"Write {self._size * (x.ndim - 2)}."
             raise argument_error("kernel_size", "be one int per axis", self._size[0], axes(x.ndim - 2), hint)
 
     def _is_pointwise(self) -> bool:
-        """Whether a window of one tap means the same along one axis as along all: it neither skips a place nor adds one."""
+        """Return whether the layer has one tap, strides of 1 and no padding, so that the number of axes does not
+        matter."""
         return False
 
     def _check_options(self, channels: int | None = None) -> None:
-        """Rehearses the layer. While the number of channels is not known, it is taken to be that of the groups."""
+        """Check the options before an input is known. Unknown channel counts are taken as `feature_group_count`."""
         if self.mask is not None and not isinstance(self.mask, Constant):
             as_array("mask", self.mask)
         known = self._groups(1) if channels is None else channels
         options = self._options(known)
-        size = room({**options, "kernel_size": self._size})
+        size = fitting_size({**options, "kernel_size": self._size})
         images = [(*(size + more,) * len(self._size), known) for more in (0, 1)]
-        shapes = [((1, *image), *self._between(image), *self._shapes(image)) for image in images]
-        rehearse([Call(self._function, of, options) for of in shapes])
+        shapes = [((1, *image), *self._inner_shapes(image), *self._shapes(image)) for image in images]
+        validate_options([Call(self._function, of, options) for of in shapes])
 
     def _effective(self, kernel: Array) -> Array:
         if self.mask is None:
@@ -153,7 +155,7 @@ class Kernel:
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Conv(Kernel):
-    """A convolution, and its options that Flax's layers do not have."""
+    """A convolution and the options that Flax's layers lack."""
 
     _function = staticmethod(conv)
     _names = options_of(conv, "mask", "out_sharding")
@@ -166,11 +168,11 @@ class Conv(Kernel):
     weight_norm: bool = False
 
     def _is_pointwise(self) -> bool:
-        steps = (*self._size, *self._spread("strides"), *self._spread("input_dilation"))
+        steps = (*self._size, *self._broadcast("strides"), *self._broadcast("input_dilation"))
         return set(steps) == {1} and Window(self._size, 1, self.padding).declared((1,)) == ((0, 0),)
 
     def _convolve(self, hook: Callable | None, x: Array, kernel: Array, bias: Any, more: dict, **changed: Any) -> Array:
-        """`conv`, or somebody's function in place of `lax.conv_general_dilated`; `more` are arguments of either."""
+        """Call `conv`, or `hook` in place of `lax.conv_general_dilated`; `more` holds arguments that both take."""
         options = self._options(x.shape[-1]) | changed
         if hook is None:
             return conv(x, kernel, bias, **options, **more)
@@ -178,20 +180,21 @@ class Conv(Kernel):
 
 
 def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, more: dict) -> Array:
-    """`conv` as Flax's layers compute it: with one batch axis, and borders that lax does not know laid around the image."""
+    """Compute `conv` with a hook, as Flax's layers do: merge the batch axes, and pad first where lax has no such
+    padding."""
     if options["method"] != "auto":
         raise argument_error("method", "be 'auto'", options["method"], "a `conv_general_dilated` hook")
     rank, padding = kernel.ndim - 2, options["padding"]
-    strides, holes, dilation = (
+    strides, input_dilation, dilation = (
         broadcast_to_rank(n, options[n], rank) for n in ("strides", "input_dilation", "kernel_dilation")
     )
     window = Window(kernel.shape[:rank], strides, padding, dilation)
     batch, modes = x.shape[: -1 - rank], read_modes(options["padding_mode"], rank, window.padding)
     x = x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x
-    pads = window.pads(dilate(x.shape[1:-1], holes))
-    whole = not set(holes) - {1}  # lax takes names of paddings, and Flax pads before it, for images without holes only
-    given: Any = window.padding if whole and window.padding in ("SAME", "VALID", "SAME_LOWER") else list(pads)
-    if set(modes) - {"zeros"} or (window.padding == "CAUSAL" and whole):
+    pads = window.pads(dilate(x.shape[1:-1], input_dilation))
+    undilated = set(input_dilation) <= {1}  # lax takes names of paddings for undilated images only
+    given: Any = window.padding if undilated and window.padding in ("SAME", "VALID", "SAME_LOWER") else list(pads)
+    if set(modes) - {"zeros"} or (window.padding == "CAUSAL" and undilated):
         x, given = pad_spatial(x, pads, modes, options["padding_value"], padding), "VALID"
     if options["preferred_element_type"] is not None:
         more = more | {"preferred_element_type": options["preferred_element_type"]}
@@ -200,7 +203,7 @@ def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, m
         jnp.flip(kernel, range(rank)) if options["flip_kernel"] else kernel,
         strides,
         given,
-        lhs_dilation=holes,
+        lhs_dilation=input_dilation,
         rhs_dilation=dilation,
         dimension_numbers=channels_last(x.ndim),
         feature_group_count=options["feature_group_count"],
@@ -217,13 +220,13 @@ def channels_last(ndim: int) -> lax.ConvDimensionNumbers:
 
 
 def channel_norms(kernel: Array) -> Array:
-    """The Euclidean length of the part of a kernel that makes each output channel."""
+    """Return the Euclidean norm of the kernel of each output channel."""
     wide = kernel.astype(accumulator(kernel))
     return jnp.sqrt((wide * wide).sum(range(kernel.ndim - 1))).astype(kernel.dtype)
 
 
-def with_lengths(kernel: Array, scale: Array) -> Array:
-    """The kernel with the length `scale` for each output channel; where it is 0 it stays 0."""
+def with_norms(kernel: Array, scale: Array) -> Array:
+    """Scale the kernel of each output channel to the norm `scale`; a kernel of zeros stays zero."""
     wide = kernel.astype(accumulator(kernel))
     squares = (wide * wide).sum(range(kernel.ndim - 1))
     factor = scale.astype(wide.dtype) * lax.rsqrt(jnp.where(squares == 0, 1, squares))
@@ -232,7 +235,7 @@ def with_lengths(kernel: Array, scale: Array) -> Array:
 
 @dataclasses.dataclass(eq=False, repr=False)
 class DepthwiseConv(Conv):
-    """A convolution with a group for every channel of its input."""
+    """A convolution with one group per input channel."""
 
     _: KW_ONLY
     multiplier: int = 1
@@ -240,13 +243,13 @@ class DepthwiseConv(Conv):
     def _groups(self, channels: int) -> int:
         return channels
 
-    def _made(self, channels: int) -> int:
+    def _out_channels(self, channels: int) -> int:
         return channels * integer("multiplier", self.multiplier)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
 class WSConv(Conv):
-    """A convolution whose kernel is standardised, for each output channel, before it is used."""
+    """A convolution that standardizes the kernel of each output channel before using it."""
 
     _: KW_ONLY
     epsilon: float = 1e-5
@@ -265,54 +268,54 @@ class WSConv(Conv):
 
 
 class CausalConv(Conv):
-    """A convolution that pads before only, so that it can be computed while its input arrives along its first spatial axis.
+    """A convolution that pads before only, so that it can run while its input arrives along the first spatial axis.
 
-    A step convolves what it kept with the new chunk. It keeps the `reach - 1` places that the next window may see, and as many
-    more as the input has gone beyond a multiple of the stride: the phase is told by a shape, and so it is static.
-    """
+    `step` convolves the cached input with a new chunk. The cache holds the `effective_size - 1` positions that the next
+    window reads again, and the remainder of the input length modulo the stride. The length of the cache tells the phase
+    of the stride, which is therefore static."""
 
     def _is_pointwise(self) -> bool:
-        return False  # which axis is time depends on the number of spatial axes
+        return False  # the number of spatial axes decides which of them is time
 
     def _check_options(self, channels: int | None = None) -> None:
         if not isinstance(self.padding, str) or self.padding.upper() != "CAUSAL":
             raise argument_error("padding", "be 'CAUSAL'", self.padding, "a causal convolution")
-        if set(self._spread("input_dilation")) - {1}:
+        if set(self._broadcast("input_dilation")) - {1}:
             raise argument_error("input_dilation", "be 1", self.input_dilation, "a causal convolution")
         super()._check_options(channels)
 
     @property
-    def _seen(self) -> int:
-        """How many places before it a place of the result sees."""
-        return (self._size[0] - 1) * self._spread("kernel_dilation")[0]
+    def _context(self) -> int:
+        """The number of earlier positions that a position of the result depends on."""
+        return (self._size[0] - 1) * self._broadcast("kernel_dilation")[0]
 
-    def _fresh(self, input_shape: Any, dtype: Any) -> Array:
-        """What is kept before anything has arrived, for chunks of shape `(*batch, *spatial, c)` of any length."""
+    def _empty_cache(self, input_shape: Any, dtype: Any) -> Array:
+        """Return a cache of zeros, for chunks of shape `(*batch, *spatial, c)` of any length."""
         rule = f"be {len(self._size) + 1} ints or more, (*batch, *spatial, c)"
         if not is_sequence(input_shape) or not all(map(is_int, input_shape)):
             raise argument_error("input_shape", rule, input_shape, kind=TypeError)
         time = len(input_shape) - 1 - len(self._size)
         if time < 0:
             raise argument_error("input_shape", rule, input_shape)
-        return jnp.zeros((*input_shape[:time], self._seen, *input_shape[time + 1 :]), dtype)
+        return jnp.zeros((*input_shape[:time], self._context, *input_shape[time + 1 :]), dtype)
 
     def _step(self, hook: Callable | None, kept: Array, x: Array, kernel: Array, bias: Any) -> tuple[Array, Array]:
-        """The places of the result that the chunk `x` completes, and what to keep."""
-        time, seen, stride = kept.ndim - 1 - len(self._size), self._seen, self._spread("strides")[0]
+        """Return the positions of the result that the chunk `x` completes, and the next cache."""
+        time, context, stride = kept.ndim - 1 - len(self._size), self._context, self._broadcast("strides")[0]
         expected = (*kept.shape[:time], "any", *kept.shape[time + 1 :])
         if x.ndim != kept.ndim or (*x.shape[:time], "any", *x.shape[time + 1 :]) != expected:
             shown = ", ".join(map(str, expected))
             raise argument_error(
                 "inputs", f"have the shape ({shown})", x.shape, "the cache", "`init_cache` makes one for another shape."
             )
-        phase, length = kept.shape[time] - seen, kept.shape[time] + x.shape[time]
+        phase, length = kept.shape[time] - context, kept.shape[time] + x.shape[time]
         data = jnp.concatenate([kept.astype(x.dtype), x], time)
-        keep = lax.slice_in_dim(data, length - seen - (phase + x.shape[time]) % stride, length, axis=time)
+        keep = lax.slice_in_dim(data, length - context - (phase + x.shape[time]) % stride, length, axis=time)
         first = stride if phase else 0
-        window = Window(self._size, self._spread("strides"), "CAUSAL", self._spread("kernel_dilation"))
+        window = Window(self._size, self._broadcast("strides"), "CAUSAL", self._broadcast("kernel_dilation"))
         pads = ((0, 0), *window.pads(x.shape[time:-1])[1:])
-        # A chunk that completes nothing is made long enough for one place, which is then left out.
-        short = max(first + seen + 1 - length, 0)
+        # # Pad a chunk that completes no position to one position, which the slice below removes.
+        short = max(first + context + 1 - length, 0)
         data = pad_axis(lax.slice_in_dim(data, min(first, length), length, axis=time), time, (0, short), "zeros")
         y = self._convolve(hook, data, kernel, bias, {}, padding=pads)
         return lax.slice_in_dim(y, 0, 0 if short else None, axis=time), keep.astype(kept.dtype)
@@ -320,7 +323,7 @@ class CausalConv(Conv):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class ConvTranspose(Kernel):
-    """A transposed convolution, and its options that Flax's layers do not have."""
+    """A transposed convolution and the options that Flax's layers lack."""
 
     _function = staticmethod(conv_transpose)
     _names = options_of(conv_transpose, "output_shape")
@@ -332,7 +335,7 @@ class ConvTranspose(Kernel):
     method: Method = "auto"
 
     def _is_pointwise(self) -> bool:
-        steps = (*self._size, *self._spread("strides"))
+        steps = (*self._size, *self._broadcast("strides"))
         return (
             set(steps) == {1}
             and self.output_padding in (0, (0,), [0])
@@ -340,15 +343,15 @@ class ConvTranspose(Kernel):
         )
 
     def _shapes(self, image: Shape) -> tuple[Shape, Shape]:
-        groups, made = self._groups(image[-1]), self._made(image[-1])
+        groups, out_channels = self._groups(image[-1]), self._out_channels(image[-1])
         if self.transpose_kernel:
-            return (*self._size, made // groups, image[-1]), (made,)
-        return (*self._size, image[-1] // groups, made), (made,)
+            return (*self._size, out_channels // groups, image[-1]), (out_channels,)
+        return (*self._size, image[-1] // groups, out_channels), (out_channels,)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
 class ConvLocal(Kernel):
-    """A convolution with a kernel for every position, and its option that Flax's layer does not have."""
+    """A convolution with one kernel per position and the option that Flax's layer lacks."""
 
     _function = staticmethod(conv_local)
     _names = options_of(conv_local, "kernel_size")
@@ -364,15 +367,15 @@ class ConvLocal(Kernel):
         return shape[-1 - len(self._size) :]
 
     def _shapes(self, image: Shape) -> tuple[Shape, Shape]:
-        window = Window(self._size, self._spread("strides"), self.padding, self._spread("kernel_dilation"))
-        out = window.checked_output_shape("kernel_size", dilate(image[:-1], self._spread("input_dilation")))
-        made = self._made(image[-1])
-        return (*out, math.prod(self._size) * image[-1], made), (*out, made)
+        window = Window(self._size, self._broadcast("strides"), self.padding, self._broadcast("kernel_dilation"))
+        out = window.checked_output_shape("kernel_size", dilate(image[:-1], self._broadcast("input_dilation")))
+        out_channels = self._out_channels(image[-1])
+        return (*out, math.prod(self._size) * image[-1], out_channels), (*out, out_channels)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
 class DeformConv(Kernel):
-    """A deformable convolution, and its options."""
+    """A deformable convolution and its options."""
 
     _function = staticmethod(deform_conv)
     _names = options_of(deform_conv, "mask")
@@ -382,6 +385,6 @@ class DeformConv(Kernel):
     kernel_dilation: Ints | None = 1
     feature_group_count: int = 1
 
-    def _between(self, image: Shape) -> tuple[Shape, ...]:
-        window = Window(self._size, self._spread("strides"), self.padding, self._spread("kernel_dilation"))
+    def _inner_shapes(self, image: Shape) -> tuple[Shape, ...]:
+        window = Window(self._size, self._broadcast("strides"), self.padding, self._broadcast("kernel_dilation"))
         return ((1, *window.out(image[:-1]), math.prod(self._size) * window.rank),)

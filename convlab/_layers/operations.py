@@ -37,7 +37,7 @@ Array = jax.Array
 
 
 def flatten(x: Array) -> Array:
-    """`(n, *axes)` as `(n, features)`, last axis fastest."""
+    """Reshape `(n, *axes)` to `(n, features)`, last axis fastest."""
     x = as_array("x", x)
     if x.ndim < 2:
         raise argument_error("x", "have one batch axis and axes to flatten", x.shape)
@@ -47,7 +47,7 @@ def flatten(x: Array) -> Array:
 
 
 def _try_fractional(x: Array, **options: Any) -> None:
-    """Which ratios leave a result depends on the image."""
+    """Check what does not depend on the image: which ratios are valid does."""
     if options["output_ratio"] is None:
         fractional_max_pool(x, samples=jnp.zeros((1, x.shape[-1], x.ndim - 2)), **options)
 
@@ -62,7 +62,7 @@ def _try_fold(x: Array, output_shape: Any, **options: Any) -> None:
 
 
 def _try_factor(x: Array, factor: Any) -> None:
-    """Whether a factor fits depends on the image, but for its kind."""
+    """Check the kind of `factor`: which values are valid depends on the image."""
     check_not_empty("factor", factor)
     broadcast_to_rank("factor", factor, len(factor) if is_sequence(factor) else x.ndim - 2)
 

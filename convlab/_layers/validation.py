@@ -1,4 +1,4 @@
-"""The options of layers: tuples, so that they hash, and checked before there is an image."""
+"""Validation of a layer's options at construction, and their conversion to hashable values."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ Shape = tuple[int, ...]
 
 
 def frozen(option: Any) -> Any:
-    """An option with its sequences as tuples, so that layers with equal options hash alike."""
+    """Convert sequences to tuples, so that layers with equal options hash alike."""
     return tuple(map(frozen, option)) if is_sequence(option) else option
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call on abstract arrays of these shapes. Options compare as they are shown: 1 is not 1.0, and lists have no hash."""
+    """A call with abstract arrays of these shapes. Options compare by their `repr`: 1 differs from 1.0, and lists have
+    no hash."""
 
     function: Callable
     shapes: tuple[Shape | None, ...]
@@ -34,26 +35,27 @@ class Call:
 
 
 @functools.lru_cache(maxsize=4096)
-def validate_options(call: Call) -> None:
-    """Raises what the function has to say of its options, before there is an image."""
+def try_call(call: Call) -> None:
+    """Trace the call, so that the function raises its errors before there is an image."""
     arrays = [None if shape is None else jax.ShapeDtypeStruct(shape, jnp.float32) for shape in call.shapes]
     jax.eval_shape(functools.partial(call.function, **call.options), *arrays)
 
 
-def rehearse(calls: Sequence[Call]) -> None:
-    """Of calls on several images: an error with one text for all of them is the options'. Others are left to the call."""
+def validate_options(calls: Sequence[Call]) -> None:
+    """Raise the error that every one of the calls raises with the same text: it does not depend on the image's
+    shape."""
     errors: list[Exception] = []
     for call in calls:
         try:
-            return validate_options(call)
+            return try_call(call)
         except (TypeError, ValueError) as error:
             errors.append(error)
     if len({str(error) for error in errors}) == 1:
         raise errors[0]
 
 
-def room(options: dict[str, Any]) -> int:
-    """A size of image in which every window has its place."""
+def fitting_size(options: dict[str, Any]) -> int:
+    """Return a spatial size into which every window of these options fits."""
 
     def largest(*names: str) -> int:
         return max((abs(n) for name in names for n in _ints(options.get(name))), default=1)

@@ -29,11 +29,11 @@ class Field:
     """The receptive field of a layer, per spatial axis of the input.
 
     Attributes:
-        size: places of the input that a place in the middle of the layer sees.
-        stride: places of the input between the fields of neighbours; a fraction after upsampling, 0 where all see the same, or where
+        size: positions of the input that a position in the middle of the layer sees.
+        stride: positions of the input between the fields of neighbours; a fraction after upsampling, 0 where all see the same, or where
             the fields of neighbours do not follow each other, as after a flatten.
-        offset: where the field of place 0 begins; negative in the padding.
-        intervals: for each place along the axis the (first, last) place of the input, not clipped to it; where the stride is 0
+        offset: where the field of position 0 begins; negative in the padding.
+        intervals: for each position along the axis the (first, last) position of the input, not clipped to it; where the stride is 0
             one pair for all of them.
     """
 
@@ -43,7 +43,7 @@ class Field:
     intervals: tuple[tuple[tuple[int, int], ...], ...] = dataclasses.field(repr=False)
 
     def at(self, place: Sequence[int], spatial: Sequence[int]) -> tuple[slice, ...]:
-        """The part of an input of size `spatial` that the layer sees at `place`, as slices."""
+        """The part of an input of size `spatial` that the layer sees at `position`, as slices."""
         pairs = [pairs[p if len(pairs) > 1 else 0] for pairs, p in zip(self.intervals, place)]
         return tuple(slice(max(first, 0), min(last, n - 1) + 1) for (first, last), n in zip(pairs, spatial))
 
@@ -132,7 +132,7 @@ def analyze(model: Any, x: Any, *args: Any, variables: Any = None, batch_axes: i
         >>> found.macs, found.macs_with_padding
         (107736, 117600)
 
-    Source: Araujo, Norris, Sim, "Computing receptive fields of convolutional neural networks", Distill 2019; here each place has
+    Source: Araujo, Norris, Sim, "Computing receptive fields of convolutional neural networks", Distill 2019; here each position has
     its own interval, so that the theory also holds at borders and between the phases of a transposed convolution.
     """
     spatial = _spatial(x, batch_axes)
@@ -166,7 +166,7 @@ def _field(spans: tuple[Span, ...] | None, spatial: tuple[int, ...]) -> Field | 
 
 
 def _along(span: Span, n: int) -> tuple[int, Fraction, Fraction, tuple[tuple[int, int], ...]]:
-    """(size, stride, offset, intervals) along one axis; where all places see the same, clipped to the input."""
+    """(size, stride, offset, intervals) along one axis; where all positions see the same, clipped to the input."""
     if span.axis is None:
         start, end = max(int(span.first.min()), 0), min(int(span.last.max()), n - 1)
         return end - start + 1, Fraction(0), Fraction(start), ((start, end),)
@@ -239,19 +239,19 @@ def activations(
 
 
 def influence(function: Any, x: jax.Array, place: Sequence[int], *, batch_axes: int = 1) -> jax.Array:
-    """How much each place of an image matters to one place of the result: the receptive field, measured by the gradient.
+    """How much each position of an image matters to one position of the result: the receptive field, measured by the gradient.
 
     Args:
         function: of `x`, to `(*batch, *out, c)` or `(*batch, c)`; a model, or `lambda x: model.apply(variables, x)`.
         x: `(*batch, *spatial, c)`.
-        place: the place of the result, one int per spatial axis of it; `()` for a result without.
+        position: the position of the result, one int per spatial axis of it; `()` for a result without.
         batch_axes: how many axes of `x` come before the spatial ones.
 
     Returns:
         `spatial`: the sum of the absolute derivatives of all channels there, over batch and channels of `x`.
 
     Raises:
-        ValueError: a place that the result does not have.
+        ValueError: a position that the result does not have.
 
     Example:
         >>> from convlab import conv

@@ -93,8 +93,8 @@ def conv_spans(eqn: Any, operands: Operands) -> Spans:
         span = reduced(span, (numbers.lhs_spec[1],), keep=True)
         for axis, slide in conv_slides(eqn):
             span = slid(span, axis, slide)
-        place = None if span.axis is None else back.index(span.axis)
-        found.append(Span(span.first.transpose(back), span.last.transpose(back), place, span.stride))
+        position = None if span.axis is None else back.index(span.axis)
+        found.append(Span(span.first.transpose(back), span.last.transpose(back), position, span.stride))
     return tuple(found)
 
 
@@ -148,14 +148,14 @@ def dot_spans(eqn: Any, operands: Operands) -> Spans:
 def _placed(span: Span, order: list[int], batches: int, free: list[int], side: int) -> Span:
     """An operand's free axes at their place among those of the result."""
 
-    def place(ends):
+    def position(ends):
         ends = ends.transpose(order)
         new = range(batches, batches + free[0]) if side else range(ends.ndim, ends.ndim + free[1])
         return np.expand_dims(ends, tuple(new))
 
     axis = None if span.axis is None else order.index(span.axis)
     axis = axis + free[0] if axis is not None and side and axis >= batches else axis
-    return Span(place(span.first), place(span.last), axis, span.stride)
+    return Span(position(span.first), position(span.last), axis, span.stride)
 
 
 def reduce_spans(eqn: Any, operands: Operands) -> Spans:
@@ -217,7 +217,7 @@ def _bound(eqn: Any, arrays: Sequence[Any]) -> np.ndarray:
     from jax.lax import GatherScatterMode
 
     params = eqn.primitive.get_bind_params(p)
-    if name == "gather":  # a place outside sees no more than the border
+    if name == "gather":  # a position outside sees no more than the border
         params |= {"mode": GatherScatterMode.CLIP, "fill_value": None}
     operands = [jnp.asarray(a, jnp.int32) if isinstance(a, np.ndarray) and a.dtype == np.int64 else a for a in arrays]
     result = eqn.primitive.bind(*operands, **params)

@@ -1,6 +1,6 @@
-"""Which places of the input an array depends on: an interval for each of its elements and each spatial axis of the input.
+"""Which positions of the input an array depends on: an interval for each of its elements and each spatial axis of the input.
 
-A `Span` holds the first and last place, exactly, for every element; axes along which nothing changes have size 1. Places
+A `Span` holds the first and last position, exactly, for every element; axes along which nothing changes have size 1. Positions
 before 0 and behind the end stand for padding: an array is continued over its border as it goes on inside, which gives the
 theoretical field, not the one that the border clips. What moves elements (slices, reshapes, gathers) moves the two ends.
 """
@@ -14,12 +14,12 @@ from fractions import Fraction
 
 import numpy as np
 
-EMPTY = 2**30  # first of an interval without places; its last is the negative
+EMPTY = 2**30  # first of an interval without positions; its last is the negative
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Span:
-    """`first` and `last`, broadcast against the array; `stride` places of the input lie between neighbours on `axis`."""
+    """`first` and `last`, broadcast against the array; `stride` positions of the input lie between neighbours on `axis`."""
 
     first: np.ndarray
     last: np.ndarray
@@ -66,8 +66,8 @@ def narrowed(ends: np.ndarray) -> np.ndarray:
 
 def identity(shape: Sequence[int], axis: int) -> Span:
     """The input itself along its `axis`."""
-    places = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    return Span(places, places, axis, Fraction(1))
+    positions = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return Span(positions, positions, axis, Fraction(1))
 
 
 def hull(spans: Sequence[Span]) -> Span:
@@ -131,14 +131,14 @@ class Slide:
     def trivial(self) -> bool:
         return self.window == self.stride == self.base == 1 and self.low == 0 and self.out == self.size
 
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
-        """`(out, window)`: the place of the input that each tap reads, and whether it falls on one and not into a hole."""
-        place = np.arange(self.out)[:, None] * self.stride + np.arange(self.window) * self.dilation - self.low
-        return place // self.base, place % self.base == 0
+    def positions(self) -> tuple[np.ndarray, np.ndarray]:
+        """`(out, window)`: the position of the input that each tap reads, and whether it falls on one and not into a hole."""
+        position = np.arange(self.out)[:, None] * self.stride + np.arange(self.window) * self.dilation - self.low
+        return position // self.base, position % self.base == 0
 
     def real(self) -> int:
         """How many taps, over all outputs, read the input and neither padding nor holes."""
-        index, real = self.places()
+        index, real = self.positions()
         return int((real & (index >= 0) & (index < self.size)).sum())
 
     def nominal(self) -> int:
@@ -152,7 +152,7 @@ def slid(span: Span, axis: int, slide: Slide) -> Span:
     if still or slide.trivial:
         return span
     stride = span.stride if span.axis == axis else Fraction(0)
-    index, real = slide.places()
+    index, real = slide.positions()
     ends = []
     for values, empty, extreme in ((span.first, EMPTY, np.min), (span.last, -EMPTY, np.max)):
         values = np.moveaxis(values, axis, 0)

@@ -28,11 +28,11 @@ class Layer(linen.Module):
         super().__post_init__()
 
     @linen.nowrap
-    def _made(self, channels: int) -> int:
+    def _out_channels(self, channels: int) -> int:
         return integer("features", self.features)
 
     @linen.nowrap
-    def _lone(self) -> bool:
+    def _has_scalar_size(self) -> bool:
         return is_int(self.kernel_size)
 
     @linen.nowrap
@@ -91,7 +91,7 @@ class Conv(_layers.Conv, Layer, linen.Conv):
         kernel = super()._effective(kernel)
         if not self.weight_norm:
             return kernel
-        return _layers.with_lengths(kernel, self.param("scale", lambda key: _layers.channel_norms(kernel)))
+        return _layers.with_norms(kernel, self.param("scale", lambda key: _layers.channel_norms(kernel)))
 
     @linen.nowrap
     def _hook(self) -> Callable | None:
@@ -159,20 +159,20 @@ class CausalConv(_layers.CausalConv, Conv):
         return self._streamed(inputs, False)
 
     def step(self, inputs: Array) -> Array:
-        """The places of the result that the chunk `inputs` completes, perhaps none."""
+        """The positions of the result that the chunk `inputs` completes, perhaps none."""
         return self._streamed(inputs, True)
 
     @linen.nowrap
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> dict[str, Array]:
         """The collection "cache" for chunks of shape `(*batch, *spatial, c)` with any length of the first spatial axis."""
-        return {"inputs": self._fresh(input_shape, dtype)}
+        return {"inputs": self._empty_cache(input_shape, dtype)}
 
     @linen.compact
     def _streamed(self, inputs: Array, chunked: bool) -> Array:
         operands = self._promoted(inputs)
         if not chunked:
             return self._convolve(self._hook(), *operands, {})
-        kept = self.variable("cache", "inputs", self._fresh, inputs.shape, inputs.dtype)
+        kept = self.variable("cache", "inputs", self._empty_cache, inputs.shape, inputs.dtype)
         y, keep = self._step(self._hook(), kept.value, *operands)
         if not self.is_initializing():
             kept.value = keep
@@ -213,7 +213,7 @@ class ConvTranspose(_layers.ConvTranspose, Layer, linen.ConvTranspose):
 
 
 class ConvLocal(_layers.ConvLocal, Layer, linen.ConvLocal):
-    """A convolution with a kernel and a bias of its own at every place. A superset of `flax.linen.ConvLocal`.
+    """A convolution with a kernel and a bias of its own at every position. A superset of `flax.linen.ConvLocal`.
 
     Args and Raises: as in `convlab.nnx.ConvLocal`, `features` for `out_features`, without `in_features`, `spatial_shape` and `rngs`.
 

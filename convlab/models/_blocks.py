@@ -33,7 +33,7 @@ class Sequential(nnx.Module):
     """
 
     def __init__(self, *layers: Layer | None, **named: Layer | None):
-        children = {str(place): layer for place, layer in enumerate(layers)} | named
+        children = {str(position): layer for position, layer in enumerate(layers)} | named
         self.names = tuple(children)
         for name, layer in children.items():
             setattr(self, name, layer)
@@ -58,8 +58,8 @@ class Sequential(nnx.Module):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, place: int) -> Any:
-        return getattr(self, self.names[place])
+    def __getitem__(self, position: int) -> Any:
+        return getattr(self, self.names[position])
 
 
 def conv(
@@ -159,7 +159,7 @@ class SqueezeExcitation(nnx.Module):
 class LocalResponseNorm(nnx.Module):
     """Divides each channel by `(k + alpha * mean of the squares of `size` neighbouring channels) ** beta`.
 
-    The mean is a pool along the channels: they become a spatial axis, and every place of the image a batch axis.
+    The mean is a pool along the channels: they become a spatial axis, and every position of the image a batch axis.
     """
 
     def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):

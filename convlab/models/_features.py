@@ -73,8 +73,8 @@ class _Recording:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._layer, name)
 
-    def __getitem__(self, place: Any) -> Any:
-        return self._layer[place]
+    def __getitem__(self, position: Any) -> Any:
+        return self._layer[position]
 
     def __iter__(self) -> Any:
         return iter(self._layer)

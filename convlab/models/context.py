@@ -39,7 +39,7 @@ class Context(nnx.Module):
     Input: 1 x 64 x 64 x 21
     Output: 1 x 64 x 64 x 21
     Parameters: 28,392 (table 1: 64 C**2 weights in 7 layers of 3 x 3 C C and one of C C, 8 C biases, C = 21)
-    Multiply-adds: 115.6 million (table 1: 64 C**2 for each of 64 x 64 places)
+    Multiply-adds: 115.6 million (table 1: 64 C**2 for each of 64 x 64 positions)
     Receptive field: 67 at `layers` (table 1)
 
     Maps `(n, height, width, features)` to the same shape, at first as it is: the identity where the input is not negative.

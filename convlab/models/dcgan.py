@@ -31,7 +31,7 @@ class DCGAN(nnx.Module):
     Input: 1 x 100
     Output: 1 x 64 x 64 x 3
     Parameters: 18,885,760 (the authors' code, gen_params of Newmu/dcgan_code faces/train_uncond_dcgan.py: 100 * 16384, 25 (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3), and 2 for each of 16384 + 512 + 256 + 128 normalised)
-    Multiply-adds: 640.6 million (figure 1: 100 * 16384, and 25 c_in c_out for each of 16, 64, 256 and 1024 places of the inputs)
+    Multiply-adds: 640.6 million (figure 1: 100 * 16384, and 25 c_in c_out for each of 16, 64, 256 and 1024 positions of the inputs)
 
     Maps noise `(n, noise)` to images `(n, 64, 64, colours)` between -1 and 1.
     """

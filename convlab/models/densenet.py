@@ -76,8 +76,8 @@ class DenseNet(nnx.Module):
         parts["pool0"] = cn.MaxPool(3, 2, padding=1)
         for nth, depth in enumerate(block_config, 1):
             layers = {}
-            for place in range(1, depth + 1):
-                layers[f"denselayer{place}"] = DenseLayer(inputs, growth_rate, bn_size, drop_rate, rngs=rngs)
+            for position in range(1, depth + 1):
+                layers[f"denselayer{position}"] = DenseLayer(inputs, growth_rate, bn_size, drop_rate, rngs=rngs)
                 inputs += growth_rate
             parts[f"denseblock{nth}"] = DenseBlock(**layers)
             if nth < len(block_config):  # half the channels and half the size

@@ -121,8 +121,8 @@ class EfficientNet(nnx.Module):
         nth, total = 0, sum(depths)
         for (block, expansion, window, first, channels, _), depth in zip(rows, depths):
             features, blocks = multiple_of_8(channels * width_mult), []
-            for place in range(depth):
-                strides = 1 if place else first
+            for position in range(depth):
+                strides = 1 if position else first
                 inner = block(inputs, features, expansion, window, strides, unit, rngs)
                 equal = strides == 1 and inputs == features
                 blocks.append(Residual(inner, equal, stochastic_depth_prob * nth / total, rngs=rngs))

@@ -50,7 +50,7 @@ def squash(x: jax.Array) -> jax.Array:
 
 
 class Subsampling(nnx.Module):
-    """The sum of two by two places, times a coefficient and plus a bias that each channel learns."""
+    """The sum of two by two positions, times a coefficient and plus a bias that each channel learns."""
 
     def __init__(self, channels: int):
         self.sum = cn.SumPool(2, 2)

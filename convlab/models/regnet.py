@@ -65,9 +65,9 @@ class RegNet(nnx.Module):
         trunk = {}
         for nth, (width, blocks, group) in enumerate(stages(depth, w_0, w_a, w_m, group_width), 1):
             parts = {}
-            for place in range(blocks):
-                strides = 1 if place else 2
-                parts[f"block{nth}-{place}"] = ResBottleneckBlock(inputs, width, strides, group, se_ratio, rngs=rngs)
+            for position in range(blocks):
+                strides = 1 if position else 2
+                parts[f"block{nth}-{position}"] = ResBottleneckBlock(inputs, width, strides, group, se_ratio, rngs=rngs)
                 inputs = width
             trunk[f"block{nth}"] = Sequential(**parts)
         self.trunk_output = Sequential(**trunk)

@@ -31,7 +31,7 @@ class FCNHead(Sequential):
 
 
 class ASPPPooling(Sequential):
-    """The whole image's mean through a 1x1 convolution, for every place."""
+    """The whole image's mean through a 1x1 convolution, for every position."""
 
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
         layers = conv(in_features, out_features, 1, rngs=rngs), batch_norm(out_features, rngs=rngs), nnx.relu

@@ -40,10 +40,10 @@ class TCN(Streamed):
     Input: 1 x 784 x 1
     Output: 1 x 784 x 10
     Parameters: 66,910 (locuslab/TCN mnist_pixel, table 1 says 70K: with 25 channels, 7 taps 7 * 25 + 15 * 7 * 25**2, 25 + 25 beside, 16 (25 + 25) biases and lengths, 260)
-    Multiply-adds: 51.8 million (the same without biases and lengths, for each of 784 places)
+    Multiply-adds: 51.8 million (the same without biases and lengths, for each of 784 positions)
     Receptive field: 3061 at `head` (section 3.2: 1 + 2 (7 - 1) (1 + 2 + ... + 128))
 
-    Called with `(n, time, in_features)`: the scores `(n, time, num_classes)` after each place; those of a whole sequence, as the paper
+    Called with `(n, time, in_features)`: the scores `(n, time, num_classes)` after each position; those of a whole sequence, as the paper
     classifies digits pixel by pixel, are `[:, -1]`. `step` is the same chunk by chunk: `init_cache` once, and then chunks of any
     lengths.
     """

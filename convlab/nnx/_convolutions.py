@@ -69,15 +69,15 @@ class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features
     feature_group_count: int = 1
     conv_general_dilated: Any = conv_general_dilated
 
-    def _make(self, recipe: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
-        super()._make(recipe, keys, image)
+    def _make(self, spec: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
+        super()._make(spec, keys, image)
         self.scale: Any = nnx.data(None)
         if self.weight_norm:
             self.scale = nnx.Param(_layers.channel_norms(self._effective(self.kernel[...])))
 
     def _effective(self, kernel: Array) -> Array:
         kernel = super()._effective(kernel)
-        return kernel if self.scale is None else _layers.with_lengths(kernel, self.scale[...])
+        return kernel if self.scale is None else _layers.with_norms(kernel, self.scale[...])
 
     def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
         x, kernel, bias = self._promoted(inputs)
@@ -118,9 +118,9 @@ class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]
     out_features: Any = dataclasses.field(init=False, default=None)
     feature_group_count: Any = dataclasses.field(init=False, default=None)
 
-    def _make(self, recipe: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
-        self.feature_group_count, self.out_features = image[-1], self._made(image[-1])
-        super()._make(recipe, keys, image)
+    def _make(self, spec: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
+        self.feature_group_count, self.out_features = image[-1], self._out_channels(image[-1])
+        super()._make(spec, keys, image)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -175,16 +175,16 @@ class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
     _: KW_ONLY
     padding: Padding = "CAUSAL"
 
-    def __post_init__(self, *recipe):
-        super().__post_init__(*recipe)
+    def __post_init__(self, *spec):
+        super().__post_init__(*spec)
         self.cache = nnx.data(None)
 
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
         """Forgets. What comes are chunks of shape `(*batch, *spatial, in_features)`, the first spatial axis of any length."""
-        self.cache = nnx.Cache(self._fresh(input_shape, dtype))
+        self.cache = nnx.Cache(self._empty_cache(input_shape, dtype))
 
     def step(self, inputs: Array) -> Array:
-        """The places of the result that the chunk `inputs` completes, perhaps none."""
+        """The positions of the result that the chunk `inputs` completes, perhaps none."""
         if self.cache is None:
             raise argument_error("cache", "be made by `init_cache`", None)
         y, kept = self._step(self._hook(), self.cache[...], *self._promoted(inputs))
@@ -234,7 +234,7 @@ class ConvTranspose(_layers.ConvTranspose, Layer, nnx.ConvTranspose):  # type: i
 
 @dataclasses.dataclass(eq=False, repr=False)
 class ConvLocal(_layers.ConvLocal, Layer):
-    """A convolution with a kernel and a bias of its own at every place, `flax.linen.ConvLocal` for NNX.
+    """A convolution with a kernel and a bias of its own at every position, `flax.linen.ConvLocal` for NNX.
 
     Its parameters depend on the size of the image: without `in_features` or `spatial_shape` they are made at the first call.
 
@@ -266,7 +266,7 @@ class ConvLocal(_layers.ConvLocal, Layer):
     kernel_dilation: Ints | None = 1
     feature_group_count: int = 1
 
-    def _known(self) -> tuple[int, ...] | None:
+    def _known_shape(self) -> tuple[int, ...] | None:
         if self.in_features is None or self.spatial_shape is None:
             return None
         return *broadcast_to_rank("spatial_shape", self.spatial_shape, len(self._size)), self.in_features

@@ -96,25 +96,25 @@ class Layer(nnx.Module):
         if self.mask is not None and not isinstance(self.mask, jax.core.Tracer):
             self.mask = nnx.static(_layers.Constant(self.mask))
         self._int, self.kernel_size = is_int(self.kernel_size), self._size
-        keys, image = jnp.stack([rngs.params() for _ in range(1 + bool(self.use_bias))]), self._known()
+        keys, image = jnp.stack([rngs.params() for _ in range(1 + bool(self.use_bias))]), self._known_shape()
         floats, impl = as_floats(keys)
-        recipe = InitSpec(kernel_init, bias_init, tuple(kernel_metadata.items()), tuple(bias_metadata.items()), impl)
+        spec = InitSpec(kernel_init, bias_init, tuple(kernel_metadata.items()), tuple(bias_metadata.items()), impl)
         if image is None:
-            self._recipe, self.pending = recipe, UninitializedParam(floats)
+            self._init_spec, self.pending = spec, UninitializedParam(floats)
         else:
-            self._make(recipe, keys, image)
+            self._make(spec, keys, image)
 
-    def _known(self) -> tuple[int, ...] | None:
+    def _known_shape(self) -> tuple[int, ...] | None:
         """What is known of the shape of the image before the first call, as far as the parameters depend on it."""
         return None if self.in_features is None else (self.in_features,)
 
-    def _make(self, recipe: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
+    def _make(self, spec: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
         self.kernel_shape, bias_shape = self._checked_shapes(image)
-        kernel = recipe.kernel_init(keys[0], self.kernel_shape, self.param_dtype)
-        self.kernel = nnx.Param(kernel, **dict(recipe.kernel_metadata))
+        kernel = spec.kernel_init(keys[0], self.kernel_shape, self.param_dtype)
+        self.kernel = nnx.Param(kernel, **dict(spec.kernel_metadata))
         self.bias: Any = nnx.data(None)
         if self.use_bias:
-            self.bias = nnx.Param(recipe.bias_init(keys[1], bias_shape, self.param_dtype), **dict(recipe.bias_metadata))
+            self.bias = nnx.Param(spec.bias_init(keys[1], bias_shape, self.param_dtype), **dict(spec.bias_metadata))
 
     def initialize(self, inputs: Any) -> Any:
         """Makes the parameters for images like `inputs`, an array or its abstract shape, if they are still missing.
@@ -129,20 +129,20 @@ class Layer(nnx.Module):
         if hasattr(self, "pending"):
             image = self._image(inputs.shape)
             self._check_options(image[-1])
-            keys = as_keys(self.pending[...], self._recipe.key_impl)
+            keys = as_keys(self.pending[...], self._init_spec.key_impl)
             self.in_features = image[-1]
-            self._make(self._recipe, keys, image)
-            del self._recipe, self.pending
+            self._make(self._init_spec, keys, image)
+            del self._init_spec, self.pending
 
     def __getattr__(self, name: str) -> Any:
         if name in ("kernel", "bias", "kernel_shape"):
             raise argument_error("in_features", "be known", None, f"`{name}`", MISSING, AttributeError)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def _made(self, channels: int) -> int:
+    def _out_channels(self, channels: int) -> int:
         return integer("out_features", self.out_features)
 
-    def _lone(self) -> bool:
+    def _has_scalar_size(self) -> bool:
         return self._int
 
     def _promoted(self, inputs: Any) -> tuple[Array, Array, Array | None]:

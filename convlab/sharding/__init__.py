@@ -15,7 +15,7 @@ the same gradients. Devices exchange what their windows see of their neighbours'
     x, kernel = jax.device_put((x, kernel), (jax.NamedSharding(mesh, split), jax.NamedSharding(mesh, whole)))
     y = jax.jit(jax.shard_map(network, mesh=mesh, in_specs=(split, whole), out_specs=split))(x, kernel)
 
-What works place by place (activations, dense layers over channels) needs no function, and a global average is
+What works position by position (activations, dense layers over channels) needs no function, and a global average is
 `lax.pmean(convlab.global_avg_pool(x), "rows")`. An axis that its devices could not share evenly, before or after, is refused.
 """
 
@@ -158,17 +158,17 @@ def conv_transpose(
     pads, first = [], x.ndim - 1 - rank
     for axis, name in enumerate(split):
         length, step, reach = x.shape[first + axis], steps[axis], (kernel.shape[axis] - 1) * gaps[axis] + 1
-        lo, places = _crop(padding, axis, reach, step, out[axis], use_consistent_padding), out[axis]
+        lo, positions = _crop(padding, axis, reach, step, out[axis], use_consistent_padding), out[axis]
         if name:
-            if places != (whole_length := length * lax.axis_size(name)) * step:
+            if positions != (whole_length := length * lax.axis_size(name)) * step:
                 rule = f"grow an axis that is split by its stride {step}"
                 raise argument_error(
-                    "padding", rule, padding, f"spatial axis {axis}, of which it makes {places} from {whole_length}"
+                    "padding", rule, padding, f"spatial axis {axis}, of which it makes {positions} from {whole_length}"
                 )
             before, after = max(0, (reach - 1 - lo) // step), max(0, -(-lo // step))
             x = exchange(x, first + axis, name, before, after)
-            lo, places, length = lo + before * step, length * step, x.shape[first + axis]
-        pads.append((lo, (length - 1) * step + reach - lo - places))
+            lo, positions, length = lo + before * step, length * step, x.shape[first + axis]
+        pads.append((lo, (length - 1) * step + reach - lo - positions))
     return convlab.conv_transpose(x, kernel, bias, padding=pads, use_consistent_padding=True, **own)
 
 

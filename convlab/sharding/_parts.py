@@ -15,13 +15,13 @@ AxisNames = Sequence[str | None]
 
 
 def exchange(x: Array, axis: int, axis_name: str, before: int, after: int, *, wrap: bool = False) -> Array:
-    """The device's part with the last `before` and the first `after` places of what lies around it.
+    """The device's part with the last `before` and the first `after` positions of what lies around it.
 
     Args:
         x: the device's part; all devices have parts of one size.
         axis: the array axis that is split over `axis_name`, counted from 0.
         axis_name: a mesh axis of the enclosing `jax.shard_map`.
-        before, after: how many places to receive; they may lie further than the next device.
+        before, after: how many positions to receive; they may lie further than the next device.
         wrap: whether the last device and the first are neighbours; otherwise zeros lie beyond them.
 
     Returns:
@@ -36,13 +36,13 @@ def exchange(x: Array, axis: int, axis_name: str, before: int, after: int, *, wr
     """
     length, devices = x.shape[axis], lax.axis_size(axis_name)
 
-    def received(hop: int, places: int) -> Array:
-        """The places of the device `hop` further down that are nearest to this one."""
-        places = min(places, length)
+    def received(hop: int, positions: int) -> Array:
+        """The positions of the device `hop` further down that are nearest to this one."""
+        positions = min(positions, length)
         sent = (
-            lax.slice_in_dim(x, length - places, length, axis=axis)
+            lax.slice_in_dim(x, length - positions, length, axis=axis)
             if hop > 0
-            else lax.slice_in_dim(x, 0, places, axis=axis)
+            else lax.slice_in_dim(x, 0, positions, axis=axis)
         )
         pairs = [(i, (i + hop) % devices) for i in range(devices) if wrap or 0 <= i + hop < devices]
         return lax.ppermute(sent, axis_name, pairs) if pairs else jnp.zeros_like(sent)
@@ -61,13 +61,13 @@ class View(NamedTuple):
     step: int = 1
     gap: int = 1
     pads: tuple[int, int] = (0, 0)  # of the whole axis
-    part: int = 0  # places of the input on a device
-    whole: int = 0  # places of the input on all of them
-    out: int = 0  # places of the output on a device
+    part: int = 0  # positions of the input on a device
+    whole: int = 0  # positions of the input on all of them
+    out: int = 0  # positions of the output on a device
 
     @property
     def length(self) -> int:
-        """How many places the device's windows see, in the image or around it."""
+        """How many positions the device's windows see, in the image or around it."""
         return (self.out - 1) * self.step + (self.taps - 1) * self.gap + 1
 
     @property
@@ -116,8 +116,8 @@ def gather(x: Array, views: Sequence[View], modes: Sequence[str], fill: Any) -> 
         if edge is not None:
             x = edge(x)
         elif mode == "constant":
-            place = lax.axis_index(view.name) * view.part - before + jnp.arange(x.shape[axis])
-            inside = (place >= 0) & (place < view.whole)
+            position = lax.axis_index(view.name) * view.part - before + jnp.arange(x.shape[axis])
+            inside = (position >= 0) & (position < view.whole)
             x = jnp.where(
                 inside.reshape([-1 if a == axis else 1 for a in range(x.ndim)]), x, jnp.asarray(fill, x.dtype)
             )
@@ -137,9 +137,9 @@ def _edge(x: Array, axis: int, view: View, mode: str, before: int, after: int) -
         )
     pads = [(before, after) if a == axis else (0, 0) for a in range(x.ndim)]
     padded = jnp.pad(x, pads, mode="reflect" if mode == "reflect" else "edge")
-    place = jnp.arange(padded.shape[axis]).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+    position = jnp.arange(padded.shape[axis]).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
     device, last = lax.axis_index(view.name), view.whole // view.part - 1
-    outside = ((device == 0) & (place < before)) | ((device == last) & (place >= before + view.part))
+    outside = ((device == 0) & (position < before)) | ((device == last) & (position >= before + view.part))
     return lambda received: jnp.where(outside, padded, received)
 
 

@@ -57,8 +57,8 @@ class _Settings(Slideshow):
         }
 
         def show(**setting: Any) -> Picture:
-            places = [v.index(setting[name]) for name, v in zip(self.knobs, values)]
-            return self.at(functools.reduce(lambda n, pair: n * len(pair[1]) + pair[0], zip(places, values), 0))
+            positions = [v.index(setting[name]) for name, v in zip(self.knobs, values)]
+            return self.at(functools.reduce(lambda n, pair: n * len(pair[1]) + pair[0], zip(positions, values), 0))
 
         return ipywidgets.interactive(show, **options)
 

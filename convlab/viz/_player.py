@@ -157,13 +157,13 @@ def page(
     values = [[str(v) for v in options] for options in knobs.values()] or [
         [f"{i + 1} of {frames}" for i in range(frames)]
     ]
-    places, rest = [], start
+    positions, rest = [], start
     for options in reversed(values):
-        rest, place = divmod(rest, len(options))
-        places.append(place)
+        rest, position = divmod(rest, len(options))
+        positions.append(position)
     ranges = [
-        RANGE.format(label=label, last=len(options) - 1, start=place, size=len(options), width=6 if knobs else 12)
-        for label, options, place in zip(knobs or ["frame"], values, reversed(places), strict=True)
+        RANGE.format(label=label, last=len(options) - 1, start=position, size=len(options), width=6 if knobs else 12)
+        for label, options, position in zip(knobs or ["frame"], values, reversed(positions), strict=True)
     ]
     name = "slides-" + hashlib.sha256(data + repr(values).encode()).hexdigest()[:12]
     script = (

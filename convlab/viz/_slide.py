@@ -105,7 +105,7 @@ def slide(
     pads = ((0, 0),) * (2 - rank) + window.pads(flat.shape[:-1])
     own_mode = isinstance(padding, str) and padding.upper() in ("CIRCULAR", "REFLECT")
     border: Any = str(padding).lower() if own_mode else padding_mode
-    places = np.arange(1.0, flat[..., 0].size + 1).reshape(*flat.shape[:-1], 1)
+    positions = np.arange(1.0, flat[..., 0].size + 1).reshape(*flat.shape[:-1], 1)
     outside = window.pads(flat.shape[:-1])
 
     def padded(array: np.ndarray, value: float) -> np.ndarray:
@@ -115,7 +115,7 @@ def slide(
     kernel_shown = np.flip(taps, (0, 1)) if flip_kernel else taps
     scene = _Scene(
         padded(flat.astype(np.float32), padding_value),
-        padded(places, 0)[..., 0].astype(int),
+        padded(positions, 0)[..., 0].astype(int),
         kernel_shown,
         None if added is None else np.asarray(added),
         y if rank == 2 else y[None],
@@ -174,7 +174,7 @@ class _Scene:
     def _padded(self) -> bool:
         return self.x.shape[:2] != tuple(self.size)
 
-    def places(self, number: int) -> tuple[int, int, int]:
+    def positions(self, number: int) -> tuple[int, int, int]:
         """Row, column and channel of the result that a frame computes: channel after channel."""
         oh, ow, o = self.y.shape
         channel, rest = divmod(number, oh * ow)
@@ -209,18 +209,18 @@ class _Scene:
 
     def _taps(self, number: int):
         """(kernel row, kernel column, input row, input column) of every tap of a frame."""
-        row, column, _ = self.places(number)
+        row, column, _ = self.positions(number)
         kh, kw = self.kernel.shape[:2]
         for a, b in itertools.product(range(kh), range(kw)):
             yield a, b, row * self.strides[0] + a * self.dilation[0], column * self.strides[1] + b * self.dilation[1]
 
     def _group_channels(self, number: int) -> range:
         seen = self.kernel.shape[2]
-        group = self.places(number)[2] // (self.y.shape[2] // self.groups)
+        group = self.positions(number)[2] // (self.y.shape[2] // self.groups)
         return range(group * seen, (group + 1) * seen)
 
     def _sum(self, number: int) -> str:
-        row, column, channel = self.places(number)
+        row, column, channel = self.positions(number)
         first = self._group_channels(number)[0]
         terms = [
             f"{_factor(self.kernel[a, b, k - first, channel])}·{_factor(self.x[r, c, k])}"
@@ -235,7 +235,7 @@ class _Scene:
 
     def _draw_flat(self, axes, number: int) -> None:
         (_, _, c), (_, kw, i, _), (_, ow, o) = self.x.shape, self.kernel.shape, self.y.shape
-        _, column, channel = self.places(number)
+        _, column, channel = self.positions(number)
         left, top = 3.6, 0.5
         used, start = self._group_channels(number), column * self.strides[1]
         effective_size = (kw - 1) * self.dilation[1] + 1
@@ -275,27 +275,27 @@ class _Scene:
         for k in range(o):
             y = bottom + 1.1 * k
             note(axes, left - 0.25, y + 0.5, "output" if o == 1 else f"output {k}", ha="right", color=INK)
-            for place in range(ow):
-                done = k * ow + place <= number
+            for position in range(ow):
+                done = k * ow + position <= number
                 group = k // (o // self.groups)
                 colour = (GROUPS[group % len(GROUPS)] if self.groups > 1 else OUTPUT) if done else EMPTY
-                cell(axes, left + place, y, shown(self.y[0, place, k]) if done else "", colour)
+                cell(axes, left + position, y, shown(self.y[0, position, k]) if done else "", colour)
         frame(axes, left + column, bottom + 1.1 * channel, 1, 1, OUTPUT_LINE)
         note(axes, left, bottom + 1.1 * o + 0.6, self._sum(number), color=WINDOW, size=12, weight="bold")
 
     def _sources(self, axes, x0: float, y: float) -> None:
         """Beneath the padding, what it repeats."""
-        for column, place in enumerate(self.source[0]):
+        for column, position in enumerate(self.source[0]):
             if not self._real(0, column):
-                text = "pad" if place == 0 else f"x{place - 1}"
+                text = "pad" if position == 0 else f"x{position - 1}"
             else:
-                text = f"x{place - 1}"
+                text = f"x{position - 1}"
             note(axes, x0 + column + 0.5, y, text, ha="center", size=8.5)
         note(axes, x0 - 0.25, y, f"padding: {self.mode}", ha="right", size=8.5)
 
     def _draw_square(self, axes, number: int) -> None:
         (h, w, c), (kh, kw, i, _), (oh, ow, o) = self.x.shape, self.kernel.shape, self.y.shape
-        row, column, channel = self.places(number)
+        row, column, channel = self.positions(number)
         used, top = self._group_channels(number), 1.3
         middle, right = 1.0 + w + 1.5, 1.0 + w + 1.5 + kw + 1.5
         title = f"input (padding: {self.mode})" if self._padded else "input"

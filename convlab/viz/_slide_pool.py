@@ -122,7 +122,7 @@ class _Scene:
             (row * self.strides[0] + a * self.dilation[0], column * self.strides[1] + b * self.dilation[1])
             for a, b in itertools.product(range(self.size[0]), range(self.size[1]))
         }
-        seen = [value for place in sorted(under) if (value := self._value(*place)) is not None]
+        seen = [value for position in sorted(under) if (value := self._value(*position)) is not None]
         result = float(self.y[row, column])
         flat = self.high == 1
         for name, (x0, y0) in (("input", self.origin), ("output", self.result)):
@@ -130,7 +130,7 @@ class _Scene:
             note(axes, *where, name, ha="right" if flat else "left", color=INK)
         x0, y0 = self.origin
         chosen = self.reduce in ("max", "min")
-        first = next((place for place in sorted(under) if chosen and self._value(*place) == result), None)
+        first = next((position for position in sorted(under) if chosen and self._value(*position) == result), None)
         for r, c in itertools.product(range(self.high), range(self.wide)):
             value = self._value(r, c)
             style: dict[str, Any] = {} if value is not None else dict(hatch="///", edgecolor="#bdbdbd")

@@ -42,21 +42,21 @@ def slide_transpose(x: Any, kernel: Any, **options: Any) -> Slideshow:
     if flat.size > 100:
         raise ValueError(f"`x` must have at most 100 numbers, got {flat.size}.")
     stamps = []
-    for place in range(flat.size):  # the operation is linear: what one number of the input does alone
+    for position in range(flat.size):  # the operation is linear: what one number of the input does alone
         alone = np.zeros(flat.size, np.float32)
-        alone[place] = flat.ravel()[place]
+        alone[position] = flat.ravel()[position]
         stamps.append(
             np.asarray(convlab.conv_transpose(jnp.asarray(alone.reshape(flat.shape)), kernel, **options))[..., 0]
         )
-    touched = [_touched(place, flat.shape, kernel, options) for place in range(flat.size)]
+    touched = [_touched(position, flat.shape, kernel, options) for position in range(flat.size)]
     stack = np.stack(stamps).reshape(flat.size, *(stamps[0].shape if stamps[0].ndim == 2 else (1, -1)))
     return _stamping(image[:, :, 0], taps[:, :, 0, 0], stack, np.stack(touched).reshape(stack.shape))
 
 
-def _touched(place: int, shape: Sequence[int], kernel: Any, options: dict[str, Any]) -> np.ndarray:
+def _touched(position: int, shape: Sequence[int], kernel: Any, options: dict[str, Any]) -> np.ndarray:
     """Which positions of the result a number of the input reaches, were no kernel element 0."""
     one = np.zeros(math.prod(shape), np.float32)
-    one[place] = 1
+    one[position] = 1
     return (
         np.asarray(convlab.conv_transpose(jnp.asarray(one.reshape(shape)), jnp.ones_like(kernel), **options))[..., 0]
         != 0

@@ -5,7 +5,7 @@ path `("features", 0, "kernel")` is the entry `"features.0.weight"` of the state
 
 | leaf                 | entry          | its axes there                                                        |
 |----------------------|----------------|-----------------------------------------------------------------------|
-| `kernel`, dense      | `weight`       | `(out, in)`; after a flatten, `in` counts channels before places      |
+| `kernel`, dense      | `weight`       | `(out, in)`; after a flatten, `in` counts channels before positions      |
 | `kernel`, convolution| `weight`       | `(out, in / groups, *window)`                                         |
 | `kernel`, transposed | `weight`       | `(in, out / groups, *window)`, mirrored unless `transpose_kernel=True`|
 | `scale`, `embedding` | `weight`       | the same                                                              |

@@ -116,7 +116,7 @@ class Layouts:
 
 
 def from_channels_first(weight: np.ndarray, image: Sequence[int] | None) -> np.ndarray:
-    """`(out, c * places)` as `(out, places * c)`, for an image `(*spatial, c)`."""
+    """`(out, c * positions)` as `(out, positions * c)`, for an image `(*spatial, c)`."""
     if image is None:
         return weight
     *spatial, c = _checked(image, weight)

@@ -45,7 +45,7 @@ class Storage:
 
 
 def tensor(storage: Storage, offset: int, size: Sequence[int], stride: Sequence[int], *rest: Any) -> np.ndarray:
-    """The tensor that looks at a storage, which must hold every place that it looks at."""
+    """The tensor that looks at a storage, which must hold every position that it looks at."""
     size, stride, offset = tuple(map(int, size)), tuple(map(int, stride)), int(offset)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
     if len(size) != len(stride) or min((offset, *size, *stride), default=0) < 0:

@@ -288,9 +288,9 @@ def _unequal(missing: list, unknown: list, parts: Leaves, given: dict, options: 
 
 def _other_order(table: _matching.Table) -> str:
     first = next(row for row in table.rows if not row.agrees)
-    place = f"{first.ours or 'nothing'!r} beside {first.theirs or 'nothing'!r}"
+    position = f"{first.ours or 'nothing'!r} beside {first.theirs or 'nothing'!r}"
     hint = "A copy of a module has lost the order of its attributes: give the model as it was constructed."
-    return f"`names` 'by order' must pair layers of equal shapes, got {place}. {hint}"
+    return f"`names` 'by order' must pair layers of equal shapes, got {position}. {hint}"
 
 
 def _warn_of_flattening(

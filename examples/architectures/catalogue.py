@@ -1,4 +1,4 @@
-"""The networks by name, and what their docstrings say of them: the one place where published figures stand.
+"""The networks by name, and what their docstrings say of them: the one position where published figures stand.
 
 A docstring begins with `NAME. SOURCE.` and has these lines, numbers with their sources:
 

@@ -64,7 +64,7 @@ def spread(given: dict[str, Any], rank: int) -> dict[str, Any]:
 
 
 def whole(function: Callable) -> Callable:
-    """Of all places."""
+    """Of all positions."""
     return lambda layer: Function(lambda x: function(x, tuple(range(1, x.ndim - 1)), keepdims=layer.keepdims))
 
 

@@ -26,7 +26,7 @@ from convlab import nnx as cn
 from convlab import weights
 
 # A network: convolutions (channels, window) with the pool (window, strides) behind each, the dense layer, and what it tells:
-# whether it is a face, the corrections of the box, and five places in it.
+# whether it is a face, the corrections of the box, and five positions in it.
 ROWS = {
     "pnet": ([(10, 3, (2, 2)), (16, 3, None), (32, 3, None)], None, {"conv4_1": 2, "conv4_2": 4}),
     "rnet": ([(28, 3, (3, 2)), (48, 3, (3, 2)), (64, 2, None)], (576, 128), {"dense5_1": 2, "dense5_2": 4}),
@@ -103,7 +103,7 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def kept(boxes: np.ndarray, scores: np.ndarray, overlap: float, of_smaller: bool = False) -> np.ndarray:
-    """The places of the boxes that no better box overlaps by more than `overlap` of the union, or of the smaller of the two."""
+    """The positions of the boxes that no better box overlaps by more than `overlap` of the union, or of the smaller of the two."""
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
     order, found = list(np.argsort(-scores)), []
     while order:
@@ -150,27 +150,27 @@ def patches(image: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
 
 
 def detect(image: np.ndarray, networks: dict[str, Network]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Faces in an image of bytes `(height, width, 3)`: boxes `(n, 4)`, scores `(n,)` and places `(n, 5, 2)` of eyes, nose and mouth."""
-    boxes, places = candidates(image, networks["pnet"]), np.zeros((0, 5, 2))
+    """Faces in an image of bytes `(height, width, 3)`: boxes `(n, 4)`, scores `(n,)` and positions `(n, 5, 2)` of eyes, nose and mouth."""
+    boxes, positions = candidates(image, networks["pnet"]), np.zeros((0, 5, 2))
     scores = np.zeros(len(boxes))
     for name, size in SIZES.items():
         inside = np.clip(boxes, 0, np.array(image.shape[1::-1] * 2))
         boxes = boxes[((inside[:, 2:] - inside[:, :2]) >= 1).all(1)]
         if not len(boxes):
-            return boxes, np.zeros(0), places
+            return boxes, np.zeros(0), positions
         scores, offsets, *more = map(np.asarray, jax.jit(lambda x: networks[name](x))(patches(image, boxes, size)))  # noqa: B023
         good = scores >= THRESHOLDS[name]
         scores, sides = scores[good], (boxes[:, 2:] - boxes[:, :2])[good] + 1
         if more:
-            places = boxes[good, None, :2] + more[0][good].reshape(-1, 2, 5).swapaxes(1, 2) * sides[:, None]
+            positions = boxes[good, None, :2] + more[0][good].reshape(-1, 2, 5).swapaxes(1, 2) * sides[:, None]
         boxes = corrected(boxes[good], offsets[good], more=1)
         picked = kept(boxes, scores, 0.7, of_smaller=name == "onet")
-        boxes, scores, places = boxes[picked], scores[picked], places[picked] if more else places
+        boxes, scores, positions = boxes[picked], scores[picked], positions[picked] if more else positions
         boxes = squares(boxes) if name == "rnet" else boxes
-    return boxes, scores, places
+    return boxes, scores, positions
 
 
-def picture(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, places: np.ndarray, path: pathlib.Path) -> None:
+def picture(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, positions: np.ndarray, path: pathlib.Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -180,7 +180,7 @@ def picture(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, places: np
     figure = pyplot.figure(figsize=(image.shape[1] * size, image.shape[0] * size))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(image)
-    for (x, y, u, v), score, points in zip(boxes, scores, places):
+    for (x, y, u, v), score, points in zip(boxes, scores, positions):
         axes.add_patch(pyplot.Rectangle((x, y), u - x, v - y, fill=False, color="lime", lw=2))
         axes.text(x, y - 4, f"{score:.3f}", color="lime")
         axes.plot(*points.T, ".", color="yellow")
@@ -210,9 +210,9 @@ def main(argv: list[str] | None = None) -> int:
         from PIL import Image
 
         image = np.asarray(Image.open(args.image).convert("RGB"))
-    boxes, scores, places = detect(image, {name: load(folder, name) for name in ROWS})
+    boxes, scores, positions = detect(image, {name: load(folder, name) for name in ROWS})
     args.out.mkdir(parents=True, exist_ok=True)
-    picture(image, boxes, scores, places, args.out / "faces.png")
+    picture(image, boxes, scores, positions, args.out / "faces.png")
     for box, score in zip(boxes, scores):
         print(f"a face with score {score:.4f} at left, top, right, bottom {', '.join(f'{n:.0f}' for n in box)}")
     return 0

@@ -49,7 +49,7 @@ class Crepe(nnx.Module):
 
 
 def load(path: pathlib.Path, size: str) -> Crepe:
-    """The names are those of the file; its dense layer reads places before channels, which is the order here."""
+    """The names are those of the file; its dense layer reads positions before channels, which is the order here."""
     abstract = nnx.eval_shape(lambda: Crepe(size, rngs=nnx.Rngs(0)))
     model = weights.from_torch(weights.load(path), abstract, flattened={"classifier": None})
     model.eval()

@@ -43,15 +43,15 @@ def draw(key: Array, count: int) -> tuple[Array, Array]:
     """Sounds `(count, 2048, 1)` in noise, and their classes `(count,)`."""
     keys = jax.random.split(key, 4)
     kind = jax.random.randint(keys[0], (count, 1), 0, len(NAMES))
-    pitch, ratio, turning, slowness, start, place, depth, level, phase = jax.random.uniform(keys[1], (9, count, 1))
+    pitch, ratio, turning, slowness, start, position, depth, level, phase = jax.random.uniform(keys[1], (9, count, 1))
     now = jnp.linspace(0, 1, LENGTH)
     low = 250 * 3**pitch  # 250 to 750 Hz
     ratio = 1.4 + 0.6 * ratio
     beats = jnp.sin(2 * jnp.pi * ((4 + 6 * slowness) * now + start))
     later = now > 0.3 + 0.4 * turning
     # How far from low to high; a tone that stays is as high as either end of one that moves.
-    height = [now, 1 - now, later, 1 - later, jnp.round(place) + jnp.log(1.2) / jnp.log(ratio) * beats]
-    height = jnp.select([kind == 1, kind == 2, kind == 3, kind == 4, kind == 6], height, jnp.round(place))
+    height = [now, 1 - now, later, 1 - later, jnp.round(position) + jnp.log(1.2) / jnp.log(ratio) * beats]
+    height = jnp.select([kind == 1, kind == 2, kind == 3, kind == 4, kind == 6], height, jnp.round(position))
     turns = jnp.cumsum(low * ratio**height / RATE_HZ, 1) + phase
     bursts = 1.5 * (beats > 0) * jax.random.normal(keys[2], turns.shape)
     strength = jnp.where(kind == 5, 1 + (0.5 + 0.4 * depth) * beats, 1)

@@ -30,20 +30,20 @@ def draw(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """Grey images `(count, 64, 64, 1)` of overlapping shapes in noise, and the class of every pixel, `(count, 64, 64)`."""
     keys = jax.random.split(key, 5)
     kinds = jax.random.randint(keys[0], (SHAPES, count, 1, 1), 0, len(NAMES))
-    places = jax.random.uniform(keys[1], (SHAPES, 6, count, 1, 1))
+    positions = jax.random.uniform(keys[1], (SHAPES, 6, count, 1, 1))
     greys = jax.random.uniform(keys[2], (SHAPES, count, 1, 1), minval=0.5)
     slope = jax.random.uniform(keys[3], (3, count, 1, 1), minval=-0.2, maxval=0.2)
     labels = jnp.zeros((count, SIZE, SIZE), jnp.int32)
     images = slope[0] + slope[1] * jnp.linspace(-1, 1, SIZE)[:, None] + slope[2] * jnp.linspace(-1, 1, SIZE)
-    for kind, place, grey in zip(kinds, places, greys, strict=True):
-        hit = _inside(kind, place)
+    for kind, position, grey in zip(kinds, positions, greys, strict=True):
+        hit = _inside(kind, position)
         labels, images = jnp.where(hit, kind, labels), jnp.where(hit, grey, images)
     return 2 * (images + 0.2 * jax.random.normal(keys[4], images.shape))[..., None], labels
 
 
-def _inside(kind: jax.Array, place: jax.Array) -> jax.Array:
-    """`(count, SIZE, SIZE)`: the pixels in each shape; `place` is `(6, count, 1, 1)` from 0 to 1."""
-    top, left, size, width, height, turn = place
+def _inside(kind: jax.Array, position: jax.Array) -> jax.Array:
+    """`(count, SIZE, SIZE)`: the pixels in each shape; `position` is `(6, count, 1, 1)` from 0 to 1."""
+    top, left, size, width, height, turn = position
     row, column = jnp.indices((SIZE, SIZE)) + 0.5
     y, x = row - SIZE * (0.1 + 0.8 * top), column - SIZE * (0.1 + 0.8 * left)
     angle, radius = 2 * jnp.pi * turn, SIZE * (0.12 + 0.12 * size)
