@@ -1,4 +1,5 @@
-"""`python -m convlab` prints what a bug report needs: versions, devices, whether oneDNN is used, and typical formulations."""
+"""`python -m convlab` prints what a bug report needs: versions, devices, whether oneDNN is used, and typical
+formulations."""
 
 from __future__ import annotations
 

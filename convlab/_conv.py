@@ -44,21 +44,21 @@ def promoted(x: Any, kernel: Any) -> tuple[Array, Array]:
     return x, kernel
 
 
-def check_channels(x: Array, kernel: Array, seen: int, made: int, groups: int) -> None:
-    """That the kernel reads `seen` channels in all and writes `made`, both in `groups` groups."""
+def check_channels(x: Array, kernel: Array, in_channels: int, out_channels: int, groups: int) -> None:
+    """Check that x has `in_channels` channels and that both channel counts divide by the number of groups."""
     channels = x.shape[-1]
-    for name, number in (("input", channels), ("output", made)):
+    for name, number in (("input", channels), ("output", out_channels)):
         if number % groups:
             raise argument_error(
                 "feature_group_count", f"divide the {name} channels", groups, f"{number} {name} channels"
             )
-    if 0 in (channels, made):
+    if 0 in (channels, out_channels):
         raise argument_error("kernel", "have input and output channels", kernel.shape, f"{channels} input channels")
-    if seen != channels:
+    if in_channels != channels:
         first = x.shape[x.ndim - kernel.ndim + 1] if x.ndim >= kernel.ndim else None
-        hint = "It looks channels first; convlab's images are channels last." if first == seen else ""
+        hint = "It looks channels first; convlab's images are channels last." if first == in_channels else ""
         raise argument_error(
-            "x", f"have {seen} channels on its last axis", x.shape, f"a kernel of shape {kernel.shape}", hint
+            "x", f"have {in_channels} channels on its last axis", x.shape, f"a kernel of shape {kernel.shape}", hint
         )
 
 
@@ -79,18 +79,18 @@ def as_window(kernel: Array, strides: Any, padding: Any, kernel_dilation: Any) -
 
 
 def read_border(window: Window, padding: Any, padding_mode: Any, input_dilation: Any) -> tuple[tuple, tuple]:
-    """The input dilation and the padding mode of each axis; only zeros go around an image with holes."""
-    holes = broadcast_to_rank("input_dilation", input_dilation, window.rank)
+    """Return the input dilation and the padding mode of each axis; a dilated input allows zeros only."""
+    dilation = broadcast_to_rank("input_dilation", input_dilation, window.rank)
     modes = read_modes(padding_mode, window.rank, window.padding)
-    if max(holes, default=1) > 1 and set(modes) != {"zeros"}:
+    if max(dilation, default=1) > 1 and set(modes) != {"zeros"}:
         named = window.padding in ("CIRCULAR", "REFLECT")
         argument, value = ("padding", padding) if named else ("padding_mode", padding_mode)
         raise argument_error(argument, "pad with zeros", value, f"input_dilation {input_dilation!r}")
-    return holes, modes
+    return dilation, modes
 
 
 def _exact_in_floats(kinds: set[str], kernel: Array, preferred_element_type: Any) -> bool:
-    """Whether these are bytes whose sums float32 holds."""
+    """Return whether the operands are bytes with sums that float32 represents exactly."""
     if (
         not kinds <= {"int8", "uint8"}
         or preferred_element_type is None
@@ -143,8 +143,8 @@ def conv(
             "block_diagonal", "toeplitz", "winograd", "fft", "swapped_operands", "output_blocking" or "subpixel".
 
     Returns:
-        `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`, or of `preferred_element_type`; uint8 with int8 gives int32.
-        Sums of bytes in int32 are exact.
+        `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`, or of `preferred_element_type`; uint8 with
+        int8 gives int32. Sums of bytes in int32 are exact.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -235,20 +235,21 @@ def conv_transpose(
 ) -> Array:
     """Transposed convolution: a convolution of `x` with `strides - 1` zeros between neighbours.
 
-    With `use_consistent_padding=True, transpose_kernel=True` it is exactly the adjoint of `conv` with the same kernel, strides,
-    padding, padding mode, dilation and groups, and so exactly PyTorch's ConvTranspose.
+    With `use_consistent_padding=True, transpose_kernel=True` it is exactly the adjoint of `conv` with the same kernel,
+    strides, padding, padding mode, dilation and groups, and so exactly PyTorch's ConvTranspose.
 
     Args:
         x: `(*batch, *spatial, c_in)`, any number of batch axes, none included.
-        kernel: `(*window, c_in / feature_group_count, c_out)`, or with `transpose_kernel` that of the convolution of which this is
-            the transpose: `(*window, c_out / feature_group_count, c_in)`.
+        kernel: `(*window, c_in / feature_group_count, c_out)`, or with `transpose_kernel` that of the convolution of
+            which this is the transpose: `(*window, c_out / feature_group_count, c_in)`.
         bias: `(c_out,)`.
         strides: how many places of the result lie between neighbours of `x`, one or one per axis.
-        padding: names mean the padding of the convolution from the result back to `x` ("SAME": the result is `strides` times as
-            large; "CAUSAL" without `use_consistent_padding`: no place of the result sees a later one of `x`). Pairs and ints pad
-            the dilated input, as in `lax.conv_transpose`; with `use_consistent_padding` they too mean the convolution's.
-        padding_mode: "zeros", "reflect", "replicate", "circular", or one per axis, of that convolution: what falls into its
-            padding is added where the padding came from.
+        padding: names mean the padding of the convolution from the result back to `x` ("SAME": the result is `strides`
+            times as large; "CAUSAL" without `use_consistent_padding`: no place of the result sees a later one of `x`).
+            Pairs and ints pad the dilated input, as in `lax.conv_transpose`; with `use_consistent_padding` they too
+            mean the convolution's.
+        padding_mode: "zeros", "reflect", "replicate", "circular", or one per axis, of that convolution: what falls into
+            its padding is added where the padding came from.
         kernel_dilation: distance between neighbouring taps.
         feature_group_count: groups of channels that do not see each other.
         output_padding: places appended to the natural size, fewer than the larger of stride and dilation.
@@ -367,7 +368,8 @@ def conv_general_dilated(
     """`jax.lax.conv_general_dilated` with convlab's speed: the same arguments, results, derivatives and errors.
 
     Args:
-        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, batch_group_count,
+        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
+        batch_group_count,
             precision, preferred_element_type, out_sharding: as in `jax.lax.conv_general_dilated`, defaults included.
 
     Returns:
@@ -381,7 +383,8 @@ def conv_general_dilated(
         >>> conv_general_dilated(x, k, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")).shape
         (1, 2, 2, 1)
 
-    Fits the `conv_general_dilated=` argument of Flax's `nnx.Conv` and `linen.Conv`. Equals the function of lax that it is named after.
+    Fits the `conv_general_dilated=` argument of Flax's `nnx.Conv` and `linen.Conv`. Equals the function of lax that it
+    is named after.
     """
     return _backend.conv_general_dilated(
         lhs,

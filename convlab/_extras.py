@@ -1,11 +1,12 @@
-"""What to install where a package that an extra brings is missing."""
+"""The error for a missing optional package: it names the extra that installs it."""
 
 from __future__ import annotations
 
 
 def missing(package: str, extra: str, by: str) -> ModuleNotFoundError:
-    """The error for a module `by` of convlab that needs `package`: it names the extra."""
+    """Build the error of the module `by` of convlab, which needs `package` and so the extra."""
     return ModuleNotFoundError(
-        f"`{by}` needs the package {package}: install convlab-jax with its extra `{extra}`, or `pip install {package}`.",
+        f"`{by}` needs the package {package}: install convlab-jax with its extra `{extra}`, "
+        f"or `pip install {package}`.",
         name=package,
     )

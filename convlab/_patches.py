@@ -169,8 +169,8 @@ def pad(x: Array, padding: Padding, mode: PaddingModes = "zeros", value: Any = 0
 
     Args:
         x: `(*batch, *spatial, c)` of any dtype.
-        padding: an int for both sides of every spatial axis (one batch axis then), or one int or (before, after) pair per
-            spatial axis. Negative numbers crop.
+        padding: an int for both sides of every spatial axis (one batch axis then), or one int or (before, after) pair
+            per spatial axis. Negative numbers crop.
         mode: "zeros", "constant", "reflect" (without repeating the border), "replicate" or "circular", or one per axis.
         value: what "constant" pads with; a scalar, cast to the dtype of `x`.
 

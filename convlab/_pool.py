@@ -1,4 +1,5 @@
-"""Pooling: one engine reduces the windows of `(*batch, *spatial, c)`; every pool is a few lines around it."""
+"""Pooling: shared steps that reduce the windows of `(*batch, *spatial, c)`, and the pools by maximum, sum and
+average."""
 
 from __future__ import annotations
 
@@ -29,13 +30,13 @@ from .typing import Ints, Padding
 Array = jax.Array
 
 
-# --- the engine ---------------------------------------------------------------------------------------------------
+# --- shared steps -------------------------------------------------------------------------------------------------
 
 
 def read(
     x: Any, window_shape: Any, strides: Any, padding: Any, window_dilation: Any = 1, ceil_mode: bool = False
 ) -> tuple[Array, Window]:
-    """The image and the window of a pool; strides of None are 1."""
+    """Read the image and the window of a pool; strides of None are 1."""
     x = as_array("x", x)
     check_not_empty("window_shape", window_shape)
     rank = len(window_shape) if is_sequence(window_shape) else image_rank(x, "window_shape")
@@ -57,7 +58,7 @@ def spatial_of(x: Array, rank: int) -> tuple[int, ...]:
 
 
 def settled(x: Array, window: Window) -> tuple[Array, Window]:
-    """The paddings that bring their own border, "CIRCULAR" and "REFLECT", are laid around the image; no overhang sees what a pad crops."""
+    """Pad the image for "CIRCULAR" and "REFLECT", and crop ends that an overhang of `ceil_mode` must not read."""
     modes = set(read_modes("zeros", window.rank, window.padding))
     if modes <= {"zeros"}:
         return _cut(x, window)
@@ -66,7 +67,7 @@ def settled(x: Array, window: Window) -> tuple[Array, Window]:
 
 
 def _cut(x: Array, window: Window) -> tuple[Array, Window]:
-    """Without the end that negative pads crop, if a window of `ceil_mode` could hang over it."""
+    """Crop the end by the negative pads if a window of `ceil_mode` could extend over it."""
     spatial = spatial_of(x, window.rank)
     pads = window.declared(spatial)
     cuts = [min(n, max(0, -hi)) for n, (_, hi) in zip(spatial, pads)]
@@ -78,7 +79,7 @@ def _cut(x: Array, window: Window) -> tuple[Array, Window]:
 
 
 def on_all_axes(x: Array, window: Window) -> dict[str, tuple]:
-    """The window as the window primitives take it, with an entry for every axis of `x`."""
+    """Return the parameters of the window primitives, with an entry for every axis of `x`."""
     before = (1,) * (x.ndim - 1 - window.rank)
     pads = window.pads(spatial_of(x, window.rank))
     return dict(
@@ -104,12 +105,12 @@ def window_min(x: Array, params: dict) -> Array:
 
 
 def accumulator(x: Array) -> Any:
-    """The dtype in which averages are summed: float32 for 16-bit and integer input."""
+    """Return the dtype for sums of averages: float32 for 16-bit and integer input."""
     return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) and x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def averaged(x: Array) -> Any:
-    """The dtype of an average: the input's, float32 for integers."""
+    """Return the dtype of an average: that of the input, float32 for integers."""
     return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
 
 
@@ -141,22 +142,23 @@ def max_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Array | tuple[Array, Array]:
-    """The largest value of each window. Strides default to 1, as in Flax.
+    """Take the maximum of each window. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
         window_shape: taps along each spatial axis; an int means every axis of an `x` with one batch axis.
         strides: steps of the window, one or one per axis; None is 1.
-        padding: as in `conv`; what is padded never wins.
+        padding: as in `conv`; padded positions are never the maximum.
         window_dilation: distance between neighbouring taps.
-        ceil_mode: let a last window hang over the end, as PyTorch does.
-        return_indices: also return where each winner stands.
+        ceil_mode: let the last window extend beyond the end, as PyTorch does.
+        return_indices: also return the positions of the maxima.
 
     Returns:
-        `(*batch, *out, c)` of the dtype of `x`; with `return_indices` also indices of that shape, flat over the unpadded
-        spatial axes: int32, or int64 where there are 2**31 positions or more and `jax_enable_x64` is set. Ties go to the
-        first element, NaN wins (the last, as in PyTorch); the gradient goes to the winner. A window of padding only gives
-        -inf (the dtype's least value) without a gradient, and the index -1, which `max_unpool` ignores.
+        `(*batch, *out, c)` of the dtype of `x`; with `return_indices` also indices of that shape, flat over the
+        unpadded spatial axes: int32, or int64 for 2**31 positions or more if `jax_enable_x64` is set. Of equal maxima
+        the first counts, a NaN wins (the last, as in PyTorch), and the gradient goes to the selected element. A window
+        of padding only gives -inf (the dtype's least value) without a gradient, and the index -1, which `max_unpool`
+        ignores.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -197,7 +199,7 @@ def min_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Array | tuple[Array, Array]:
-    """The smallest value of each window. Strides default to 1, as in Flax.
+    """Take the minimum of each window. Strides default to 1, as in Flax.
 
     Args:
         x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices: as in `max_pool`.
@@ -231,7 +233,7 @@ def check_ordered(x: Array) -> None:
 
 
 def argmax(x: Array, window: Window, reducer: Any) -> Array:
-    """Where the winner of each window stands, flat over the spatial axes of `x`; -1 for a window of padding only."""
+    """Return the position of the extremum of each window, flat over the spatial axes of `x`; -1 for padding only."""
     spatial = spatial_of(x, window.rank)
     dtype, x = index_dtype(spatial), lax.stop_gradient(x)
     if has_many_taps(window):
@@ -265,7 +267,7 @@ def sum_pool(
     window_dilation: Ints = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """The sum of each window. Strides default to 1, as in Flax.
+    """Sum each window. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of any number dtype.
@@ -289,7 +291,7 @@ def sum_pool(
 
 
 def windows_sum(x: Array, window: Window) -> Array:
-    """Sums of windows, those of 16-bit floats in float32."""
+    """Sum windows; 16-bit floats are summed in float32."""
     narrow = jnp.issubdtype(x.dtype, jnp.floating)
     return reduce(_backend.window_sum, x.astype(accumulator(x)) if narrow else x, window)
 
@@ -305,18 +307,18 @@ def avg_pool(
     ceil_mode: bool = False,
     divisor_override: int | None = None,
 ) -> Array:
-    """The average of each window. Strides default to 1, as in Flax.
+    """Average each window. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of any number dtype.
         window_shape, strides, padding, window_dilation, ceil_mode: as in `max_pool`; padding adds 0.
-        count_include_pad: divide by the taps inside the padded image; otherwise by those inside the image. What `ceil_mode`
-            lets hang over is never counted.
+        count_include_pad: divide by the number of taps inside the padded image; otherwise inside the image. The
+            overhang of `ceil_mode` never counts.
         divisor_override: divide by this instead; any int but 0.
 
     Returns:
-        `(*batch, *out, c)` of the dtype of `x`, float32 for integers. Sums are float32 for 16-bit and integer input. A window
-        that counts nothing gives 0.
+        `(*batch, *out, c)` of the dtype of `x`, float32 for integers. Sums are float32 for 16-bit and integer input. A
+        window without a counted tap gives 0.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -328,7 +330,7 @@ def avg_pool(
         >>> avg_pool(jnp.full((1, 2, 2, 1), 200, jnp.uint8), 2).ravel().tolist()
         [200.0]
 
-    Equals `flax.nnx.avg_pool` (whose sums are of the dtype of `x`) and `torch.nn.functional.avg_pool2d` with their options.
+    Equals `flax.nnx.avg_pool` (which sums in the dtype of `x`) and `torch.nn.functional.avg_pool2d` with their options.
     """
     x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
     if divisor_override is not None and integer("divisor_override", divisor_override, None) == 0:
@@ -339,7 +341,8 @@ def avg_pool(
 
 
 def counts(x: Array, window: Window, include_pad: bool) -> Any:
-    """How many taps of each window count, at least 1: an int, or an array of floats to be multiplied with the result."""
+    """Return the number of counted taps of each window, at least 1: an int, or floats that broadcast with the
+    result."""
     spatial, dtype = spatial_of(x, window.rank), accumulator(x)
     bordered = set(read_modes("zeros", window.rank, window.padding)) != {"zeros"}
     if not window.ceil_mode and (include_pad or bordered):
@@ -356,5 +359,5 @@ def counts(x: Array, window: Window, include_pad: bool) -> Any:
 
 
 def along_axis(values: Any, ndim: int, axis: int, dtype: Any) -> Array:
-    """Numbers along one axis of `ndim`, to be broadcast along the others."""
+    """Return values along one axis of `ndim`, to be broadcast along the others."""
     return jnp.expand_dims(jnp.asarray(values, dtype), [a for a in range(ndim) if a != axis % ndim])

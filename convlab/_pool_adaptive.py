@@ -1,4 +1,4 @@
-"""Pools whose windows follow from the size of the input: adaptive, global, and pyramids."""
+"""Pools with windows derived from the size of the input: adaptive, global and pyramid pools."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Array = jax.Array
 
 
 def adaptive_avg_pool(x: Array, output_shape: OptionalInts) -> Array:
-    """The average of windows that cut the image into `output_shape` nearly equal parts.
+    """Average windows that divide the image into `output_shape` nearly equal parts.
 
     Along an axis of size n, window i of m reaches from `floor(i * n / m)` to `ceil((i + 1) * n / m)`: windows overlap
     where m does not divide n, and repeat where m is larger.
@@ -78,12 +78,12 @@ def adaptive_max_pool(x: Array, output_shape: OptionalInts, *, return_indices: b
 def adaptive_max_pool(
     x: Array, output_shape: OptionalInts, *, return_indices: bool = False
 ) -> Array | tuple[Array, Array]:
-    """The largest value of windows that cut the image into `output_shape` nearly equal parts.
+    """Take the maximum of windows that divide the image into `output_shape` nearly equal parts.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
-        output_shape: as in `adaptive_avg_pool`, and so are the windows.
-        return_indices: also return where each winner stands.
+        output_shape: as in `adaptive_avg_pool`, with the same windows.
+        return_indices: also return the positions of the maxima.
 
     Returns:
         `(*batch, *output_shape, c)` of the dtype of `x`; with `return_indices` also indices of that shape, flat over
@@ -108,7 +108,7 @@ def adaptive_max_pool(
 
 
 def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
-    """The image and the sizes of the result."""
+    """Read the image and the sizes of the result."""
     x = as_array("x", x)
     check_not_empty("output_shape", output_shape)
     rank = len(output_shape) if is_sequence(output_shape) else image_rank(x, "output_shape")
@@ -127,20 +127,21 @@ def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
 
 
 def _bounds(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the windows begin, and where they end."""
+    """Return the starts and the ends of the windows."""
     place = np.arange(m)
     return place * n // m, -(-(place + 1) * n // m)
 
 
 def _axes_of(x: Array, out: tuple[int, ...]) -> list[tuple[int, int]]:
-    """The spatial axes and their new sizes, last first: then the first of equals is the first of the whole window."""
+    """Return the spatial axes and their new sizes, last axis first, so that the first of equal elements is selected."""
     return list(enumerate(out, x.ndim - 1 - len(out)))[::-1]
 
 
 def _windows(x: Array, axis: int, m: int) -> list[tuple[Array, Any]]:
-    """The `m` windows along an axis, their taps on the axis after it, and which taps are real.
+    """Return the `m` windows along an axis, their taps on the axis after it, and which taps are real.
 
-    Those m / gcd apart are cut together. Many are gathered at once, the shorter ones with their last tap repeated.
+    One slice extracts all windows that are m / gcd apart. Many windows are gathered at once, with the last tap of
+    shorter ones repeated.
     """
     n = x.shape[axis]
     blocks = math.gcd(n, m)
@@ -159,7 +160,7 @@ def _windows(x: Array, axis: int, m: int) -> list[tuple[Array, Any]]:
 
 
 def _joined(parts: Sequence[Array], axis: int) -> Array:
-    """The reduced windows in their order."""
+    """Put the reduced windows in order."""
     if len(parts) == 1:
         return parts[0]
     y = jnp.stack(parts, axis + 1)
@@ -178,12 +179,12 @@ def _largest_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple[Array, Arr
 
 
 def _of_winner(x: Array, payload: Array, axis: int) -> Array:
-    """The payload of the last NaN along the axis, or of the first of the largest."""
+    """Select the payload of the last NaN along the axis or, without a NaN, of the first maximum."""
     return jnp.where(is_winner(x, axis), payload, 0).sum(axis, dtype=payload.dtype)
 
 
 def _places_of_winners(x: Array, out: tuple[int, ...]) -> Array:
-    """Where the winner of each window stands, flat over the spatial axes of `x`."""
+    """Return the position of the maximum of each window, flat over the spatial axes of `x`."""
     spatial = spatial_of(x, len(out))
     place = jnp.arange(math.prod(spatial), dtype=index_dtype(spatial))
     place = place.reshape((1,) * (x.ndim - 1 - len(out)) + (*spatial, 1))
@@ -201,7 +202,7 @@ def _places_of_winners(x: Array, out: tuple[int, ...]) -> Array:
 
 
 def global_avg_pool(x: Array, *, keepdims: bool = False) -> Array:
-    """The average over all spatial axes.
+    """Average over all spatial axes.
 
     Args:
         x: `(n, *spatial, c)` of any number dtype.
@@ -225,7 +226,7 @@ def global_avg_pool(x: Array, *, keepdims: bool = False) -> Array:
 
 
 def global_max_pool(x: Array, *, keepdims: bool = False) -> Array:
-    """The largest value over all spatial axes.
+    """Take the maximum over all spatial axes.
 
     Args:
         x: `(n, *spatial, c)` of a real dtype.
@@ -263,7 +264,7 @@ def _whole(x: Any) -> tuple[Array, tuple[int, ...]]:
 
 
 def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce: Reduce = "max") -> Array:
-    """Adaptive pools of several sizes, flattened and concatenated: as many features for an image of any size.
+    """Concatenate adaptive pools of several sizes: the number of features does not depend on the size of the image.
 
     Args:
         x: `(n, *spatial, c)` of a real dtype, of any number dtype for averages.
@@ -271,8 +272,8 @@ def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce:
         reduce: "max" or "avg".
 
     Returns:
-        `(n, bins * c)`: level by level, position by position, channels last; `bins` is the sum of `level ** n_spatial`. The
-        dtype is that of the adaptive pool.
+        `(n, bins * c)`: level by level, position by position, channels last; `bins` is the sum of `level ** n_spatial`.
+        The dtype is that of the adaptive pool.
 
     Raises:
         TypeError: an argument of the wrong kind.

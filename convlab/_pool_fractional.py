@@ -20,18 +20,18 @@ Array = jax.Array
 
 @overload
 def fractional_max_pool(
-    x: Array, window_shape: Ints, *, output_shape: Ints | None = ..., output_ratio: Floats | None = ..., key: Array | None = ...,
-    samples: Array | None = ..., return_indices: Literal[False] = ...,
+    x: Array, window_shape: Ints, *, output_shape: Ints | None = ..., output_ratio: Floats | None = ...,
+    key: Array | None = ..., samples: Array | None = ..., return_indices: Literal[False] = ...,
 ) -> Array: ...  # fmt: skip
 @overload
 def fractional_max_pool(
-    x: Array, window_shape: Ints, *, output_shape: Ints | None = ..., output_ratio: Floats | None = ..., key: Array | None = ...,
-    samples: Array | None = ..., return_indices: Literal[True],
+    x: Array, window_shape: Ints, *, output_shape: Ints | None = ..., output_ratio: Floats | None = ...,
+    key: Array | None = ..., samples: Array | None = ..., return_indices: Literal[True],
 ) -> tuple[Array, Array]: ...  # fmt: skip
 @overload
 def fractional_max_pool(
-    x: Array, window_shape: Ints, *, output_shape: Ints | None = ..., output_ratio: Floats | None = ..., key: Array | None = ...,
-    samples: Array | None = ..., return_indices: bool,
+    x: Array, window_shape: Ints, *, output_shape: Ints | None = ..., output_ratio: Floats | None = ...,
+    key: Array | None = ..., samples: Array | None = ..., return_indices: bool,
 ) -> Array | tuple[Array, Array]: ...  # fmt: skip
 def fractional_max_pool(
     x: Array,
@@ -43,7 +43,7 @@ def fractional_max_pool(
     samples: Array | None = None,
     return_indices: bool = False,
 ) -> Array | tuple[Array, Array]:
-    """The largest value of windows at pseudo-random, nearly equal distances, so that an image shrinks by any factor.
+    """Take the maximum of windows at pseudo-random, nearly equal distances, which shrinks an image by any factor.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
@@ -51,9 +51,9 @@ def fractional_max_pool(
         output_shape: the sizes of the result, an int or one per axis; at most `n - window + 1`.
         output_ratio: instead, the sizes as parts of the input's, a number between 0 and 1 or one per axis.
         key: a JAX random key, to draw the samples with.
-        samples: instead, `(*batch, c, n_spatial)` numbers in [0, 1): where in its first step the sequence of each
-            channel and axis begins. Their order is that of the axes; PyTorch's is reversed in two dimensions.
-        return_indices: also return where each winner stands.
+        samples: instead, `(*batch, c, n_spatial)` numbers in [0, 1): the offset of the first window of each channel and
+            axis within a step. Their order is that of the axes; PyTorch's is reversed in two dimensions.
+        return_indices: also return the positions of the maxima.
 
     Returns:
         `(*batch, *output_shape, c)` of the dtype of `x`; with `return_indices` also indices of that shape, flat over
@@ -69,8 +69,8 @@ def fractional_max_pool(
         >>> fractional_max_pool(x, 2, output_shape=3, samples=jnp.full((1, 1, 1), 0.4)).ravel().tolist()
         [4.0, 3.0, 3.0]
 
-    Equals `torch.nn.functional.fractional_max_pool2d` with the same samples; those of 16 bits are taken to float32, where
-    PyTorch rounds every step of its sequence to 16 bits.
+    Equals `torch.nn.functional.fractional_max_pool2d` with the same samples; 16-bit samples are converted to float32,
+    where PyTorch rounds every step of its sequence to 16 bits.
     Source: Graham, "Fractional max-pooling", arXiv 1412.6071.
     """
     x, window = read(x, window_shape, 1, "VALID")
@@ -140,7 +140,8 @@ def _samples(key: Any, samples: Any, shape: tuple[int, ...]) -> Array:
 
 
 def _starts(samples: Array, n: int, k: int, m: int) -> Array:
-    """`(batch, m, c)`: where the `m` windows of `k` begin on an axis of size `n`; the last one ends with it."""
+    """Return the starts of the `m` windows of size `k` on an axis of size `n`, `(batch, m, c)`; the last ends with
+    it."""
     step = jnp.asarray((n - k) / max(m - 1, 1), samples.dtype)
     u = samples[:, None]
     number = lax.broadcasted_iota(samples.dtype, (1, m - 1, 1), 1)

@@ -1,4 +1,4 @@
-"""Power means of windows: the p-norm and the generalised mean."""
+"""Power means of windows: the p-norm and the generalized mean."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Array = jax.Array
 
 
 def read_real(x: Any, *geometry: Any) -> tuple[Array, Window]:
-    """As `read`, for real numbers, in the dtype in which they are summed."""
+    """Read as `read` does, for real numbers, in the dtype for sums."""
     x, window = read(x, *geometry)
     check_ordered(x)
     return x, window
@@ -40,7 +40,7 @@ def read_real(x: Any, *geometry: Any) -> tuple[Array, Window]:
 def real_weight(
     argument: str, value: Any, x: Array, low: float = 0, high: float = math.inf, closed: bool = False
 ) -> Any:
-    """A real parameter: a number in the range, or an array (a learned one), one for all channels or one for each."""
+    """Return a real parameter: a number in the range, or a (learned) array with one entry or one per channel."""
     bound = f"between {low} and {high}" if closed else f"> {low}"
     rule = f"be a number {bound}, or an array of shape () or ({x.shape[-1]},)"
     if isinstance(value, (jax.Array, np.ndarray)):
@@ -65,7 +65,8 @@ def real_weight(
 
 
 def _power(x: Array, p: Any) -> Array:
-    """`|x| ** p`, with finite derivatives of every order: at 0 a polynomial's for an integer `p`, otherwise 0."""
+    """Compute `|x| ** p` with finite derivatives of every order: at 0 a polynomial's for an integer `p`, otherwise
+    0."""
     if isinstance(p, (int, float)) and p == int(p) < 64:
         even = lax.integer_pow(x, 2 * (int(p) // 2))
         return even if p % 2 == 0 else jnp.abs(x) * even
@@ -74,9 +75,10 @@ def _power(x: Array, p: Any) -> Array:
 
 
 def power_sums(x: Array, window: Window, p: Any) -> tuple[Array, Array]:
-    """The largest of `|x|` in each window (smallest of those other than 0, if `p < 0`) and the sum of `(|x| / largest) ** p`.
+    """Return the maximum of `|x|` in each window (of nonzero values the minimum, if `p < 0`) and the sum of `(|x| /
+    maximum) ** p`.
 
-    No power leaves the range of the dtype that its root would come back to. Where a window holds nothing, both are 0.
+    The scaling keeps powers inside the range of the dtype. Both are 0 for a window of zeros.
     """
     x, window = settled(x, window)
     sign = -1 if isinstance(p, float) and p < 0 else 1
@@ -97,7 +99,7 @@ def power_sums(x: Array, window: Window, p: Any) -> tuple[Array, Array]:
 def _sums_along(
     size: Array, total: Array, axis: int, taps: int, stride: int, dilation: int, p: Any
 ) -> tuple[Array, Array]:
-    """The windows along an axis: of taps where they hardly overlap, otherwise of windows half as long."""
+    """Return the windows along an axis: sums of taps if windows hardly overlap, otherwise sums of half-size windows."""
     if taps <= max(4, 2 * stride):
         ones = (1,) * (size.ndim - axis - 2)
         window = Window((taps, *ones), (stride, *ones), "VALID", (dilation, *ones))
@@ -117,7 +119,7 @@ def _sums_along(
         1,
         (size, total),
         0,
-    )  # windows of `width` taps; what the first `done` taps made
+    )  # windows of `width` taps; `done` taps are summed already
     while done < taps:
         if taps & width:
             here = part(block, done * dilation, out + (taps - done - width) * dilation)
@@ -131,7 +133,7 @@ def _sums_along(
 
 
 def _merged(sizes: Sequence[Array], totals: Sequence[Array], p: Any) -> tuple[Array, Array]:
-    """The sums of groups of taps as sums of the largest size."""
+    """Sum groups of taps by sums of the largest size."""
     largest = max_taps(sizes)
     unit = jnp.where(largest == 0, 1, largest)
     p = p[None] if isinstance(p, jax.Array) and p.ndim else p
@@ -148,17 +150,18 @@ def lp_pool(
     window_dilation: Ints = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """The p-norm of each window: `sum(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
+    """Compute the p-norm of each window: `sum(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
         window_shape, strides, padding, window_dilation: as in `max_pool`; padding adds 0.
-        norm_type: p, any number but 0; inf makes the largest of `|x|`, -inf the smallest.
-        ceil_mode: let a last window hang over the end; its sum is scaled by window / taps inside, as PyTorch does.
+        norm_type: p, any number but 0; inf takes the maximum of `|x|`, -inf the minimum.
+        ceil_mode: let the last window extend beyond the end; its sum is scaled by window / taps inside, as PyTorch
+            does.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
-        The gradient is finite everywhere, 0 where a window holds only zeros, for a negative p where it holds one.
+        The gradient is finite everywhere, and 0 for a window of zeros or, if p is negative, with a zero.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -168,7 +171,7 @@ def lp_pool(
         >>> lp_pool(jnp.array([3.0, -4.0, 0.0]).reshape(1, 3, 1), 2).ravel().tolist()
         [5.0, 4.0]
 
-    Equals `torch.nn.functional.lp_pool2d`, of `|x|` for every p.
+    Equals `torch.nn.functional.lp_pool2d`, applied to `|x|` for every p.
     """
     x, window = read_real(x, window_shape, strides, padding, window_dilation, ceil_mode)
     rule = "be a number other than 0"
@@ -192,16 +195,17 @@ def lp_pool(
 def gem_pool(
     x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, p: Any = 3.0
 ) -> Array:
-    """The generalised mean of each window: `mean(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
+    """Compute the generalized mean of each window: `mean(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
         window_shape, strides, padding: as in `max_pool`; padding counts as 0.
-        p: a number > 0, or a learned array of shape `()` or `(c,)`; 1 is the average, large ones approach the largest.
+        p: a number > 0, or a learned array of shape `()` or `(c,)`; 1 gives the average, large values approach the
+            maximum.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
-        Differentiable with respect to `x` and `p`; finite everywhere, 0 where a window holds only zeros.
+        Differentiable with respect to `x` and `p`; the derivatives are finite everywhere, and 0 for a window of zeros.
 
     Raises:
         TypeError, ValueError: as `lp_pool`.

@@ -1,4 +1,4 @@
-"""Pooling by any reduction, as Flax's `pool`."""
+"""Pooling by any reduction, like Flax's `pool`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ def pool(
     strides: Ints | None = None,
     padding: Padding = "VALID",
 ) -> Array:
-    """Any reduction of each window. Strides default to 1, as in Flax.
+    """Reduce each window by any function. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)`.
-        init: what the reduction starts from and what padding counts as.
+        init: the start value of the reduction, and the value of padding.
         reduce_fn: an associative function of two arrays, such as `lax.add`, `jnp.logaddexp` or a lambda.
         window_shape, strides, padding: as in `max_pool`.
 
     Returns:
-        `(*batch, *out, c)`: `init` and the taps of each window, in order, reduced. Differentiable as often as `reduce_fn` is.
+        `(*batch, *out, c)`: `init` and the taps of each window reduced in order. Differentiable as often as
+        `reduce_fn`.
 
     Raises:
         TypeError, ValueError: as `max_pool`; TypeError if `reduce_fn` cannot be called.
@@ -45,7 +46,7 @@ def pool(
         >>> pool(jnp.arange(1.0, 5.0).reshape(1, 4, 1), 1.0, jnp.multiply, 2).ravel().tolist()
         [2.0, 6.0, 12.0]
 
-    Equals `flax.nnx.pool`, which has a gradient for three reducers only.
+    Equals `flax.nnx.pool`, which is differentiable for three reducers only.
     """
     x, window = read(x, window_shape, strides, padding)
     if not callable(reduce_fn):
@@ -60,7 +61,7 @@ def pool(
 
 
 def _primitive_of(x: Array, init: Any, reduce_fn: Callable):
-    """The window primitive that `reduce_fn` with this start is, if it is one."""
+    """Return the window primitive that equals `reduce_fn` with this start value, or None."""
     if not isinstance(init, (int, float, np.generic)) or not jnp.issubdtype(x.dtype, jnp.floating):
         return None
     known: Sequence[tuple[Any, float, Any]] = (

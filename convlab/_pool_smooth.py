@@ -1,4 +1,4 @@
-"""Pools between the largest value and the average: weighted and drawn ones, and the anti-aliasing blur."""
+"""Pools between maximum and average: weighted and stochastic pools, and the anti-aliasing blur."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Array = jax.Array
 def softmax_pool(
     x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, temperature: Any = 1.0
 ) -> Array:
-    """The mean of each window, weighted by the softmax of `x / temperature`. Strides default to 1, as in Flax.
+    """Average each window with the softmax of `x / temperature` as weights. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
         window_shape, strides, padding: as in `max_pool`; padding has no weight.
-        temperature: a number > 0, or a learned array of shape `()` or `(c,)`; small ones approach the largest, large
-            ones the average.
+        temperature: a number > 0, or a learned array of shape `()` or `(c,)`; small values approach the maximum, large
+            values the average.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; computed in float32 for 16-bit and integer input.
@@ -54,7 +54,7 @@ def softmax_pool(
     temperature = real_weight("temperature", temperature, x)
     groups = tap_groups(*settled(x.astype(accumulator(x)), window), -jnp.inf)
     largest = max_taps(groups)
-    infinite = largest == jnp.inf  # then it is the mean; elsewhere an infinity is -inf or padding, and has no weight
+    infinite = largest == jnp.inf  # the mean is inf then; elsewhere an infinity is -inf or padding, and has no weight
     temperature = temperature[None] if isinstance(temperature, jax.Array) and temperature.ndim else temperature
 
     def weigh(tap: Array) -> tuple[Array, Array]:
@@ -70,17 +70,17 @@ def softmax_pool(
 def top_k_pool(
     x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, k: int = 2
 ) -> Array:
-    """The mean of the `k` largest values of each window. Strides default to 1, as in Flax.
+    """Average the `k` largest values of each window. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
-        window_shape, strides, padding: as in `max_pool`; what is padded is never among them.
-        k: from 1, which makes `max_pool`, to the number of taps, which makes `avg_pool`. A window with fewer taps
-            inside the image averages those; one with none gives 0.
+        window_shape, strides, padding: as in `max_pool`; padding is never selected.
+        k: between 1, which gives `max_pool`, and the number of taps, which gives `avg_pool`. A window with fewer taps
+            inside the image averages those; without any it gives 0.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input. Of
-        equals the first count, NaN before all, and those that count share the gradient.
+        equal values the first are selected, NaN before all; the selected values share the gradient.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -131,13 +131,13 @@ def _sorts(window: Window, k: int) -> bool:
 
 
 def _sorted(groups: list[Array], k: int) -> tuple[Array, Array]:
-    """The `k` largest of each window in descending order, `(*batch, *out, c, k)`, and which taps they are; the first of equals first."""
+    """Return the `k` largest values of each window in descending order, `(*batch, *out, c, k)`, and their taps."""
     largest, taps = lax.top_k(jnp.moveaxis(jnp.concatenate(groups), 0, -1), k)
     return largest, taps
 
 
 def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Array]:
-    """The least of the `k` largest of each window, and the number of the last tap that is chosen of those that equal it."""
+    """Return the k-th largest value of each window, and the last selected tap among those equal to it."""
     if by_sort:
         largest, taps = _sorted(groups, k)
         return largest[None, ..., -1], taps[None, ..., -1].astype(jnp.int32)
@@ -151,7 +151,7 @@ def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Arr
 
 
 def _orders(x: Array, window: Window) -> list[Array]:
-    """For each tap an integer that is ordered as the numbers are, NaN above all and padding, -2 ** 31 (or 63), below."""
+    """Map each tap to an integer of the same order, with NaN above all and padding, -2 ** 31 (or 63), below all."""
     bits = _folded(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
     most = jnp.iinfo(bits.dtype)
     groups = tap_groups(jnp.where(x != x, most.max, bits), window, most.min)
@@ -159,7 +159,7 @@ def _orders(x: Array, window: Window) -> list[Array]:
 
 
 def _folded(x: Array, dtype: Any) -> Array:
-    """Between a float's bits and an integer of the same order: those of negative numbers are counted backwards."""
+    """Convert between a float's bits and an integer of the same order; negative numbers have theirs reversed."""
     bits = x if jnp.issubdtype(x.dtype, jnp.integer) else lax.bitcast_convert_type(x, dtype)
     bits = jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
     return bits if bits.dtype == dtype else lax.bitcast_convert_type(bits, dtype)
@@ -170,7 +170,7 @@ def _value(order: Array, dtype: Any) -> Array:
 
 
 def _largest(orders: list[Array], k: int) -> list[Array]:
-    """The `k` largest of each window in descending order, by insertion."""
+    """Return the `k` largest values of each window in descending order, by insertion."""
     found: list[Array] = []
     for order in orders:
         for place, other in enumerate(found):
@@ -183,11 +183,11 @@ def _largest(orders: list[Array], k: int) -> list[Array]:
 def mixed_pool(
     x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, alpha: Any = 0.5
 ) -> Array:
-    """`alpha * max + (1 - alpha) * average` of each window. Strides default to 1, as in Flax.
+    """Compute `alpha * max + (1 - alpha) * average` of each window. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
-        window_shape, strides, padding: as in `max_pool`; padding never is the largest and counts as 0 in the average.
+        window_shape, strides, padding: as in `max_pool`; padding is never the maximum and counts as 0 in the average.
         alpha: a number between 0 and 1, or a learned array of shape `()` or `(c,)`.
 
     Returns:
@@ -213,12 +213,12 @@ def mixed_pool(
 def stochastic_pool(
     x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, key: Array | None = None
 ) -> Array:
-    """An element of each window, drawn in proportion to itself, or the expectation. Strides default to 1, as in Flax.
+    """Draw an element of each window in proportion to its value. Strides default to 1, as in Flax.
 
     Args:
-        x: `(*batch, *spatial, c)` of a real dtype; what is not positive is never drawn.
+        x: `(*batch, *spatial, c)` of a real dtype; elements that are not positive are never drawn.
         window_shape, strides, padding: as in `max_pool`; padding is never drawn.
-        key: a JAX random key to draw with, as in training; None gives the expectation, as in evaluation.
+        key: a JAX random key for training; None gives the expectation, for evaluation.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; a window without a positive element gives 0. The
@@ -248,7 +248,7 @@ def _expected(x: Array, window: Window) -> Array:
 
 
 def _drawn(x: Array, window: Window, key: Any) -> Array:
-    """The first element with which the running sum exceeds a uniform part of the whole; NaN where there is one."""
+    """Select the first element whose running sum exceeds a uniform fraction of the total; NaN if the window has one."""
     groups = tap_groups(*settled(x, window))
     largest = max_taps(groups)
     unit, infinite = jnp.where((largest == 0) | (largest == jnp.inf), 1, largest), largest == jnp.inf
@@ -282,7 +282,7 @@ def blur_pool(
     *,
     padding_mode: PaddingModes = "reflect",
 ) -> Array:
-    """Blurs each channel by binomial weights before every second position is taken: downsampling without aliases.
+    """Blur each channel by binomial weights, then subsample: downsampling without aliasing.
 
     Args:
         x: `(*batch, *spatial, c)` of any number dtype.

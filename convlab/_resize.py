@@ -47,7 +47,8 @@ def resize(
 
     Args:
         x: `(*batch, *spatial, c)`, any number of batch axes.
-        output_shape: the spatial sizes of the result, one int per axis; an int means every axis of an `x` with one batch axis.
+        output_shape: the spatial sizes of the result, one int per axis; an int means every axis of an `x` with one
+            batch axis.
         scale: instead of `output_shape`, the factor of each axis, a number > 0 or one per axis. Sizes are rounded down,
             and positions are `1 / scale` apart whatever the rounded size.
         method: "nearest" (the position whose cell contains the coordinate), "nearest-exact" (the position whose centre

@@ -28,8 +28,9 @@ def max_unpool(x: Array, indices: Array, output_shape: Ints) -> Array:
             `x` with one batch axis.
 
     Returns:
-        `(*batch, *output_shape, c)` of the dtype of `x`. Indices are known only when it runs: one outside of the result
-        is dropped, where PyTorch raises; so is the -1 of a window of padding only. Where one is repeated, one of its values stands there and the gradient goes to all of them.
+        `(*batch, *output_shape, c)` of the dtype of `x`. Indices are known only at run time: an index outside the
+        result is dropped, where PyTorch raises, and so is the -1 of a window of padding only. Of values with equal
+        indices one is stored, and the gradient goes to all of them.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -69,12 +70,12 @@ def max_unpool(x: Array, indices: Array, output_shape: Ints) -> Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _put(x: Array, indices: Array, shape: tuple[int, ...]) -> Array:
-    """`(n, *spatial, c)` values at their indices among `(n, *shape, c)` zeros."""
+    """Scatter `(n, *spatial, c)` values to their indices in `(n, *shape, c)` zeros."""
     return unpool(x, indices, shape, adding=False)
 
 
 @_put.defjvp
 def _put_jvp(shape: tuple[int, ...], primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    # adds, so that its transpose brings the cotangent of a position to every value that was put there
+    # a scatter that adds: its transpose brings the cotangent of a position to every value with that index
     (x, indices), (dx, _) = primals, tangents
     return _put(x, indices, shape), unpool(dx, indices, shape, adding=True)

@@ -1,6 +1,6 @@
-"""Geometry of windows, the names of paddings, and the form of every message: integers only, no arrays.
+"""Geometry of windows, named paddings and the form of error messages: integers only, no arrays.
 
-Loose input is read here, once, and becomes tuples and a frozen `Window`; nothing below asks again what an argument may be.
+This module reads loose arguments once, into tuples and a frozen `Window`; other modules rely on their form.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Pair = tuple[int, int]
 def argument_error(
     argument: str, rule: str, value: Any, fact: str = "", hint: str = "", kind: type[Exception] = ValueError
 ) -> Exception:
-    """The exception for a bad argument, worded as all messages are: argument, rule, fact, value, hint."""
+    """Build the exception for a bad argument in the form of all messages: argument, rule, fact, value, hint."""
     text = f"`{argument}` must {rule}" + (f" for {fact}" if fact else "") + f", got {value!r}."
     return kind(text + (f" {hint}" if hint else ""))
 
@@ -25,14 +25,14 @@ def argument_error(
 
 
 def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
-    """Whether `value` is a list, a tuple or an array with an axis, but no text or mapping."""
+    """Return whether `value` is a list, a tuple or an array with an axis; texts and mappings are not sequences."""
     if isinstance(value, (str, bytes, dict, set)):
         return False
     return getattr(value, "ndim", 1) > 0 and hasattr(value, "__len__") and hasattr(value, "__iter__")
 
 
 def as_int(value: Any) -> int | None:
-    """`value` as an int, None for all else: booleans, floats, values that `jax.jit` traces."""
+    """Return `value` as an int, or None for anything else: booleans, floats, values that `jax.jit` traces."""
     try:
         return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -44,7 +44,7 @@ def is_int(value: Any) -> bool:
 
 
 def listed(value: Any) -> Any:
-    """An array as lists, so that its numbers are no arrays, which `jax.jit` would trace; all else as it is."""
+    """Convert an array to lists, so that its elements are no arrays, which `jax.jit` would trace; return all else."""
     try:
         return value.tolist() if hasattr(value, "tolist") else value
     except TypeError:
@@ -52,7 +52,7 @@ def listed(value: Any) -> Any:
 
 
 def traced(value: Any) -> str:
-    """The hint that `value` is known too late, if it is."""
+    """Return a hint if `value` is traced, and so known too late; otherwise an empty text."""
     late = "Tracer" in type(value).__name__ or (isinstance(value, (tuple, list)) and any(map(traced, value)))
     return "It is traced: name it in `static_argnames` of `jax.jit`." if late else ""
 
@@ -62,7 +62,7 @@ def axes(rank: int) -> str:
 
 
 def integer(argument: str, value: Any, minimum: int | None = 1, fact: str = "") -> int:
-    """`value` as an int of at least `minimum`."""
+    """Return `value` as an int, checked to be at least `minimum`."""
     rule = "be an int" + ("" if minimum is None else f" >= {minimum}")
     number = as_int(value)
     if number is None:
@@ -73,7 +73,7 @@ def integer(argument: str, value: Any, minimum: int | None = 1, fact: str = "") 
 
 
 def check_not_empty(argument: str, value: Any) -> None:
-    """That one number per axis means at least one axis: `()` says nothing about an image."""
+    """Check that `value` is not an empty sequence, which would mean no spatial axis."""
     if is_sequence(value) and len(value) == 0:
         raise argument_error(argument, "have a number for at least one spatial axis", value)
 
@@ -82,13 +82,13 @@ MAX_AXIS = 2**31 - 1  # XLA counts the positions along an axis in 32 bits
 
 
 def check_axis_sizes(argument: str, sizes: Sequence[int], value: Any, fact: str = "") -> None:
-    """That every axis of the result can be counted."""
+    """Check that XLA can index every axis of the result."""
     if any(size > MAX_AXIS for size in sizes):
         raise argument_error(argument, "leave fewer than 2**31 positions along every axis", value, fact)
 
 
 def broadcast_to_rank(argument: str, value: Any, rank: int, minimum: int | None = 1, hint: str = "") -> tuple[int, ...]:
-    """One int for every axis, or one per axis, as `rank` ints of at least `minimum`."""
+    """Return one int for all axes, or one int per axis, as `rank` ints of at least `minimum`."""
     several = listed((value,) * rank if is_int(value) else value)
     bound = "" if minimum is None else f" >= {minimum}"
     rule = f"be an int{bound} or one int{bound} per axis"
@@ -108,7 +108,7 @@ def _same(reach: int, stride: int, length: int) -> Pair:
     return total // 2, total - total // 2
 
 
-# How much to pad, (reach, stride, length) -> (before, after), and with what.
+# How much a named padding pads: (effective size, stride, length) -> (before, after).
 NAMED: dict[str, Callable[[int, int, int], Pair]] = {
     "VALID": lambda reach, stride, length: (0, 0),
     "SAME": _same,
@@ -122,7 +122,7 @@ MODES = ("zeros", "constant", "reflect", "replicate", "circular")
 
 
 def read_padding(padding: Any, rank: int, argument: str = "padding", named: Sequence[str] = tuple(NAMED)):
-    """A padding as its upper-case name, or as one (before, after) pair per axis."""
+    """Return a padding as its upper-case name, or as one (before, after) pair per axis."""
     names = f"one of {', '.join(map(repr, named))}, " if named else ""
     rule = f"be {names}an int, or one int or (before, after) pair per axis"
     if isinstance(padding, str):
@@ -147,7 +147,7 @@ def read_padding(padding: Any, rank: int, argument: str = "padding", named: Sequ
 def read_modes(
     padding_mode: Any, rank: int, padding: Any = (), argument: str = "padding_mode", value: Any = 0
 ) -> tuple[str, ...]:
-    """One padding mode per axis; the paddings "CIRCULAR" and "REFLECT" bring their own."""
+    """Return one padding mode per axis; the paddings "CIRCULAR" and "REFLECT" imply theirs."""
     rule = f"be one of {', '.join(map(repr, MODES))}, or one of them per axis"
     modes = (padding_mode,) * rank if isinstance(padding_mode, str) else padding_mode
     if not is_sequence(modes) or not all(isinstance(m, str) for m in modes):
@@ -168,7 +168,7 @@ def read_modes(
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """The geometry of a sliding window: how far it reaches, what it pads, how many positions it takes.
+    """The geometry of a sliding window: its effective size, its padding and its number of positions.
 
     Args:
         size: taps along each spatial axis; an int is one axis.
@@ -176,8 +176,8 @@ class Window:
         padding: "VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL", "CIRCULAR", "REFLECT", an int, or one int or
             (before, after) pair per axis; negative numbers crop.
         dilation: distance between neighbouring taps, one or one per axis.
-        ceil_mode: round the number of positions up, as PyTorch does: a last window may hang over the end, but starts inside
-            the input or the padding before it.
+        ceil_mode: round the number of positions up, as PyTorch does: the last window may extend beyond the end, but
+            starts inside the input or the padding before it.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -217,17 +217,17 @@ class Window:
 
     @property
     def effective_size(self) -> tuple[int, ...]:
-        """The extent of the dilated window on the input."""
+        """Return the extent of the dilated window on the input."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.size, self.dilation))
 
     def declared(self, spatial: Sequence[int]) -> tuple[Pair, ...]:
-        """What the padding adds before and after each axis, without the overhang of `ceil_mode`."""
+        """Return the padding before and after each axis, without the overhang of `ceil_mode`."""
         if isinstance(self.padding, str):
             return tuple(map(NAMED[self.padding], self.effective_size, self.strides, spatial))
         return self.padding
 
     def pads(self, spatial: Sequence[int]) -> tuple[Pair, ...]:
-        """What is added before and after each axis, the overhang of `ceil_mode` included."""
+        """Return the padding before and after each axis, including the overhang of `ceil_mode`."""
         declared, out = self.declared(spatial), self.out(spatial)
         ends = (
             (o - 1) * s + r - n - lo
@@ -236,7 +236,7 @@ class Window:
         return tuple((lo, max(hi, end) if self.ceil_mode else hi) for (lo, hi), end in zip(declared, ends))
 
     def out(self, spatial: Sequence[int]) -> tuple[int, ...]:
-        """The number of positions along each axis, 0 where the window does not fit."""
+        """Return the number of positions along each axis, 0 where the window does not fit."""
         return tuple(map(self._positions, spatial, self.declared(spatial), self.effective_size, self.strides))
 
     def _positions(self, length: int, pad: Pair, effective_size: int, stride: int) -> int:
@@ -247,7 +247,7 @@ class Window:
         return max(positions + (span % stride > 0 and positions * stride < length + pad[0] + min(pad[1], 0)), 0)
 
     def checked_output_shape(self, argument: str, spatial: Sequence[int]) -> tuple[int, ...]:
-        """`out`, after a check that it is not empty; the message names `argument`."""
+        """Return `out`, checked not to be empty; an error message names `argument`."""
         if 0 in spatial:
             raise argument_error("x", "have no empty spatial axis", tuple(spatial), axes(self.rank))
         out = self.out(spatial)
@@ -265,13 +265,13 @@ class Window:
 
 
 def output_size(length: int, pads: Pair, effective_size: int, stride: int) -> int:
-    """The number of positions of a window along an axis, 0 where it does not fit."""
+    """Return the number of positions of a window along an axis, 0 where it does not fit."""
     span = length + sum(pads) - effective_size
     return span // stride + 1 if span >= 0 else 0
 
 
 def dilate(spatial: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
-    """Sizes after `dilation - 1` zeros are put between neighbours."""
+    """Return sizes after `dilation - 1` zeros are put between neighbours."""
     return tuple((n - 1) * d + 1 if n else 0 for n, d in zip(spatial, dilation))
 
 
@@ -281,10 +281,11 @@ def dilate(spatial: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
 def transposed(
     window: Window, spatial: Sequence[int], *, consistent: bool, flipped: bool
 ) -> tuple[tuple[Pair, int], ...]:
-    """For each axis ((before, after), length): the convolution from `length` that a transposed convolution inverts.
+    """Return for each axis ((before, after), length): the convolution that the transposed convolution inverts.
 
-    `before` and `after` are that convolution's pads, `length` the natural size of the transposed result. Names mean the
-    padding of that convolution. Pairs do too if `consistent`, otherwise they pad the dilated input, as in `lax.conv_transpose`.
+    `before` and `after` are that convolution's pads, `length` is its input size, the natural size of the transposed
+    result. Named paddings mean the padding of that convolution, and so do pairs if `consistent`; otherwise pairs pad
+    the dilated input, as in `lax.conv_transpose`.
     """
     paddings = (window.padding,) * window.rank if isinstance(window.padding, str) else window.padding
     rows = zip(spatial, window.effective_size, window.strides, paddings)
@@ -307,7 +308,7 @@ def _transposed(n: int, reach: int, stride: int, padding: str | Pair, *, consist
 
 
 def _flax_circular(period: int, length: int, flipped: bool) -> Pair:
-    """Flax's alignment of a periodic transposed convolution; for even kernels it is not the adjoint's."""
+    """Return the pads of Flax's periodic transposed convolution, which is no adjoint for even kernels."""
     missing = -(length - period) % (2 * period)
     before = missing // 2 if flipped else (missing + 1) // 2
     lo = -before % period
@@ -315,7 +316,7 @@ def _flax_circular(period: int, length: int, flipped: bool) -> Pair:
 
 
 def read_output(output_padding: Any, output_shape: Any, natural: Sequence[int], window: Window) -> tuple[int, ...]:
-    """The sizes of a transposed result: natural, with `output_padding` more, or as `output_shape` says."""
+    """Return the sizes of a transposed result: natural, enlarged by `output_padding`, or given by `output_shape`."""
     max_output_padding = tuple(map(max, window.strides, window.dilation))
     extra = broadcast_to_rank("output_padding", output_padding, window.rank, 0)
     if any(e >= s for e, s in zip(extra, max_output_padding)):

@@ -1,6 +1,7 @@
 """The types of options, for annotations in users' code: `from convlab.typing import Padding`.
 
-A type checker knows by them what an option may be. What runs accepts a little more, such as NumPy's integers and arrays.
+A type checker knows by them what an option may be. What runs accepts a little more, such as NumPy's integers and
+arrays.
 """
 
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 
 from .._window import is_sequence
-from .validation import Call, frozen, validate_options, fitting_size
+from .validation import Call, fitting_size, frozen, validate_options
 
 Array = jax.Array
 Body = TypeVar("Body", bound="type[Operation]")

@@ -32,7 +32,7 @@ from .._window import (
     read_modes,
 )
 from ..typing import Ints, Method, Padding, PaddingModes
-from .validation import Call, Shape, validate_options, fitting_size
+from .validation import Call, Shape, fitting_size, validate_options
 
 Array = jax.Array
 

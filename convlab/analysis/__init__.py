@@ -1,8 +1,9 @@
-"""What a network is made of and what it sees: shapes, parameters, multiply-adds and receptive fields of its layers.
+"""Shapes, parameters, multiply-adds and receptive fields of the layers of a network.
 
-Works for any `flax.nnx` or `flax.linen` module, convlab's layers or not, and for any function of an image: it reads the program
-as `jax.make_jaxpr` traces it. A receptive field is an interval per spatial axis, followed through every equation, so that
-branches, residual connections, crops, transposed convolutions and reflected borders come out as they are.
+The functions work for any `flax.nnx` or `flax.linen` module, convlab's layers or not, and for any function of an image:
+they analyze the program that `jax.make_jaxpr` traces. A receptive field is an interval per spatial axis. It is
+propagated through every equation, so that branches, residual connections, crops, transposed convolutions and reflected
+borders are exact.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ class Field:
     """The receptive field of a layer, per spatial axis of the input.
 
     Attributes:
-        size: positions of the input that a position in the middle of the layer sees.
-        stride: positions of the input between the fields of neighbours; a fraction after upsampling, 0 where all see the same, or where
-            the fields of neighbours do not follow each other, as after a flatten.
-        offset: where the field of position 0 begins; negative in the padding.
-        intervals: for each position along the axis the (first, last) position of the input, not clipped to it; where the stride is 0
-            one pair for all of them.
+        size: number of input positions that a position in the middle of the layer depends on.
+        stride: distance in the input between the fields of neighbouring positions; a fraction after upsampling; 0 if
+            all positions have the same field, or if the fields of neighbours are not equally spaced, as after a
+            flatten.
+        offset: first input position of the field of position 0; negative in the padding.
+        intervals: (first, last) input position for each position along the axis, not clipped to the input; one pair for
+            all where the stride is 0.
     """
 
     size: tuple[int, ...]
@@ -43,24 +45,24 @@ class Field:
     intervals: tuple[tuple[tuple[int, int], ...], ...] = dataclasses.field(repr=False)
 
     def at(self, place: Sequence[int], spatial: Sequence[int]) -> tuple[slice, ...]:
-        """The part of an input of size `spatial` that the layer sees at `position`, as slices."""
+        """Return the part of an input of size `spatial` that position `place` depends on, as slices."""
         pairs = [pairs[p if len(pairs) > 1 else 0] for pairs, p in zip(self.intervals, place)]
         return tuple(slice(max(first, 0), min(last, n - 1) + 1) for (first, last), n in zip(pairs, spatial))
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A row of the table: a module without submodules, or a convolution, pool, product or merge that the model calls itself.
+    """A row of the table: a module without submodules, or a convolution, pool, product or merge outside such modules.
 
     Attributes:
-        path: where it is in the model, "block1.conv2".
+        path: path in the model, "block1.conv2".
         kind: the class of the module, or "conv", "max_pool", "dot", "add", "concatenate", ...
-        output_shape: of its (first) result.
-        parameters: how many it holds; those of a module called again count once.
-        macs: multiply-adds of its convolutions and matrix products; what XLA counts, twice, as floating-point operations.
-        macs_with_padding: the same with the taps that read padding, the c_in * c_out * kernel * output of textbooks; for a
-            transposed convolution c_in * c_out * kernel * input, with the taps that fall outside the result.
-        field: its receptive field, None where it does not depend on the input.
+        output_shape: shape of its (first) result.
+        parameters: number of its parameters; those of a module that is called again count once.
+        macs: multiply-adds of its convolutions and matrix products; XLA counts each as two floating-point operations.
+        macs_with_padding: multiply-adds including taps that read padding, the textbook formula c_in * c_out * kernel *
+            output; for a transposed convolution c_in * c_out * kernel * input, including taps outside the result.
+        field: its receptive field, None if it does not depend on the input.
     """
 
     path: str
@@ -74,7 +76,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """The layers of a model in the order in which it calls them. Prints as a table."""
+    """The layers of a model in the order of their calls. `str` and `print` show a table."""
 
     input_shape: tuple[int, ...]
     layers: tuple[Layer, ...]
@@ -92,7 +94,7 @@ class Analysis:
         return sum(layer.macs_with_padding for layer in self.layers)
 
     def __getitem__(self, path: str) -> Layer:
-        """The first layer at `path`."""
+        """Return the first layer at `path`."""
         found = [layer for layer in self.layers if layer.path == path]
         if not found:
             paths = ", ".join(dict.fromkeys(layer.path for layer in self.layers))
@@ -106,21 +108,21 @@ class Analysis:
 
 
 def analyze(model: Any, x: Any, *args: Any, variables: Any = None, batch_axes: int = 1, **kwargs: Any) -> Analysis:
-    """Shapes, parameters, multiply-adds and receptive fields of the layers of a model, as plain data. Nothing is run.
+    """Return shapes, parameters, multiply-adds and receptive fields of the layers of a model, without running it.
 
     Args:
         model: an `nnx.Module`, a `linen.Module`, or a function.
         x: the input `(*batch, *spatial, c)`, or a `jax.ShapeDtypeStruct` in its place.
         *args, **kwargs: further arguments of the model, such as `train=False`.
-        variables: of a Linen model; by default the shapes that its `init` makes.
-        batch_axes: how many axes of `x` come before the spatial ones.
+        variables: variables of a Linen model; by default the abstract result of its `init`.
+        batch_axes: number of axes of `x` before the spatial axes.
 
     Returns:
-        An `Analysis`. Statistics over spatial axes (batch normalisation in training, attention, global pools) see the whole input,
-        and so does everything behind them: analyse a model in its evaluation mode.
+        An `Analysis`. Statistics over spatial axes (batch normalization in training, attention, global pools) depend on
+        the whole input, and so does everything after them: analyze a model in evaluation mode.
 
     Raises:
-        TypeError: a model that is no module and cannot be called.
+        TypeError: a model that is neither a module nor callable.
         ValueError: an `x` with fewer axes than `batch_axes` and the channels.
 
     Example:
@@ -132,8 +134,9 @@ def analyze(model: Any, x: Any, *args: Any, variables: Any = None, batch_axes: i
         >>> found.macs, found.macs_with_padding
         (107736, 117600)
 
-    Source: Araujo, Norris, Sim, "Computing receptive fields of convolutional neural networks", Distill 2019; here each position has
-    its own interval, so that the theory also holds at borders and between the phases of a transposed convolution.
+    Source: Araujo, Norris, Sim, "Computing receptive fields of convolutional neural networks", Distill 2019. Here every
+        position has its own interval, which extends the theory to borders and to the phases of a transposed
+        convolution.
     """
     spatial = _spatial(x, batch_axes)
     traced = trace(model, x, args, kwargs, variables)
@@ -166,14 +169,14 @@ def _field(spans: tuple[Span, ...] | None, spatial: tuple[int, ...]) -> Field | 
 
 
 def _along(span: Span, n: int) -> tuple[int, Fraction, Fraction, tuple[tuple[int, int], ...]]:
-    """(size, stride, offset, intervals) along one axis; where all positions see the same, clipped to the input."""
+    """Return (size, stride, offset, intervals) along one axis; a field without stride is clipped to the input."""
     if span.axis is None:
         start, end = max(int(span.first.min()), 0), min(int(span.last.max()), n - 1)
         return end - start + 1, Fraction(0), Fraction(start), ((start, end),)
     others = tuple(a for a in range(span.first.ndim) if a != span.axis)
     first, last = np.broadcast_arrays(span.first.min(others), span.last.max(others))
     sizes = np.where(first == EMPTY, 0, last - first + 1)
-    period = min(span.stride.denominator, len(sizes))  # of the phases of a transposed convolution
+    period = min(span.stride.denominator, len(sizes))  # number of phases of a transposed convolution
     start = (len(sizes) - period) // 2
     among = range(start, start + period)
     middle = max(among, key=lambda place: (sizes[place], -(span.stride * place).denominator))
@@ -182,13 +185,13 @@ def _along(span: Span, n: int) -> tuple[int, Fraction, Fraction, tuple[tuple[int
 
 
 def summary(model: Any, x: Any, *args: Any, variables: Any = None, batch_axes: int = 1, **kwargs: Any) -> Analysis:
-    """Prints the table of `analyze` and returns it.
+    """Print the table of `analyze` and return the `Analysis`.
 
     Args:
         model, x, args, variables, batch_axes, kwargs: as in `analyze`.
 
     Returns:
-        The `Analysis` that was printed: with rich where it is installed, as plain text elsewhere.
+        The printed `Analysis`: rich formats the table if it is installed.
 
     Raises:
         TypeError, ValueError: as `analyze`.
@@ -197,7 +200,7 @@ def summary(model: Any, x: Any, *args: Any, variables: Any = None, batch_axes: i
         >>> from convlab import conv
         >>> table = summary(lambda x: conv(x, jnp.ones((3, 1, 8))), jnp.ones((1, 6, 1)))  # doctest: +SKIP
 
-    Equals `flax.nnx.tabulate` in its purpose; multiply-adds and receptive fields are added.
+    Equals `flax.nnx.tabulate`, with multiply-adds and receptive fields.
     """
     from ._table import show
 
@@ -209,11 +212,11 @@ def summary(model: Any, x: Any, *args: Any, variables: Any = None, batch_axes: i
 def activations(
     model: Any, x: Any, *args: Any, variables: Any = None, batch_axes: int = 1, **kwargs: Any
 ) -> dict[str, jax.Array]:
-    """What every layer of `analyze` computes for an input.
+    """Compute the result of every layer of `analyze` for an input.
 
     Args:
         model, x, args, batch_axes, kwargs: as in `analyze`, with arrays in place of shapes.
-        variables: of a Linen model.
+        variables: variables of a Linen model.
 
     Returns:
         The (first) result of each layer by its path, in order; a module called again adds "#2" to its path, and so on.
@@ -239,16 +242,16 @@ def activations(
 
 
 def influence(function: Any, x: jax.Array, place: Sequence[int], *, batch_axes: int = 1) -> jax.Array:
-    """How much each position of an image matters to one position of the result: the receptive field, measured by the gradient.
+    """Measure the receptive field of one position by the gradient: the influence of each position of an image.
 
     Args:
         function: of `x`, to `(*batch, *out, c)` or `(*batch, c)`; a model, or `lambda x: model.apply(variables, x)`.
         x: `(*batch, *spatial, c)`.
-        position: the position of the result, one int per spatial axis of it; `()` for a result without.
-        batch_axes: how many axes of `x` come before the spatial ones.
+        place: the position of the result, one int per spatial axis; `()` for a result without spatial axes.
+        batch_axes: number of axes of `x` before the spatial axes.
 
     Returns:
-        `spatial`: the sum of the absolute derivatives of all channels there, over batch and channels of `x`.
+        `spatial`: the sum of the absolute derivatives of all channels at the position, over batch and channels of `x`.
 
     Raises:
         ValueError: a position that the result does not have.
@@ -258,7 +261,8 @@ def influence(function: Any, x: jax.Array, place: Sequence[int], *, batch_axes: 
         >>> influence(lambda x: conv(x, jnp.ones((3, 1, 1))), jnp.ones((1, 6, 1)), (3,)).tolist()
         [0.0, 0.0, 1.0, 1.0, 1.0, 0.0]
 
-    Source: Luo et al., "Understanding the effective receptive field in deep convolutional neural networks", arXiv 1701.04128.
+    Source: Luo et al., "Understanding the effective receptive field in deep convolutional neural networks", arXiv
+        1701.04128.
     """
     y, pull = jax.vjp(function, x)
     out = y.shape[batch_axes:-1]

@@ -1,8 +1,8 @@
-"""What each of JAX's primitives, and of convlab's, makes of spans, and how many multiply-adds it takes.
+"""Rules for spans and multiply-adds of JAX's primitives and convlab's.
 
-Windows (convolutions, pools, pads) and contractions have rules of their own; primitives that only move elements are applied to
-the ends of the intervals; elementwise ones join what their operands see. Whatever is left (a gather by computed indices, a
-sort, a loop) sees all that its operands see: never too little.
+Windows (convolutions, pools, pads) and contractions have rules of their own. Primitives that only move elements are
+applied to the ends of the intervals; elementwise ones join the intervals of their operands. Anything else (a gather by
+computed indices, a sort, a loop) depends on everything that its operands depend on, which never is too little.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 from ._spans import EMPTY, Slide, Span, hull, moved, reduced, slid
 
-Spans = tuple[Span, ...]  # one a spatial axis of the input
-Operands = Sequence[Spans | None]  # None: does not depend on the input
+Spans = tuple[Span, ...]  # one per spatial axis of the input
+Operands = Sequence[Spans | None]  # None: no dependence on the input
 
 MOVES = {
     "broadcast_in_dim", "concatenate", "copy", "dynamic_slice", "dynamic_update_slice", "expand_dims", "gather", "reshape", "rev",
@@ -40,7 +40,7 @@ WINDOWS = {"max": "max_pool", "min": "min_pool", "sum": "sum_pool"}
 
 
 def kind_of(eqn: Any) -> str | None:
-    """What a person calls the operation: "conv", "conv_transpose", "dot", a pool, or None."""
+    """Return the usual name of an operation: "conv", "conv_transpose", "dot", a pool, or None."""
     name = eqn.primitive.name
     if is_conv(name):
         return "conv_transpose" if max(eqn.params["lhs_dilation"], default=1) > 1 else "conv"
@@ -61,7 +61,7 @@ def is_window(name: str) -> bool:
 
 
 def conv_slides(eqn: Any) -> list[tuple[int, Slide]]:
-    """(axis of the operand, window) for each spatial axis of a convolution."""
+    """Return (axis of the operand, window) for each spatial axis of a convolution."""
     p = eqn.params
     numbers, (lhs, rhs), out = p["dimension_numbers"], (v.aval.shape for v in eqn.invars), eqn.outvars[0].aval.shape
     rows = zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:])
@@ -146,7 +146,7 @@ def dot_spans(eqn: Any, operands: Operands) -> Spans:
 
 
 def _placed(span: Span, order: list[int], batches: int, free: list[int], side: int) -> Span:
-    """An operand's free axes at their place among those of the result."""
+    """Move an operand's free axes to their position among those of the result."""
 
     def position(ends):
         ends = ends.transpose(order)
@@ -166,28 +166,28 @@ def reduce_spans(eqn: Any, operands: Operands) -> Spans:
 
 
 def joined(operands: Operands, rank: int) -> Spans:
-    """What the operands of `rank` axes see together; scalars among them see for every element."""
-    seen = [spans for spans in operands if spans is not None]
+    """Join the spans of operands, for a result of `rank` axes; a scalar operand counts for every element."""
+    dependent = [spans for spans in operands if spans is not None]
 
     def laid(span: Span) -> Span:
         return span if span.first.ndim == rank else Span.everything([span], rank)
 
-    return tuple(hull([laid(s) for s in group]) for group in zip(*seen))
+    return tuple(hull([laid(s) for s in group]) for group in zip(*dependent))
 
 
 def everything(operands: Operands, rank: int) -> Spans:
-    seen = [spans for spans in operands if spans is not None]
-    return tuple(Span.everything(group, rank) for group in zip(*seen))
+    dependent = [spans for spans in operands if spans is not None]
+    return tuple(Span.everything(group, rank) for group in zip(*dependent))
 
 
 def move_spans(eqn: Any, operands: Operands, known: Sequence[Any]) -> Spans:
-    """The primitive itself, applied to the ends; operands that do not depend on the input have none."""
+    """Apply the primitive itself to the ends of the intervals; operands that do not depend on the input have none."""
     name, shapes = eqn.primitive.name, [v.aval.shape for v in eqn.invars]
     count = len(shapes) if name in ("concatenate", "stack") else 2 if name == "dynamic_update_slice" else 1
     if any(k is None for k in known[count:]):
         return everything(operands, eqn.outvars[0].aval.ndim)
-    seen = [i for i in range(count) if operands[i] is not None]
-    leading = max(seen, key=lambda i: math.prod(shapes[i]))
+    dependent = [i for i in range(count) if operands[i] is not None]
+    leading = max(dependent, key=lambda i: math.prod(shapes[i]))
 
     def apply(*arrays: np.ndarray) -> np.ndarray:
         return _bound(eqn, [*arrays, *known[count:]])
@@ -211,13 +211,13 @@ def move_spans(eqn: Any, operands: Operands, known: Sequence[Any]) -> Spans:
 
 def _bound(eqn: Any, arrays: Sequence[Any]) -> np.ndarray:
     name, p = eqn.primitive.name, eqn.params
-    if name in NUMPY:  # the frequent ones, without a compilation for every shape
+    if name in NUMPY:  # frequent primitives run in NumPy, without a compilation for every shape
         return NUMPY[name](p, *arrays)
     import jax.numpy as jnp
     from jax.lax import GatherScatterMode
 
     params = eqn.primitive.get_bind_params(p)
-    if name == "gather":  # a position outside sees no more than the border
+    if name == "gather":  # an index out of range depends on the border at most
         params |= {"mode": GatherScatterMode.CLIP, "fill_value": None}
     operands = [jnp.asarray(a, jnp.int32) if isinstance(a, np.ndarray) and a.dtype == np.int64 else a for a in arrays]
     result = eqn.primitive.bind(*operands, **params)
@@ -250,7 +250,7 @@ OWN: dict[str, Callable] = {"pad": pad_spans, "dot_general": dot_spans}
 
 
 def spans_of(eqn: Any, operands: Operands, known: Sequence[Any]) -> Spans | None:
-    """What the first result of an equation sees of the input; None: nothing."""
+    """Return the spans of the first result of an equation, None if it does not depend on the input."""
     if all(spans is None for spans in operands):
         return None
     name, result = eqn.primitive.name, eqn.outvars[0].aval
@@ -278,7 +278,7 @@ def _broadcasts(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
 
 
 def macs_of(eqn: Any) -> tuple[int, int]:
-    """Multiply-adds of a convolution or matrix product, without and with the taps that read padding."""
+    """Return the multiply-adds of a convolution or matrix product, without and with the taps that read padding."""
     out, name = eqn.outvars[0].aval.shape if eqn.outvars else (), eqn.primitive.name
     if is_conv(name):
         kernel, numbers = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"]
@@ -293,7 +293,8 @@ def macs_of(eqn: Any) -> tuple[int, int]:
 
 
 def _inner_macs(eqn: Any) -> tuple[int, int]:
-    """Of what an equation holds: a scan as often as it runs, a condition its costliest branch, a while loop one round."""
+    """Return the multiply-adds inside an equation: of every step of a scan, the costliest branch, one round of a while
+    loop."""
     from jax.extend import core
 
     inner = [getattr(j, "jaxpr", j) for j in core.jaxprs_in_params(eqn.params)]

@@ -1,8 +1,8 @@
-"""Which positions of the input an array depends on: an interval for each of its elements and each spatial axis of the input.
+"""Receptive intervals: for each element of an array the input positions it depends on, by spatial axis of the input.
 
-A `Span` holds the first and last position, exactly, for every element; axes along which nothing changes have size 1. Positions
-before 0 and behind the end stand for padding: an array is continued over its border as it goes on inside, which gives the
-theoretical field, not the one that the border clips. What moves elements (slices, reshapes, gathers) moves the two ends.
+A `Span` holds the exact first and last position for every element; axes without variation have size 1. Positions before
+0 and beyond the end stand for padding: intervals continue over the border, which gives the theoretical receptive field
+instead of the clipped one. An operation that moves elements (slice, reshape, gather) moves both ends.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from fractions import Fraction
 
 import numpy as np
 
-EMPTY = 2**30  # first of an interval without positions; its last is the negative
+EMPTY = 2**30  # `first` of an interval without positions; `last` is the negative
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Span:
-    """`first` and `last`, broadcast against the array; `stride` positions of the input lie between neighbours on `axis`."""
+    """The receptive interval of each element: `first` and `last` broadcast against the array.
+
+    Neighbouring elements along `axis` have intervals that are `stride` input positions apart."""
 
     first: np.ndarray
     last: np.ndarray
@@ -28,7 +30,8 @@ class Span:
 
     @classmethod
     def of(cls, first: np.ndarray, last: np.ndarray, axis: int | None = None, stride: Fraction | int = 0) -> Span:
-        """With the axes that do not matter as 1; an unknown `axis` is the one along which the interval moves."""
+        """Return a span with size 1 on axes without variation; an unknown `axis` becomes the one along which it
+        varies."""
         first, last = narrowed(first), narrowed(last)
         varying = [i for i, sizes in enumerate(zip(first.shape, last.shape)) if max(sizes) > 1]
         if axis is None and len(varying) == 1:
@@ -38,25 +41,26 @@ class Span:
 
     @classmethod
     def everything(cls, spans: Sequence[Span], ndim: int) -> Span:
-        """One interval for all elements: whatever any of `spans` sees."""
+        """Return one interval for all elements, the hull of `spans`."""
         shape = (1,) * ndim
         first, last = min(int(s.first.min()) for s in spans), max(int(s.last.max()) for s in spans)
         return cls(np.full(shape, first), np.full(shape, last), None, Fraction(0))
 
 
 def regular(sums: np.ndarray) -> Fraction:
-    """By how much neighbouring intervals move, from their `first + last`; 0 if they do not move on regularly."""
+    """Return the distance of neighbouring intervals from their `first + last`; 0 if it is not constant."""
     for period in range(1, min(len(sums) // 2, 64) + 1):
         steps = sums[period:] - sums[:-period]
         if (steps == steps[0]).all():
             return Fraction(int(steps[0]), 2 * period)
-    stride = Fraction(int(sums[-1] - sums[0]), 2 * (len(sums) - 1))  # as of windows of uneven size
+    # windows of uneven size have a constant distance on average
+    stride = Fraction(int(sums[-1] - sums[0]), 2 * (len(sums) - 1))
     off = sums - sums[0] - 2 * float(stride) * np.arange(len(sums))
     return stride if abs(off).max() <= 2 else Fraction(0)
 
 
 def narrowed(ends: np.ndarray) -> np.ndarray:
-    """`ends` with size 1 along the axes on which it is constant."""
+    """Reduce `ends` to size 1 along the axes on which it is constant."""
     for axis, size in enumerate(ends.shape):
         head = ends.take([0], axis) if size else ends
         if size > 1 and (ends == head).all():
@@ -65,13 +69,13 @@ def narrowed(ends: np.ndarray) -> np.ndarray:
 
 
 def identity(shape: Sequence[int], axis: int) -> Span:
-    """The input itself along its `axis`."""
+    """Return the span of the input itself along `axis`."""
     positions = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
     return Span(positions, positions, axis, Fraction(1))
 
 
 def hull(spans: Sequence[Span]) -> Span:
-    """Elementwise: what any of them sees. All have the rank of the result."""
+    """Join spans elementwise; all have the rank of the result."""
     leading = next((s for s in spans if s.axis is not None and s.stride), spans[0])
     first = functools.reduce(np.minimum, (s.first for s in spans))
     last = functools.reduce(np.maximum, (s.last for s in spans))
@@ -83,7 +87,7 @@ def hull(spans: Sequence[Span]) -> Span:
 
 
 def reduced(span: Span, axes: Sequence[int], keep: bool = False) -> Span:
-    """What all elements along `axes` see together; the axes are dropped unless `keep`."""
+    """Join the intervals of all elements along `axes`, which are dropped unless `keep`."""
     axes = tuple(axes)
     first, last = span.first.min(axes, keepdims=keep), span.last.max(axes, keepdims=keep)
     if span.axis is None or span.axis in axes:
@@ -93,14 +97,14 @@ def reduced(span: Span, axes: Sequence[int], keep: bool = False) -> Span:
 
 
 def moved(span: Span, shape: Sequence[int], move: Callable[[np.ndarray], np.ndarray]) -> Span:
-    """The span of `move(x)`, for an `x` of `shape`, where `move` only moves, repeats and drops elements."""
+    """Return the span of `move(x)` for an `x` of `shape`, where `move` only moves, repeats and drops elements."""
     first, last = (move(np.broadcast_to(ends, shape)) for ends in (span.first, span.last))
     axis, stride = _probe(span, shape, move)
     return Span.of(first, last, axis, stride)
 
 
 def _probe(span: Span, shape: Sequence[int], move: Callable) -> tuple[int | None, Fraction]:
-    """Where `move` takes the axis of `span`, and what it makes of the stride."""
+    """Return the axis to which `move` maps the axis of `span`, and the new stride."""
     if span.axis is None:
         return None, Fraction(0)
     index = np.arange(shape[span.axis]).reshape([-1 if i == span.axis else 1 for i in range(len(shape))])
@@ -117,7 +121,7 @@ def _probe(span: Span, shape: Sequence[int], move: Callable) -> tuple[int | None
 
 @dataclasses.dataclass(frozen=True)
 class Slide:
-    """A window along one axis: output `o` sees the dilated, padded input at `o * stride + tap * dilation`."""
+    """A window along one axis: output `o` reads the dilated, padded input at `o * stride + tap * dilation`."""
 
     size: int
     window: int
@@ -132,22 +136,22 @@ class Slide:
         return self.window == self.stride == self.base == 1 and self.low == 0 and self.out == self.size
 
     def positions(self) -> tuple[np.ndarray, np.ndarray]:
-        """`(out, window)`: the position of the input that each tap reads, and whether it falls on one and not into a hole."""
+        """Return `(out, window)` arrays: the input position that each tap reads, and whether there is one."""
         position = np.arange(self.out)[:, None] * self.stride + np.arange(self.window) * self.dilation - self.low
         return position // self.base, position % self.base == 0
 
     def real(self) -> int:
-        """How many taps, over all outputs, read the input and neither padding nor holes."""
+        """Return the number of taps, over all outputs, that read the input."""
         index, real = self.positions()
         return int((real & (index >= 0) & (index < self.size)).sum())
 
     def nominal(self) -> int:
-        """The taps times the outputs, and where the input is dilated, as transposed convolutions do it, times the inputs."""
+        """Return taps times outputs or, for a dilated input as in transposed convolutions, taps times inputs."""
         return self.window * (self.size if self.base > 1 and self.stride == 1 else self.out)
 
 
 def slid(span: Span, axis: int, slide: Slide) -> Span:
-    """The span of the result of a window along `axis`."""
+    """Return the span of the result of a window along `axis`."""
     still = span.first.shape[axis] == span.last.shape[axis] == 1 and span.axis != axis
     if still or slide.trivial:
         return span
@@ -157,18 +161,18 @@ def slid(span: Span, axis: int, slide: Slide) -> Span:
     for values, empty, extreme in ((span.first, EMPTY, np.min), (span.last, -EMPTY, np.max)):
         values = np.moveaxis(values, axis, 0)
         values = np.broadcast_to(values, (slide.size, *values.shape[1:]))
-        seen = _continued(values, index, stride)
-        seen = np.where(real.reshape(*real.shape, *(1,) * (seen.ndim - 2)), seen, empty)
-        ends.append(np.moveaxis(extreme(seen, axis=1), 0, axis))
+        bounds = _continued(values, index, stride)
+        bounds = np.where(real.reshape(*real.shape, *(1,) * (bounds.ndim - 2)), bounds, empty)
+        ends.append(np.moveaxis(extreme(bounds, axis=1), 0, axis))
     first, last = ends
     return Span.of(first, last, span.axis, stride * slide.stride / slide.base if span.axis == axis else span.stride)
 
 
 def _continued(values: np.ndarray, index: np.ndarray, stride: Fraction) -> np.ndarray:
-    """`values[index]`, where beyond both borders `values` goes on by `stride` a step."""
+    """Index `values`, which continue beyond both borders in steps of `stride`."""
     size, period = len(values), stride.denominator
     before, behind = -(index // period), -((size - 1 - index) // period)
     periods = np.where(index < 0, before, np.where(index >= size, -behind, 0))
-    seen = values[(index + periods * period).clip(0, size - 1)]
-    shift = periods.reshape(*periods.shape, *(1,) * (seen.ndim - 2)) * stride.numerator
-    return np.where(abs(seen) == EMPTY, seen, seen - shift)
+    bounds = values[(index + periods * period).clip(0, size - 1)]
+    shift = periods.reshape(*periods.shape, *(1,) * (bounds.ndim - 2)) * stride.numerator
+    return np.where(abs(bounds) == EMPTY, bounds, bounds - shift)

@@ -1,4 +1,4 @@
-"""The table that `summary` prints: by rich where it is installed, in plain columns elsewhere."""
+"""The table that `summary` prints: by rich if it is installed, otherwise in plain columns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 TITLES = ("layer", "kind", "output shape", "parameters", "multiply-adds", "with padding", "field", "stride", "offset")
-NUMBERS = 3  # titles before the numbers, which stand to the right
+NUMBERS = 3  # number of text columns before the right-aligned numbers
 
 
 def cells(analysis: Any) -> Iterator[tuple[str, ...]]:
@@ -27,7 +27,7 @@ def totals(analysis: Any) -> tuple[str, ...]:
 
 
 def _axes(numbers: Any) -> str:
-    """One number where all axes agree."""
+    """Return one number if all axes agree."""
     shown = [
         str(n) if not isinstance(n, Fraction) or n.denominator == 1 else f"{n.numerator}/{n.denominator}"
         for n in numbers

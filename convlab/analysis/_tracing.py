@@ -1,7 +1,8 @@
-"""Models as programs: a jaxpr in which the calls of layers are marked, from an NNX module, a Linen module or a function.
+"""Models as programs: a jaxpr in which the calls of layers are marked, from an NNX module, a Linen module or a
+function.
 
-While the model is traced, the calls of its submodules are wrapped so that their first argument and their result pass through
-`jax.ad_checkpoint.checkpoint_name`, an identity that leaves an equation with a name in the program.
+While the model is traced, the calls of its submodules are wrapped so that their first argument and their result pass
+through `jax.ad_checkpoint.checkpoint_name`, an identity that leaves an equation with a name in the program.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def trace(model: Any, x: Any, args: tuple, kwargs: dict, variables: Any = None) 
 
 
 def _runner(model, recorder, x, args, kwargs, variables):
-    """(function of `x` and a state, that state, a dictionary of parameters that is full once the function was traced)."""
+    """(function of `x` and a state, that state, a dictionary of parameters that is full once the function was
+    traced)."""
     if "flax" in sys.modules:
         from flax import linen, nnx
 
@@ -125,7 +127,8 @@ def _nnx_runner(model, recorder, args, kwargs):
 
 @contextlib.contextmanager
 def _nnx_calls(model: Any, paths: dict[int, str], recorder: Recorder) -> Iterator[None]:
-    """Within, calls of the submodules of `model` are marked: their classes' `__call__` is replaced, as `nnx.tabulate` does."""
+    """Within, calls of the submodules of `model` are marked: their classes' `__call__` is replaced, as `nnx.tabulate`
+    does."""
     from flax import nnx
 
     types = {type(node) for _, node in nnx.iter_graph(model) if isinstance(node, nnx.Module)}

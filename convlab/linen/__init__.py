@@ -1,4 +1,4 @@
-"""The layers of convlab as `flax.linen` modules: a superset of Flax's own, with their names, parameters and defaults."""
+"""convlab's layers as `flax.linen` modules: a superset of Flax's layers, with their names, parameters and defaults."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ Array = jax.Array
 
 
 class _Operation(linen.Module):
-    """A body without parameters as a module, with its documentation. Linen sees only the methods of the class itself."""
+    """A layer without parameters as a module; its documentation is that of the body.
+
+    Linen wraps only methods that the class itself defines, hence the assignment of `__call__`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         cls.__doc__ = cls.__doc__ or inspect.getdoc(cls.__mro__[1])
@@ -124,7 +126,7 @@ class RoIPool(_layers.RoIPool, _Operation): ...
 
 
 class StochasticPool(_layers.StochasticPool, linen.Module):
-    """`convlab.stochastic_pool` as a layer: it draws, or is the expectation if `deterministic`."""
+    """`convlab.stochastic_pool` as a layer: it draws or, if `deterministic`, returns the expectation."""
 
     _: KW_ONLY
     deterministic: bool = False
@@ -137,7 +139,7 @@ class StochasticPool(_layers.StochasticPool, linen.Module):
 
 
 class FractionalMaxPool(_layers.FractionalMaxPool, linen.Module):
-    """`convlab.fractional_max_pool` as a layer: each call draws where its windows begin, or takes `samples`."""
+    """`convlab.fractional_max_pool` as a layer: each call draws the starts of its windows, or takes `samples`."""
 
     _: KW_ONLY
     rng_collection: str = "pool"

@@ -37,7 +37,7 @@ class Layer(linen.Module):
 
     @linen.nowrap
     def _promoted(self, inputs: Any) -> tuple[Array, Array, Array | None]:
-        """The operands of the operation; for compact methods, where parameters are made."""
+        """Create the parameters, in a compact method, and return the operands of the operation in one dtype."""
         self._check_inputs(inputs)
         image = self._image(inputs.shape)
         self._check_options(image[-1])
@@ -56,22 +56,24 @@ class Conv(_layers.Conv, Layer, linen.Conv):
         strides, padding, input_dilation, kernel_dilation, feature_group_count, precision, preferred_element_type: as in
             `convlab.conv`; strides and dilations of None are 1.
         use_bias: whether to add a bias.
-        mask: of the kernel's shape, multiplied with it.
-        dtype: of the computation; None infers it from input and parameters.
-        param_dtype: of the parameters.
+        mask: an array of the kernel's shape that multiplies it.
+        dtype: dtype of the computation; None infers it from input and parameters.
+        param_dtype: dtype of the parameters.
         kernel_init, bias_init: initializers.
-        promote_dtype: a function of `(inputs, kernel, bias, dtype=dtype)` that brings them to one dtype.
-        conv_general_dilated: a function with the signature of `lax.conv_general_dilated` to compute with.
-        conv_general_dilated_cls: a class or function without arguments that makes such a function.
+        promote_dtype: a function of `(inputs, kernel, bias, dtype=dtype)` that casts them to one dtype.
+        conv_general_dilated: a function with the signature of `lax.conv_general_dilated` that computes the convolution.
+        conv_general_dilated_cls: a class or function without arguments that returns such a function.
         padding_mode, padding_value, flip_kernel, method: as in `convlab.conv`.
-        weight_norm: whether the kernel gets a length of its own for each output channel, `scale`, and gives the direction only
-            (Salimans and Kingma, "Weight normalization", arXiv 1602.07868). PyTorch's `parametrizations.weight_norm`.
+        weight_norm: whether to scale the kernel of each output channel to a learned norm, `scale`, so that `kernel`
+            gives only its direction (Salimans and Kingma, "Weight normalization", arXiv 1602.07868). PyTorch's
+            `parametrizations.weight_norm`.
 
-    Parameters are `kernel`, `(*kernel_size, c_in / feature_group_count, features)`, `bias`, `(features,)`, and with `weight_norm`
-    `scale`, `(features,)`, at first the lengths of the kernel. Called with `inputs`, `(*batch, *spatial, c_in)`, it returns `(*batch, *out, features)`.
+    Parameters are `kernel`, `(*kernel_size, c_in / feature_group_count, features)`, `bias`, `(features,)`, and with
+    `weight_norm` `scale`, `(features,)`, initially the norms of the kernel. Called with `inputs`, `(*batch, *spatial,
+    c_in)`, it returns `(*batch, *out, features)`.
 
     Raises:
-        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+        TypeError, ValueError: as `convlab.conv`, at construction if the options alone are wrong.
 
     Example:
         >>> layer = Conv(8, (3, 3), strides=2)
@@ -99,7 +101,7 @@ class Conv(_layers.Conv, Layer, linen.Conv):
 
 
 class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]  # it counts fields that are no arguments
-    """`Conv` with a group for every channel: each makes `multiplier` channels of its own.
+    """`Conv` with one group per input channel, each with `multiplier` output channels.
 
     Args and Raises: as in `convlab.nnx.DepthwiseConv`, without `in_features` and `rngs`.
 
@@ -111,20 +113,22 @@ class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]  # it co
     features: Any = dataclasses.field(init=False, default=None)
     feature_group_count: Any = dataclasses.field(init=False, default=None)
 
-    if TYPE_CHECKING:  # that these fields are no arguments is more than Flax tells type checkers
+    if TYPE_CHECKING:  # type checkers do not know from Flax that these fields are no arguments
 
         def __init__(
-            self, kernel_size: Ints, strides: Ints | None = ..., padding: Padding = ..., input_dilation: Ints | None = ...,
-            kernel_dilation: Ints | None = ..., use_bias: bool = ..., mask: Any = ..., dtype: Any = ..., param_dtype: Any = ...,
-            precision: Any = ..., kernel_init: Callable = ..., bias_init: Callable = ..., promote_dtype: Callable = ...,
+            self, kernel_size: Ints, strides: Ints | None = ..., padding: Padding = ...,
+            input_dilation: Ints | None = ..., kernel_dilation: Ints | None = ..., use_bias: bool = ...,
+            mask: Any = ..., dtype: Any = ..., param_dtype: Any = ..., precision: Any = ...,
+            kernel_init: Callable = ..., bias_init: Callable = ..., promote_dtype: Callable = ...,
             conv_general_dilated: Callable | None = ..., conv_general_dilated_cls: Any = ..., parent: Any = ...,
-            name: str | None = ..., *, multiplier: int = ..., preferred_element_type: Any = ..., padding_mode: PaddingModes = ...,
-            padding_value: Any = ..., flip_kernel: bool = ..., method: Method = ..., weight_norm: bool = ...,
+            name: str | None = ..., *, multiplier: int = ..., preferred_element_type: Any = ...,
+            padding_mode: PaddingModes = ..., padding_value: Any = ..., flip_kernel: bool = ...,
+            method: Method = ..., weight_norm: bool = ...,
         ) -> None: ...  # fmt: skip
 
 
 class WSConv(_layers.WSConv, Conv):
-    """`Conv` whose kernel has mean 0 and variance 1 for each output channel when it is used.
+    """`Conv` with weight standardization: the kernel of each output channel is used with mean 0 and variance 1.
 
     Args and Raises: as in `convlab.nnx.WSConv`, `features` for `out_features`, without `in_features` and `rngs`.
 
@@ -132,15 +136,17 @@ class WSConv(_layers.WSConv, Conv):
         >>> WSConv(8, (3, 3)).init_with_output(jax.random.key(0), jnp.ones((1, 28, 28, 3)))[0].shape
         (1, 28, 28, 8)
 
-    Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv 1903.10520.
+    Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv
+        1903.10520.
     """
 
 
 class CausalConv(_layers.CausalConv, Conv):
-    """`Conv` that pads before only, on a whole sequence or, chunk by chunk along the first spatial axis, on a stream.
+    """`Conv` with causal padding, for whole sequences or, with `step`, for chunks along the first spatial axis.
 
-    The results of `step` on chunks of any lengths, put together, are the result on the whole sequence. What must be remembered
-    is in the collection "cache", as `init_cache` makes it. With strides its length, and so the program, depends on the phase.
+    The concatenated results of `step`, on chunks of any lengths, equal the result on the whole sequence. `init_cache`
+    creates the state between chunks, the collection "cache". With strides its length depends on the phase of the
+    stride, so that JAX compiles `step` once per phase.
 
     Args and Raises: as in `convlab.nnx.CausalConv`, `features` for `out_features`, without `in_features` and `rngs`.
 
@@ -159,12 +165,13 @@ class CausalConv(_layers.CausalConv, Conv):
         return self._streamed(inputs, False)
 
     def step(self, inputs: Array) -> Array:
-        """The positions of the result that the chunk `inputs` completes, perhaps none."""
+        """Return the positions of the result that the chunk `inputs` completes, possibly none."""
         return self._streamed(inputs, True)
 
     @linen.nowrap
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> dict[str, Array]:
-        """The collection "cache" for chunks of shape `(*batch, *spatial, c)` with any length of the first spatial axis."""
+        """Return the collection "cache" for chunks of shape `(*batch, *spatial, c)` with any length of the first
+        spatial axis."""
         return {"inputs": self._empty_cache(input_shape, dtype)}
 
     @linen.compact
@@ -180,21 +187,22 @@ class CausalConv(_layers.CausalConv, Conv):
 
 
 class ConvTranspose(_layers.ConvTranspose, Layer, linen.ConvTranspose):
-    """Transposed convolution. A superset of `flax.linen.ConvTranspose`: equal arguments, defaults, parameters, initial values.
+    """Transposed convolution. A superset of `flax.linen.ConvTranspose`, with equal defaults and initial values.
 
     Args:
         features, kernel_size: as in `Conv`.
         strides, padding, kernel_dilation, transpose_kernel, precision, preferred_element_type: as in
             `convlab.conv_transpose`; strides and dilations of None are 1.
         use_bias, mask, dtype, param_dtype, kernel_init, bias_init, promote_dtype: as in `Conv`.
-        padding_mode, feature_group_count, output_padding, use_consistent_padding, method: as in `convlab.conv_transpose`.
+        padding_mode, feature_group_count, output_padding, use_consistent_padding, method: as in
+            `convlab.conv_transpose`.
 
     Parameters are `kernel`, `(*kernel_size, c_in / feature_group_count, features)`, or with `transpose_kernel`
-    `(*kernel_size, features / feature_group_count, c_in)`, and `bias`, `(features,)`. Called with `inputs`,
-    `(*batch, *spatial, c_in)`, and perhaps the `output_shape` of the spatial axes, it returns `(*batch, *out, features)`.
+    `(*kernel_size, features / feature_group_count, c_in)`, and `bias`, `(features,)`. Called with `inputs`, `(*batch,
+    *spatial, c_in)`, and optionally the `output_shape` of the spatial axes, it returns `(*batch, *out, features)`.
 
     Raises:
-        TypeError, ValueError: as `convlab.conv_transpose`, at construction where the options tell.
+        TypeError, ValueError: as `convlab.conv_transpose`, at construction if the options alone are wrong.
 
     Example:
         >>> layer = ConvTranspose(8, (2, 2), strides=(2, 2))
@@ -213,9 +221,10 @@ class ConvTranspose(_layers.ConvTranspose, Layer, linen.ConvTranspose):
 
 
 class ConvLocal(_layers.ConvLocal, Layer, linen.ConvLocal):
-    """A convolution with a kernel and a bias of its own at every position. A superset of `flax.linen.ConvLocal`.
+    """A convolution with one kernel per position (locally connected). A superset of `flax.linen.ConvLocal`.
 
-    Args and Raises: as in `convlab.nnx.ConvLocal`, `features` for `out_features`, without `in_features`, `spatial_shape` and `rngs`.
+    Args and Raises: as in `convlab.nnx.ConvLocal`, `features` for `out_features`, without `in_features`,
+    `spatial_shape` and `rngs`.
 
     Example:
         >>> ConvLocal(8, (3, 3), padding="VALID").init_with_output(jax.random.key(0), jnp.ones((1, 6, 5, 3)))[0].shape
@@ -248,7 +257,7 @@ class Options(linen.Module):
 
 
 class DeformConv(_layers.DeformConv, Layer, Options):
-    """`convlab.deform_conv` with its kernel and bias: called with `inputs`, `offset` and perhaps the modulation `mask`.
+    """`convlab.deform_conv` with a kernel and a bias: called with `inputs`, `offset` and optionally `mask`.
 
     Args and Raises: as in `convlab.nnx.DeformConv`, `features` for `out_features`, without `in_features` and `rngs`.
 
@@ -265,7 +274,7 @@ class DeformConv(_layers.DeformConv, Layer, Options):
 
 
 class SeparableConv(Options):
-    """A `DepthwiseConv` without bias, `depthwise`, and a `Conv` of one tap, `pointwise`, that mixes its channels.
+    """A depthwise separable convolution: a `DepthwiseConv` without bias, then a `Conv` of one tap.
 
     Args and Raises: as in `convlab.nnx.SeparableConv`, `features` for `out_features`, without `in_features` and `rngs`.
 

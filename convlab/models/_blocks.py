@@ -1,4 +1,5 @@
-"""What the networks share: chains under PyTorch's names, convolutions with their normalisation, squeeze and excitation."""
+"""What the networks share: chains under PyTorch's names, convolutions with their normalisation, squeeze and
+excitation."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def conv(
     use_bias: bool = False,
     rngs: nnx.Rngs,
 ) -> cn.Conv:
-    """A convolution of images; `padding=None` keeps the size where `strides` is 1 and the window odd, as PyTorch's `k // 2`."""
+    """A convolution of images; `padding=None` keeps the size where `strides` is 1 and the window odd, as PyTorch's `k
+    // 2`."""
     window = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
     padding = tuple((k - 1) // 2 * dilation for k in window) if padding is None else padding
     options: dict[str, Any] = dict(
@@ -117,7 +119,8 @@ class ConvNormActivation(Sequential):
 
 
 class BasicConv(nnx.Module):
-    """A convolution `conv`, its normalisation `bn` with epsilon 1e-3, and a ReLU: the unit of both Inception networks."""
+    """A convolution `conv`, its normalisation `bn` with epsilon 1e-3, and a ReLU: the unit of both Inception
+    networks."""
 
     def __init__(
         self, in_features: int, out_features: int, kernel_size: Any, strides: int = 1, *, padding: Any = 0, rngs: Any
@@ -176,7 +179,8 @@ def stochastic_depth(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout:
 
 
 def multiple_of_8(channels: float) -> int:
-    """The multiple of 8 next to `channels`, at least 8 and not below 90 % of it, as the MobileNets round their widths."""
+    """The multiple of 8 next to `channels`, at least 8 and not below 90 % of it, as the MobileNets round their
+    widths."""
     return divisible(channels, 8)
 
 
@@ -192,7 +196,8 @@ def per_channel(values: Array, x: Array) -> Array:
 
 
 def imagenet_input(x: Array) -> Array:
-    """Images normalised with ImageNet's means and deviations as those between -1 and 1 that Inception was trained on."""
+    """Images normalised with ImageNet's means and deviations as those between -1 and 1 that Inception was trained
+    on."""
     deviation, mean = jnp.array([0.229, 0.224, 0.225]), jnp.array([0.485, 0.456, 0.406])
     return x * per_channel(deviation / 0.5, x) + per_channel((mean - 0.5) / 0.5, x)
 

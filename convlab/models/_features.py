@@ -30,7 +30,8 @@ def features(model: nnx.Module, x: Any, names: Sequence[str], *args: Any, **opti
         >>> {name: y.shape for name, y in maps.items()}
         {'layer2': (1, 8, 8, 128), 'layer4': (1, 2, 2, 512)}
 
-    It works within `jax.jit`, `jax.grad` and `nnx.jit`; the model is left as it is, but for running statistics in training.
+    It works within `jax.jit`, `jax.grad` and `nnx.jit`; the model is left as it is, but for running statistics in
+    training.
     """
     found: dict[str, Any] = {}
     recording = copy.copy(model)

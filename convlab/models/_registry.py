@@ -21,7 +21,8 @@ Weights = str | os.PathLike | Mapping[str, Any]
 
 
 class SameKey(nnx.RngStream):
-    """A stream that draws one key again and again: shapes need no other, and to count draws is slow while a network is traced."""
+    """A stream that draws one key again and again: shapes need no other, and to count draws is slow while a network is
+    traced."""
 
     def __call__(self) -> jax.Array:
         return self.key[...]
@@ -60,7 +61,8 @@ class Builder(Generic[M]):
 
         Args:
             args, options: of the class, such as `num_classes`, without those that the name fixes.
-            weights: a file, .pth or .pt as PyTorch writes it or .safetensors, or a state dict; then `rngs` may be left out.
+            weights: a file, .pth or .pt as PyTorch writes it or .safetensors, or a state dict; then `rngs` may be left
+                out.
             rngs: for the initial values, and for dropout.
 
         Raises:
@@ -94,11 +96,11 @@ class Builder(Generic[M]):
 
 def named(network: type[M], name: str, doc: str = "", **options: Any) -> Builder[M]:
     """Registers `network` with `options` under `name`."""
-    made = Builder(network, name, options)
+    builder = Builder(network, name, options)
     title = inspect.cleandoc(doc) if doc else f"{name}, a `{getattr(network, '__name__', name)}`. {_source(network)}"
-    object.__setattr__(made, "__doc__", title)
-    REGISTRY[name.lower()] = made
-    return made
+    object.__setattr__(builder, "__doc__", title)
+    REGISTRY[name.lower()] = builder
+    return builder
 
 
 def network(cls: type[M]) -> Builder[M]:

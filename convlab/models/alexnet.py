@@ -14,7 +14,8 @@ from ._registry import network
 
 @network
 class AlexNet(nnx.Module):
-    """AlexNet, one column. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv 1404.5997.
+    """AlexNet, one column. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv
+    1404.5997.
 
     Input: 1 x 224 x 224 x 3
     Output: 1 x 1000
@@ -47,13 +48,15 @@ class AlexNet(nnx.Module):
 
 @network
 class AlexNet2012(nnx.Module):
-    """AlexNet as published. Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", NIPS 2012.
+    """AlexNet as published. Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural
+    networks", NIPS 2012.
 
     The paper says 224 x 224, of which its 55 x 55 do not follow; 227 is what the authors' program read.
 
     Input: 1 x 227 x 227 x 3
     Output: 1 x 1000
-    Parameters: 60,965,224 (github.com/HewlettPackard/dlcookbook-dlbs, docs/models, of BVLC Caffe's bvlc_alexnet; the paper says 60 million)
+    Parameters: 60,965,224 (github.com/HewlettPackard/dlcookbook-dlbs, docs/models, of BVLC Caffe's bvlc_alexnet; the
+        paper says 60 million)
     Multiply-adds: 727 million (github.com/albanie/convnet-burden, alexnet; with biases, pools and normalisation)
     Receptive field: 195 at `features` (Araujo et al. 2019, alexnet_v2/pool5)
     """

@@ -1,4 +1,5 @@
-"""The context module of Yu and Koltun, "Multi-scale context aggregation by dilated convolutions", arXiv 1511.07122, table 1."""
+"""The context module of Yu and Koltun, "Multi-scale context aggregation by dilated convolutions", arXiv 1511.07122,
+table 1."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ LARGE = (2, 2, 4, 8, 16, 32, 32)
 
 
 def identity(features: int, noise: float = 0.0) -> Callable:
-    """Equation 5: a layer passes each of the `features` maps on, split over as many channels as it makes of it, plus noise."""
+    """Equation 5: a layer passes each of the `features` maps on, split over as many channels as it makes of it, plus
+    noise."""
 
     def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         *window, in_channels, out_channels = shape
@@ -34,7 +36,8 @@ def identity(features: int, noise: float = 0.0) -> Callable:
 
 @network
 class Context(nnx.Module):
-    """Context module. Yu, Koltun, "Multi-scale context aggregation by dilated convolutions", arXiv 1511.07122, table 1, "Basic".
+    """Context module. Yu, Koltun, "Multi-scale context aggregation by dilated convolutions", arXiv 1511.07122, table 1,
+    "Basic".
 
     Input: 1 x 64 x 64 x 21
     Output: 1 x 64 x 64 x 21
@@ -42,8 +45,8 @@ class Context(nnx.Module):
     Multiply-adds: 115.6 million (table 1: 64 C**2 for each of 64 x 64 positions)
     Receptive field: 67 at `layers` (table 1)
 
-    Maps `(n, height, width, features)` to the same shape, at first as it is: the identity where the input is not negative.
-    `multipliers` are the table's channels in units of `features`, `LARGE` those of "Large".
+    Maps `(n, height, width, features)` to the same shape, at first as it is: the identity where the input is not
+    negative. `multipliers` are the table's channels in units of `features`, `LARGE` those of "Large".
     """
 
     def __init__(

@@ -18,7 +18,8 @@ norm = partial(nnx.LayerNorm, epsilon=1e-6)
 
 
 class CNBlock(nnx.Module):
-    """7x7 in each channel, a normalisation, and two dense layers with GELU between them, scaled and beside the identity."""
+    """7x7 in each channel, a normalisation, and two dense layers with GELU between them, scaled and beside the
+    identity."""
 
     def __init__(self, width: int, layer_scale: float, rate: float, *, rngs: nnx.Rngs):
         self.block = Sequential(
@@ -42,7 +43,8 @@ class ConvNeXt(nnx.Module):
 
     Args:
         widths, depths: channels and blocks of each stage.
-        stochastic_depth_prob: the rate at which whole images skip the last block in training; it grows from 0 with the depth.
+        stochastic_depth_prob: the rate at which whole images skip the last block in training; it grows from 0 with the
+            depth.
         layer_scale: what each block's scale begins with.
         num_classes: of the scores.
     """

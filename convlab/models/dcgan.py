@@ -1,4 +1,5 @@
-"""The generator of DCGAN: Radford, Metz, Chintala, "Unsupervised representation learning with DCGANs", arXiv 1511.06434, figure 1."""
+"""The generator of DCGAN: Radford, Metz, Chintala, "Unsupervised representation learning with DCGANs", arXiv
+1511.06434, figure 1."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ normal = nnx.initializers.normal(0.02)  # section 4
 
 
 def doubling(in_features: int, out_features: int, rngs: nnx.Rngs) -> cn.ConvTranspose:
-    """A 5 x 5 convolution with stride 1/2, the input of the authors' convolution with stride 2 that pads 2 and sees twice the size."""
+    """A 5 x 5 convolution with stride 1/2, the input of the authors' convolution with stride 2 that pads 2 and sees
+    twice the size."""
     options: dict[str, Any] = dict(
         strides=2, padding=((2, 3), (2, 3)), transpose_kernel=True, use_bias=False, kernel_init=normal
     )
@@ -26,12 +28,15 @@ def doubling(in_features: int, out_features: int, rngs: nnx.Rngs) -> cn.ConvTran
 
 @network
 class DCGAN(nnx.Module):
-    """DCGAN generator. Radford, Metz, Chintala, "Unsupervised representation learning with deep convolutional GANs", arXiv 1511.06434, figure 1.
+    """DCGAN generator. Radford, Metz, Chintala, "Unsupervised representation learning with deep convolutional GANs",
+    arXiv 1511.06434, figure 1.
 
     Input: 1 x 100
     Output: 1 x 64 x 64 x 3
-    Parameters: 18,885,760 (the authors' code, gen_params of Newmu/dcgan_code faces/train_uncond_dcgan.py: 100 * 16384, 25 (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3), and 2 for each of 16384 + 512 + 256 + 128 normalised)
-    Multiply-adds: 640.6 million (figure 1: 100 * 16384, and 25 c_in c_out for each of 16, 64, 256 and 1024 positions of the inputs)
+    Parameters: 18,885,760 (the authors' code, gen_params of Newmu/dcgan_code faces/train_uncond_dcgan.py: 100 * 16384,
+        25 (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3), and 2 for each of 16384 + 512 + 256 + 128 normalised)
+    Multiply-adds: 640.6 million (figure 1: 100 * 16384, and 25 c_in c_out for each of 16, 64, 256 and 1024 positions of
+    the inputs)
 
     Maps noise `(n, noise)` to images `(n, 64, 64, colours)` between -1 and 1.
     """

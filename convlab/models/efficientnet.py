@@ -87,13 +87,14 @@ L = (
 
 
 class EfficientNet(nnx.Module):
-    """EfficientNet. Tan, Le, "EfficientNet: Rethinking model scaling for convolutional neural networks", arXiv 1905.11946, and
-    "EfficientNetV2: Smaller models and faster training", arXiv 2104.00298.
+    """EfficientNet. Tan, Le, "EfficientNet: Rethinking model scaling for convolutional neural networks", arXiv
+    1905.11946, and "EfficientNetV2: Smaller models and faster training", arXiv 2104.00298.
 
     Args:
         rows: the stages, of one of the tables in this file.
         dropout: before the classifier.
-        stochastic_depth_prob: the rate at which whole images skip the last block in training; it grows from 0 with the depth.
+        stochastic_depth_prob: the rate at which whole images skip the last block in training; it grows from 0 with the
+            depth.
         num_classes: of the scores.
         stem: channels of the first convolution.
         last_channel: channels of the last convolution; 4 times the last stage's by default.

@@ -1,4 +1,5 @@
-"""GoogLeNet, Inception v1: as torchvision has it, with batch normalisation, and as published, with local response normalisation."""
+"""GoogLeNet, Inception v1: as torchvision has it, with batch normalisation, and as published, with local response
+normalisation."""
 
 from __future__ import annotations
 
@@ -90,16 +91,17 @@ class InceptionAux(nnx.Module):
 
 @network
 class GoogLeNet(nnx.Module):
-    """GoogLeNet with batch normalisation, of torchvision. Szegedy et al., "Going deeper with convolutions", arXiv 1409.4842.
+    """GoogLeNet with batch normalisation, of torchvision. Szegedy et al., "Going deeper with convolutions", arXiv
+    1409.4842.
 
-    In training it returns a `GoogLeNetOutputs` where it has auxiliary classifiers, else the scores alone. Its third branches have
-    3x3 windows, where the paper has 5x5: `GoogLeNet2014` is the paper's.
+    In training it returns a `GoogLeNetOutputs` where it has auxiliary classifiers, else the scores alone. Its third
+    branches have 3x3 windows, where the paper has 5x5: `GoogLeNet2014` is the paper's.
 
     Args:
         num_classes: of the scores.
         aux_logits: whether it has the auxiliary classifiers; with `weights` as the file has them.
-        transform_input: whether images come normalised with ImageNet's means, and not between -1 and 1; with `weights` they do,
-            as in torchvision.
+        transform_input: whether images come normalised with ImageNet's means, and not between -1 and 1; with `weights`
+            they do, as in torchvision.
         dropout, dropout_aux: before the classifier, and in the auxiliary ones.
 
     Input: 1 x 224 x 224 x 3
@@ -127,11 +129,13 @@ class GoogLeNet(nnx.Module):
         self.conv1, self.maxpool1 = basic(3, 64, 7, 2, rngs=rngs), pool()
         self.conv2, self.conv3, self.maxpool2 = basic(64, 64, 1, rngs=rngs), basic(64, 192, 3, rngs=rngs), pool()
         self.maxpool3, self.maxpool4 = pool(), pool(2)
-        made = {}
+        features_of = {}
         for name, module, features in inceptions(basic, 3, rngs):
             setattr(self, f"inception{name}", module)
-            made[name] = features
-        auxiliary = lambda name: InceptionAux(made[name], num_classes, dropout_aux, rngs=rngs) if aux_logits else None
+            features_of[name] = features
+        auxiliary = lambda name: (
+            InceptionAux(features_of[name], num_classes, dropout_aux, rngs=rngs) if aux_logits else None
+        )
         self.aux1, self.aux2 = map(auxiliary, CLASSIFIED)
         self.avgpool, self.dropout = cn.GlobalAvgPool(), nnx.Dropout(dropout, rngs=rngs)
         self.fc = nnx.Linear(1024, num_classes, rngs=rngs)
@@ -167,7 +171,8 @@ class GoogLeNet2014(nnx.Module):
     Input: 1 x 224 x 224 x 3
     Output: 1 x 1000
     Parameters: 6,998,552 (github.com/HewlettPackard/dlcookbook-dlbs, docs/models, of BVLC Caffe's bvlc_googlenet)
-    Multiply-adds: 1,586 million (the paper's table 1, with 118 million in place of 34 for the first layer: 7 * 7 * 3 * 64 * 112 * 112)
+    Multiply-adds: 1,586 million (the paper's table 1, with 118 million in place of 34 for the first layer: 7 * 7 * 3 *
+    64 * 112 * 112)
     """
 
     def __init__(self, num_classes: int = 1000, *, rngs: nnx.Rngs):

@@ -19,7 +19,8 @@ ONE, THREE, FIVE, HALVING = (1, 0, 1), (3, 1, 1), (5, 2, 1), (3, 0, 2)
 ROW7, COLUMN7 = ((1, 7), (0, 3), 1), ((7, 1), (3, 0), 1)
 ROW3, COLUMN3 = ((1, 3), (0, 1), 1), ((3, 1), (1, 0), 1)
 
-# A branch is a row of (name, channels, form); a list in it is a fork, whose results are put together. The last reads a pool.
+# A branch is a row of (name, channels, form); a list in it is a fork, whose results are put together. The last reads a
+# pool.
 
 
 def inception_a(pooled: int) -> list:
@@ -82,7 +83,8 @@ STAGES: dict[str, list] = {
 
 
 class Mixed(nnx.Module):
-    """Branches side by side, put together along the channels; the last reads a pool, a maximum where the size is halved."""
+    """Branches side by side, put together along the channels; the last reads a pool, a maximum where the size is
+    halved."""
 
     def __init__(self, in_features: int, branches: list, *, rngs: nnx.Rngs):
         self.out_features, names = 0, []
@@ -101,8 +103,8 @@ class Mixed(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         *branches, last = self.branches
-        made = [self._run(branch, x) for branch in branches]
-        return jnp.concatenate([*made, self._run(last, self.pool(x))], axis=-1)
+        results = [self._run(branch, x) for branch in branches]
+        return jnp.concatenate([*results, self._run(last, self.pool(x))], axis=-1)
 
     def _run(self, branch: tuple[tuple[str, ...], ...], x: Array) -> Array:
         for fork in branch:
@@ -134,13 +136,14 @@ class InceptionOutputs(NamedTuple):
 class Inception3(nnx.Module):
     """Inception v3. Szegedy et al., "Rethinking the Inception architecture for computer vision", arXiv 1512.00567.
 
-    In training it returns `InceptionOutputs` where it has the auxiliary classifier, else the scores alone. Images are 299 x 299.
+    In training it returns `InceptionOutputs` where it has the auxiliary classifier, else the scores alone. Images are
+    299 x 299.
 
     Args:
         num_classes: of the scores.
         aux_logits: whether it has the auxiliary classifier; with `weights` as the file has it.
-        transform_input: whether images come normalised with ImageNet's means, and not between -1 and 1; with `weights` they do,
-            as in torchvision.
+        transform_input: whether images come normalised with ImageNet's means, and not between -1 and 1; with `weights`
+            they do, as in torchvision.
         dropout: before the classifier.
     """
 

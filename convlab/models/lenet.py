@@ -14,7 +14,8 @@ from ._registry import network
 
 @network
 class LeNet5(nnx.Module):
-    """LeNet-5 today, with ReLU, max pools and a full second convolution. LeCun et al. 1998, as `examples/mnist` trains it.
+    """LeNet-5 today, with ReLU, max pools and a full second convolution. LeCun et al. 1998, as `examples/mnist` trains
+    it.
 
     Input: 1 x 28 x 28 x 1
     Output: 1 x 10
@@ -77,20 +78,23 @@ class Connected(nnx.Module):
 
 
 def codes(num_classes: int) -> np.ndarray:
-    """What F6 should say of each class: 84 numbers of -1 and 1, `(num_classes, 84)`. The paper drew digits; these are drawn at random."""
+    """What F6 should say of each class: 84 numbers of -1 and 1, `(num_classes, 84)`. The paper drew digits; these are
+    drawn at random."""
     return np.random.default_rng(1998).choice((-1.0, 1.0), (num_classes, 84)).astype(np.float32)
 
 
 @network
 class LeNet5of1998(nnx.Module):
-    """LeNet-5 as published. LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998.
+    """LeNet-5 as published. LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition",
+    Proc. IEEE 86(11), 1998.
 
     Its answer is the class whose output, a squared distance, is the least.
 
     Input: 1 x 32 x 32 x 1
     Output: 1 x 10
     Parameters: 60,000 (the paper, section II.B: "60,000 trainable free parameters")
-    Multiply-adds: 325,680 (the paper's 340,908 connections less 6,508 biases, 7,880 of the subsampling, 840 of the distances)
+    Multiply-adds: 325,680 (the paper's 340,908 connections less 6,508 biases, 7,880 of the subsampling, 840 of the
+    distances)
     """
 
     def __init__(self, num_classes: int = 10, *, rngs: nnx.Rngs):

@@ -1,4 +1,5 @@
-"""MobileNet: depthwise convolutions that filter, and 1x1 convolutions that mix. Attributes are timm's, as torchvision has none."""
+"""MobileNet: depthwise convolutions that filter, and 1x1 convolutions that mix. Attributes are timm's, as torchvision
+has none."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ ROWS = (  # of the paper's table 2: expansion, channels, repetitions, strides of
 
 
 class InvertedResidual(nnx.Module):
-    """1x1 to more channels, 3x3 in each, 1x1 to fewer without an activation, beside the identity where shapes are equal."""
+    """1x1 to more channels, 3x3 in each, 1x1 to fewer without an activation, beside the identity where shapes are
+    equal."""
 
     def __init__(self, in_features: int, out_features: int, strides: int, expansion: int, *, rngs: nnx.Rngs):
         wide = in_features * expansion
@@ -33,7 +34,8 @@ class InvertedResidual(nnx.Module):
 
 
 class MobileNetV2(nnx.Module):
-    """MobileNet v2. Sandler et al., "MobileNetV2: Inverted residuals and linear bottlenecks", arXiv 1801.04381, table 2.
+    """MobileNet v2. Sandler et al., "MobileNetV2: Inverted residuals and linear bottlenecks", arXiv 1801.04381, table
+    2.
 
     Args:
         num_classes: of the scores.

@@ -14,7 +14,8 @@ from ._registry import named
 
 
 def stages(depth: int, w_0: int, w_a: float, w_m: float, group_width: int) -> list[tuple[int, int, int]]:
-    """Width, depth and group width of each stage, by the paper's equations 2 to 4, widths in multiples of the group width."""
+    """Width, depth and group width of each stage, by the paper's equations 2 to 4, widths in multiples of the group
+    width."""
     linear = np.arange(depth, dtype=np.float32) * np.float32(w_a) + w_0
     power = np.round(np.log(linear / w_0) / np.float32(np.log(w_m)))
     widths = (np.round(w_0 * np.float32(w_m) ** power / 8) * 8).astype(int).tolist()

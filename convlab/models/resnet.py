@@ -1,4 +1,5 @@
-"""ResNet, ResNeXt and Wide ResNet. The stride of a bottleneck is in its 3x3 convolution, as torchvision has it ("v1.5")."""
+"""ResNet, ResNeXt and Wide ResNet. The stride of a bottleneck is in its 3x3 convolution, as torchvision has it
+("v1.5")."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1 to fewer channels, 3x3 among them, perhaps in groups or dilated, and 1x1 to four times `features`, beside the identity."""
+    """1x1 to fewer channels, 3x3 among them, perhaps in groups or dilated, and 1x1 to four times `features`, beside the
+    identity."""
 
     expansion = 4
 
@@ -47,12 +49,12 @@ class Bottleneck(nnx.Module):
         dilation: int = 1,
         rngs: nnx.Rngs,
     ):
-        width, made = features * width_per_group // 64 * groups, features * self.expansion
+        width, out_features = features * width_per_group // 64 * groups, features * self.expansion
         self.conv1, self.bn1 = conv(in_features, width, 1, rngs=rngs), batch_norm(width, rngs=rngs)
         self.conv2 = conv(width, width, 3, strides, groups=groups, dilation=dilation, rngs=rngs)
         self.bn2 = batch_norm(width, rngs=rngs)
-        self.conv3, self.bn3 = conv(width, made, 1, rngs=rngs), batch_norm(made, rngs=rngs)
-        self.downsample = downsample(in_features, made, strides, rngs)
+        self.conv3, self.bn3 = conv(width, out_features, 1, rngs=rngs), batch_norm(out_features, rngs=rngs)
+        self.downsample = downsample(in_features, out_features, strides, rngs)
 
     def __call__(self, x: Array) -> Array:
         y = nnx.relu(self.bn1(self.conv1(x)))

@@ -43,7 +43,8 @@ class ASPPPooling(Sequential):
 
 
 class ASPP(nnx.Module):
-    """Atrous spatial pyramid pooling, figure 5: a 1x1 convolution, 3x3 ones of growing rates and the whole image's mean."""
+    """Atrous spatial pyramid pooling, figure 5: a 1x1 convolution, 3x3 ones of growing rates and the whole image's
+    mean."""
 
     def __init__(self, in_features: int, rates: Sequence[int], out_features: int = 256, *, rngs: nnx.Rngs):
         self.convs = nnx.List(
@@ -74,7 +75,8 @@ class DeepLabHead(Sequential):
 
 
 class Segmentation(nnx.Module):
-    """Scores from the last features of a backbone, and perhaps auxiliary scores from earlier ones, at the size of the image.
+    """Scores from the last features of a backbone, and perhaps auxiliary scores from earlier ones, at the size of the
+    image.
 
     Returns a dictionary: "out" and, with `aux_loss`, "aux", both `(n, height, width, num_classes)`.
     """
@@ -123,9 +125,11 @@ class FCN(Segmentation):
 
 
 class DeepLabV3(Segmentation):
-    """DeepLab v3. Chen, Papandreou, Schroff, Adam, "Rethinking atrous convolution for semantic image segmentation", arXiv 1706.05587.
+    """DeepLab v3. Chen, Papandreou, Schroff, Adam, "Rethinking atrous convolution for semantic image segmentation",
+    arXiv 1706.05587.
 
-    The rates of the pyramid are twice the paper's 6, 12 and 18, since the output stride is 8 with a ResNet, as in torchvision.
+    The rates of the pyramid are twice the paper's 6, 12 and 18, since the output stride is 8 with a ResNet, as in
+    torchvision.
 
     Args:
         depth: of the ResNet, 50 or 101; None for MobileNet v3 large.

@@ -45,7 +45,8 @@ class InvertedResidual(nnx.Module):
 
 
 class ShuffleNetV2(nnx.Module):
-    """ShuffleNet v2. Ma et al., "ShuffleNet V2: Practical guidelines for efficient CNN architecture design", arXiv 1807.11164.
+    """ShuffleNet v2. Ma et al., "ShuffleNet V2: Practical guidelines for efficient CNN architecture design", arXiv
+    1807.11164.
 
     Args:
         stages_out_channels: channels of the first convolution, of the three stages and of the last convolution.

@@ -1,4 +1,5 @@
-"""TCN: Bai, Kolter, Koltun, "An empirical evaluation of generic convolutional and recurrent networks", arXiv 1803.01271, figure 1."""
+"""TCN: Bai, Kolter, Koltun, "An empirical evaluation of generic convolutional and recurrent networks", arXiv
+1803.01271, figure 1."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ Array = jax.Array
 
 
 class Block(nnx.Module):
-    """Two dilated causal convolutions with weight normalisation, ReLU and dropout, beside an identity or a 1-tap convolution."""
+    """Two dilated causal convolutions with weight normalisation, ReLU and dropout, beside an identity or a 1-tap
+    convolution."""
 
     def __init__(
         self, in_features: int, features: int, kernel_size: int, dilation: int, dropout: float, *, rngs: nnx.Rngs
@@ -35,17 +37,19 @@ class Block(nnx.Module):
 
 @network
 class TCN(Streamed):
-    """TCN. Bai, Kolter, Koltun, "An empirical evaluation of generic convolutional and recurrent networks for sequence modeling", arXiv 1803.01271, table 1, sequential MNIST.
+    """TCN. Bai, Kolter, Koltun, "An empirical evaluation of generic convolutional and recurrent networks for sequence
+    modeling", arXiv 1803.01271, table 1, sequential MNIST.
 
     Input: 1 x 784 x 1
     Output: 1 x 784 x 10
-    Parameters: 66,910 (locuslab/TCN mnist_pixel, table 1 says 70K: with 25 channels, 7 taps 7 * 25 + 15 * 7 * 25**2, 25 + 25 beside, 16 (25 + 25) biases and lengths, 260)
+    Parameters: 66,910 (locuslab/TCN mnist_pixel, table 1 says 70K: with 25 channels, 7 taps 7 * 25 + 15 * 7 * 25**2, 25
+        + 25 beside, 16 (25 + 25) biases and lengths, 260)
     Multiply-adds: 51.8 million (the same without biases and lengths, for each of 784 positions)
     Receptive field: 3061 at `head` (section 3.2: 1 + 2 (7 - 1) (1 + 2 + ... + 128))
 
-    Called with `(n, time, in_features)`: the scores `(n, time, num_classes)` after each position; those of a whole sequence, as the paper
-    classifies digits pixel by pixel, are `[:, -1]`. `step` is the same chunk by chunk: `init_cache` once, and then chunks of any
-    lengths.
+    Called with `(n, time, in_features)`: the scores `(n, time, num_classes)` after each position; those of a whole
+    sequence, as the paper classifies digits pixel by pixel, are `[:, -1]`. `step` is the same chunk by chunk:
+    `init_cache` once, and then chunks of any lengths.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""U-Net: Ronneberger, Fischer, Brox, "U-Net: convolutional networks for biomedical image segmentation", arXiv 1505.04597, figure 1."""
+"""U-Net: Ronneberger, Fischer, Brox, "U-Net: convolutional networks for biomedical image segmentation", arXiv
+1505.04597, figure 1."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ class Up(nnx.Module):
 
 
 class UShape(nnx.Module):
-    """`down` with a `pool` behind each level, `bottom`, `up` with what each level has left on the way down, and a `head`."""
+    """`down` with a `pool` behind each level, `bottom`, `up` with what each level has left on the way down, and a
+    `head`."""
 
     down: nnx.List
     pool: nnx.Module
@@ -78,17 +80,21 @@ class UShape(nnx.Module):
 
 @network
 class UNet(UShape):
-    """U-Net. Ronneberger, Fischer, Brox, "U-Net: convolutional networks for biomedical image segmentation", arXiv 1505.04597, figure 1.
+    """U-Net. Ronneberger, Fischer, Brox, "U-Net: convolutional networks for biomedical image segmentation", arXiv
+    1505.04597, figure 1.
 
     Input: 1 x 572 x 572 x 1
     Output: 1 x 388 x 388 x 2
-    Parameters: 31,030,658 (figure 1: 37,568 + sum of 13.5 w**2 + 2 w for w = 128 to 1024 down, sum of 35 w**2 + 3 w for w = 512 to 64 up, 130; tf_unet of 5 layers has as many)
-    Multiply-adds: 150.4 billion (figure 1: 9 c_in c_out for each position of a result, 4 c_in c_out for each position that an up-convolution sees)
-    Receptive field: 140 at `bottom` (figure 1: 1 + 4 (1 + 2 + 4 + 8 + 16) of the convolutions, 1 + 2 + 4 + 8 of the pools)
+    Parameters: 31,030,658 (figure 1: 37,568 + sum of 13.5 w**2 + 2 w for w = 128 to 1024 down, sum of 35 w**2 + 3 w for
+        w = 512 to 64 up, 130; tf_unet of 5 layers has as many)
+    Multiply-adds: 150.4 billion (figure 1: 9 c_in c_out for each position of a result, 4 c_in c_out for each position
+    that an up-convolution sees) Receptive field: 140 at `bottom` (figure 1: 1 + 4 (1 + 2 + 4 + 8 + 16) of the
+    convolutions, 1 + 2 + 4 + 8 of the pools)
 
-    Called with `(n, height, width, in_features)`; the scores of the classes, `(n, height - 184, width - 184, num_classes)`, or with
-    `padding="SAME"` of the size of the input. The sizes must be even before each pool: 572 - 16 k, or multiples of 16 with "SAME".
-    `channels` are those of the levels, from the finest to the bottom. `batch_norm` is none of the paper's: small U-Nets learn sooner.
+    Called with `(n, height, width, in_features)`; the scores of the classes, `(n, height - 184, width - 184,
+    num_classes)`, or with `padding="SAME"` of the size of the input. The sizes must be even before each pool: 572 - 16
+    k, or multiples of 16 with "SAME". `channels` are those of the levels, from the finest to the bottom. `batch_norm`
+    is none of the paper's: small U-Nets learn sooner.
     """
 
     def __init__(

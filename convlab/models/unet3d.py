@@ -1,4 +1,5 @@
-"""The 3-D U-Net: Çiçek et al., "3D U-Net: learning dense volumetric segmentation from sparse annotation", arXiv 1606.06650, figure 2."""
+"""The 3-D U-Net: Çiçek et al., "3D U-Net: learning dense volumetric segmentation from sparse annotation", arXiv
+1606.06650, figure 2."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ Array = jax.Array
 
 
 class ConvNorm(nnx.Module):
-    """A 3 x 3 x 3 convolution, batch normalisation with a shift only, since a ReLU and a convolution follow, and the ReLU."""
+    """A 3 x 3 x 3 convolution, batch normalisation with a shift only, since a ReLU and a convolution follow, and the
+    ReLU."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
         self.conv = cn.Conv(in_features, out_features, (3, 3, 3), padding=padding, use_bias=False, rngs=rngs)
@@ -53,17 +55,20 @@ class Up(nnx.Module):
 
 @network
 class UNet3D(UShape):
-    """3-D U-Net. Çiçek, Abdulkadir, Lienkamp, Brox, Ronneberger, "3D U-Net: learning dense volumetric segmentation from sparse annotation", arXiv 1606.06650, figure 2.
+    """3-D U-Net. Çiçek, Abdulkadir, Lienkamp, Brox, Ronneberger, "3D U-Net: learning dense volumetric segmentation from
+    sparse annotation", arXiv 1606.06650, figure 2.
 
     Input: 1 x 132 x 132 x 116 x 3
     Output: 1 x 44 x 44 x 28 x 3
-    Parameters: 19,069,955 (section 2; it is the count of the kernels and of one number for each channel of the 3 x 3 x 3 convolutions)
-    Multiply-adds: 266.7 billion (figure 2: 27 c_in c_out for each position of a result, 8 c_in c_out for each position that an up-convolution sees)
-    Receptive field: 68 at `bottom` (figure 2: 1 + 4 (1 + 2 + 4 + 8) of the convolutions, 1 + 2 + 4 of the pools)
+    Parameters: 19,069,955 (section 2; it is the count of the kernels and of one number for each channel of the 3 x 3 x
+        3 convolutions)
+    Multiply-adds: 266.7 billion (figure 2: 27 c_in c_out for each position of a result, 8 c_in c_out for each position
+    that an up-convolution sees) Receptive field: 68 at `bottom` (figure 2: 1 + 4 (1 + 2 + 4 + 8) of the convolutions, 1
+    + 2 + 4 of the pools)
 
-    Called with `(n, depth, height, width, in_features)`; the scores of the classes, `(n, depth - 88, height - 88, width - 88,
-    num_classes)`, or with `padding="SAME"` of the size of the input. The sizes must be even before each pool: multiples of 8, and 4
-    more without padding. `channels` are those behind each level, from the finest to the bottom.
+    Called with `(n, depth, height, width, in_features)`; the scores of the classes, `(n, depth - 88, height - 88, width
+    - 88, num_classes)`, or with `padding="SAME"` of the size of the input. The sizes must be even before each pool:
+    multiples of 8, and 4 more without padding. `channels` are those behind each level, from the finest to the bottom.
     """
 
     def __init__(

@@ -21,7 +21,8 @@ DEPTHS = {
 
 
 class VGG(nnx.Module):
-    """VGG. Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", arXiv 1409.1556."""
+    """VGG. Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", arXiv
+    1409.1556."""
 
     torch_flattened = {"classifier.0": (7, 7, 512)}
 

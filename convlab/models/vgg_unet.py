@@ -1,4 +1,5 @@
-"""A VGG-U-Net: Iglovikov, Shvets, "TernausNet: U-Net with VGG11 encoder pre-trained on ImageNet", arXiv 1801.05746, figure 1."""
+"""A VGG-U-Net: Iglovikov, Shvets, "TernausNet: U-Net with VGG11 encoder pre-trained on ImageNet", arXiv 1801.05746,
+figure 1."""
 
 from __future__ import annotations
 
@@ -41,15 +42,18 @@ class Decoder(nnx.Module):
 
 @network
 class VGGUNet(nnx.Module):
-    """VGG-U-Net. Iglovikov, Shvets, "TernausNet: U-Net with VGG11 encoder pre-trained on ImageNet", arXiv 1801.05746, figure 1.
+    """VGG-U-Net. Iglovikov, Shvets, "TernausNet: U-Net with VGG11 encoder pre-trained on ImageNet", arXiv 1801.05746,
+    figure 1.
 
     Input: 1 x 224 x 224 x 3
     Output: 1 x 224 x 224 x 1
-    Parameters: 22,927,393 (figure 1 and ternaus/TernausNet: 9,220,480 of VGG-11's convolutions, (9 c_in + 1) c_out of the others, 33)
-    Multiply-adds: 19.68 billion (figure 1: 9 c_in c_out for each position of a result, for a transposed convolution of what it sees)
+    Parameters: 22,927,393 (figure 1 and ternaus/TernausNet: 9,220,480 of VGG-11's convolutions, (9 c_in + 1) c_out of
+        the others, 33)
+    Multiply-adds: 19.68 billion (figure 1: 9 c_in c_out for each position of a result, for a transposed convolution of
+    what it sees)
 
-    Called with `(n, height, width, 3)`, sizes multiples of 32; the scores `(n, height, width, num_classes)`. The way down are the
-    convolutions of VGG-11, whose weights fit.
+    Called with `(n, height, width, 3)`, sizes multiples of 32; the scores `(n, height, width, num_classes)`. The way
+    down are the convolutions of VGG-11, whose weights fit.
     """
 
     def __init__(self, num_classes: int = 1, *, rngs: nnx.Rngs):

@@ -17,7 +17,8 @@ DILATIONS = tuple(2**i for i in range(10)) * 5
 
 
 class Block(nnx.Module):
-    """The gated unit of equation 2, tanh(filter) * sigmoid(gate), and what it gives to the next block and to the sum of skips.
+    """The gated unit of equation 2, tanh(filter) * sigmoid(gate), and what it gives to the next block and to the sum of
+    skips.
 
     The last block has no next one, and so no convolution towards it, which no gradient would reach.
     """
@@ -39,13 +40,15 @@ class WaveNet(Streamed):
 
     Input: 1 x 5120 x 256
     Output: 1 x 5120 x 256
-    Parameters: 1,514,912 (the sizes of ibab/tensorflow-wavenet, as the paper gives none: 2 * 256 * 32, 50 blocks of 2 (2 * 32**2 + 32) + 33 * 512, 49 of 33 * 32, 513 * 512 + 513 * 256)
+    Parameters: 1,514,912 (the sizes of ibab/tensorflow-wavenet, as the paper gives none: 2 * 256 * 32, 50 blocks of 2
+        (2 * 32**2 + 32) + 33 * 512, 49 of 33 * 32, 513 * 512 + 513 * 256)
     Multiply-adds: 7.597 billion (the same without biases, for each of 5120 samples)
-    Receptive field: 5117 at `blocks.49` (section 2.1: 1024 of each of the five runs of dilations 1 to 512, and the first layer's; 320 ms at 16 kHz, "about 300" in section 3.1)
+    Receptive field: 5117 at `blocks.49` (section 2.1: 1024 of each of the five runs of dilations 1 to 512, and the
+    first layer's; 320 ms at 16 kHz, "about 300" in section 3.1)
 
-    Called with `(n, time, quantization)`, samples one-hot (in the paper their mu-law codes): the scores of the next sample,
-    `(n, time, num_classes)`, each of which sees the samples until its own. `step` is the same chunk by chunk: `init_cache` once, and
-    then chunks of any lengths, one sample for one included.
+    Called with `(n, time, quantization)`, samples one-hot (in the paper their mu-law codes): the scores of the next
+    sample, `(n, time, num_classes)`, each of which sees the samples until its own. `step` is the same chunk by chunk:
+    `init_cache` once, and then chunks of any lengths, one sample for one included.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""YOLO: Redmon, Divvala, Girshick, Farhadi, "You only look once: unified, real-time object detection", arXiv 1506.02640, figure 3."""
+"""YOLO: Redmon, Divvala, Girshick, Farhadi, "You only look once: unified, real-time object detection", arXiv
+1506.02640, figure 3."""
 
 from __future__ import annotations
 
@@ -30,14 +31,17 @@ def leaky_relu(x: Array) -> Array:
 
 @network
 class YOLO(nnx.Module):
-    """YOLO v1. Redmon, Divvala, Girshick, Farhadi, "You only look once: unified, real-time object detection", arXiv 1506.02640, figure 3.
+    """YOLO v1. Redmon, Divvala, Girshick, Farhadi, "You only look once: unified, real-time object detection", arXiv
+    1506.02640, figure 3.
 
     Input: 1 x 448 x 448 x 3
     Output: 1 x 7 x 7 x 30
     Parameters: 271,703,550 (figure 3: (k**2 c_in + 1) c_out over its table)
-    Multiply-adds: 20.29 billion (figure 3: k**2 c_in c_out for each position of a result; its first 20 layers at 224 x 224 are 4.2 billion, and half of the 8.52 billion operations in arXiv 1612.08242, section 3, are 4.26)
+    Multiply-adds: 20.29 billion (figure 3: k**2 c_in c_out for each position of a result; its first 20 layers at 224 x
+    224 are 4.2 billion, and half of the 8.52 billion operations in arXiv 1612.08242, section 3, are 4.26)
 
-    Called with `(n, 448, 448, 3)`; for each cell of the grid the boxes and the classes, `(n, grid, grid, 5 * boxes + num_classes)`.
+    Called with `(n, 448, 448, 3)`; for each cell of the grid the boxes and the classes, `(n, grid, grid, 5 * boxes +
+    num_classes)`.
     """
 
     torch_flattened = {"fc1": (7, 7, 1024)}

@@ -1,4 +1,4 @@
-"""The layers of convlab as `flax.nnx` modules: a superset of Flax's own, with their names, parameters and defaults."""
+"""convlab's layers as `flax.nnx` modules: a superset of Flax's layers, with their names, parameters and defaults."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Array = jax.Array
 
 
 class _Operation(nnx.Module):
-    """A body without parameters as a module, with the documentation of the body."""
+    """A layer without parameters as a module; its documentation is that of the body."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         cls.__doc__ = cls.__doc__ or inspect.getdoc(cls.__mro__[1])
@@ -124,7 +124,7 @@ class RoIPool(_layers.RoIPool, _Operation): ...
 
 
 class _Drawing(nnx.Module):
-    """A module that draws: its keys come from `rngs`, given to it or to the call, as for `nnx.Dropout`."""
+    """A module that draws random numbers, with keys from `rngs` of the layer or of the call, as in `nnx.Dropout`."""
 
     rngs: Any
     rng_collection: str
@@ -143,7 +143,8 @@ class _Drawing(nnx.Module):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class StochasticPool(_layers.StochasticPool, _Drawing):
-    """`convlab.stochastic_pool` as a layer: it draws, or is the expectation if `deterministic`, as after `model.eval()`."""
+    """`convlab.stochastic_pool` as a layer: it draws or, if `deterministic` (`model.eval()`), returns the
+    expectation."""
 
     _: KW_ONLY
     deterministic: bool = False
@@ -155,14 +156,14 @@ class StochasticPool(_layers.StochasticPool, _Drawing):
         return self._apply(x, key=None if fixed else self._key(rngs))
 
     def set_view(self, deterministic: bool | None = None) -> None:
-        """For `nnx.view`."""
+        """Set `deterministic`, for `nnx.view`."""
         if deterministic is not None:
             self.deterministic = deterministic
 
 
 @dataclasses.dataclass(eq=False, repr=False)
 class FractionalMaxPool(_layers.FractionalMaxPool, _Drawing):
-    """`convlab.fractional_max_pool` as a layer: each call draws where its windows begin, or takes `samples`."""
+    """`convlab.fractional_max_pool` as a layer: each call draws the starts of its windows, or takes `samples`."""
 
     _: KW_ONLY
     rng_collection: str = "pool"

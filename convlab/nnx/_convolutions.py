@@ -26,34 +26,36 @@ class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features
     """Convolution. A superset of `flax.nnx.Conv`: the same arguments, defaults, parameters and initial values.
 
     Args:
-        in_features: channels of the input; None waits for the first call, or for `initialize(inputs)`.
+        in_features: channels of the input; None delays the parameters to the first call or to `initialize(inputs)`.
         out_features: channels of the result.
         kernel_size: taps along each spatial axis; an int is one axis.
         strides, padding, input_dilation, kernel_dilation, feature_group_count, precision, preferred_element_type: as in
             `convlab.conv`; strides and dilations of None are 1.
         use_bias: whether to add a bias.
-        mask: of the kernel's shape, multiplied with it. It is no part of the state and has no gradient.
-        dtype: of the computation; None infers it from input and parameters.
-        param_dtype: of the parameters.
+        mask: an array of the kernel's shape that multiplies it. It is not part of the state and has no gradient.
+        dtype: dtype of the computation; None infers it from input and parameters.
+        param_dtype: dtype of the parameters.
         kernel_init, bias_init: initializers.
-        conv_general_dilated: a function with the signature of `lax.conv_general_dilated` to compute with.
-        promote_dtype: a function of `((inputs, kernel, bias), dtype=dtype)` that brings them to one dtype.
-        rngs: where the keys of the initializers come from.
+        conv_general_dilated: a function with the signature of `lax.conv_general_dilated` that computes the convolution.
+        promote_dtype: a function of `((inputs, kernel, bias), dtype=dtype)` that casts them to one dtype.
+        rngs: random number generators; the initializers draw their keys from it.
         kernel_metadata, bias_metadata: keyword arguments of the `nnx.Param`s.
         padding_mode, padding_value, flip_kernel, method: as in `convlab.conv`.
-        weight_norm: whether the kernel gets a length of its own for each output channel, `scale`, and gives the direction only
-            (Salimans and Kingma, "Weight normalization", arXiv 1602.07868). PyTorch's `parametrizations.weight_norm`.
+        weight_norm: whether to scale the kernel of each output channel to a learned norm, `scale`, so that `kernel`
+            gives only its direction (Salimans and Kingma, "Weight normalization", arXiv 1602.07868). PyTorch's
+            `parametrizations.weight_norm`.
 
     Attributes:
         kernel: `nnx.Param` of shape `(*kernel_size, in_features / feature_group_count, out_features)`.
         bias: `nnx.Param` of shape `(out_features,)`, or None.
-        scale: with `weight_norm` an `nnx.Param` of shape `(out_features,)`, at first the lengths of the kernel; or None.
+        scale: with `weight_norm` an `nnx.Param` of shape `(out_features,)`, initially the norms of the kernel;
+            otherwise None.
 
     Called with `inputs`, `(*batch, *spatial, in_features)`, and in JAX's explicit mode `out_sharding`, it returns
     `(*batch, *out, out_features)`.
 
     Raises:
-        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+        TypeError, ValueError: as `convlab.conv`, at construction if the options alone are wrong.
 
     Example:
         >>> layer = Conv(3, 8, (3, 3), strides=2, rngs=nnx.Rngs(0))
@@ -87,7 +89,7 @@ class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features
         return None if self.conv_general_dilated is conv_general_dilated else self.conv_general_dilated
 
     def _sharding(self, out_sharding: Any) -> dict[str, Any]:
-        """Hooks older than explicit sharding do not know the argument."""
+        """Return `out_sharding` as an option, unless it is None and the hook does not know it."""
         hook = self._hook()
         parameters = inspect.signature(hook).parameters.values() if hook else ()
         known = not hook or any(p.name == "out_sharding" or p.kind is p.VAR_KEYWORD for p in parameters)
@@ -96,18 +98,18 @@ class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features
 
 @dataclasses.dataclass(eq=False, repr=False)
 class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]
-    """`Conv` with a group for every channel: each makes `multiplier` channels of its own.
+    """`Conv` with one group per input channel, each with `multiplier` output channels.
 
     Args:
-        multiplier: how many channels are made of each one.
-        in_features, kernel_size and the options: as in `Conv`, without `out_features` and `feature_group_count`, which follow.
+        multiplier: output channels per input channel.
+        in_features, kernel_size and the options: as in `Conv`. There is no `out_features` and no `feature_group_count`.
 
     Attributes:
         kernel: `nnx.Param` of shape `(*kernel_size, 1, multiplier * in_features)`, channel by channel.
         bias, scale: as in `Conv`.
 
     Raises:
-        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+        TypeError, ValueError: as `convlab.conv`, at construction if the options alone are wrong.
 
     Example:
         >>> layer = DepthwiseConv(3, (3, 3), multiplier=2, rngs=nnx.Rngs(0))
@@ -125,43 +127,45 @@ class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]
 
 @dataclasses.dataclass(eq=False, repr=False)
 class WSConv(_layers.WSConv, Conv):  # type: ignore[misc]
-    """`Conv` whose kernel has mean 0 and variance 1 for each output channel when it is used.
+    """`Conv` with weight standardization: the kernel of each output channel is used with mean 0 and variance 1.
 
     Args:
-        epsilon: added to the variance before its root divides, above 0.
+        epsilon: a number > 0, added to the variance before its root divides.
         in_features, out_features, kernel_size and the options: as in `Conv`.
 
     Attributes:
-        kernel, bias, scale: as in `Conv`; the kernel is kept as it is trained, not as it is used.
+        kernel, bias, scale: as in `Conv`; `kernel` is the trained kernel before standardization.
 
     Raises:
-        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+        TypeError, ValueError: as `convlab.conv`, at construction if the options alone are wrong.
 
     Example:
         >>> layer = WSConv(3, 8, (3, 3), rngs=nnx.Rngs(0))
         >>> abs(layer(jnp.ones((1, 5, 5, 3)))[0, 2, 2]).max() < 1e-4  # weights that sum to 0 see no constant
         Array(True, dtype=bool)
 
-    Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv 1903.10520.
+    Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv
+        1903.10520.
     """
 
 
 @dataclasses.dataclass(eq=False, repr=False)
 class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
-    """`Conv` that pads before only, on a whole sequence or, chunk by chunk along the first spatial axis, on a stream.
+    """`Conv` with causal padding, for whole sequences or, with `step`, for chunks along the first spatial axis.
 
-    The results of `step` on chunks of any lengths, put together, are the result on the whole sequence. What must be remembered
-    is in `cache`, an `nnx.Cache`, which `init_cache` makes. With strides its length, and so the program, depends on the phase.
+    The concatenated results of `step`, on chunks of any lengths, equal the result on the whole sequence. `init_cache`
+    creates the state between chunks, `cache`, an `nnx.Cache`. With strides its length depends on the phase of the
+    stride, so that JAX compiles `step` once per phase.
 
     Args:
-        padding, input_dilation: "CAUSAL" and 1, nothing else.
+        padding, input_dilation: only "CAUSAL" and 1.
         in_features, out_features, kernel_size and the other options: as in `Conv`.
 
     Attributes:
         kernel, bias, scale: as in `Conv`.
 
     Raises:
-        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+        TypeError, ValueError: as `convlab.conv`, at construction if the options alone are wrong.
 
     Example:
         >>> layer = CausalConv(1, 1, 3, rngs=nnx.Rngs(0))
@@ -180,11 +184,12 @@ class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
         self.cache = nnx.data(None)
 
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
-        """Forgets. What comes are chunks of shape `(*batch, *spatial, in_features)`, the first spatial axis of any length."""
+        """Reset the cache for chunks of shape `(*batch, *spatial, in_features)`, whose first spatial axis may have any
+        length."""
         self.cache = nnx.Cache(self._empty_cache(input_shape, dtype))
 
     def step(self, inputs: Array) -> Array:
-        """The positions of the result that the chunk `inputs` completes, perhaps none."""
+        """Return the positions of the result that the chunk `inputs` completes, possibly none."""
         if self.cache is None:
             raise argument_error("cache", "be made by `init_cache`", None)
         y, kept = self._step(self._hook(), self.cache[...], *self._promoted(inputs))
@@ -194,26 +199,27 @@ class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
 
 @dataclasses.dataclass(eq=False, repr=False)
 class ConvTranspose(_layers.ConvTranspose, Layer, nnx.ConvTranspose):  # type: ignore[misc]
-    """Transposed convolution. A superset of `flax.nnx.ConvTranspose`: equal arguments, defaults, parameters, initial values.
+    """Transposed convolution. A superset of `flax.nnx.ConvTranspose`, with equal defaults and initial values.
 
     Args:
         in_features, out_features, kernel_size: as in `Conv`.
         strides, padding, kernel_dilation, transpose_kernel, precision, preferred_element_type: as in
             `convlab.conv_transpose`; strides and dilations of None are 1.
-        use_bias, mask, dtype, param_dtype, kernel_init, bias_init, promote_dtype, rngs, kernel_metadata, bias_metadata: as in
-            `Conv`.
-        padding_mode, feature_group_count, output_padding, use_consistent_padding, method: as in `convlab.conv_transpose`.
+        use_bias, mask, dtype, param_dtype, kernel_init, bias_init, promote_dtype, rngs, kernel_metadata, bias_metadata:
+            as in `Conv`.
+        padding_mode, feature_group_count, output_padding, use_consistent_padding, method: as in
+            `convlab.conv_transpose`.
 
     Attributes:
         kernel: `nnx.Param` of shape `(*kernel_size, in_features / feature_group_count, out_features)`, or with
             `transpose_kernel` `(*kernel_size, out_features / feature_group_count, in_features)`.
         bias: `nnx.Param` of shape `(out_features,)`, or None.
 
-    Called with `inputs`, `(*batch, *spatial, in_features)`, and perhaps the `output_shape` of the spatial axes, it returns
-    `(*batch, *out, out_features)`.
+    Called with `inputs`, `(*batch, *spatial, in_features)`, and optionally the `output_shape` of the spatial axes, it
+    returns `(*batch, *out, out_features)`.
 
     Raises:
-        TypeError, ValueError: as `convlab.conv_transpose`, at construction where the options tell.
+        TypeError, ValueError: as `convlab.conv_transpose`, at construction if the options alone are wrong.
 
     Example:
         >>> layer = ConvTranspose(3, 8, (2, 2), strides=(2, 2), rngs=nnx.Rngs(0))
@@ -234,9 +240,10 @@ class ConvTranspose(_layers.ConvTranspose, Layer, nnx.ConvTranspose):  # type: i
 
 @dataclasses.dataclass(eq=False, repr=False)
 class ConvLocal(_layers.ConvLocal, Layer):
-    """A convolution with a kernel and a bias of its own at every position, `flax.linen.ConvLocal` for NNX.
+    """A convolution with one kernel and one bias per position (locally connected): `flax.linen.ConvLocal` for NNX.
 
-    Its parameters depend on the size of the image: without `in_features` or `spatial_shape` they are made at the first call.
+    The shapes of the parameters depend on the size of the image: without `in_features` or `spatial_shape` the first
+    call creates them.
 
     Args:
         spatial_shape: the spatial sizes of the images.
@@ -245,12 +252,12 @@ class ConvLocal(_layers.ConvLocal, Layer):
         in_features, out_features, kernel_size and the other options: as in `Conv`.
 
     Attributes:
-        kernel: `nnx.Param` of shape `(*out, taps * in_features, out_features)`, a row for each tap of each channel, channel by
-            channel.
+        kernel: `nnx.Param` of shape `(*out, taps * in_features, out_features)`, a row for each tap of each channel,
+            channel by channel.
         bias: `nnx.Param` of shape `(*out, out_features)`, or None.
 
     Raises:
-        TypeError, ValueError: as `convlab.conv_local`, at construction where the options tell.
+        TypeError, ValueError: as `convlab.conv_local`, at construction if the options alone are wrong.
 
     Example:
         >>> layer = ConvLocal(3, 8, (3, 3), padding="VALID", spatial_shape=(6, 5), rngs=nnx.Rngs(0))
@@ -277,19 +284,21 @@ class ConvLocal(_layers.ConvLocal, Layer):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class DeformConv(_layers.DeformConv, Layer):
-    """`convlab.deform_conv` with its kernel and bias: called with `inputs`, `offset` and perhaps the modulation `mask`.
+    """`convlab.deform_conv` with a kernel and a bias: called with `inputs`, `offset` and optionally `mask`.
 
-    Another layer makes the offsets, as a rule a `Conv` of the same window and strides with kernels of zeros.
+    Another layer computes the offsets, usually a `Conv` with the same window and strides and an initial kernel of
+    zeros.
 
     Args:
-        strides, padding, kernel_dilation, feature_group_count: as in `convlab.deform_conv`, and the shapes of `offset` and `mask`.
+        strides, padding, kernel_dilation, feature_group_count: as in `convlab.deform_conv`, and the shapes of `offset`
+            and `mask`.
         in_features, out_features, kernel_size and the other options: as in `Conv`.
 
     Attributes:
         kernel, bias: as in `Conv`.
 
     Raises:
-        TypeError, ValueError: as `convlab.deform_conv`, at construction where the options tell.
+        TypeError, ValueError: as `convlab.deform_conv`, at construction if the options alone are wrong.
 
     Example:
         >>> x, zeros = jnp.ones((1, 8, 8, 3)), nnx.initializers.zeros
@@ -306,19 +315,19 @@ class DeformConv(_layers.DeformConv, Layer):
 
 
 class SeparableConv(nnx.Module):
-    """A `DepthwiseConv` without bias, `depthwise`, and a `Conv` of one tap, `pointwise`, that mixes its channels.
+    """A depthwise separable convolution: a `DepthwiseConv` without bias, then a `Conv` of one tap.
 
     Args:
-        multiplier: how many channels `depthwise` makes of each one.
-        kernel_size, strides, padding, kernel_dilation, padding_mode, padding_value: of `depthwise`.
-        out_features, use_bias, bias_init: of `pointwise`.
-        in_features and the other options: of both, as in `Conv`.
+        multiplier: output channels of `depthwise` per input channel.
+        kernel_size, strides, padding, kernel_dilation, padding_mode, padding_value: options of `depthwise`.
+        out_features, use_bias, bias_init: options of `pointwise`.
+        in_features and the other options: for both, as in `Conv`.
 
     Attributes:
         depthwise, pointwise: the two layers.
 
     Raises:
-        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+        TypeError, ValueError: as `convlab.conv`, at construction if the options alone are wrong.
 
     Example:
         >>> layer = SeparableConv(3, 8, (3, 3), strides=2, rngs=nnx.Rngs(0))

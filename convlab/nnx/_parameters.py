@@ -1,4 +1,4 @@
-"""How NNX modules make and keep the parameters of a convolution, at construction or at the first call."""
+"""Creation and storage of the parameters of NNX convolutions, at construction or at the first call."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ lecun_normal, zeros = nnx.initializers.lecun_normal(), nnx.initializers.zeros_in
 
 
 class UninitializedParam(nnx.Param):
-    """In place of the parameters of a layer that has not seen its input: the random keys from which it will make them.
+    """A stand-in for the parameters of a layer before its first input: the random keys that will initialize them.
 
-    It holds their bytes as floats, so that a gradient with respect to all parameters reaches it, and is refused with the remedy.
+    It stores the bytes of the keys as floats, so that a gradient with respect to all parameters reaches it and raises
+    an error with the remedy.
     """
 
 
 class InitSpec(NamedTuple):
-    """How a layer makes its parameters."""
+    """How to initialize the parameters of a layer."""
 
     kernel_init: Callable
     bias_init: Callable
     kernel_metadata: tuple[tuple[str, Any], ...]
     bias_metadata: tuple[tuple[str, Any], ...]
-    key_impl: Any  # of typed keys
+    key_impl: Any  # the implementation of typed keys
 
 
 def as_floats(keys: Array) -> tuple[Array, Any]:
-    """The bytes of random keys, and how to read them."""
+    """Return the bytes of random keys as floats, and the implementation of typed keys."""
     typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     data = jax.random.key_data(keys) if typed else keys
     return lax.bitcast_convert_type(data, jnp.uint8).astype(jnp.float32), jax.random.key_impl(keys) if typed else None
 
 
 def as_keys(floats: Array, impl: Any) -> Array:
-    """The keys of `as_floats`."""
+    """Return the keys from their `as_floats`."""
     data = lax.bitcast_convert_type(_undifferentiated(floats).astype(jnp.uint8), jnp.uint32)
     return data if impl is None else jax.random.wrap_key_data(data, impl=impl)
 
@@ -66,8 +67,9 @@ def _refuse_gradient(primals: tuple, tangents: tuple) -> Any:
 class Layer(nnx.Module):
     """A module with `kernel` and `bias`.
 
-    Without `in_features` it makes them at its first call, eager or under `nnx.jit` in graph mode, or in `initialize(inputs)`.
-    Until then it has one `UninitializedParam` variable; gradients, optimizers and the transformations of plain JAX want them made before.
+    Without `in_features` the first call creates the parameters, eagerly or under `nnx.jit` in graph mode, or
+    `initialize(inputs)` does. Until then the layer has one `UninitializedParam`; gradients, optimizers and JAX's own
+    transformations need the parameters.
     """
 
     in_features: int | None
@@ -105,7 +107,7 @@ class Layer(nnx.Module):
             self._make(spec, keys, image)
 
     def _known_shape(self) -> tuple[int, ...] | None:
-        """What is known of the shape of the image before the first call, as far as the parameters depend on it."""
+        """Return the axes of the image that the shapes of the parameters depend on, or None if they are unknown."""
         return None if self.in_features is None else (self.in_features,)
 
     def _make(self, spec: InitSpec, keys: Any, image: tuple[int, ...]) -> None:
@@ -117,7 +119,7 @@ class Layer(nnx.Module):
             self.bias = nnx.Param(spec.bias_init(keys[1], bias_shape, self.param_dtype), **dict(spec.bias_metadata))
 
     def initialize(self, inputs: Any) -> Any:
-        """Makes the parameters for images like `inputs`, an array or its abstract shape, if they are still missing.
+        """Create the parameters for images like `inputs`, an array or its abstract shape, if they do not exist yet.
 
         Returns:
             The layer itself.

@@ -1,9 +1,9 @@
 """Convolutions and pools of images and volumes whose spatial axes are split over devices.
 
-Each function stands where its namesake in `convlab` would, inside a `jax.shard_map` over the axes of a mesh, and takes one
-argument more: `axis_names`, for each spatial axis the mesh axis over which it is split, or None. `x` is then the device's
-part of the image, kernel and bias are whole, and the result is the device's part of what one device would compute, with
-the same gradients. Devices exchange what their windows see of their neighbours' parts, by `lax.ppermute`, and no more.
+Each function takes the place of its namesake in `convlab` inside a `jax.shard_map` over the axes of a mesh, with one
+more argument: `axis_names`, for each spatial axis the mesh axis over which it is split, or None. `x` is the device's
+part of the image, kernel and bias are whole, and the result is the device's part of the result on one device, with the
+same gradients. Devices exchange only the parts that the windows of their neighbours read, by `lax.ppermute`.
 
     mesh = jax.make_mesh((8,), ("rows",))
     split, whole = jax.P(None, "rows"), jax.P()  # (n, h, w, c) in eight bands
@@ -15,8 +15,9 @@ the same gradients. Devices exchange what their windows see of their neighbours'
     x, kernel = jax.device_put((x, kernel), (jax.NamedSharding(mesh, split), jax.NamedSharding(mesh, whole)))
     y = jax.jit(jax.shard_map(network, mesh=mesh, in_specs=(split, whole), out_specs=split))(x, kernel)
 
-What works position by position (activations, dense layers over channels) needs no function, and a global average is
-`lax.pmean(convlab.global_avg_pool(x), "rows")`. An axis that its devices could not share evenly, before or after, is refused.
+Operations on single positions (activations, dense layers over channels) need no function, and a global average is
+`lax.pmean(convlab.global_avg_pool(x), "rows")`. An axis that the devices cannot share evenly, before or after, raises
+an error.
 """
 
 from __future__ import annotations
@@ -66,13 +67,13 @@ def conv(
         kernel, bias: whole, as in `convlab.conv`.
         axis_names: for each spatial axis the mesh axis over which it is split, or None.
         strides, padding, padding_mode, padding_value, kernel_dilation: as in `convlab.conv`, for the whole image.
-        options: every other option of `convlab.conv` but `input_dilation`, which `conv_transpose` is for.
+        options: all other options of `convlab.conv` except `input_dilation`, for which `conv_transpose` serves.
 
     Returns:
         `(*batch, *out, c_out)`, this device's part.
 
     Raises:
-        TypeError, ValueError: what `convlab.conv` raises for the whole image.
+        TypeError, ValueError: as `convlab.conv` for the whole image.
         ValueError: an output that the devices cannot share evenly; "reflect" or "replicate" with windows that reach
             beyond the neighbouring part.
 
@@ -131,7 +132,7 @@ def conv_transpose(
         `(*batch, *out, c_out)`, this device's part.
 
     Raises:
-        TypeError, ValueError: what `convlab.conv_transpose` raises for the whole image.
+        TypeError, ValueError: as `convlab.conv_transpose` for the whole image.
         ValueError: padding "CIRCULAR"; an output that is not `strides` times the input along a split axis.
 
     Example:
@@ -192,7 +193,7 @@ def max_pool(
         `(*batch, *out, c)`, this device's part.
 
     Raises:
-        TypeError, ValueError: what `convlab.max_pool` raises for the whole image.
+        TypeError, ValueError: as `convlab.max_pool` for the whole image.
         ValueError: an output that the devices cannot share evenly.
 
     Example:
@@ -274,7 +275,7 @@ def avg_pool(
     out = [y.shape[y.ndim - 1 - rank + axis] * (lax.axis_size(name) if name else 1) for axis, name in enumerate(split)]
     views = views_of(x, broadcast_to_rank(window_shape, rank), _steps(strides), padding, window_dilation, split, out)
     for axis, view in enumerate(views):
-        if view.name:  # the pool took what lies around the image for a part of it
+        if view.name:  # the pool counted the received positions around the image as part of it
             taps = view.start() + jnp.arange(view.out)[:, None] * view.step + jnp.arange(view.taps) * view.gap
             count = ((taps >= 0) & (taps < view.whole)).sum(1)
             factor = jnp.where(count > 0, view.taps / jnp.maximum(count, 1), 0).astype(dtype)
@@ -303,7 +304,7 @@ def _steps(strides: Any) -> Any:
 
 
 def _crop(padding: Any, axis: int, reach: int, step: int, out: int, consistent: bool) -> int:
-    """How much of the full transposed result `padding` cuts off before it."""
+    """Return how much `padding` crops from the start of the full transposed result."""
     if not isinstance(padding, str):
         given = padding if hasattr(padding, "__index__") else padding[axis]
         before = given if hasattr(given, "__index__") else given[0]

@@ -1,4 +1,4 @@
-"""What one device sees of an axis that is split, and how it comes by it."""
+"""The part of a split axis that the windows of one device read, and its exchange between devices."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ AxisNames = Sequence[str | None]
 
 
 def exchange(x: Array, axis: int, axis_name: str, before: int, after: int, *, wrap: bool = False) -> Array:
-    """The device's part with the last `before` and the first `after` positions of what lies around it.
+    """Extend the device's part by the last `before` positions in front of it and the first `after` positions behind it.
 
     Args:
         x: the device's part; all devices have parts of one size.
         axis: the array axis that is split over `axis_name`, counted from 0.
         axis_name: a mesh axis of the enclosing `jax.shard_map`.
-        before, after: how many positions to receive; they may lie further than the next device.
+        before, after: number of positions to receive; they may lie beyond the next device.
         wrap: whether the last device and the first are neighbours; otherwise zeros lie beyond them.
 
     Returns:
@@ -37,7 +37,7 @@ def exchange(x: Array, axis: int, axis_name: str, before: int, after: int, *, wr
     length, devices = x.shape[axis], lax.axis_size(axis_name)
 
     def received(hop: int, positions: int) -> Array:
-        """The positions of the device `hop` further down that are nearest to this one."""
+        """Return the positions of the device `hop` further down that are nearest to this one."""
         positions = min(positions, length)
         sent = (
             lax.slice_in_dim(x, length - positions, length, axis=axis)
@@ -53,7 +53,7 @@ def exchange(x: Array, axis: int, axis_name: str, before: int, after: int, *, wr
 
 
 class View(NamedTuple):
-    """What the windows of one device see of a spatial axis. For an axis that is not split, `kept` alone counts."""
+    """The part of a spatial axis that one device's windows read. An axis that is not split has only `kept`."""
 
     name: str | None
     kept: tuple[int, int]  # pads that are left to the operation
@@ -67,17 +67,17 @@ class View(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many positions the device's windows see, in the image or around it."""
+        """Return the number of positions that the device's windows read, inside the image or around it."""
         return (self.out - 1) * self.step + (self.taps - 1) * self.gap + 1
 
     @property
     def firsts(self) -> list[int]:
-        """Where each device's windows begin, counted from its part's beginning."""
+        """Return the start of each device's windows, relative to its part."""
         drift = self.out * self.step - self.part
         return [device * drift - self.pads[0] for device in range(self.whole // self.part)]
 
     def start(self) -> Array:
-        """Where this device's windows begin in the whole axis."""
+        """Return the start of this device's windows in the whole axis."""
         return lax.axis_index(self.name) * self.out * self.step - self.pads[0]
 
 
@@ -101,7 +101,7 @@ def views_of(x, size, strides, padding, dilation, split, out) -> Iterator[View]:
 
 
 def gather(x: Array, views: Sequence[View], modes: Sequence[str], fill: Any) -> Array:
-    """What this device's windows see along every axis that is split."""
+    """Gather the positions that this device's windows read along every split axis."""
     first = x.ndim - 1 - len(views)
     for axis, (view, mode) in enumerate(zip(views, modes), first):
         if not view.name:
@@ -128,7 +128,7 @@ def gather(x: Array, views: Sequence[View], modes: Sequence[str], fill: Any) -> 
 
 
 def _edge(x: Array, axis: int, view: View, mode: str, before: int, after: int) -> Callable[[Array], Array]:
-    """How the first and the last device put their own pads in the place of the zeros that they receive."""
+    """Replace the zeros that the first and the last device receive by padding of the mode."""
     most = view.part - (mode == "reflect")
     if max(before, after) > most:
         fact = f"mode {mode!r} and {view.part} places a device"
@@ -157,7 +157,7 @@ def read_names(axis_names: AxisNames, rank: int) -> tuple[str | None, ...]:
 
 
 def whole_output(operation: Callable[[Any], Array], x: Array, split: Sequence[str | None]) -> tuple[int, ...]:
-    """The spatial shape of the operation's result for the whole image; it checks every argument on the way."""
+    """Return the spatial shape of the operation's result for the whole image, which checks every argument."""
     first = x.ndim - 1 - len(split)
     whole = [n * (lax.axis_size(name) if name else 1) for n, name in zip(x.shape[first:-1], split)]
     result = jax.eval_shape(operation, jax.ShapeDtypeStruct((*x.shape[:first], *whole, x.shape[-1]), x.dtype))

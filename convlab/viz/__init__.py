@@ -1,8 +1,8 @@
 """Pictures of convolution: a kernel on its way, filters, feature maps, receptive fields, matrices and networks.
 
-Every function returns a `Picture` (a `matplotlib.figure.Figure` that notebooks show) or a `Slideshow` of them (which
-notebooks play). What they show is computed by convlab; `picture.savefig(path)` keeps it. Where colours mean numbers, blue is
-above 0, red below and white 0; violet is an input, amber a kernel, green an output and grey the padding.
+Every function returns a `Picture` (a `matplotlib.figure.Figure` that notebooks display) or a `Slideshow` (which
+notebooks play). convlab computes the numbers; `picture.savefig(path)` saves a picture. In colours for numbers, blue is
+positive, red negative and white 0; violet marks an input, amber a kernel, green an output and grey the padding.
 """
 
 from .._extras import missing

@@ -1,4 +1,4 @@
-"""Pictures, slideshows, and the grids of numbered cells that they are drawn of."""
+"""Pictures, slideshows, and the grids of numbered cells in them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from matplotlib.patches import Rectangle
 
 from ._player import animated_png, page
 
-# Violet is the input, amber the kernel, green the output, grey the padding. Blue and red mean a number's sign, nothing else.
+# Violet is the input, amber the kernel, green the output, grey the padding. Blue and red mark only the sign of numbers.
 INPUT, PADDING, KERNEL, OUTPUT, EMPTY = "#e3dcf5", "#ececec", "#ffdfae", "#cfeac6", "#ffffff"
 INPUT_LINE, KERNEL_LINE, OUTPUT_LINE = "#7a5fc0", "#a85a00", "#3d8b37"
 WINDOW, INK, FAINT = KERNEL_LINE, "#222222", "#6b6b6b"
 GROUPS = ("#e3dcf5", "#cfe9e2", "#f3e7bd", "#efd9ec", "#dfe3d2", "#dcdcdc")
 SIGNS = "RdBu"  # red below 0, white at 0, blue above
-SHARP = 150  # dots an inch of what is shown at 100
+SHARP = 150  # dots per inch of a picture that is displayed at 100
 
 
 class Picture(Figure):
-    """A figure of matplotlib without its global state, which notebooks show as it is."""
+    """A matplotlib figure without global state, which notebooks display."""
 
     def __init__(self, width: float, height: float, **options: Any):
         super().__init__(figsize=(width, height), dpi=100, **options)
         FigureCanvasAgg(self)
 
     def _pixels(self) -> tuple[int, int]:
-        """The size at which it is shown."""
+        """The displayed size."""
         return round(100 * self.get_figwidth()), round(100 * self.get_figheight())
 
     def _image(self, dots: int = SHARP) -> Any:
-        """As Pillow's image, with so many dots an inch."""
+        """Return an image of Pillow's with `dpi` dots per inch."""
         from PIL import Image
 
         self.set_dpi(dots)
@@ -62,12 +62,12 @@ class Slideshow:
     Attributes:
         picture: the figure that `draw` draws on.
         draw: draws the frame of this number on the cleared `picture`.
-        frames: how many there are.
-        knobs: the values of each knob by its name, where a frame is a setting of knobs and not a step in time; the last one
-            turns fastest from frame to frame.
+        frames: the number of frames.
+        knobs: the values of each knob by its name, if frames are settings of knobs instead of steps in time; the last
+            knob varies fastest.
         start: the frame that is shown first.
-        alt: what a reader is told who cannot see it.
-        colours: of the animation's palette; flat cells with smooth letters need few.
+        alt: the alternative text.
+        colours: the size of the animation's palette; flat cells with smooth letters need few.
     """
 
     picture: Picture
@@ -82,7 +82,7 @@ class Slideshow:
         return f"Slideshow({self.alt}, frames={self.frames})"
 
     def at(self, frame: int) -> Picture:
-        """The picture of one frame; negative numbers count from the end."""
+        """Draw one frame; negative numbers count from the end."""
         if not -self.frames <= frame < self.frames:
             raise ValueError(f"`frame` must be smaller than {self.frames}, got {frame!r}.")
         self.picture.clear()
@@ -97,7 +97,8 @@ class Slideshow:
         return animated_png(self._images, seconds, self.colours)
 
     def html(self, seconds: float = 1.0) -> str:
-        """A page fragment: each frame for so many seconds, with buttons to stop and step, or with a slider for each knob."""
+        """A page fragment: each frame for so many seconds, with buttons to stop and step, or with a slider for each
+        knob."""
         data = self._apng(seconds)
         return page(data, self.picture._pixels(), seconds, self.knobs, self.frames, self.start, self.alt)
 
@@ -120,7 +121,7 @@ class Slideshow:
 
 
 def shown(value: Any) -> str:
-    """A number in as few characters as it takes, without powers of ten where it can: 12, -0.5, 1.25, 1111."""
+    """Format a number briefly, without an exponent if possible: 12, -0.5, 1.25, 1111."""
     number = float(value) or 0.0  # never -0
     if math.isnan(number) or math.isinf(number):
         return str(number)
@@ -133,7 +134,7 @@ def shown(value: Any) -> str:
 
 
 def cell(axes: Any, x: float, y: float, text: str, colour: str, **options: Any) -> None:
-    """A unit square with its upper left corner at (x, y), y downwards."""
+    """Draw a unit square with its upper left corner at (x, y), y downwards."""
     size, weight = options.pop("size", 12), options.pop("weight", "normal")
     style: dict[str, Any] = dict(facecolor=colour, edgecolor="#9aa0a6", linewidth=0.8, zorder=1) | options
     axes.add_patch(Rectangle((x, y), 1, 1, **style))
@@ -151,7 +152,7 @@ def note(axes: Any, x: float, y: float, text: str, **options: Any) -> None:
 
 
 def blank(picture: Picture, width: float, height: float) -> Any:
-    """Axes over the whole picture, in units of a cell, y downwards."""
+    """Return axes over the whole picture, in units of a cell, y downwards."""
     axes = picture.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
@@ -160,7 +161,7 @@ def blank(picture: Picture, width: float, height: float) -> Any:
 
 
 def grid(axes: Any, x: float, y: float, values: np.ndarray, colour: Callable | str, size: float = 12) -> None:
-    """A matrix of cells; NaN stays empty."""
+    """Draw a matrix of cells; NaN leaves a cell empty."""
     for (row, column), value in np.ndenumerate(values):
         fill = colour(row, column) if callable(colour) else colour
         empty = isinstance(value, float) and np.isnan(value)

@@ -38,8 +38,8 @@ MOST = 40  # inputs or outputs of a diagram
 def connections(kernel: Any, x: Any, *, mark: int | None = None, title: str | None = None, **options: Any) -> Picture:
     """Inputs and outputs of a layer as two rows of units, with a line for every weight between them.
 
-    Lines of one colour have one weight: a convolution connects each output with a few neighbours, and all outputs share the
-    kernel's elements; a dense layer connects everything, with a weight of its own for each line.
+    Lines of one colour have one weight: a convolution connects each output with a few neighbours, and all outputs share
+    the kernel's elements; a dense layer connects everything, with a weight of its own for each line.
 
     Args:
         kernel: `(window, 1, 1)` of a convolution, or `(inputs, outputs)` of a dense layer.
@@ -110,7 +110,7 @@ def _graph(lines, low, n, total, outputs, kernel, numbers, mark, title) -> Pictu
         o: np.mean([i for i, out, _ in lines if out == o]) if shared else (total - outputs) / 2 + o
         for o in range(outputs)
     }
-    seen = {i for i, o, _ in lines if o == mark}
+    read = {i for i, o, _ in lines if o == mark}
     for i, o, element in sorted(lines, key=lambda line: line[1] == mark):
         colour = ELEMENTS[element % len(ELEMENTS)] if shared else (KERNEL_LINE if o == mark else "#9a9a9a")
         thick: dict[str, Any] = dict(lw=2.6, alpha=1.0) if o == mark else dict(lw=1.1, alpha=0.55)
@@ -125,8 +125,8 @@ def _graph(lines, low, n, total, outputs, kernel, numbers, mark, title) -> Pictu
     for i in range(total):
         inside = low <= i < low + n
         text = "" if numbers[0] is None else shown(numbers[0][i - low]) if inside else "0"
-        edge = INPUT_LINE if i in seen and inside else "#9aa0a6"
-        _unit(axes, left + i + 0.5, top, text, INPUT if inside else PADDING, edge, 2.2 if i in seen and inside else 0.9)
+        edge = INPUT_LINE if i in read and inside else "#9aa0a6"
+        _unit(axes, left + i + 0.5, top, text, INPUT if inside else PADDING, edge, 2.2 if i in read and inside else 0.9)
     for o in range(outputs):
         text = "" if numbers[1] is None else shown(numbers[1][o])
         edge = OUTPUT_LINE if o == mark else "#9aa0a6"
@@ -158,7 +158,8 @@ def channels(
     names: Sequence[str] = (),
     **options: Any,
 ) -> Picture:
-    """A layer's channels: each filter has a kernel for every channel of the image, adds them and a bias, and makes one map.
+    """A layer's channels: each filter has a kernel for every channel of the image, adds them and a bias, and makes one
+    map.
 
     Args:
         x: one image `(height, width, c_in)` of at most 4 channels; numbers in [0, 1] are drawn from black to white.
@@ -204,15 +205,15 @@ def channels(
         x0, y0 = 0.5 + k * step, below + (c_in - 1 - k) * step * 0.8
         _plane(axes, image[..., k], x0, y0, side, 2 + k, tint=names[k] if k < len(names) else None)
         unit = side / image.shape[1]
-        seen = (
+        field = (
             x0 + corner[1] * unit,
             y0 + corner[0] * unit,
             window.effective_size[1] * unit,
             window.effective_size[0] * unit,
         )
-        frame(axes, *seen, KERNEL_LINE, linewidth=1.8, zorder=8)
+        frame(axes, *field, KERNEL_LINE, linewidth=1.8, zorder=8)
         for across, down in ((0, 0), (1, 0), (0, 1), (1, 1)) if k else ():  # the kernel's box through all channels
-            ends = seen[0] + across * seen[2], seen[1] + down * seen[3]
+            ends = field[0] + across * field[2], field[1] + down * field[3]
             axes.plot([ends[0] - step, ends[0]], [ends[1] + step * 0.8, ends[1]], color=KERNEL_LINE, lw=1, zorder=8)
         if k < len(names):
             note(axes, x0, y0 - 0.22, names[k], size=9, color=INK, zorder=9)

@@ -66,8 +66,9 @@ class _Settings(Slideshow):
 def knobs(draw: Callable[..., Picture], start: dict[str, Any] | None = None, /, **values: Sequence[Any]) -> Slideshow:
     """A picture of every setting of some knobs, with a slider for each.
 
-    The pictures are drawn ahead, so that the sliders work in a page or a notebook without a kernel; where a page may run no
-    scripts, they follow each other. `knobs(...).widget()` makes the sliders of the package ipywidgets, which draw when asked.
+    The pictures are drawn ahead, so that the sliders work in a page or a notebook without a kernel; where a page may
+    run no scripts, they follow each other. `knobs(...).widget()` makes the sliders of the package ipywidgets, which
+    draw when asked.
 
     Args:
         draw: called with a value for each knob by its name; returns a `Picture`.

@@ -132,7 +132,8 @@ def receptive_field(
 
 
 def shapes(model: Any, x: Any, *, variables: Any = None, columns: int = 8, **kwargs: Any) -> Picture:
-    """The shapes through a network as blocks: height and width of an image to the square root, channels to the logarithm.
+    """The shapes through a network as blocks: height and width of an image to the square root, channels to the
+    logarithm.
 
     Args:
         model, x, variables, kwargs: as in `convlab.analysis.analyze`.

@@ -31,8 +31,8 @@ def images(
         titles: one for each of them.
         columns: images in a row.
         signed: red for negative and blue for positive numbers, white for 0; None decides by whether there are both.
-        shared_scale: whether all signed images have one scale, which a colour bar tells; otherwise each has its own. Grey
-            images go from their smallest number, black, to their largest, white.
+        shared_scale: whether all signed images have one scale, which a colour bar tells; otherwise each has its own.
+            Grey images go from their smallest number, black, to their largest, white.
         size: inches of an image.
 
     Returns:
@@ -109,8 +109,8 @@ def filters(kernel: Any, *, most: int = 32, shared_scale: bool = True) -> Pictur
     """The filters of a convolution, one picture for each output channel.
 
     Args:
-        kernel: `(width, c_in, c_out)` or `(height, width, c_in, c_out)`. Three input channels make colours (grey is 0, a colour
-            is what the filter answers to), others are tiles, row by row.
+        kernel: `(width, c_in, c_out)` or `(height, width, c_in, c_out)`. Three input channels make colours (grey is 0,
+            a colour is what the filter answers to), others are tiles, row by row.
         most: how many output channels are drawn.
         shared_scale: whether all filters have one scale, which a colour bar tells; otherwise each has its own.
 

@@ -1,7 +1,8 @@
 """Animated PNGs, and a player for them that needs neither a kernel nor a network.
 
-An animated PNG plays in every browser as it is. The page fragment holds the same file once; its script takes the frames apart, so
-that a reader can stop, step and turn knobs. Where scripts are not allowed, the picture still plays and the controls stay hidden.
+An animated PNG plays in every browser as it is. The page fragment holds the same file once; its script takes the frames
+apart, so that a reader can stop, step and turn knobs. Where scripts are not allowed, the picture still plays and the
+controls stay hidden.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ RANGE = (
     "</output></label>"
 )
 
-# A frame of an animated PNG becomes a PNG of its own: the header with the frame's size, the palette, and its data under other names.
+# A frame of an animated PNG becomes a PNG of its own: the header with the frame's size, the palette, and its data under
+# other names.
 SCRIPT = """(async () => {
 const table = Array.from({length: 256}, (_, n) => { for (let k = 0; k < 8; k++) n = n & 1 ? 0xEDB88320 ^ (n >>> 1) : n >>> 1;
   return n >>> 0; });
@@ -97,8 +99,8 @@ def _packed(indices: np.ndarray) -> bytes:
 def animated_png(images: Sequence[Any], seconds: float, colours: int) -> bytes:
     """An animated PNG of Pillow's images of one size, the last of them shown longer.
 
-    Frames share a palette, and after the first hold only the box that changes, transparent where nothing does: that is what
-    keeps an animation of 36 frames below 300 KB.
+    Frames share a palette, and after the first hold only the box that changes, transparent where nothing does: that is
+    what keeps an animation of 36 frames below 300 KB.
     """
     from PIL import Image
 

@@ -74,13 +74,13 @@ def slide(
         x: one image, `(n, c)`, `(height, width, c)`, or either with a batch axis of 1 before it.
         kernel: `(*window, c_in / feature_group_count, c_out)`.
         bias: None or `(c_out,)`: what is added at every position of each output channel.
-        strides, padding, padding_mode, padding_value, kernel_dilation, feature_group_count, flip_kernel: as in `convlab.conv`;
-            one padding mode for all axes.
+        strides, padding, padding_mode, padding_value, kernel_dilation, feature_group_count, flip_kernel: as in
+            `convlab.conv`; one padding mode for all axes.
         names: of the input channels, written beside them.
 
     Returns:
-        A `Slideshow`. Padding is grey; beneath its numbers stands which position of the input it repeats, if it does. Channels are
-        drawn below each other, those of a group in one colour.
+        A `Slideshow`. Padding is grey; beneath its numbers stands which position of the input it repeats, if it does.
+        Channels are drawn below each other, those of a group in one colour.
 
     Raises:
         TypeError, ValueError: as `convlab.conv`; ValueError for an image of another rank or one too large to draw.
@@ -215,9 +215,9 @@ class _Scene:
             yield a, b, row * self.strides[0] + a * self.dilation[0], column * self.strides[1] + b * self.dilation[1]
 
     def _group_channels(self, number: int) -> range:
-        seen = self.kernel.shape[2]
+        in_channels = self.kernel.shape[2]
         group = self.positions(number)[2] // (self.y.shape[2] // self.groups)
-        return range(group * seen, (group + 1) * seen)
+        return range(group * in_channels, (group + 1) * in_channels)
 
     def _sum(self, number: int) -> str:
         row, column, channel = self.positions(number)

@@ -52,13 +52,15 @@ def slide_pool(
         x: one image of one channel, `(n, 1)`, `(height, width, 1)`, or the latter with a batch axis of 1 before it.
         window_shape, strides, padding: as in `convlab.max_pool`; strides default to 1.
         reduce: "max", "min", "avg" or "sum".
-        **options: of that pool: `window_dilation`, `ceil_mode`, and for averages `count_include_pad` and `divisor_override`.
+        **options: of that pool: `window_dilation`, `ceil_mode`, and for averages `count_include_pad` and
+            `divisor_override`.
 
     Returns:
         A `Slideshow`. The numbers that are reduced are framed, and the one that a maximum or minimum takes is green.
 
     Raises:
-        TypeError, ValueError: as the pool; ValueError for several channels, an image too large to draw, or another `reduce`.
+        TypeError, ValueError: as the pool; ValueError for several channels, an image too large to draw, or another
+            `reduce`.
 
     Example:
         >>> slide_pool(jnp.arange(54.0).reshape(6, 9, 1), (3, 3), (3, 3)).frames
@@ -122,7 +124,7 @@ class _Scene:
             (row * self.strides[0] + a * self.dilation[0], column * self.strides[1] + b * self.dilation[1])
             for a, b in itertools.product(range(self.size[0]), range(self.size[1]))
         }
-        seen = [value for position in sorted(under) if (value := self._value(*position)) is not None]
+        values = [value for position in sorted(under) if (value := self._value(*position)) is not None]
         result = float(self.y[row, column])
         flat = self.high == 1
         for name, (x0, y0) in (("input", self.origin), ("output", self.result)):
@@ -161,15 +163,15 @@ class _Scene:
             done = r * self.y.shape[1] + c <= number
             cell(axes, x0 + c, y0 + r, shown(value) if done else "", OUTPUT if done else EMPTY)
         frame(axes, x0 + column, y0 + row, 1, 1, OUTPUT_LINE)
-        note(axes, self.origin[0], self.sum_at, self._sum(seen, result), color=INPUT_LINE, size=12, weight="bold")
+        note(axes, self.origin[0], self.sum_at, self._sum(values, result), color=INPUT_LINE, size=12, weight="bold")
 
-    def _sum(self, seen: list[float], result: float) -> str:
-        terms = [shown(v) for v in seen]
+    def _sum(self, values: list[float], result: float) -> str:
+        terms = [shown(v) for v in values]
         if self.reduce in ("max", "min"):
             return f"{self.reduce}({', '.join(terms)}) = {shown(result)}"
         terms = [f"({t})" if t.startswith("-") else t for t in terms]
         total = " + ".join(terms)
         if self.reduce == "sum":
             return f"{total} = {shown(result)}"
-        divisor = sum(seen) / result if result else len(seen)
+        divisor = sum(values) / result if result else len(values)
         return f"({total}) / {shown(divisor)} = {shown(result)}"

@@ -84,12 +84,12 @@ def _stamping(x: np.ndarray, kernel: np.ndarray, stamps: np.ndarray, touched: np
         for name, (x0, y0) in origins.items():
             where = dict(ha="right") if flat else dict(ha="left")
             note(axes, x0 - 0.25 if flat else x0, y0 + 0.5 if flat else 0.65, titles[name], color=INK, **where)
-        seen, here = np.logical_or.reduce(touched[: number + 1], axis=0), touched[number]
+        reached, here = np.logical_or.reduce(touched[: number + 1], axis=0), touched[number]
         panels: tuple[tuple[str, np.ndarray, np.ndarray, str], ...] = (
             ("input", x, np.ones_like(x, bool), INPUT),
             ("kernel", kernel, np.ones_like(kernel, bool), KERNEL),
             ("stamp", stamps[number], here, KERNEL),
-            ("output", stamps[: number + 1].sum(0), seen, OUTPUT),
+            ("output", stamps[: number + 1].sum(0), reached, OUTPUT),
         )
         for name, values, filled, colour in panels:
             x0, y0 = origins[name]

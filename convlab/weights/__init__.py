@@ -1,7 +1,7 @@
 """Parameters from PyTorch to NNX and Linen and back: state dicts, .pth files and safetensors files.
 
-The two sides differ in names and in the order of axes, no more; every number is the same. A leaf of a Flax model at the
-path `("features", 0, "kernel")` is the entry `"features.0.weight"` of the state dict:
+The two sides differ only in names and in the order of axes; the numbers are equal. A leaf of a Flax model at the path
+`("features", 0, "kernel")` is the entry `"features.0.weight"` of the state dict:
 
 | leaf                 | entry          | its axes there                                                        |
 |----------------------|----------------|-----------------------------------------------------------------------|
@@ -14,14 +14,15 @@ path `("features", 0, "kernel")` is the entry `"features.0.weight"` of the state
 | `bias`               | `bias`         | the same                                                              |
 | `mean`, `var`        | `running_...`  | the same                                                              |
 
-With `weight_norm=True` the `scale` of a convolution is `parametrizations.weight.original0`, `(out, 1, ...)`, and its `kernel`
-`parametrizations.weight.original1`, as `torch.nn.utils.parametrizations.weight_norm` makes them; `weight_g` and `weight_v`, their
-older names, are read too.
+With `weight_norm=True` the `scale` of a convolution is `parametrizations.weight.original0`, `(out, 1, ...)`, and its
+`kernel` is `parametrizations.weight.original1`, as in `torch.nn.utils.parametrizations.weight_norm`; the older names
+`weight_g` and `weight_v` are read too.
 
 A transposed convolution gives PyTorch's numbers with `use_consistent_padding=True`.
 
-A module's class may say what its checkpoints need: `torch_flattened`, the images that its dense layers read, by path;
-`torch_renamed`, a static method from old names of entries to today's; `torch_version`, that of `state_dict()._metadata`.
+A module's class may declare what its checkpoints need: `torch_flattened`, the image shapes of its dense layers by path;
+`torch_renamed`, a static method that maps old entry names to current ones; `torch_version`, that of
+`state_dict()._metadata`.
 """
 
 from ._files import load as load

@@ -1,4 +1,4 @@
-"""What a module of PyTorch computes otherwise than an NNX module with the same parameters."""
+"""Differences between a PyTorch module and an NNX module with the same parameters."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ALIASES = {"swish": "silu", "hardtanh": "hard_tanh", "identity": "identity"}
 
 
 def differences(module: Any, ours: Mapping[str, Any], layouts: Layouts) -> list[str]:
-    """A line for each layer that computes otherwise.
+    """Yield a line for each layer that computes something else than its counterpart.
 
     Args:
-        module: PyTorch's.
+        module: the PyTorch module.
         ours: the NNX modules by path.
-        layouts: which path of PyTorch's belongs to which of ours.
+        layouts: the mapping from PyTorch's paths to ours.
     """
     theirs = dict(module.named_modules())
     found = []
@@ -77,7 +77,7 @@ def _window(ours: Any, theirs: Any) -> Iterator[str]:
 
 
 def _functions(ours: Any, theirs: Any) -> Iterator[str]:
-    """Activations that stand under the same name in both, such as the "1" of a chain."""
+    """Return the activations with the same name in both, such as the "1" of a chain."""
     for name, other in theirs.named_children():
         mine = vars(ours).get(name)
         chain = getattr(ours, "layers", None)

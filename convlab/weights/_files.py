@@ -1,4 +1,4 @@
-"""Files of arrays: safetensors, and whichever of the forms a path holds."""
+"""Files of arrays: safetensors, and a reader that detects the format."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ DTYPES = {
 
 
 def load(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads the arrays of a file: .safetensors, or .pth and .pt as PyTorch writes them, told apart by their content.
+    """Read the arrays of a file: .safetensors, or .pth and .pt as PyTorch writes them, detected by content.
 
     Args:
         path: the file.
 
     Returns:
-        NumPy arrays by name; of a PyTorch file whatever `load_torch` finds.
+        NumPy arrays by name; for a PyTorch file the result of `load_torch`.
 
     Raises:
         ValueError: a file of another form, or cut off.
@@ -57,7 +57,7 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads the arrays of a safetensors file.
+    """Read the arrays of a safetensors file.
 
     Args:
         path: the file.
@@ -101,7 +101,7 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def save_safetensors(arrays: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Writes arrays, such as those of `to_torch`, to a safetensors file that PyTorch's tools read.
+    """Write arrays, such as those of `to_torch`, to a safetensors file.
 
     Args:
         arrays: arrays by name.
@@ -135,7 +135,7 @@ def save_safetensors(arrays: Mapping[str, Any], path: str | os.PathLike) -> None
 
 
 def as_numpy(tensor: Any) -> np.ndarray:
-    """A PyTorch tensor, or anything that NumPy reads."""
+    """Convert a PyTorch tensor, or anything that NumPy reads, to an array."""
     if not hasattr(tensor, "detach"):
         return np.asarray(tensor)
     tensor = tensor.detach().cpu()

@@ -1,4 +1,4 @@
-"""Where each leaf of a model is found in a state dict, and in which order of axes."""
+"""The mapping between the leaves of a model and the entries of a state dict, with the order of axes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ ENTRIES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-SHAPES = {"negative_slope": (-1,), "layer_scale": (-1, 1, 1)}  # of entries, where they are not those of the leaves
+SHAPES = {"negative_slope": (-1,), "layer_scale": (-1, 1, 1)}  # shapes of entries that differ from those of the leaves
 NORMED = {"kernel": "parametrizations.weight.original1", "scale": "parametrizations.weight.original0"}
 
 
 class Layouts:
-    """Where each leaf is found in a state dict, and in which order of axes.
+    """The mapping between leaves and entries, with the order of axes.
 
     Args:
-        leaves: by path; only their shapes are read.
-        names, flattened, mirrored, renamed: as `from_torch` has them, `renamed` as its `leaves`.
+        leaves: leaves by path; only their shapes are used.
+        names, flattened, mirrored, renamed: as in `from_torch`, `renamed` as its `leaves`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Layouts:
                     raise ValueError(f"`{option}` must name paths of `model`, got {path!r}. It has {sorted(listed)}.")
 
     def module(self, path: Path) -> str:
-        """The path in PyTorch of the module at `path`."""
+        """Return the path in PyTorch of the module at `path`."""
         if self.rename:
             return self.rename(".".join(path))
         for n in range(len(path), -1, -1):
@@ -67,14 +67,14 @@ class Layouts:
         return ".".join(path)
 
     def entry(self, path: Path) -> str:
-        """The name of the entry of the leaf at `path`."""
+        """Return the name of the entry of the leaf at `path`."""
         *_, leaf = path
         name, _ = self._renamed(path)
         name = name or (NORMED.get(leaf) if path[:-1] in self.normed else None) or ENTRIES.get(leaf, leaf)
         return ".".join(filter(None, [self.module(path[:-1]), name]))
 
     def _renamed(self, path: Path) -> tuple[str | None, tuple[int, ...] | None]:
-        """What `leaves` says of a leaf, by its path or its last name: its entry's name and its entry's shape."""
+        """Look up a leaf in `leaves`, by path or last name: the name and shape of its entry."""
         said = self.renamed.get(".".join(path), self.renamed.get(path[-1]))
         if said is None or isinstance(said, str):
             return said, None
@@ -82,14 +82,14 @@ class Layouts:
         return name, tuple(shape)
 
     def array(self, path: Path, entry: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The leaf, of the given shape if it can be, of an entry of the state dict."""
+        """Convert an entry of a state dict to a leaf, reshaped to the given shape if possible."""
         if path[-1] == "kernel":
             return self._kernel(path, entry)
         same = [n for n in entry.shape if n != 1] == [n for n in shape if n != 1]
         return entry.reshape(shape) if same else entry
 
     def tensor(self, path: Path, leaf: np.ndarray) -> np.ndarray:
-        """The entry of a leaf."""
+        """Convert a leaf to an entry."""
         if path[-1] == "kernel":
             return self._weight(path, leaf)
         if path[-1] == "scale" and path[:-1] in self.normed:
@@ -116,7 +116,7 @@ class Layouts:
 
 
 def from_channels_first(weight: np.ndarray, image: Sequence[int] | None) -> np.ndarray:
-    """`(out, c * positions)` as `(out, positions * c)`, for an image `(*spatial, c)`."""
+    """Reorder `(out, c * positions)` to `(out, positions * c)`, for an image `(*spatial, c)`."""
     if image is None:
         return weight
     *spatial, c = _checked(image, weight)
@@ -124,7 +124,7 @@ def from_channels_first(weight: np.ndarray, image: Sequence[int] | None) -> np.n
 
 
 def to_channels_first(weight: np.ndarray, image: Sequence[int] | None) -> np.ndarray:
-    """The inverse of `from_channels_first`."""
+    """Invert `from_channels_first`."""
     if image is None:
         return weight
     return np.moveaxis(weight.reshape(-1, *_checked(image, weight)), -1, 1).reshape(weight.shape)
@@ -137,14 +137,14 @@ def _checked(image: Sequence[int], weight: np.ndarray) -> Sequence[int]:
 
 
 def mirror(weight: np.ndarray, groups: int) -> np.ndarray:
-    """`(in, out / g, *window)` as `(*window, in / g, out)`, its taps in reverse."""
+    """Reorder `(in, out / g, *window)` to `(*window, in / g, out)` with reversed taps."""
     window = weight.shape[2:]
     grouped = np.flip(weight, tuple(range(2, weight.ndim))).reshape(groups, -1, *weight.shape[1:])
     return np.moveaxis(grouped, (1, 0, 2), (-3, -2, -1)).reshape(*window, weight.shape[0] // groups, -1)
 
 
 def unmirror(kernel: np.ndarray, groups: int) -> np.ndarray:
-    """The inverse of `mirror`."""
+    """Invert `mirror`."""
     *window, inputs, outputs = kernel.shape
     grouped = np.moveaxis(kernel.reshape(*window, inputs, groups, outputs // groups), (-3, -2, -1), (1, 0, 2))
     return np.flip(grouped.reshape(groups * inputs, outputs // groups, *window), tuple(range(2, kernel.ndim)))

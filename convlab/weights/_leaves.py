@@ -11,14 +11,14 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Leaves:
-    """A model taken apart.
+    """The leaves of a model and the data that loading needs.
 
     Attributes:
-        arrays: by path, or their shapes where the model is abstract.
-        rebuild: makes a model like it of other arrays by path; of those left out it keeps its own.
-        mirrored: the groups of transposed kernels that are mirrored, by path of the layer, as far as the model tells.
-        flattened: the images that its dense layers read, as far as its classes tell.
-        rename: what its classes say of old names in state dicts.
+        arrays: arrays by path, or shapes if the model is abstract.
+        rebuild: a function from arrays by path to a model; the model keeps its own arrays for missing paths.
+        mirrored: the groups of mirrored transposed kernels, by path of the layer, if the model declares them.
+        flattened: the image shapes of its dense layers, if its classes declare them.
+        rename: the renaming of old state dict entries, if its classes declare it.
         order: the paths of its layers with arrays, in the order of attributes.
         modules: its NNX modules by path.
     """
@@ -33,7 +33,7 @@ class Leaves:
 
 
 def take_apart(model: Any) -> Leaves:
-    """The arrays of a model by path, and what else its loading needs."""
+    """Return the leaves of a model and the data that loading needs."""
     return _linen(model) if isinstance(model, Mapping) else _nnx(model)
 
 
@@ -97,7 +97,7 @@ def _chained(renames: list[Callable[[str], str]]) -> Callable[[str], str]:
 
 
 def _ordered(model: Any) -> list[str]:
-    """The paths of all modules in the order of attributes: that of their definition, as long as the model is no copy."""
+    """Return the paths of all modules in order of definition, provided that the model is no copy."""
     from flax import nnx
 
     found, done = [], set()
@@ -118,13 +118,13 @@ def _ordered(model: Any) -> list[str]:
 
 
 def _seed(model: Any) -> None:
-    """Keys for the random streams that an abstract model has none for: dropout then draws as from `nnx.Rngs(0)`."""
+    """Initialize the random streams of an abstract model: dropout draws as from `nnx.Rngs(0)`."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
 
     flat = dict(nnx.to_flat_state(nnx.state(model, nnx.RngState)))
-    made = {}
+    initial = {}
     for nth, (path, variable) in enumerate(flat.items()):
         shape = variable.get_value()
         if not isinstance(shape, jax.ShapeDtypeStruct):
@@ -134,6 +134,6 @@ def _seed(model: Any) -> None:
             value = value if shape.shape == () else jax.random.split(value, shape.shape)
         else:
             value = jnp.zeros(shape.shape, shape.dtype)
-        made[path] = variable.replace(value)
-    if made:
-        nnx.update(model, nnx.from_flat_state(made))
+        initial[path] = variable.replace(value)
+    if initial:
+        nnx.update(model, nnx.from_flat_state(initial))

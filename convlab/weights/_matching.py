@@ -1,4 +1,4 @@
-"""Pairs of a model's layers and a state dict's, in the order of both."""
+"""Pairs of a model's layers and a state dict's layers, both in order."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NORMS = tuple(f".{name}" for name in NORMED.values())
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A layer of the model beside one of the state dict.
+    """A layer of the model and its counterpart in the state dict.
 
     Attributes:
-        ours, theirs: the paths of the two, empty where one side has no more.
-        shapes: of the entries in the state dict.
-        agrees: whether the entries that `ours` needs are those of `theirs`, in names and shapes.
-        order_alone: whether other layers have the same shapes and the names of the two do not agree, so that their order alone
-            says which is which.
+        ours, theirs: the paths of the two, empty if one side has no more layers.
+        shapes: shapes of the entries in the state dict.
+        agrees: whether the entries for `ours` equal those of `theirs` in names and shapes.
+        order_alone: whether only the order identifies the pair: other layers have the same shapes, and the names
+            differ.
     """
 
     ours: str
@@ -35,25 +35,25 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The layers of a model and of a state dict side by side; printed, it is a table."""
+    """The pairs of layers of a model and a state dict; `print` shows a table."""
 
     rows: tuple[Row, ...]
 
     @property
     def agrees(self) -> bool:
-        """Whether every pair has the same entries and shapes."""
+        """Whether all pairs have the same entries and shapes."""
         return all(row.agrees for row in self.rows)
 
     @property
     def names(self) -> dict[str, str]:
-        """What `from_torch` takes as `names`."""
+        """The argument `names` of `from_torch`."""
         return {row.ours: row.theirs for row in self.rows if row.ours and row.theirs}
 
     def __str__(self) -> str:
         return self.text(len(self.rows))
 
     def text(self, shown: int) -> str:
-        """The first rows, those that disagree before all others."""
+        """Return the first rows, with those that disagree before all others."""
         rows = self.rows if shown >= len(self.rows) else sorted(self.rows, key=lambda row: row.agrees)[:shown]
         cells = [("model", "state dict", "shapes", ""), *map(_cells, rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(3)]
@@ -67,7 +67,7 @@ def _cells(row: Row) -> tuple[str, str, str, str]:
 
 
 def paired(leaves: Leaves, shapes: Mapping[str, tuple[int, ...]], options: Mapping[str, Any]) -> Table:
-    """The table of a model and the shapes of a state dict."""
+    """Build the table of a model and the shapes of a state dict."""
     layouts = Layouts(
         leaves.arrays, None, None, leaves.mirrored | dict(options.get("mirrored") or {}), options.get("leaves")
     )
@@ -111,7 +111,8 @@ def _fits(path: tuple, shape: tuple[int, ...], entry: tuple[int, ...], layouts: 
 
 
 def same_name(ours: str, theirs: str) -> bool:
-    """Whether two paths say the same, `layers` of `nnx.Sequential` aside: equal, or equal in their last part and all numbers."""
+    """Return whether two paths match, ignoring `layers` of `nnx.Sequential`: equal, or equal in the last part and all
+    numbers."""
     plain = lambda path: [part for part in path.split(".") if part != "layers"]
     a, b = plain(ours), plain(theirs)
     digits: Callable[[Sequence[str]], list] = lambda parts: [c for c in ".".join(parts) if c.isdigit()]

@@ -1,7 +1,8 @@
-"""PyTorch's files without PyTorch: tensors and plain containers are read, and nothing of a file is ever executed.
+"""A reader of PyTorch's files without PyTorch: it reads tensors and plain containers, and executes nothing.
 
-Since PyTorch 1.6 a file is a zip archive with `data.pkl`, which names storages, and a file of bytes for each storage. Before, it was
-five pickles in a row (a magic number, a version, the machine, the object, the names of the storages) and the bytes of the storages.
+Since PyTorch 1.6 a file is a zip archive with `data.pkl`, which names storages, and one file of bytes per storage. An
+older file consists of five pickles (a magic number, a version, the machine, the object, the names of the storages) and
+the bytes of the storages.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ STORAGES = {
 
 
 class Refused(Exception):
-    """A file names what is neither a tensor nor a plain container."""
+    """The file contains something other than tensors and plain containers."""
 
 
 class Storage:
-    """A flat array that a legacy file holds only behind its pickles: filled when they are read."""
+    """A flat array that a legacy file stores after its pickles: it is filled later."""
 
     def __init__(self, dtype: np.dtype, size: int):
         self.values = np.zeros(size, dtype) if size >= 0 else np.zeros(0, dtype)
 
 
 def tensor(storage: Storage, offset: int, size: Sequence[int], stride: Sequence[int], *rest: Any) -> np.ndarray:
-    """The tensor that looks at a storage, which must hold every position that it looks at."""
+    """Return the tensor view of a storage, checked to lie inside it."""
     size, stride, offset = tuple(map(int, size)), tuple(map(int, stride)), int(offset)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
     if len(size) != len(stride) or min((offset, *size, *stride), default=0) < 0:
@@ -74,7 +75,7 @@ PLAIN: dict[tuple[str, str], Any] = {
 
 
 class Reader(pickle.Unpickler):
-    """Makes dictionaries, lists, numbers, texts and tensors; any other name in a file is refused before it is looked up."""
+    """Unpickles dictionaries, lists, numbers, texts and tensors; any other name is refused without being resolved."""
 
     def __init__(self, file: Any, storage: Callable[..., Storage], encoding: str = "utf-8"):
         super().__init__(file, encoding=encoding)
@@ -93,17 +94,18 @@ class Reader(pickle.Unpickler):
 
 
 def load_torch(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads what `torch.save` wrote, without PyTorch and without executing anything of the file.
+    """Read a file of `torch.save` without PyTorch and without executing anything from it.
 
     Args:
-        path: a .pth or .pt file, of today's form or of that before PyTorch 1.6.
+        path: a .pth or .pt file, in the current format or in that before PyTorch 1.6.
 
     Returns:
-        What was saved, with NumPy arrays in the place of tensors: a state dict for `from_torch`, or a checkpoint that holds one.
+        The saved object with NumPy arrays instead of tensors: a state dict for `from_torch`, or a checkpoint that
+        contains one.
 
     Raises:
-        ValueError: another file, one that is cut off, or one that holds objects other than tensors, numbers, texts, lists and
-            dictionaries, such as a whole module: save its `state_dict()`.
+        ValueError: another file, one that is cut off, or one that holds objects other than tensors, numbers, texts,
+            lists and dictionaries, such as a whole module: save its `state_dict()`.
 
     Example:
         >>> import torch, tempfile, os  # doctest: +SKIP
@@ -119,7 +121,7 @@ def load_torch(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"`path` must hold tensors in plain containers, got {refused} in {name!r}. {hint}") from None
     except OSError:
         raise
-    except Exception:  # a pickle that is cut off or damaged fails in any way
+    except Exception:  # a truncated or damaged pickle can fail in any way
         raise ValueError(f"`path` must be a whole file of PyTorch's, got {name!r}.") from None
     if not isinstance(found, dict):
         raise ValueError(f"`path` must hold a state dict, got {type(found).__name__} in {name!r}.")
@@ -138,9 +140,9 @@ def _read_zip(path: str | os.PathLike) -> Any:
         def storage(dtype: np.dtype, key: str, size: int) -> Storage:
             if key not in kept:
                 content = archive.read(f"{folder}data/{key}")
-                made = Storage(dtype, 0)
-                made.values = np.frombuffer(content, dtype if order == "little" else dtype.newbyteorder(">"), size)
-                kept[key] = made
+                filled = Storage(dtype, 0)
+                filled.values = np.frombuffer(content, dtype if order == "little" else dtype.newbyteorder(">"), size)
+                kept[key] = filled
             return kept[key]
 
         return Reader(io.BytesIO(archive.read(index)), storage).load()

@@ -1,4 +1,4 @@
-"""LSTM and GRU cells of Flax from the stacked gates of PyTorch's."""
+"""LSTM and GRU cells of Flax from the stacked gates of PyTorch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from ._files import as_numpy
 
-# The layers of a cell that read the input and the state, in PyTorch's order of gates, and which of the latter have a bias.
+# The layers of a cell that read the input and the state, in PyTorch's order of gates, and which of the latter have a
+# bias.
 LSTM = [("ii", "hi"), ("if_", "hf"), ("ig", "hg"), ("io", "ho")], {"hi", "hf", "hg", "ho"}
 LINEN_LSTM = [("ii", "hi"), ("if", "hf"), ("ig", "hg"), ("io", "ho")], {"hi", "hf", "hg", "ho"}
 LINEN_GRU = [("ir", "hr"), ("iz", "hz"), ("in", "hn")], {"ir", "iz", "in", "hn"}
@@ -17,7 +18,7 @@ STACKED = [("dense_i", "dense_h")]
 
 
 def cells(order: list[str]) -> dict[str, tuple[list, Any]]:
-    """The recurrent cells among the layers of a model: the path of each, and the layers of its gates."""
+    """Return the recurrent cells of a model: the path of each, and the layers of its gates."""
     children: dict[str, set[str]] = {}
     for path in order:
         parent, _, name = path.rpartition(".")
@@ -35,13 +36,13 @@ def cells(order: list[str]) -> dict[str, tuple[list, Any]]:
 def unstacked(
     state: Mapping[str, Any], cell: str, theirs: str, form: tuple[list, Any], entry: Any, leaves: Any
 ) -> dict[str, Any]:
-    """`state` with the stacked entries of a cell as those of the layers of its gates.
+    """Split the stacked entries of a cell into those of the layers of its gates.
 
     Args:
-        cell, theirs: the path of the cell in the model and in PyTorch, there with `.l0`, `.l1_reverse` and so on for the layers
-            of `torch.nn.LSTM` and `torch.nn.GRU` above the first.
-        form: as `cells` has it.
-        entry: the name of the entry of a leaf, by the leaf's path.
+        cell, theirs: the path of the cell in the model and in PyTorch, there with `.l0`, `.l1_reverse` and so on for
+            the layers of `torch.nn.LSTM` and `torch.nn.GRU` above the first.
+        form: the layers of the gates, as `cells` returns them.
+        entry: a function from the path of a leaf to the name of its entry.
         leaves: the leaves of the model, by path.
     """
     gates, biased = form

@@ -1,4 +1,4 @@
-"""State dicts into models and back."""
+"""Conversion of state dicts to models and back."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Names = Mapping[str, str] | Callable[[str], str] | str | None
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `from_torch(..., strict=False)` could not use.
+    """The parts of a state dict that `from_torch(..., strict=False)` did not use.
 
     Attributes:
         missing: entries that the model has and the state dict lacks: these leaves keep the model's numbers.
         unknown: entries of the state dict that the model lacks.
         reshaped: entries of another shape, as texts: these leaves keep the model's numbers too.
-        differences: what a module of PyTorch computes otherwise than the model.
+        differences: differences between the computations of the PyTorch module and the model.
     """
 
     missing: tuple[str, ...] = ()
@@ -78,28 +78,29 @@ def from_torch(
     leaves: Mapping[str, Any] | None = None,
     strict: bool = True,
 ) -> Any:
-    """Fills a model with the parameters and running statistics of a PyTorch state dict.
+    """Fill a model with the parameters and running statistics of a PyTorch state dict.
 
     Args:
-        state_dict: PyTorch's `module.state_dict()`, or the same with NumPy arrays, or a checkpoint that holds it; or the module
-            itself, which is compared with an NNX `model` in what a state dict does not say: epsilon, padding, strides, activations.
-        model: the model to fill: an `nnx.Module`, or Linen variables `{"params": ..., "batch_stats": ...}`; either may be abstract,
-            made by `nnx.eval_shape` or `jax.eval_shape`.
-        names: where the paths of the two differ, from the beginning of one of `model` to that of PyTorch's, such as
-            `{"Conv_0": "features.0"}`; the longest beginning counts. Or a function of the path of a layer in `model` that
-            gives PyTorch's, such as `lambda path: path.replace(".layers.", ".")` for `nnx.Sequential`. Or `"by order"`: layers are
-            paired in the order of both, every shape is checked, and the pairs are printed (see `match`).
-        flattened: for each dense layer behind a flatten, by its path in `model`, the shape `(*spatial, c)` that was
-            flattened; None where nothing is to be done. The networks of `convlab.models` say so themselves.
-        mirrored: for Linen, for each transposed convolution with `transpose_kernel=False`, by its path in `model`, the
-            number of its groups. An `nnx.Module` says so itself.
-        leaves: what leaves are called and how they are shaped in PyTorch, by their name or whole path in `model`:
-            `{"gamma": "weight"}`, or `{"gamma": ("layer_scale", (-1, 1, 1))}` with a shape.
+        state_dict: PyTorch's `module.state_dict()`, the same with NumPy arrays, or a checkpoint that contains it; or
+            the module itself, which is also compared with an NNX `model` in properties outside the state dict: epsilon,
+            padding, strides, activations.
+        model: the model to fill: an `nnx.Module`, or Linen variables `{"params": ..., "batch_stats": ...}`; either may
+            be abstract, from `nnx.eval_shape` or `jax.eval_shape`.
+        names: a mapping for paths that differ, from a prefix in `model` to the prefix in PyTorch, such as `{"Conv_0":
+            "features.0"}`; the longest prefix applies. Or a function from the path of a layer in `model` to PyTorch's
+            path, such as `lambda path: path.replace(".layers.", ".")` for `nnx.Sequential`. Or `"by order"`: layers are
+            paired in order, every shape is checked, and the pairs are printed (see `match`).
+        flattened: for each dense layer after a flatten, by its path in `model`, the flattened shape `(*spatial, c)`;
+            None for no reordering. The networks of `convlab.models` declare theirs.
+        mirrored: for Linen, for each transposed convolution with `transpose_kernel=False`, by its path in `model`, its
+            number of groups. An `nnx.Module` declares it.
+        leaves: names and shapes of leaves in PyTorch, by name or whole path in `model`: `{"gamma": "weight"}`, or
+            `{"gamma": ("layer_scale", (-1, 1, 1))}` with a shape.
         strict: whether every entry must be used and every leaf be filled.
 
     Returns:
-        A model like `model` with the numbers of `state_dict`, in the dtypes of `model`; `model` is left as it is. With
-        `strict=False` that model and a `Report` of what was not used.
+        A model like `model` with the numbers of `state_dict`, in the dtypes of `model`; `model` itself is unchanged.
+        With `strict=False` a pair of that model and a `Report`.
 
     Raises:
         TypeError: a state dict that is no mapping, a model of another library.
@@ -111,8 +112,8 @@ def from_torch(
         >>> from_torch({"fc.weight": np.arange(6.0).reshape(2, 3)}, variables)["params"]["fc"]["kernel"].tolist()
         [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
 
-    `num_batches_tracked` has no counterpart and is left out. Flax's LSTM and GRU cells take the stacked gates of PyTorch's; a layer
-    of `torch.nn.LSTM` above the first is `{"cell": "lstm.l1"}` in `names`.
+    `num_batches_tracked` has no counterpart and is ignored. Flax's LSTM and GRU cells take the stacked gates of
+    PyTorch; a layer of `torch.nn.LSTM` above the first is `{"cell": "lstm.l1"}` in `names`.
     """
     import jax.numpy as jnp
 
@@ -159,8 +160,8 @@ def from_torch(
     differences = [] if module is None else _compare.differences(module, parts.modules, layouts)
     if strict and differences:
         raise ValueError(f"`model` must compute what `state_dict`'s module does, got {'; '.join(differences)}.")
-    made = parts.rebuild(filled)
-    return made if strict else (made, Report(tuple(missing), tuple(unknown), tuple(reshaped), tuple(differences)))
+    result = parts.rebuild(filled)
+    return result if strict else (result, Report(tuple(missing), tuple(unknown), tuple(reshaped), tuple(differences)))
 
 
 def to_torch(
@@ -172,11 +173,11 @@ def to_torch(
     leaves: Mapping[str, Any] | None = None,
     tensors: bool = False,
 ) -> dict[str, Any]:
-    """Makes the state dict of a model, as PyTorch names and lays out its entries: the inverse of `from_torch`, bit by bit.
+    """Return the state dict of a model with PyTorch's names and layouts: the exact inverse of `from_torch`.
 
     Args:
         model, names, flattened, mirrored, leaves: as in `from_torch`.
-        tensors: whether to make tensors, for `module.load_state_dict`; this needs PyTorch.
+        tensors: whether to return tensors, for `module.load_state_dict`; this needs PyTorch.
 
     Returns:
         NumPy arrays, or tensors, by name.
@@ -198,35 +199,36 @@ def to_torch(
 
 
 def _tensors(state: Mapping[str, np.ndarray], parts: Leaves) -> dict[str, Any]:
-    """As tensors, with the versions that some modules of PyTorch ask for."""
+    """Convert arrays to tensors, with the versions that some PyTorch modules expect."""
     from collections import OrderedDict
 
     import torch
 
-    made: Any = OrderedDict()
+    entries: Any = OrderedDict()
     for key, array in state.items():
         bits = array.view(np.int16) if array.dtype.name == "bfloat16" else array
         tensor = torch.tensor(np.array(bits))
-        made[key] = tensor.view(torch.bfloat16) if bits is not array else tensor
-    made._metadata = OrderedDict(
+        entries[key] = tensor.view(torch.bfloat16) if bits is not array else tensor
+    entries._metadata = OrderedDict(
         (path, {"version": module.torch_version})
         for path, module in parts.modules.items()
         if hasattr(module, "torch_version")
     )
-    return made
+    return entries
 
 
 def match(state_dict: Any, model: Any, **options: Any) -> _matching.Table:
-    """Pairs the layers of a model and of a state dict in the order of both, and shows which pairs fit.
+    """Pair the layers of a model and of a state dict in order, and show which pairs fit.
 
     Args:
-        state_dict, model, options: as in `from_torch`, of whose options `mirrored` and `leaves` count here.
+        state_dict, model, options: as in `from_torch`; of the options only `mirrored` and `leaves` apply.
 
     Returns:
-        A `Table`: printed, a line for each pair, marked where shapes differ, and where other layers have the same shapes and
-        names do not agree, so that order alone decides; `agrees` tells whether all shapes fit, `names` is for `from_torch`.
+        A `Table`. Printed, it has one line per pair, marked if shapes differ, or if only the order decides because
+        other layers have the same shapes and the names differ. `agrees` is whether all shapes fit; `names` is an
+        argument for `from_torch`.
 
-    The order of a model is that of its attributes, which a copy of a module, or one of `nnx.eval_shape`, has lost.
+    The order of a model is that of its attributes; a copy of a module, or one from `nnx.eval_shape`, has lost it.
 
     Example:
         >>> print(match({"0.weight": np.zeros((2, 3))}, {"params": {"fc": {"kernel": jnp.zeros((3, 2))}}}))
@@ -239,7 +241,7 @@ def match(state_dict: Any, model: Any, **options: Any) -> _matching.Table:
 
 
 def unwrapped(state_dict: Any) -> dict[str, Any]:
-    """The state dict within a checkpoint, without the prefixes that wrappers of modules put before every name."""
+    """Return the state dict inside a checkpoint, without prefixes that wrapper modules add to every name."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"`state_dict` must be a mapping of names to arrays, got {type(state_dict).__name__}.")
     for name in WRAPPERS:
@@ -258,7 +260,7 @@ def unwrapped(state_dict: Any) -> dict[str, Any]:
 
 
 def few(names: Sequence[str]) -> str:
-    """The first of the names, and how many more there are."""
+    """Return the first of the names and the number of the others."""
     return ", ".join(map(repr, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
@@ -267,7 +269,7 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _weight_norm(key: str) -> str:
-    """The names of weight normalisation before PyTorch 2.0 as those of today."""
+    """Rename the entries of weight normalization before PyTorch 2.0 to the current names."""
     for old, new in OLD_NORM.items():
         if key.endswith(old) or key == old[1:]:
             return (key.removesuffix(old[1:]) + new[1:]) if key != old[1:] else new[1:]
@@ -296,11 +298,12 @@ def _other_order(table: _matching.Table) -> str:
 def _warn_of_flattening(
     given: Mapping[str, Any], expected: Mapping[str, Any], parts: Leaves, said: Mapping[str, Any]
 ) -> None:
-    """A dense layer behind a convolution that reads a multiple of its channels, as flattened images do, and nothing was said."""
+    """Warn of a dense layer after a convolution that reads a multiple of its channels, if no flattened shape was
+    given."""
     channels = None
     for key in given:
         path = expected.get(key)
-        if path is not None and path[-1] == "scale" and channels:  # a normalisation of what was put together
+        if path is not None and path[-1] == "scale" and channels:  # a normalization of concatenated channels
             channels = parts.arrays[path].shape[0]
         if path is None or path[-1] != "kernel":
             continue
