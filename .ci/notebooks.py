@@ -1,6 +1,7 @@
 """Runs the notebooks as a stranger would: in an empty environment, with the wheel beside them and no clone around them.
 
-`python .ci/notebooks.py dist/convlab_jax-*.whl [NAME...]`. Their first cells install the wheel; the kernel and nbclient are there before.
+`python .ci/notebooks.py dist/convlab_jax-*.whl [NAME...]`. Their first cells install the wheel; the kernel and nbclient
+are there before.
 """
 
 from __future__ import annotations

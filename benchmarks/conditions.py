@@ -1,4 +1,5 @@
-"""What all contestants are asked for alike, through the environment; the defaults are the CPU's, `gpu/run.py` sets the GPU's."""
+"""What all contestants are asked for alike, through the environment; the defaults are the CPU's, `gpu/run.py` sets the
+GPU's."""
 
 from __future__ import annotations
 

@@ -87,7 +87,8 @@ Group = dict[str, Contestant]
 def gather(kinds: list[str], pythons: dict[str, str], patience: float) -> Group:
     """The contestants that can be had: those whose interpreter has what they need.
 
-    `pythons` maps a contestant to its interpreter; any other name adds the JAX contestants once more, under that interpreter.
+    `pythons` maps a contestant to its interpreter; any other name adds the JAX contestants once more, under that
+    interpreter.
     """
     wanted = [Contestant(kind, kind, pythons.get(kind, sys.executable), patience) for kind in kinds]
     for name, python in pythons.items():
@@ -104,7 +105,8 @@ def gather(kinds: list[str], pythons: dict[str, str], patience: float) -> Group:
 
 
 def compete(contestants: Group, modes: list[str], budget: float) -> list[dict[str, Any]]:
-    """Milliseconds for every mode, the least of all turns; who needs more than the whole budget for one call has one turn."""
+    """Milliseconds for every mode, the least of all turns; who needs more than the whole budget for one call has one
+    turn."""
     return [compete_in(contestants, mode, budget) for mode in modes]
 
 

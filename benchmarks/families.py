@@ -1,4 +1,5 @@
-"""The table of eight families of layers that README.md shows, from the rows of benchmarks/README.md. `python benchmarks/families.py`"""
+"""The table of eight families of layers that README.md shows, from the rows of benchmarks/README.md. `python
+benchmarks/families.py`"""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ FAMILIES = {
 
 
 def rows(text: str) -> list[tuple[str, str, float, float, float]]:
-    """Each case: its name, the mode, and the milliseconds of convlab, plain JAX (NaN if it was given up) and PyTorch."""
+    """Each case: its name, the mode, and the milliseconds of convlab, plain JAX (NaN if it was given up) and
+    PyTorch."""
     return [(case, mode, *map(_number, (ours, jax, torch))) for case, mode, ours, jax, _, torch in ROW.findall(text)]
 
 

@@ -1,4 +1,5 @@
-"""A layer's calls in JAX: convlab's or Flax's, forward, with gradients, in a loop, mapped over images and over an ensemble."""
+"""A layer's calls in JAX: convlab's or Flax's, forward, with gradients, in a loop, mapped over images and over an
+ensemble."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
 
 
 def operation(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
-    """A function of the image, and of a grid as its parameter, with its options; of Flax's and JAX's own there is one."""
+    """A function of the image, and of a grid as its parameter, with its options; of Flax's and JAX's own there is
+    one."""
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in case["call"].items()}
     if contestant == "convlab":
         function = getattr(importlib.import_module("convlab"), case["op"])

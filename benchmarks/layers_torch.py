@@ -81,7 +81,8 @@ def timed(f: Callable[..., torch.Tensor], operands: list[torch.Tensor]) -> dict[
             for operand in operands:
                 operand.sub_(operand.grad, alpha=RATE)
 
-    # PyTorch has no loop of its own to be in, and the work of a map is the batch's and of an ensemble its members' in turn.
+    # PyTorch has no loop of its own to be in, and the work of a map is the batch's and of an ensemble its members' in
+    # turn.
     return {"forward": forward, "gradients": gradients, "scan": descend, "vmap": gradients, "ensemble": gradients}
 
 

@@ -10,8 +10,9 @@ A network is a tuple of layers, a layer a tuple of its name and its numbers; the
     norm()  relu()  flatten()  dense(features)           batch normalisation by the batch's own statistics
     max_pool(window, stride, pad)  global_avg()
     residual(branch, shortcut)                           the sum of two tuples of layers
-    skip(inner)                                          the input beside what the inner layers make of it, on the channel axis
-    gated(features, dilations)                           WaveNet's stack (arXiv:1609.03499): the sum of the blocks' skip outputs
+    skip(inner)                                          the input beside what the inner layers make of it, on the
+    channel axis gated(features, dilations)                           WaveNet's stack (arXiv:1609.03499): the sum of the
+    blocks' skip outputs
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ Layers = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """`x` is the shape of a batch, channels last; `classes` those of the softmax, at every position that the layers leave."""
+    """`x` is the shape of a batch, channels last; `classes` those of the softmax, at every position that the layers
+    leave."""
 
     x: tuple[int, ...]
     classes: int

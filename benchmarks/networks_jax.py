@@ -16,8 +16,8 @@ from networks import Layers, Network, network
 
 
 class Model(linen.Module):
-    """The interpreter of `networks`; `system` is the module with the layers and pools to use. Parameters are float32 whatever they are
-    multiplied in."""
+    """The interpreter of `networks`; `system` is the module with the layers and pools to use. Parameters are float32
+    whatever they are multiplied in."""
 
     network: Network
     system: Any
@@ -110,7 +110,8 @@ def training(model: Model, optimizer: optax.GradientTransformation) -> Callable:
 
 
 def initial(shapes: Any, optimizer: optax.GradientTransformation) -> Any:
-    """Drawn, not initialised: nobody's time for a step depends on the numbers, and the model need not be compiled for it."""
+    """Drawn, not initialised: nobody's time for a step depends on the numbers, and the model need not be compiled for
+    it."""
     variables = dict(draw(shapes, 0.05))
     parameters = variables.pop("params")
     return (parameters, variables), optimizer.init(parameters)

@@ -42,7 +42,8 @@ class Result:
         return f"{self.machine}, load {min(self.loads):.1f} to {max(self.loads):.1f} at the start of {runs}"
 
     def reference(self, row: Row, name: str) -> str:
-        """Whom a contestant is measured against: PyTorch; for costs, and where there is none, plain JAX of the same Python."""
+        """Whom a contestant is measured against: PyTorch; for costs, and where there is none, plain JAX of the same
+        Python."""
         if row["subject"] != "compile" and "torch" in self.contestants:
             return "torch"
         return " ".join(["flax", *name.split(" ")[1:]])

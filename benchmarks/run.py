@@ -4,8 +4,8 @@
     python benchmarks/run.py [layers|networks|photographs|lenet|compile|all]      what to measure; default all
     python benchmarks/run.py report A.json B.json                      the tables and the picture of earlier runs
 
-PyTorch takes part if the interpreter has it, or another one: --python torch=PATH. --python newest=PATH lets the JAX contestants
-compete once more under that interpreter. README.md says how the times are taken.
+PyTorch takes part if the interpreter has it, or another one: --python torch=PATH. --python newest=PATH lets the JAX
+contestants compete once more under that interpreter. README.md says how the times are taken.
 """
 
 from __future__ import annotations

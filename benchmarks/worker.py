@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# job -> the modules that make its calls for JAX and for PyTorch; `calls(contestant, payload)` of a maker returns for each mode
-# the calls of which the fastest counts (PyTorch's memory formats), and by how many units of work a call's time is divided.
+# job -> the modules that make its calls for JAX and for PyTorch; `calls(contestant, payload)` of a maker returns for
+# each mode
+# the calls of which the fastest counts (PyTorch's memory formats), and by how many units of work a call's time is
+# divided.
 MAKERS = {
     "layer": ("layers_jax", "layers_torch"),
     "network": ("networks_jax", "networks_torch"),

@@ -1,7 +1,8 @@
 """Entries of the reference: the objects as Python has them, their signatures and docstrings, as MyST Markdown.
 
-The objects are imported and not parsed, so that an entry shows what a user calls. The docstrings are Markdown in sections
-(Args, Returns, Raises, Attributes, Example); nothing of them is left out, which check.py holds against the built pages.
+The objects are imported and not parsed, so that an entry shows what a user calls. The docstrings are Markdown in
+sections (Args, Returns, Raises, Attributes, Example); nothing of them is left out, which check.py holds against the
+built pages.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def sections(docstring: str) -> list[tuple[str | None, str]]:
 
 
 def items(text: str) -> list[tuple[str, str]]:
-    """Name and description of each entry of a section; what is no entry has the name "", and continuations are joined."""
+    """Name and description of each entry of a section; what is no entry has the name "", and continuations are
+    joined."""
     entries: list[tuple[str, str]] = []
     for line in text.splitlines():
         match = None if line.startswith(" ") else ITEM.match(line)
@@ -93,7 +95,8 @@ def _names(names: str) -> str:
 
 
 def signature(value: Any) -> str:
-    """The signature as one writes it, without what only Python needs: self, Any, defaults that are functions' addresses."""
+    """The signature as one writes it, without what only Python needs: self, Any, defaults that are functions'
+    addresses."""
     target = value.__init__ if inspect.isclass(value) else value
     shown = []
     star = False

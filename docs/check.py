@@ -1,4 +1,5 @@
-"""Faults of the built site: docstrings that are not shown whole, dead links, raw markup, what needs a network, strange addresses."""
+"""Faults of the built site: docstrings that are not shown whole, dead links, raw markup, what needs a network, strange
+addresses."""
 
 from __future__ import annotations
 

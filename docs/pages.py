@@ -1,4 +1,5 @@
-"""The pages of the site as Sphinx reads them: the texts of docs/ with what is made of the code as it is, and texts from elsewhere."""
+"""The pages of the site as Sphinx reads them: the texts of docs/ with what is made of the code as it is, and texts from
+elsewhere."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Brings the notebooks up to date: first cells, outputs, sizes. `python notebooks/refresh.py [--heads] [NAME...]`
 
-Each notebook begins with a heading and its badge, and a cell that installs what is missing; both are written by this program, so that the
-address stands in one place. Then it is executed; its animations play without a kernel and a network, and a page too heavy for a
-repository, beside which there is a picture, is left out of its outputs.
+Each notebook begins with a heading and its badge, and a cell that installs what is missing; both are written by this
+program, so that the address stands in one place. Then it is executed; its animations play without a kernel and a
+network, and a page too heavy for a repository, beside which there is a picture, is left out of its outputs.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def lightened(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def execute(path: pathlib.Path, seconds: int = 600, extra: Sequence[str] = ()) -> nbformat.NotebookNode:
-    """The executed notebook, with extra cells behind it; raises `nbclient.exceptions.CellExecutionError` where a cell fails."""
+    """The executed notebook, with extra cells behind it; raises `nbclient.exceptions.CellExecutionError` where a cell
+    fails."""
     notebook = nbformat.read(path, as_version=4)
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in extra]
     client = NotebookClient(

@@ -1,4 +1,5 @@
-"""The one table of calls that every test iterates over: a new operation is a few rows here and a function in the oracle.
+"""The one table of calls that every test iterates over: a new operation is a few rows here and a function in the
+oracle.
 
 A row is `case(function, what is odd about it, shapes of the arrays, **options)`; an `Array` among the options is drawn
 like those in front. `dtype` is that of every floating array, `fill` says what stands in the first one.

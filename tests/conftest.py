@@ -7,7 +7,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: E402  after the platform is chosen
 import pytest  # noqa: E402
 
-# What convlab computes passes as large code bases set JAX: nothing is broadcast to another rank, or promoted to another dtype, unseen.
+# What convlab computes passes as large code bases set JAX: nothing is broadcast to another rank, or promoted to another
+# dtype, unseen.
 # Programs that are not convlab's own, as the examples are and Flax's layers, are tested as JAX comes.
 STRICT = {
     "test_derivatives", "test_explicit_sharding", "test_identities", "test_integers", "test_jax_tools", "test_linen",

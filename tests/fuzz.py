@@ -3,9 +3,11 @@
     python tests/fuzz.py --count 1000 --seed 0          # what is drawn: convolutions in transforms
     python tests/fuzz.py --what formulations --minutes 5
 
-A worker computes one problem after another and says before each which one it is; if it dies, or does nothing for a minute, that
-problem is the fault, and the next worker goes on behind it. Values are held to NumPy's in float64, relative to the sums of
-magnitudes. oneDNN says which program it runs: its last resorts are a fault too, for they have hung. Every fault is a line with its seed, of which `--seed S --count 1` makes it again; any of them makes the exit code 1.
+A worker computes one problem after another and says before each which one it is; if it dies, or does nothing for a
+minute, that problem is the fault, and the next worker goes on behind it. Values are held to NumPy's in float64,
+relative to the sums of magnitudes. oneDNN says which program it runs: its last resorts are a fault too, for they have
+hung. Every fault is a line with its seed, of which `--seed S --count 1` makes it again; any of them makes the exit code
+1.
 """
 
 from __future__ import annotations

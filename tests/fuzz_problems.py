@@ -1,4 +1,5 @@
-"""Random convolutions, wider than the tests': long sequences, pads beyond the window, every kind of group, batches about the batch_vectorized.
+"""Random convolutions, wider than the tests': long sequences, pads beyond the window, every kind of group, batches
+about the batch_vectorized.
 
 The three maps (`forward`, `input_gradient`, `kernel_gradient`) are NumPy's, tap by tap, in the operands' dtype.
 """

@@ -169,7 +169,8 @@ def blur_pool(x, window_shape=3, strides=2, padding="SAME", *, padding_mode="ref
 
 
 def adaptive_windows(x, output_shape):
-    """The output's sizes, and for every position of it the elements of its window, `(*batch, taps, c)`, and their flat indices."""
+    """The output's sizes, and for every position of it the elements of its window, `(*batch, taps, c)`, and their flat
+    indices."""
     rank = rank_of(x, output_shape)
     spatial = spatial_of(x, rank)
     out = tuple(n if o is None else o for n, o in zip(spatial, spread(output_shape, rank)))

@@ -130,7 +130,8 @@ def affine_grid(theta, output_shape, *, align_corners=False):
     y = np.zeros((*theta.shape[:-2], *shape, rank))
     for position in np.ndindex(*shape):
         at = [
-            0 if n == 1 else (2 * i / (n - 1) - 1) * (1 if align_corners else (n - 1) / n) for i, n in zip(position, shape)
+            0 if n == 1 else (2 * i / (n - 1) - 1) * (1 if align_corners else (n - 1) / n)
+            for i, n in zip(position, shape)
         ]
         y[(..., *position, slice(None))] = theta @ np.array([*at[::-1], 1.0])
     return y

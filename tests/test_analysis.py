@@ -24,7 +24,8 @@ def kernel(*size, i=1, o=1):
 
 
 def check_fields(function, x, path):
-    """At every position the gradient lies within the theory, and reaches both its ends where they lie within the image."""
+    """At every position the gradient lies within the theory, and reaches both its ends where they lie within the
+    image."""
     spatial, found = x.shape[1:-1], analyze(function, x)[path]
     slopes = np.asarray(jax.jit(jax.jacrev(lambda x: function(x).sum((0, -1))))(x)).sum((-1, x.ndim - 2))
     last_place = tuple(n - 1 for n in found.output_shape[1:-1])

@@ -1,8 +1,8 @@
 """Every case under every transform, in float64, against differences of the oracle.
 
-One compiled program a case: values, jvp, vjp, second derivatives, vmap of each argument alone and of all, gradients of single
-examples by vmap and, checkpointed, by scan. The scalar whose gradients they are is half the weighted sum of squares, so that
-second derivatives of linear operations are not zero.
+One compiled program a case: values, jvp, vjp, second derivatives, vmap of each argument alone and of all, gradients of
+single examples by vmap and, checkpointed, by scan. The scalar whose gradients they are is half the weighted sum of
+squares, so that second derivatives of linear operations are not zero.
 """
 
 import collections

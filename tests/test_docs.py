@@ -1,4 +1,5 @@
-"""Every example of the documentation and the READMEs runs and prints what the page says; every public name has its position in the reference."""
+"""Every example of the documentation and the READMEs runs and prints what the page says; every public name has its
+position in the reference."""
 
 import contextlib
 import inspect

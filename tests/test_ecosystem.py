@@ -1,4 +1,5 @@
-"""Tools of JAX's ecosystem that dispatch on lax's primitives or functions; each test runs where its package is installed."""
+"""Tools of JAX's ecosystem that dispatch on lax's primitives or functions; each test runs where its package is
+installed."""
 
 import jax
 import jax.numpy as jnp

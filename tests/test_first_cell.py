@@ -1,4 +1,5 @@
-"""The first cell of the notebooks in a fresh kernel: without convlab, with a wheel or a clone beside it, with the other project."""
+"""The first cell of the notebooks in a fresh kernel: without convlab, with a wheel or a clone beside it, with the other
+project."""
 
 import importlib.util
 import json

@@ -1,4 +1,5 @@
-"""The name `convlab` on PyPI and its address on GitHub are another project's: nothing here installs from either or links to them."""
+"""The name `convlab` on PyPI and its address on GitHub are another project's: nothing here installs from either or
+links to them."""
 
 import pathlib
 import subprocess

@@ -1,4 +1,5 @@
-"""The page on which to draw a digit: its answers, its refusals, and a drawing in a real browser where one is installed."""
+"""The page on which to draw a digit: its answers, its refusals, and a drawing in a real browser where one is
+installed."""
 
 import http.client
 import json

@@ -320,7 +320,8 @@ def test_weight_standardisation():
 
 
 def test_weight_normalisation():
-    """Salimans and Kingma, equation 2: a direction and a length; at first the kernel as it was drawn, and what is 0 stays 0."""
+    """Salimans and Kingma, equation 2: a direction and a length; at first the kernel as it was drawn, and what is 0
+    stays 0."""
     options = dict(feature_group_count=2, rngs=flax.nnx.Rngs(0))
     layer = convlab.nnx.CausalConv(4, 6, 3, weight_norm=True, **options)
     kernel = np.asarray(layer.kernel[...], np.float64)

@@ -1,4 +1,5 @@
-"""NNX: layers that wait for their input, masks, randomness, caches, and every way in which modules are passed around."""
+"""NNX: layers that wait for their input, masks, randomness, caches, and every way in which modules are passed
+around."""
 
 import copy
 import pickle

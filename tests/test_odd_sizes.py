@@ -1,4 +1,5 @@
-"""Sizes at the ends: empty batches, no axis, windows of many taps, more positions than 32 bits count; and numbers at the ends."""
+"""Sizes at the ends: empty batches, no axis, windows of many taps, more positions than 32 bits count; and numbers at
+the ends."""
 
 import inspect
 

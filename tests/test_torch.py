@@ -1,4 +1,5 @@
-"""convlab and its oracle against PyTorch: values, indices and gradients over a product of options; and what PyTorch rejects."""
+"""convlab and its oracle against PyTorch: values, indices and gradients over a product of options; and what PyTorch
+rejects."""
 
 import draws
 import jax

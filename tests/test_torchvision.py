@@ -1,4 +1,5 @@
-"""Every network that torchvision has too gives torchvision's numbers, with random weights drawn there. Needs torchvision.
+"""Every network that torchvision has too gives torchvision's numbers, with random weights drawn there. Needs
+torchvision.
 
     pytest -n 0 -m "slow or not slow" tests/test_torchvision.py        # all of them: minutes, and 8 GB at most
 
@@ -53,7 +54,8 @@ def build(name, **options):
 
 
 def drawn(module, seed):
-    """The module with affine parameters, statistics and kernels that a mistake would show, of magnitudes that depth keeps."""
+    """The module with affine parameters, statistics and kernels that a mistake would show, of magnitudes that depth
+    keeps."""
     generator = torch.Generator().manual_seed(seed)
     uniform = lambda tensor, low, high: tensor.uniform_(low, high, generator=generator)
     with torch.no_grad():

@@ -1,4 +1,5 @@
-"""What XLA's compiler for TPU makes of convlab, on a machine without a TPU: that it compiles, and what it is estimated to cost."""
+"""What XLA's compiler for TPU makes of convlab, on a machine without a TPU: that it compiles, and what it is estimated
+to cost."""
 
 import dataclasses
 import importlib.util

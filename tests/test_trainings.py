@@ -1,4 +1,5 @@
-"""The trainings of examples/architectures, cut short: they learn, repeat themselves, stream what they compute, draw, and refuse nonsense."""
+"""The trainings of examples/architectures, cut short: they learn, repeat themselves, stream what they compute, draw,
+and refuse nonsense."""
 
 import io
 import json

@@ -12,7 +12,8 @@ import convlab
 
 
 def rounding(dtype):
-    """Sums of 16-bit numbers are accumulated in float32 and rounded once or twice; others add up the errors of their terms."""
+    """Sums of 16-bit numbers are accumulated in float32 and rounded once or twice; others add up the errors of their
+    terms."""
     return jax.numpy.finfo(dtype).eps * (2 if dtype.itemsize == 2 else 16)
 
 

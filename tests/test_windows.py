@@ -1,4 +1,5 @@
-"""The window reductions of the CPU against one loop over windows and taps: cut, tiling, overlapping, dilated, strided, padded."""
+"""The window reductions of the CPU against one loop over windows and taps: cut, tiling, overlapping, dilated, strided,
+padded."""
 
 import functools
 import itertools

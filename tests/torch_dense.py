@@ -1,4 +1,5 @@
-"""Networks of plain `torch.nn` that answer for every position of an image, a volume or a sequence, and DCGAN's generator."""
+"""Networks of plain `torch.nn` that answer for every position of an image, a volume or a sequence, and DCGAN's
+generator."""
 
 from itertools import pairwise
 

@@ -1,4 +1,5 @@
-"""The networks' PyTorch twins. A file `twins_*.py` adds `TWINS`, by name of the network, with modules of plain `torch.nn`."""
+"""The networks' PyTorch twins. A file `twins_*.py` adds `TWINS`, by name of the network, with modules of plain
+`torch.nn`."""
 
 from __future__ import annotations
 

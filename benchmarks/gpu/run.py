@@ -4,8 +4,8 @@
 pip install -e '.[test]' 'jax[cuda13]' torch      or one of them elsewhere: --python torch=PATH
 python benchmarks/gpu/run.py --out benchmarks/gpu/results
 
-The same command again goes on where the last one was ended: a part that is in the folder is not measured twice. --dry-run tries every
-part on the CPU, with tiny sizes.
+The same command again goes on where the last one was ended: a part that is in the folder is not measured twice.
+--dry-run tries every part on the CPU, with tiny sizes.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def unready(contestant: str, python: str, environment: dict[str, str]) -> str | 
 
 
 def measure(subject: str, out: pathlib.Path, options: list[str], environment: dict[str, str]) -> dict:
-    """The rows of `benchmarks/run.py`, which are in `out`.json once all are there, in `out`.part.json before, and as tables."""
+    """The rows of `benchmarks/run.py`, which are in `out`.json once all are there, in `out`.part.json before, and as
+    tables."""
     whole, begun = (out.with_name(out.name + suffix) for suffix in (".json", ".part.json"))
     if not whole.exists():
         files = ["--json", str(begun), "--markdown", str(out.with_name(out.name + ".md"))]

@@ -51,10 +51,11 @@ def lower(function: Callable, *shapes: Any, on: jax.sharding.Mesh | None = None,
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """By the compiler's own account: operations, bytes moved to and from the chip's memory, bytes held between instructions, the cycles
-    that each instruction of its schedule takes, added up (of a loop's body once), the bytes of arguments and results as they are tiled, and
-    what it has no estimate for: windows that are no part of a fusion, and how many entries are gathered or scattered. Cycles, windows and
-    entries are those where the condition of every `lax.cond` holds; bytes are those of all branches."""
+    """By the compiler's own account: operations, bytes moved to and from the chip's memory, bytes held between
+    instructions, the cycles that each instruction of its schedule takes, added up (of a loop's body once), the bytes of
+    arguments and results as they are tiled, and what it has no estimate for: windows that are no part of a fusion, and
+    how many entries are gathered or scattered. Cycles, windows and entries are those where the condition of every
+    `lax.cond` holds; bytes are those of all branches."""
 
     flops: float
     bytes: float

@@ -1,5 +1,5 @@
-"""What the TPU's compiler expects of every layer of the suite, convlab's beside Flax's, and of the operations that neither Flax nor lax
-has, beside plain JAX: `python benchmarks/tpu/estimates.py`."""
+"""What the TPU's compiler expects of every layer of the suite, convlab's beside Flax's, and of the operations that
+neither Flax nor lax has, beside plain JAX: `python benchmarks/tpu/estimates.py`."""
 
 from __future__ import annotations
 

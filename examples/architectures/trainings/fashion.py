@@ -1,7 +1,7 @@
 """A small residual network against LeNet-5 on Fashion-MNIST: equal images, distortions, batches, passes and schedules.
 
-The residual network is the smallest of those that He et al. train on CIFAR-10 (arXiv 1512.03385, section 4.2), with twice the
-channels at half the height and width. The learning rates were chosen on 5,000 training images held out.
+The residual network is the smallest of those that He et al. train on CIFAR-10 (arXiv 1512.03385, section 4.2), with
+twice the channels at half the height and width. The learning rates were chosen on 5,000 training images held out.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ class Course(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What training with one seed gives: figures by their names, and the picture, a PNG file's content, when it is asked for."""
+    """What training with one seed gives: figures by their names, and the picture, a PNG file's content, when it is
+    asked for."""
 
     figures: dict[str, float]
     draw: Callable[[], bytes]
@@ -97,7 +98,8 @@ def train(
     say: Say,
     data: Any = (),
 ) -> tuple[nnx.Module, Course]:
-    """Returns the trained network. `inputs` holds each epoch's rows, all of one shape; `score` tests the network after each."""
+    """Returns the trained network. `inputs` holds each epoch's rows, all of one shape; `score` tests the network after
+    each."""
     graph, params, rest = taken_apart(network)
     state = copied(State(params, rest, optimizer.init(params)))
     epoch = epoch_function(graph, loss, optimizer).lower(state, data, inputs[0]).compile()

@@ -54,7 +54,8 @@ def shapes(images: np.ndarray, truth: np.ndarray, found: np.ndarray, names: Sequ
 def audio(
     sounds: np.ndarray, labels: np.ndarray, chances: np.ndarray, shares: np.ndarray, names: Sequence[str], rate: int
 ) -> bytes:
-    """Sounds `(n, time, 1)` with their probabilities `(n, blocks, classes)`, and the share that is right, `(blocks,)`."""
+    """Sounds `(n, time, 1)` with their probabilities `(n, blocks, classes)`, and the share that is right,
+    `(blocks,)`."""
     drawn = figure(3.1 * len(sounds) + 2.8, 6.6)
     seconds = sounds.shape[1] / rate
     heard = np.linspace(0, seconds, chances.shape[1] + 1)[1:]
@@ -91,7 +92,8 @@ def fashion(
     logits: Any,
     names: Sequence[str],
 ) -> bytes:
-    """Accuracies of networks after each epoch; test images `(n, h, w)` that `best` gets wrong by its `logits`, surest first."""
+    """Accuracies of networks after each epoch; test images `(n, h, w)` that `best` gets wrong by its `logits`, surest
+    first."""
     drawn = figure(11.5, 5.2)
     left, right = drawn.subfigures(1, 2, width_ratios=(1, 1.35))
     axes = left.subplots()

@@ -1,6 +1,7 @@
 """A small U-Net finds circles, rectangles and triangles: a class for every pixel.
 
-The images are drawn on the device while it trains, from a seed: none is seen twice, and those that it is tested on are new to it.
+The images are drawn on the device while it trains, from a seed: none is seen twice, and those that it is tested on are
+new to it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ NAMES = ("background", "circle", "rectangle", "triangle")
 
 
 def draw(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Grey images `(count, 64, 64, 1)` of overlapping shapes in noise, and the class of every pixel, `(count, 64, 64)`."""
+    """Grey images `(count, 64, 64, 1)` of overlapping shapes in noise, and the class of every pixel, `(count, 64,
+    64)`."""
     keys = jax.random.split(key, 5)
     kinds = jax.random.randint(keys[0], (SHAPES, count, 1, 1), 0, len(NAMES))
     positions = jax.random.uniform(keys[1], (SHAPES, 6, count, 1, 1))
@@ -73,7 +75,8 @@ def confusion(truth: Any, found: Any) -> np.ndarray:
 
 
 def overlaps(matrix: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class: pixels that are it and are taken for it, over those of which either is true."""
+    """Intersection over union of each class: pixels that are it and are taken for it, over those of which either is
+    true."""
     both = np.diag(matrix)
     return both / np.maximum(1, matrix.sum(0) + matrix.sum(1) - both)
 

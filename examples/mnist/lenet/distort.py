@@ -1,8 +1,9 @@
 """Random distortions of images on the device: affine and elastic, as pure functions of random numbers.
 
-Source: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual document analysis",
-2003. The elastic field is a grid of random knots between which the displacement is linear, so that it and the affine map
-together are one matrix product.
+Source: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual document
+    analysis",
+2003. The elastic field is a grid of random knots between which the displacement is linear, so that it and the affine
+map together are one matrix product.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def _basis() -> np.ndarray:
 def sample(images: jax.Array, where: jax.Array) -> jax.Array:
     """Linear interpolation of bytes `(n, 28, 28)` at `where`, `(2, n, *out)` in pixels; black lies around.
 
-    The four neighbours of a place are packed into one number, for XLA's gather costs the same for any width. The barriers
-    keep XLA from computing each part anew for every pixel that uses it.
+    The four neighbours of a place are packed into one number, for XLA's gather costs the same for any width. The
+    barriers keep XLA from computing each part anew for every pixel that uses it.
     """
     # A ring of black is two pixels wide before the image and three after, and nothing is looked for outside it.
     where = jax.lax.optimization_barrier(jnp.clip(where, -1, SIZE) + 2)
@@ -72,7 +73,8 @@ def sample(images: jax.Array, where: jax.Array) -> jax.Array:
     padded = jnp.pad(images, ((0, 0), (2, 3), (2, 3)))
     corners = [padded[:, i : width + i, j : width + j] for i in (0, 1) for j in (0, 1)]
     packed = jax.lax.bitcast_convert_type(jnp.stack(corners, -1), jnp.uint32).reshape(len(images), -1)
-    # The weights are taken from the corner that is looked up: computed twice, a place next to a pixel may round both ways.
+    # The weights are taken from the corner that is looked up: computed twice, a place next to a pixel may round both
+    # ways.
     corner = jax.lax.optimization_barrier(where.astype(jnp.int32))
     index = (corner[0] * width + corner[1]).reshape(len(images), -1)
     packed, index = jax.lax.optimization_barrier((packed, index))

@@ -81,10 +81,11 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 def epoch_function(
     apply: Apply, optimizer: optax.GradientTransformation, recipe: Recipe, mesh: Mesh | None = None
 ) -> Callable:
-    """Returns `epoch(state, images, labels, seed, number) -> state, losses`: every sample once, but for the last short batch.
+    """Returns `epoch(state, images, labels, seed, number) -> state, losses`: every sample once, but for the last short
+    batch.
 
-    `state` is donated. `losses` holds each step's mean loss, before that step's update. All are the same on every device
-    of `mesh`, whose number divides the batch.
+    `state` is donated. `losses` holds each step's mean loss, before that step's update. All are the same on every
+    device of `mesh`, whose number divides the batch.
     """
 
     def loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:

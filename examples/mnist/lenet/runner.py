@@ -203,7 +203,8 @@ def evaluate(folder: pathlib.Path, data_dir: pathlib.Path | None, epoch: int | N
 def predict(
     folder: pathlib.Path | None, path: pathlib.Path, epoch: int | None, file: pathlib.Path | None, name: str
 ) -> int:
-    """Prints what a checkpoint, or the exported model in `file`, sees in a picture; `name` is the data set of the latter."""
+    """Prints what a checkpoint, or the exported model in `file`, sees in a picture; `name` is the data set of the
+    latter."""
     config = None if file else workdir.read_config(folder or workdir.newest())
     name = name if file else config.data
     pixels = image.read(path, written=name != "fashion-mnist")
