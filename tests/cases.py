@@ -82,6 +82,11 @@ class Array:
             return np.concatenate([rng.integers(0, 2, (len(corners), 1)), corners, corners + sizes], 1).astype(
                 np.float32
             )
+        if self.fill == "segments":  # runs of one number along the last axis; a number may come again
+            return np.cumsum(rng.uniform(size=self.shape) < 0.4, -1, np.int32) % 3
+        if self.fill == "valid":  # the last axis from its beginning on, as sequences of several lengths are padded
+            lengths = rng.integers(0, self.shape[-1] + 1, (*self.shape[:-1], 1))
+            return np.arange(self.shape[-1]) < lengths
         if dtype.kind in "iub" and self.fill == "distinct":
             return rng.integers(-4 * (dtype.kind == "i"), 5, self.shape).astype(dtype)
         values = FILLS[self.fill](rng, math.prod(self.shape)).reshape(self.shape)
@@ -164,6 +169,19 @@ CONVOLUTIONS = [
     case("conv", "flipped, in a frame of ones", image, (2, 3, 3, 4), padding=1, padding_mode=("constant", "circular"), padding_value=1.0,
          flip_kernel=True),
     case("conv", "masked", image, kernel, mask=Array(kernel, "mask")),
+    case("conv", "packed, causal, depthwise", (2, 9, 3), (4, 1, 3), (3,), segment_ids=Array((2, 9), "segments"), padding="CAUSAL",
+         feature_group_count=3),
+    case("conv", "packed, SAME, dense", (2, 9, 3), (3, 3, 4), (4,), segment_ids=Array((2, 9), "segments")),
+    case("conv", "packed and padded, groups, dilated, strides", (2, 1, 9, 4), (3, 2, 6), segment_ids=Array((2, 1, 9), "segments"),
+         valid=Array((2, 1, 9), "valid"), feature_group_count=2, kernel_dilation=2, strides=2, padding=((3, 1),)),
+    case("conv", "packed, no batch axis, many taps, multiplier", (30, 2), (27, 1, 4), segment_ids=Array((30,), "segments"),
+         feature_group_count=2),
+    case("conv", "packed, many taps, dense, VALID", (1, 30, 2), (27, 2, 3), segment_ids=Array((1, 30), "segments"), padding="VALID"),
+    case("conv", "padded", image, kernel, bias, valid=Array(image[:-1], "valid"), strides=2),
+    case("conv", "packed, bfloat16", (2, 9, 3), (3, 1, 3), segment_ids=Array((2, 9), "segments"), dtype="bfloat16",
+         feature_group_count=3),
+    case("conv", "packed, int8 into int32", (2, 9, 4), (3, 4, 2), segment_ids=Array((2, 9), "segments"), dtype="int8",
+         preferred_element_type="int32"),
     case("conv", "an inf stays in its windows", image, (2, 2, 3, 2), fill="inf", precision="highest"),
     case("conv", "a NaN stays in its windows", image, (2, 2, 3, 2), fill="nan", strides=2, precision="highest"),
     case("conv", "float16", image, kernel, bias, dtype="float16"),

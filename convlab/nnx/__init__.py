@@ -21,7 +21,7 @@ from .._layers import max_pool as max_pool
 from .._layers import min_pool as min_pool
 from .._layers import pool as pool
 from .._window import argument_error
-from ._convolutions import CausalConv as CausalConv
+from ._causal import CausalConv as CausalConv
 from ._convolutions import Conv as Conv
 from ._convolutions import ConvLocal as ConvLocal
 from ._convolutions import ConvTranspose as ConvTranspose

@@ -14,7 +14,7 @@ from flax import nnx
 
 from .. import _layers
 from .._conv import conv_general_dilated
-from .._window import argument_error, broadcast_to_rank, is_int
+from .._window import broadcast_to_rank, is_int
 from ._parameters import InitSpec, Layer, lecun_normal, promote_dtype, zeros
 
 Array = jax.Array
@@ -48,8 +48,8 @@ class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features
         bias: `nnx.Param` of shape `(out_features,)`, or None.
         scale: with `weight_norm` an `nnx.Param` of shape `(out_features,)`, at first the lengths of the kernel; or None.
 
-    Called with `inputs`, `(*batch, *spatial, in_features)`, and in JAX's explicit mode `out_sharding`, it returns
-    `(*batch, *out, out_features)`.
+    Called with `inputs`, `(*batch, *spatial, in_features)`, in JAX's explicit mode `out_sharding`, and perhaps `segment_ids` or
+    `valid` as `convlab.conv` takes them, it returns `(*batch, *out, out_features)`.
 
     Raises:
         TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
@@ -84,9 +84,17 @@ class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features
         kernel = super()._effective(kernel)
         return kernel if self.scale is None else _layers.with_lengths(kernel, self.scale[...])
 
-    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
+    def __call__(
+        self,
+        inputs: Array,
+        out_sharding: Any = None,
+        *,
+        segment_ids: Array | None = None,
+        valid: Array | None = None,
+    ) -> Array:
         x, kernel, bias = self._promoted(inputs)
-        return self._convolve(self._hook(), x, kernel, bias, self._sharding(out_sharding))
+        more = self._sharding(out_sharding)
+        return self._convolve(self._hook(), x, kernel, bias, more, segment_ids=segment_ids, valid=valid)
 
     def _hook(self) -> Callable | None:
         return None if self.conv_general_dilated is conv_general_dilated else self.conv_general_dilated
@@ -154,52 +162,6 @@ class WSConv(_layers.WSConv, Conv):  # type: ignore[misc]
 
     _: KW_ONLY
     epsilon: float = 1e-5
-
-
-@dataclasses.dataclass(eq=False, repr=False)
-class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
-    """`Conv` that pads before only, on a whole sequence or, chunk by chunk along the first spatial axis, on a stream.
-
-    The results of `step` on chunks of any lengths, put together, are the result on the whole sequence. What must be remembered
-    is in `cache`, an `nnx.Cache`, which `init_cache` makes. With strides its length, and so the program, depends on the phase.
-
-    Args:
-        padding, input_dilation: "CAUSAL" and 1, nothing else.
-        in_features, out_features, kernel_size and the other options: as in `Conv`.
-
-    Attributes:
-        kernel, bias, scale: as in `Conv`.
-
-    Raises:
-        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
-
-    Example:
-        >>> layer = CausalConv(1, 1, 3, rngs=nnx.Rngs(0))
-        >>> x = jnp.arange(5.0).reshape(1, 5, 1)
-        >>> layer.init_cache(x.shape)
-        >>> chunks = [layer.step(x[:, :2]), layer.step(x[:, 2:])]
-        >>> bool(jnp.allclose(jnp.concatenate(chunks, 1), layer(x), atol=1e-6))
-        True
-    """
-
-    _: KW_ONLY
-    padding: Any = "CAUSAL"
-
-    def __post_init__(self, *recipe):
-        super().__post_init__(*recipe)
-        self.cache = nnx.data(None)
-
-    def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
-        """Forgets. What comes are chunks of shape `(*batch, *spatial, in_features)`, the first spatial axis of any length."""
-        self.cache = nnx.Cache(self._fresh(input_shape, dtype))
-
-    def step(self, inputs: Array) -> Array:
-        """The places of the result that the chunk `inputs` completes, perhaps none."""
-        if self.cache is None:
-            raise argument_error("cache", "be made by `init_cache`", None)
-        y, kept = self._step(self._hook(), self.cache[...], *self._promoted(inputs))
-        self.cache.set_value(kept)
-        return y
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -379,5 +341,5 @@ class SeparableConv(nnx.Module):
             self.depthwise.out_features, out_features, one, use_bias=use_bias, bias_init=bias_init, **both
         )
 
-    def __call__(self, inputs: Array) -> Array:
-        return self.pointwise(self.depthwise(inputs))
+    def __call__(self, inputs: Array, *, segment_ids: Array | None = None, valid: Array | None = None) -> Array:
+        return self.pointwise(self.depthwise(inputs, segment_ids=segment_ids, valid=valid))

@@ -1,0 +1,150 @@
+"""Packed sequences and padded batches give what the sequences give alone, and nothing that is masked changes a bit."""
+
+import functools
+
+import flax.nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import convlab
+import convlab.linen
+import convlab.nnx
+
+RNG = np.random.default_rng(0)
+LENGTHS = np.array([[5, 1, 8, 6], [9, 4, 1, 6]])
+IDS = np.stack([np.repeat([7, 0, 3, 1], lengths) for lengths in LENGTHS]).astype(np.int32)
+X = RNG.normal(size=(2, 20, 6)).astype(np.float32)
+VALID = np.arange(20) < np.array([[13], [20]])
+
+
+def sequences(ids=IDS):
+    return [(n, ids[n] == number) for n in range(len(ids)) for number in np.unique(ids[n])]
+
+
+def close(actual, expected, tolerance):
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max(initial=0))
+
+
+WINDOWS = [  # taps, groups, features, options
+    (2, 6, 6, dict(padding="CAUSAL")),
+    (4, 6, 6, dict(padding="CAUSAL")),
+    (3, 6, 12, dict(padding="SAME", kernel_dilation=2)),
+    (5, 1, 4, dict(padding=((1, 3),))),
+    (4, 2, 4, dict(padding="SAME_LOWER", flip_kernel=True)),
+    (27, 6, 6, dict(padding="CAUSAL")),
+    (26, 3, 3, dict(padding="SAME")),
+]
+
+
+@pytest.mark.parametrize("taps, groups, features, options", WINDOWS, ids=str)
+def test_packed_sequences_are_the_sequences_alone(taps, groups, features, options):
+    kernel = RNG.normal(size=(taps, 6 // groups, features)).astype(np.float32)
+    bias, weight = (RNG.normal(size=of).astype(np.float32) for of in (features, (2, 20, features)))
+    conv = functools.partial(convlab.conv, feature_group_count=groups, **options)
+
+    def packed(x, kernel):
+        return conv(x, kernel, bias, segment_ids=IDS)
+
+    def apart(x, kernel):  # each sequence after the other, in one program
+        alone = [conv(x[n][where], kernel, bias) for n, where in sequences()]
+        return jnp.concatenate(alone)
+
+    order = np.concatenate([20 * n + np.flatnonzero(where) for n, where in sequences()])
+    rows = weight.reshape(40, features)[order]
+    y, pull = jax.vjp(packed, X, kernel)
+    expected, pull_apart = jax.vjp(apart, X, kernel)
+    close(y.reshape(40, features)[order], expected, 1e-6)
+    for actual, alone in zip(pull(weight), pull_apart(rows)):
+        close(actual, alone, 1e-5)
+
+
+@pytest.mark.parametrize("taps, groups, features, options", WINDOWS[1:5], ids=str)
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -3e38])
+def test_another_sequence_changes_no_bit(taps, groups, features, options, odd):
+    kernel = RNG.normal(size=(taps, 6 // groups, features)).astype(np.float32)
+
+    @jax.jit
+    def results(x):
+        y, pull = jax.vjp(lambda x: convlab.conv(x, kernel, segment_ids=IDS, feature_group_count=groups, **options), x)
+        return y, pull(y)[0]
+
+    for n, where in sequences()[::2]:
+        changed = np.where((np.arange(2) == n)[:, None, None] & where[:, None], X, odd).astype(np.float32)
+        for before, after in zip(results(X), results(changed)):
+            np.testing.assert_array_equal(np.asarray(before)[n][where], np.asarray(after)[n][where])
+
+
+def test_a_causal_convolution_with_strides_keeps_sequences_that_begin_at_multiples_of_it():
+    kernel, ids = RNG.normal(size=(3, 6, 4)).astype(np.float32), np.repeat([[1, 2, 3]], [6, 4, 10], 1)
+    y = convlab.conv(X[:1], kernel, segment_ids=ids, padding="CAUSAL", strides=2)
+    alone = [convlab.conv(X[:1, a:b], kernel, padding="CAUSAL", strides=2) for a, b in ((0, 6), (6, 10), (10, 20))]
+    close(y, np.concatenate(alone, 1), 1e-6)
+
+
+LAYERS = [
+    ("Conv", (4, 3), dict(padding="CAUSAL")),
+    ("DepthwiseConv", (4,), dict(multiplier=2)),
+    ("WSConv", (4, 3), {}),
+    ("SeparableConv", (5, 3), {}),
+    ("CausalConv", (4, 3), dict(kernel_dilation=2, weight_norm=True)),
+]
+
+
+@pytest.mark.parametrize("name, made, options", LAYERS, ids=lambda value: value if isinstance(value, str) else "")
+def test_layers_take_masks(name, made, options):
+    layer = getattr(convlab.nnx, name)(6, *made, **options, rngs=flax.nnx.Rngs(0))
+    y = layer(X, segment_ids=IDS)
+    for n, where in sequences():
+        close(y[n][where], layer(X[n][where]), 1e-5)
+    padded = layer(np.where(VALID[..., None], X, np.nan), valid=VALID)
+    close(padded[0, :13], layer(X[0, :13]), 1e-5)
+    other, both = getattr(convlab.linen, name)(*made, **options), dict(segment_ids=IDS, valid=VALID)
+    variables = {"params": flax.nnx.to_pure_dict(flax.nnx.state(layer, flax.nnx.Param))}
+    np.testing.assert_allclose(other.apply(variables, X, **both), layer(X, **both), rtol=1e-5, atol=1e-5)
+
+
+def test_hooks_of_layers_see_zeros_and_no_segments():
+    layer = convlab.nnx.Conv(6, 4, 3, conv_general_dilated=jax.lax.conv_general_dilated, rngs=flax.nnx.Rngs(0))
+    expected = convlab.conv(X, layer.kernel[...], layer.bias[...], valid=VALID)
+    np.testing.assert_allclose(layer(X, valid=VALID), expected, atol=1e-5)
+    with pytest.raises(
+        ValueError, match=r"`segment_ids` must be None for a `conv_general_dilated` hook, got \(2, 20\)"
+    ):
+        layer(X, segment_ids=IDS)
+
+
+STREAMS = [(1, 2, 6, (1,) * 20), (2, 1, 2, (3, 1, 16)), (3, 2, 1, (0, 12, 8)), (5, 1, 1, (4, 16))]
+
+
+@pytest.mark.parametrize("strides, dilation, groups, chunks", STREAMS)
+def test_a_sequence_that_begins_in_a_chunk_sees_nothing_of_what_came_before(strides, dilation, groups, chunks):
+    options = dict(kernel_dilation=dilation, feature_group_count=groups)
+    layer = convlab.nnx.CausalConv(6, 12, 3, strides, **options, rngs=flax.nnx.Rngs(0))
+    whole = layer(X, segment_ids=IDS, valid=VALID)
+    parts = [np.split(a, np.cumsum(chunks)[:-1], 1) for a in (X, IDS, VALID)]
+    layer.init_cache(X.shape, packed=True)
+    steps = [layer.step(x, segment_ids=ids, valid=valid) for x, ids, valid in zip(*parts)]
+    np.testing.assert_allclose(np.concatenate(steps, 1), whole, atol=1e-5)
+
+    other = convlab.linen.CausalConv(12, 3, strides, **options)
+    params = flax.nnx.to_pure_dict(flax.nnx.state(layer, flax.nnx.Param))
+    variables, steps = {"params": params, "cache": other.init_cache(X.shape, packed=True)}, []
+    for x, ids, valid in zip(*parts):
+        y, cache = other.apply(variables, x, segment_ids=ids, valid=valid, method="step", mutable=["cache"])
+        variables, steps = variables | cache, [*steps, y]
+    np.testing.assert_allclose(np.concatenate(steps, 1), whole, atol=1e-5)
+
+
+def test_a_cache_is_for_packed_sequences_or_not():
+    layer, other = convlab.nnx.CausalConv(6, 4, 3, rngs=flax.nnx.Rngs(0)), convlab.linen.CausalConv(4, 3)
+    params = other.init(jax.random.key(0), X)
+    for packed, given, text in ((False, IDS, r"be None for a cache without segments, got \(2, 20\)\. `init_cache"),
+                                (True, None, "be given for a cache of packed sequences, got None")):  # fmt: skip
+        layer.init_cache(X.shape, packed=packed)
+        with pytest.raises(ValueError, match="`segment_ids` must " + text):
+            layer.step(X, segment_ids=given)
+        variables = params | {"cache": other.init_cache(X.shape, packed=packed)}
+        with pytest.raises(ValueError, match="`segment_ids` must " + text):
+            other.apply(variables, X, segment_ids=given, method="step", mutable=["cache"])
