@@ -33,7 +33,7 @@ def is_winner(x: Array, axis: int, reducer: Any = "max", real: Array | None = No
     """Whether an element is the last NaN along the axis, or else the first of the best; of those that are real, if it is said."""
     tap = lax.broadcasted_iota(jnp.int32, x.shape, axis)
     best = jnp.max if reducer == "max" else jnp.min
-    x = x if real is None else jnp.where(real, x, _least(x.dtype, reducer))
+    x = x if real is None else jnp.where(real, x, least(x.dtype, reducer))
     equal, nan = x == best(x, axis, keepdims=True), x != x
     equal = equal if real is None else equal & real
     first = jnp.where(equal, tap, x.shape[axis]).min(axis, keepdims=True)
@@ -41,7 +41,7 @@ def is_winner(x: Array, axis: int, reducer: Any = "max", real: Array | None = No
     return tap == jnp.where(last < 0, first, last)
 
 
-def _least(dtype: Any, reducer: Any) -> Any:
+def least(dtype: Any, reducer: Any) -> Any:
     """What no element is worse than."""
     if dtype.kind == "b":
         return reducer == "min"

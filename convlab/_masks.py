@@ -39,7 +39,7 @@ def read_valid(valid: Any, x: Array) -> Array | None:
 
 def only_valid(x: Array, valid: Array | None, fill: Any = 0) -> Array:
     """`x` where it is valid, elsewhere `fill`."""
-    return x if valid is None else jnp.where(valid, x, jnp.asarray(fill, x.dtype))
+    return x if valid is None else jnp.where(valid, x, jnp.asarray(fill).astype(x.dtype))
 
 
 # --- packed sequences ---------------------------------------------------------------------------------------------

@@ -192,6 +192,9 @@ def pool(function, **options):
         bad(function, T, "padding", x, window_shape=2, padding=0.5, **options),
         bad(function, V, "x", (2, 0, 5, 3), window_shape=2, **options),
         bad(function, V, "x", (2, 6, 5, 0), window_shape=2, **options),
+        bad(function, T, "valid", x, window_shape=2, valid=np.ones((2, 6, 5)), shown="'float32'", **options),
+        bad(function, V, "valid", x, window_shape=2, valid=np.ones((6, 5), bool), shown="(6, 5)", **options),
+        bad(function, V, "padding", x, window_shape=2, padding="CIRCULAR", valid=np.ones((2, 6, 5), bool), **options),
     ]
 
 

@@ -292,6 +292,23 @@ def padded(function, **options):
     ]  # fmt: skip
 
 
+def masked(function, **options):
+    """Padded batches, with windows that hold no valid position."""
+    valid = Array(image[:-1], "valid")
+    return [
+        case(
+            function,
+            "a padded batch",
+            image,
+            window_shape=(3, 2),
+            strides=(2, 1),
+            padding=((1, 2), (0, 1)),
+            valid=valid,
+            **options,
+        )
+    ]
+
+
 def extremes(function):
     return [
         *pools(function),
@@ -314,6 +331,18 @@ def extremes(function):
 
 
 SLIDING = [
+    *masked("max_pool"),
+    *masked("min_pool"),
+    *masked("sum_pool"),
+    *masked("avg_pool", count_include_pad=False),
+    *masked("lp_pool", norm_type=3.0),
+    *(dataclasses.replace(c, what=f"{c.what} {p}") for p in (math.inf, -math.inf, -2.0) for c in masked("lp_pool", norm_type=p)),
+    *masked("gem_pool", p=2.5),
+    *masked("softmax_pool", temperature=0.7),
+    *masked("top_k_pool", k=3),
+    *masked("mixed_pool", alpha=0.3),
+    *(dataclasses.replace(c, arrays=(Array(c.arrays[0].shape, "positive"),)) for c in masked("stochastic_pool")),
+    *(case(f"global_{name}_pool", "a padded batch", image, valid=Array(image[:-1], "valid")) for name in ("avg", "max")),
     *extremes("max_pool"),
     *extremes("min_pool"),
     *pools("avg_pool"),

@@ -160,3 +160,77 @@ def test_a_cache_is_for_packed_sequences_or_not():
         variables = params | {"cache": other.init_cache(X.shape, packed=packed)}
         with pytest.raises(ValueError, match="`segment_ids` must " + text):
             other.apply(variables, X, segment_ids=given, method="step", mutable=["cache"])
+
+
+IMAGES = RNG.normal(size=(2, 7, 6, 3)).astype(np.float32)
+SIZES = [(5, 6), (7, 4)]  # of the images in it
+INSIDE = np.stack([(np.arange(7)[:, None] < h) & (np.arange(6) < w) for h, w in SIZES])
+POOLS = [
+    ("max_pool", {}), ("min_pool", {}), ("sum_pool", {}), ("avg_pool", dict(count_include_pad=False)),
+    ("lp_pool", dict(norm_type=1.5)), ("lp_pool", dict(norm_type=-2.0)), ("softmax_pool", {}), ("top_k_pool", dict(k=5)),
+    ("stochastic_pool", {}), ("pool", dict(init=1.0, reduce_fn=jnp.multiply)),
+]  # fmt: skip
+UNPADDED = [("gem_pool", {}), ("mixed_pool", {}), ("avg_pool", {})]  # what averages padding too is equal without it
+
+
+@pytest.mark.parametrize(
+    "name, options, padding", [*((*p, 1) for p in POOLS), *((*p, 0) for p in (*POOLS, *UNPADDED))], ids=str
+)
+def test_padded_batches_are_the_images_alone(name, options, padding):
+    """Values and gradients; what stands in the padding may be NaN."""
+    pool = functools.partial(getattr(convlab, name), window_shape=(3, 2), padding=padding, **options)
+
+    def slopes(function, *arrays):
+        y, pull = jax.vjp(function, *arrays)
+        return y, pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    @quick
+    def results(x):
+        batch, pull = jax.vjp(lambda x: pool(jnp.where(INSIDE[..., None], x, jnp.nan), valid=INSIDE), x)
+        alone = [slopes(pool, x[n : n + 1, :h, :w]) for n, (h, w) in enumerate(SIZES)]
+        sent = jnp.stack([jnp.zeros(batch.shape[1:])] * 2)
+        for n, (y, _) in enumerate(alone):
+            direction = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape[1:])
+            sent = sent.at[n, : y.shape[1], : y.shape[2]].set(direction)
+        return batch, pull(sent)[0], alone
+
+    y, slope, alone = results(IMAGES)
+    for n, ((h, w), (expected, (expected_slope,))) in enumerate(zip(SIZES, alone)):
+        close(y[n, : expected.shape[1], : expected.shape[2]], expected[0], 1e-6)
+        close(slope[n, :h, :w], expected_slope[0], 1e-5)
+        assert not np.any(np.asarray(slope[n])[~INSIDE[n]])
+
+
+@pytest.mark.parametrize("name", ["max_pool", "min_pool"])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_indices_are_those_of_valid_positions(name, dtype):
+    """Where the least value wins among valid positions, no other position does."""
+    least = (
+        {"max_pool": -np.inf, "min_pool": np.inf}[name]
+        if dtype == np.float32
+        else {"max_pool": 0, "min_pool": 255}[name]
+    )
+    x, valid = np.full((1, 6, 1), least, dtype), np.array([[False, True, True, False, False, False]])
+    y, indices = getattr(convlab, name)(x, 2, return_indices=True, valid=valid)
+    assert indices[0, :, 0].tolist() == [1, 1, 2, -1, -1] and (np.asarray(y) == least).all()
+
+
+def test_global_pools_of_padded_batches():
+    x = np.where(INSIDE[..., None], IMAGES, np.nan)
+    for name in ("avg", "max"):
+        function = getattr(convlab, f"global_{name}_pool")
+        for n, (h, w) in enumerate(SIZES):
+            close(function(x, valid=INSIDE)[n], function(IMAGES[n : n + 1, :h, :w])[0], 1e-6)
+    none = np.zeros((2, 7, 6), bool)
+    assert not np.any(convlab.global_avg_pool(x, valid=none)) and np.all(
+        convlab.global_max_pool(x, valid=none) == -np.inf
+    )
+
+
+@pytest.mark.parametrize("name", ["MaxPool", "AvgPool", "GeMPool", "StochasticPool"])
+def test_pool_layers_take_valid_positions(name):
+    function = getattr(convlab, "".join(f"_{c.lower()}" if c == "P" else c.lower() for c in name).strip("_"))
+    expected, options = function(IMAGES, (2, 2), valid=INSIDE), dict(deterministic=True) if name[0] == "S" else {}
+    np.testing.assert_array_equal(getattr(convlab.nnx, name)((2, 2), **options)(IMAGES, valid=INSIDE), expected)
+    layer = getattr(convlab.linen, name)((2, 2), **options)
+    np.testing.assert_array_equal(layer.apply({}, IMAGES, valid=INSIDE), expected)

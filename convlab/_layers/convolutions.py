@@ -18,7 +18,7 @@ from .._conv_local import conv_local, deform_conv
 from .._masks import only_valid, read_valid
 from .._operands import check_zeros
 from .._patches import as_array, check_kept, pad_spatial
-from .._pool import accumulator
+from .._pool_windows import accumulator
 from .._window import (
     Window,
     argument_error,

@@ -140,13 +140,13 @@ def _try_regions(function: Callable) -> Callable:
     return lambda x, **options: function(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 5)), **options)
 
 
-MaxPool, MinPool, AvgPool, SumPool = layer(max_pool), layer(min_pool), layer(avg_pool), layer(sum_pool)
-GlobalAvgPool, GlobalMaxPool = layer(global_avg_pool), layer(global_max_pool)
+MaxPool, MinPool, AvgPool, SumPool = (layer(f, called=("valid",)) for f in (max_pool, min_pool, avg_pool, sum_pool))
+GlobalAvgPool, GlobalMaxPool = (layer(f, called=("valid",)) for f in (global_avg_pool, global_max_pool))
 AdaptiveAvgPool, AdaptiveMaxPool = layer(adaptive_avg_pool), layer(adaptive_max_pool)
-LPPool, GeMPool = layer(lp_pool, "LPPool"), layer(gem_pool, "GeMPool")
-SoftmaxPool, TopKPool, MixedPool = layer(softmax_pool), layer(top_k_pool), layer(mixed_pool)
+LPPool, GeMPool = layer(lp_pool, "LPPool", called=("valid",)), layer(gem_pool, "GeMPool", called=("valid",))
+SoftmaxPool, TopKPool, MixedPool = (layer(f, called=("valid",)) for f in (softmax_pool, top_k_pool, mixed_pool))
 BlurPool, SpatialPyramidPool = layer(blur_pool), layer(spatial_pyramid_pool)
-StochasticPool = layer(stochastic_pool, called=("key",))
+StochasticPool = layer(stochastic_pool, called=("key", "valid"))
 FractionalMaxPool = layer(fractional_max_pool, called=("key", "samples"), tried=_try_fractional)
 MaxUnpool = layer(max_unpool, called=("indices",), tried=_try_unpool)
 Pad, Flatten, Unfold, Fold = layer(pad), layer(flatten), layer(unfold), layer(fold, tried=_try_fold)

@@ -94,9 +94,11 @@ class StochasticPool(_layers.StochasticPool, Drawing):
     rng_collection: str = "pool"
     rngs: Any = None
 
-    def __call__(self, x: Array, *, deterministic: bool | None = None, rngs: Any = None) -> Array:
+    def __call__(
+        self, x: Array, *, valid: Array | None = None, deterministic: bool | None = None, rngs: Any = None
+    ) -> Array:
         fixed = self.deterministic if deterministic is None else deterministic
-        return super().__call__(x, key=None if fixed else self._key(rngs))
+        return super().__call__(x, key=None if fixed else self._key(rngs), valid=valid)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """For `nnx.view`."""
