@@ -1,8 +1,8 @@
 """What convlab adds to the time before a program runs, in processor seconds.
 
-    python benchmarks/programs.py            # both tables, a minute or two
-    python benchmarks/programs.py networks   # tracing and lowering of a network's gradient: Flax, convlab, Flax under accelerate()
-    python benchmarks/programs.py plain      # five programs without a convolution, with and without accelerate()
+python benchmarks/programs.py            # both tables, a minute or two
+python benchmarks/programs.py networks   # tracing and lowering of a network's gradient: Flax, convlab, Flax under accelerate()
+python benchmarks/programs.py plain      # five programs without a convolution, with and without accelerate()
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def networks() -> None:
             with convlab.accelerate() if "accelerated" in by else contextlib.nullcontext():
                 tracing, lowering = before_compilation(network, contestant)
             together = tracing + lowering
-            print(f"{name:10} {by:20} {tracing:8.3f} {lowering:8.3f} {together:8.3f} {together / plain:8.2f}", flush=True)
+            print(
+                f"{name:10} {by:20} {tracing:8.3f} {lowering:8.3f} {together:8.3f} {together / plain:8.2f}", flush=True
+            )
 
 
 # --- programs without a convolution -------------------------------------------------------------------------------
@@ -160,6 +162,8 @@ TABLES = {"networks": networks, "plain": plain}
 
 if __name__ == "__main__":
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", nargs="?", type=some_of(TABLES), default=",".join(TABLES), help="networks, plain or both")
+    parser.add_argument(
+        "tables", nargs="?", type=some_of(TABLES), default=",".join(TABLES), help="networks, plain or both"
+    )
     for table in parser.parse_args().tables.split(","):
         TABLES[table]()
