@@ -65,9 +65,9 @@ def marked(method: str | None) -> contextlib.AbstractContextManager:
     return set_xla_metadata(**{KEY: method}) if has_hooks else contextlib.nullcontext()
 
 
-def no_inline() -> contextlib.AbstractContextManager:
+def no_inline(on: bool = True) -> contextlib.AbstractContextManager:
     """A function that is called within is neither fused with its consumers nor computed again for each of them."""
-    return set_xla_metadata(inlineable="false") if has_hooks else contextlib.nullcontext()
+    return set_xla_metadata(inlineable="false" if on else None) if has_hooks else contextlib.nullcontext()
 
 
 def mark_of(equation_context: Any) -> str | None:

@@ -12,6 +12,7 @@ import operator
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..buffers import pad_spatial
 from ..engine import available, convolution, gram, instructions
@@ -197,6 +198,8 @@ def _grouped_gradient(x, dy, p: Problem):
     """(*window, c / groups, features); groups too thin for the vector units are computed a few as one."""
     per_group, multiplier = p.channels // p.groups, p.features // p.groups
     merged = math.gcd(p.groups, max(1, 8 // max(per_group, multiplier)))
+    if merged == 1:
+        return _dense_gradient(x, dy, p)
     dkernel = _dense_gradient(x, dy, dataclasses.replace(p, groups=p.groups // merged))
     dkernel = dkernel.reshape(*p.window, merged, per_group, p.groups // merged, merged, multiplier)
     return jnp.stack([dkernel[..., i, :, :, i, :] for i in range(merged)], -2)
@@ -216,8 +219,11 @@ def _dense_gradient(x, dy, p: Problem):
     if p.rank == 3 and _gaps(p)[-1] > 1:  # the channels cannot share the last axis, and there is no fourth
         return jnp.stack([_dense_gradient(x, dy, _one_tap(p, t)) for t in range(p.window[-1])], 2).squeeze(3)
     pads, strides, gaps = _ends(p), p.strides, _gaps(p)
-    x = x.reshape(*x.shape[:-1], p.groups, per_group)
-    x = jnp.moveaxis(x, (0, -2), (-1, -2))  # (*spatial, c / groups, groups, n)
+    if p.groups == 1:
+        x = lax.transpose(x, (*range(1, x.ndim), 0))
+    else:
+        x = x.reshape(*x.shape[:-1], p.groups, per_group)
+        x = jnp.moveaxis(x, (0, -2), (-1, -2))  # (*spatial, c / groups, groups, n)
     if gaps[-1] == 1:
         pads = [*pads[:-1], tuple(per_group * end for end in pads[-1])]
         strides, out = (*strides[:-1], per_group * strides[-1]), (*p.window[:-1], per_group * p.window[-1])
