@@ -252,9 +252,20 @@ def canonical_precision(precision: Any) -> Any:
 
 
 @functools.cache
-def cache_key() -> Callable | None:
-    """A context that is part of the keys of `jit`'s caches; None where JAX has none."""
+def cache_key(concern: str = "") -> Callable | None:
+    """A context that is part of the keys of `jit`'s caches, one for each concern; None where JAX has none."""
     return jax.make_user_context(None) if hasattr(jax, "make_user_context") else None
+
+
+def keyed(concern: str, value: Any) -> Callable[[], None]:
+    """Let `jit`'s caches tell programs by `value` from now on; returns what ends it."""
+    key = cache_key(concern)
+    if key is None:
+        jax.clear_caches()
+        return jax.clear_caches
+    context = key(value)
+    context.__enter__()
+    return lambda: context.__exit__(None, None, None)
 
 
 # --- counting -----------------------------------------------------------------------------------------------------
