@@ -268,6 +268,25 @@ def keyed(concern: str, value: Any) -> Callable[[], None]:
     return lambda: context.__exit__(None, None, None)
 
 
+def keep_out_of_cache(holds: Callable[[str], bool], tell: Callable[[], None]) -> None:
+    """Let JAX's persistent cache not try to store programs that it fails to, those whose text `holds` is true of; `tell` is called for each."""
+    from jax._src import compilation_cache
+
+    put = compilation_cache.put_executable_and_time
+
+    @functools.wraps(put)
+    def put_what_can_be(cache_key: Any, module_name: Any, executable: Any, *args: Any, **kwargs: Any) -> Any:
+        if not jax.config.jax_compilation_cache_dir:
+            return put(cache_key, module_name, executable, *args, **kwargs)
+        try:
+            left_out = any(holds(module.to_string()) for module in executable.hlo_modules())
+        except (*MOVED, RuntimeError):
+            left_out = False
+        return tell() if left_out else put(cache_key, module_name, executable, *args, **kwargs)
+
+    compilation_cache.put_executable_and_time = put_what_can_be
+
+
 # --- counting -----------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from . import accelerate, compat, dispatch
-from .engine import available
+from .engine import available, is_in, tell_uncached
 from .pooling import maxima, operations
 from .tables import FORMULATIONS, Choice, Target, choose
 from .tuning import active
@@ -267,6 +267,8 @@ def install() -> None:
         compat.replace_rules(primitive, functools.partial(_rule, primitive))
     with contextlib.suppress(*compat.MOVED):
         compat.count_as_lax(_counted)
+    with contextlib.suppress(*compat.MOVED):
+        compat.keep_out_of_cache(is_in, tell_uncached)
     kinds = {"window_argmax": "argmax", "max_tangent": "tangent", "max_cotangent": "gradient"}
     for (reducer, name), primitive in maxima.OWN.items():
         OPERATIONS[primitive] = WindowReduction(name, f"{reducer} {kinds[name]}", own=True, reducer=reducer)

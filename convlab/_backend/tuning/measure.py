@@ -65,7 +65,7 @@ class Contest:
         reference = wide or self.equation
         operands = [a.astype(o.dtype) for a, o in zip(self.operands, reference.operands)]
         name = "lax" if not self.operation.own else self.static
-        self.expected = np.asarray(self._compiled(name, reference, operands)())
+        self.expected: np.ndarray | None = np.asarray(self._compiled(name, reference, operands)())
 
     def release(self) -> None:
         """Forget arrays and programs."""
@@ -75,6 +75,7 @@ class Contest:
         """Compile, compare with lax, and time a first call."""
         try:
             call = self._compiled(name, self.equation, self.operands)
+            assert self.expected is not None
             error = _distance(np.asarray(call()), self.expected)
         except Exception as problem:  # what a formulation cannot do here is a result
             if name == self.static:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -232,11 +233,11 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
 
 
-def use_file(path: str) -> None:
-    """What CONVLAB_TUNING names, from the import on; a file that is none is told in a warning."""
-    import warnings
-
-    try:
-        Tuning.load(path).use()
-    except ValueError as error:
-        warnings.warn(f"CONVLAB_TUNING is not used: {error}", stacklevel=2)
+def use_environment() -> None:
+    """Use what CONVLAB_TUNING names; a file that is none is told in a warning."""
+    path = os.environ.get("CONVLAB_TUNING")
+    if path:
+        try:
+            Tuning.load(path).use()
+        except ValueError as error:
+            warnings.warn(f"CONVLAB_TUNING is not used: {error}", stacklevel=2)
