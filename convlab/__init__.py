@@ -2,6 +2,9 @@
 
 from ._backend.accelerate import accelerate
 from ._backend.explain import explain
+from ._backend.tuning.autotune import autotune
+from ._backend.tuning.tuning import Tuning
+from ._backend.tuning.tuning import use_environment as _use_environment
 from ._conv import conv, conv_general_dilated, conv_transpose
 from ._conv_local import conv_local, deform_conv
 from ._grid_sample import affine_grid, grid_sample
@@ -26,13 +29,16 @@ from ._unpool import max_unpool
 from ._window import Window
 
 __version__ = "0.2.0"
+_use_environment()
 
 __all__ = [
+    "Tuning",
     "Window",
     "accelerate",
     "adaptive_avg_pool",
     "adaptive_max_pool",
     "affine_grid",
+    "autotune",
     "avg_pool",
     "blur_pool",
     "conv",

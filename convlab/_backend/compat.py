@@ -252,9 +252,39 @@ def canonical_precision(precision: Any) -> Any:
 
 
 @functools.cache
-def cache_key() -> Callable | None:
-    """A context that is part of the keys of `jit`'s caches; None where JAX has none."""
+def cache_key(concern: str = "") -> Callable | None:
+    """A context that is part of the keys of `jit`'s caches, one for each concern; None where JAX has none."""
     return jax.make_user_context(None) if hasattr(jax, "make_user_context") else None
+
+
+def keyed(concern: str, value: Any) -> Callable[[], None]:
+    """Let `jit`'s caches tell programs by `value` from now on; returns what ends it."""
+    key = cache_key(concern)
+    if key is None:
+        jax.clear_caches()
+        return jax.clear_caches
+    context = key(value)
+    context.__enter__()
+    return lambda: context.__exit__(None, None, None)
+
+
+def keep_out_of_cache(holds: Callable[[str], bool], tell: Callable[[], None]) -> None:
+    """Let JAX's persistent cache not try to store programs that it fails to, those whose text `holds` is true of; `tell` is called for each."""
+    from jax._src import compilation_cache
+
+    put = compilation_cache.put_executable_and_time
+
+    @functools.wraps(put)
+    def put_what_can_be(cache_key: Any, module_name: Any, executable: Any, *args: Any, **kwargs: Any) -> Any:
+        if not jax.config.jax_compilation_cache_dir:
+            return put(cache_key, module_name, executable, *args, **kwargs)
+        try:
+            left_out = any(holds(module.to_string()) for module in executable.hlo_modules())
+        except (*MOVED, RuntimeError):
+            left_out = False
+        return tell() if left_out else put(cache_key, module_name, executable, *args, **kwargs)
+
+    compilation_cache.put_executable_and_time = put_what_can_be
 
 
 # --- counting -----------------------------------------------------------------------------------------------------

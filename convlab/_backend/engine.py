@@ -15,6 +15,7 @@ import re
 import sys
 import threading
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ from .buffers import pad_spatial
 # The configuration's numbers have had other meanings; a wrong one ends the process, so no guess about later versions.
 TESTED = ((0, 10), (0, 12))
 _switched_on = True
+_left_out = 0  # by how many that ask for programs without it
+_trying = threading.local()  # `on` in the thread of the trial
 
 
 def switch(on: bool) -> bool:
@@ -34,10 +37,17 @@ def switch(on: bool) -> bool:
     return former
 
 
+def leave_out(by: int) -> bool:
+    """One more asks for programs without the engine (1), one no longer does (-1); returns whether anyone does."""
+    global _left_out
+    _left_out += by
+    return _left_out > 0
+
+
 def available() -> str | None:
     """Why the engine cannot be used here, None if it can. The first call tries it, in a fraction of a second."""
     wish = os.environ.get("CONVLAB_ENGINE", "auto").lower()
-    if wish == "off" or not _switched_on:
+    if wish == "off" or not _switched_on or _left_out:
         return "the engine is switched off"
     version = tuple(int(n) for n in re.findall(r"\d+", jax.lib.__version__)[:2])
     if wish != "on" and not TESTED[0] <= version <= TESTED[1]:
@@ -52,6 +62,7 @@ def _trial() -> str | None:
     answer: list[str | None] = ["the engine did not answer in time"]
 
     def work():
+        _trying.on = True
         try:
             answer[0] = _trial_run()
         except Exception as error:
@@ -93,6 +104,29 @@ def _trial_run() -> str | None:
     if not np.array_equal(got, want):
         return "the engine gave wrong numbers in its trial"
     return f"the engine took {min(times) * 1e3:.0f} ms for its trial" if min(times) > 5e-3 else None
+
+
+# --- the persistent compilation cache ------------------------------------------------------------------------------
+
+
+def is_in(program: str) -> bool:
+    """Whether a program of XLA's, as text, calls the engine."""
+    return '"__onednn$' in program
+
+
+@functools.cache
+def _say_uncached() -> None:
+    warnings.warn(
+        "Programs with jaxlib's own engine are not kept in JAX's persistent compilation cache, which cannot store its calls. "
+        "convlab.accelerate(engine=False), or CONVLAB_ENGINE=off in the environment, makes programs that are kept.",
+        stacklevel=2,
+    )
+
+
+def tell_uncached() -> None:
+    """The one warning of a process that has a persistent cache and the engine."""
+    if not getattr(_trying, "on", False):
+        _say_uncached()
 
 
 # --- calls --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import jax
 from . import compat, engine, lowering
 from .accelerate import is_active
 from .tables import Target
+from .tuning import active, device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
 
     Reads the program as `jax.make_jaxpr` traces it.
     """
-    platform = platform or jax.default_backend()
+    platform = device.canonical(platform or jax.default_backend())
     closed = jax.make_jaxpr(lambda *a, **k: fn(*a, **k))(*args, **kwargs)
     steps = (_step(eqn, platform) for eqn in _equations(closed.jaxpr))
     found = Explanation(step for step in steps if step is not None)
@@ -75,6 +76,9 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
         else None
     )
     found.notes = (f"onednn is not used: {why}.",) if why else ()
+    unused = active.unused(platform)
+    if unused:
+        found.notes += (f"The tuning is not used: {unused}.",)
     return found
 
 
@@ -94,11 +98,10 @@ def _step(eqn: Any, platform: str) -> Step | None:
     mark = compat.mark_of(eqn.ctx)
     own = lowering.OPERATIONS[eqn.primitive].own
     unmarked = mark is None and not own and not (platform == "cpu" and is_active())
-    target = Target(
-        "gpu" if platform in ("cuda", "rocm") else platform, platform == "cpu" and engine.available() is None
-    )
-    plan = lowering.plan_of(eqn.primitive, operands, eqn.params, mark or "auto", target)
-    if unmarked:
+    target = Target(platform, platform == "cpu" and engine.available() is None, measured=active.serves(platform))
+    method = "measured" if unmarked and is_active() and target.measured else mark or "auto"
+    plan = lowering.plan_of(eqn.primitive, operands, eqn.params, method, target)
+    if unmarked and plan.formulation == "lax" or unmarked and method != "measured":
         elsewhere = (
             "lax's, without convlab.accelerate()" if platform == "cpu" else f"what XLA makes of it on {platform}"
         )
