@@ -4,6 +4,7 @@ from ._backend.accelerate import accelerate
 from ._backend.explain import explain
 from ._conv import conv, conv_general_dilated, conv_transpose
 from ._conv_local import conv_local, deform_conv
+from ._freeze import freeze
 from ._grid_sample import affine_grid, grid_sample
 from ._matrix import conv_matrix, fold, unfold
 from ._normalize import local_response_norm
@@ -44,6 +45,7 @@ __all__ = [
     "explain",
     "fold",
     "fractional_max_pool",
+    "freeze",
     "gem_pool",
     "global_avg_pool",
     "global_max_pool",
