@@ -4,7 +4,7 @@ from ._backend.accelerate import accelerate
 from ._backend.explain import explain
 from ._conv import conv, conv_general_dilated, conv_transpose
 from ._conv_local import conv_local, deform_conv
-from ._freeze import freeze
+from ._freeze import freeze, optimize
 from ._grid_sample import affine_grid, grid_sample
 from ._matrix import conv_matrix, fold, unfold
 from ._normalize import local_response_norm
@@ -57,6 +57,7 @@ __all__ = [
     "min_pool",
     "mixed_pool",
     "nms",
+    "optimize",
     "pad",
     "pixel_shuffle",
     "pixel_unshuffle",

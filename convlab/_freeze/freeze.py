@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from .._backend.fusion.chains import chains, is_convolution, with_calls
-from .._backend.fusion.program import Program, without_dead_ops
+from .._backend.fusion.program import Program, accelerated, without_dead_ops
 from . import affine, constants
 from .trace import Arguments, function_of, is_module
 
@@ -95,7 +95,7 @@ def _frozen(program: Program, folds: bool) -> tuple[Program, Report]:
     program = affine.output_first(without_dead_ops(program))
     found = [chain for chain in chains(program) if chain.kinds]
     count = sum(map(is_convolution, program.ops))
-    program = with_calls(program, found)
+    program = accelerated(with_calls(program, found))
     return program, Report(count, folded, dict(Counter(chain.kinds for chain in found)), (before, len(program.ops)))
 
 

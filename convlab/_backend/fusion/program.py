@@ -61,7 +61,7 @@ class Program:
 
 
 def read(known: dict[Value, Any], value: Value) -> Any:
-    return known[value] if value in known else value.constant
+    return known.get(value, value.constant)
 
 
 def without_dead_ops(program: Program) -> Program:
@@ -108,6 +108,25 @@ def _inline(jaxpr: Any, known: dict[Any, Value], ops: list[Op]) -> list[Value]:
 
 def _run(equation: Any, *operands: Any) -> list[Any]:
     return compat.bind(equation, operands)
+
+
+ACCELERATED = ("conv_general_dilated", "reduce_window_sum", "reduce_window_max", "reduce_window_min")
+
+
+def accelerated(program: Program) -> Program:
+    """The program with convlab's formulations for its convolutions and pools."""
+
+    def marked(op: Op) -> Op:
+        if op.name not in ACCELERATED or op.equation is None or compat.mark_of(op.equation.ctx) is not None:
+            return op
+
+        def run(*operands: Any) -> Sequence[Any]:
+            with compat.marked("auto"):
+                return op.run(*operands)
+
+        return dataclasses.replace(op, run=run)
+
+    return Program(program.inputs, program.outputs, list(map(marked, program.ops)))
 
 
 def called(eqn: Any) -> Any:
