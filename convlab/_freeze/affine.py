@@ -18,22 +18,17 @@ FLOATS = ("float32", "float64")
 
 
 def folded(program: Program) -> tuple[Program, int]:
-    """The program with these chains in kernels and biases, and how many operations that replaces."""
-    users = program.users()
+    """The program with these chains in kernels and biases, and how many operations they took in."""
+    users, count = program.users(), 0
     new: dict[Op, list[Op]] = {}
-    for op in program.ops:
-        if _is_foldable(op):
-            chain, scale, shift = _chain(op, users, program.outputs)
-            if chain and np.isfinite(scale).all() and np.isfinite(shift).all():
-                new |= dict.fromkeys(chain[:-1], []) | {chain[-1]: _replacement(op, chain[-1].outputs[0], scale, shift)}
+    for op in filter(_is_foldable, program.ops):
+        chain, scale, shift = _chain(op, users, program.outputs)
+        made = _replacement(op, chain[-1].outputs[0], scale, shift) if len(chain) > 1 else []
+        if made:
+            new |= dict.fromkeys(chain[:-1], []) | {chain[-1]: made}
+            count += len(chain) - 1
     ops = [made for op in program.ops for made in new.get(op, [op])]
-    return Program(program.inputs, program.outputs, ops), sum(map(len, new.values())) and sum(
-        1 for _ in new
-    ) - _convolutions(new)
-
-
-def _convolutions(ops: Any) -> int:
-    return sum(map(is_convolution, ops))
+    return Program(program.inputs, program.outputs, ops), count
 
 
 def _is_foldable(op: Op) -> bool:
@@ -44,7 +39,7 @@ def _is_foldable(op: Op) -> bool:
 
 
 def _chain(conv: Op, users: dict[Value, list[Op]], outputs: list[Value]) -> tuple[list[Op], Any, Any]:
-    """The convolution and the affine operations after it, with the scale and shift of each channel; empty if there are none."""
+    """The convolution and the affine operations after it, with the scale and shift of each channel."""
     value, axis, chain = conv.outputs[0], channel_axis(conv), [conv]
     scale, shift = np.ones(value.aval.shape[axis]), np.zeros(value.aval.shape[axis])
     while value not in outputs and len(users[value]) == 1:
@@ -55,7 +50,7 @@ def _chain(conv: Op, users: dict[Value, list[Op]], outputs: list[Value]) -> tupl
         scale, shift = scale * step[0], shift * step[0] + step[1]
         chain.append(op)
         value = op.outputs[0]
-    return (chain if len(chain) > 1 else []), scale, shift
+    return chain, scale, shift
 
 
 def _step(op: Op, value: Value, axis: int) -> tuple[Any, Any] | None:
@@ -101,16 +96,19 @@ def per_channel(other: Value, shape: tuple[int, ...], axis: int) -> Any:
 
 
 def _replacement(conv: Op, result: Value, scale: Any, shift: Any) -> list[Op]:
-    """The convolution by the scaled kernel, and the sum with the shift unless that is zero."""
+    """The convolution by the scaled kernel, and the sum with the shift unless that is zero; nothing if a number is not finite."""
     spec = conv.params["dimension_numbers"]
     kernel = np.asarray(conv.inputs[1].constant)
     along = [1] * kernel.ndim
     along[spec.rhs_spec[0]] = -1
-    scaled = (kernel * scale.reshape(along)).astype(kernel.dtype)
+    with np.errstate(all="ignore"):
+        scaled, shift = (kernel * scale.reshape(along)).astype(kernel.dtype), shift.astype(kernel.dtype)
+    if not np.isfinite(scaled).all() or not np.isfinite(shift).all():
+        return []
     if not shift.any():
         return [with_kernel(conv, scaled, conv.params, result)]
     axis, rank = channel_axis(conv), len(result.aval.shape)
-    bias = shift.reshape([-1 if a == axis else 1 for a in range(rank)]).astype(kernel.dtype)
+    bias = shift.reshape([-1 if a == axis else 1 for a in range(rank)])
     y = Value(result.aval)
     add = Op("add", (y, constant(bias)), (result,), {}, lambda y, bias: [lax.add(y, bias)])
     return [with_kernel(conv, scaled, conv.params, y), add]

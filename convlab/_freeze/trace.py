@@ -68,4 +68,5 @@ def function_of(model: Any) -> Callable:
         return model
     nnx = sys.modules["flax.nnx"]
     graph, state = nnx.split(model)
-    return lambda *args, **kwargs: nnx.merge(graph, state)(*args, **kwargs)
+    # Variables made within the trace, which the call may write to.
+    return lambda *args, **kwargs: nnx.merge(graph, jax.tree.map(lambda a: a, state))(*args, **kwargs)

@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from .. import compat
-from . import activations
+from . import activations, numbers
 from .program import PREFIX, Op, Program, Value
+
+FILLS = ("broadcast_in_dim", "convert_element_type")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,8 +51,16 @@ def is_convolution(op: Op) -> bool:
     return op.name == "conv_general_dilated" and op.params["batch_group_count"] == 1
 
 
+def note_fills(program: Program) -> None:
+    """Makes constants known that a number fills, and leaves them to the operations that make them."""
+    for op in program.ops:
+        if op.name in FILLS and op.inputs and op.inputs[0].constant is not None and op.inputs[0].aval.shape == ():
+            op.outputs[0].constant = numbers.result(op, [op.inputs[0].constant])
+
+
 def chains(program: Program) -> list[Chain]:
     """What can be one call, no operation in two of them."""
+    note_fills(program)
     users, taken, found = program.users(), set[Op](), []
     for op in program.ops:
         if is_convolution(op):
@@ -99,6 +111,8 @@ def _is_residual(other: Value, value: Value, conv: Op) -> bool:
 
 def as_call(chain: Chain) -> Callable[..., Any]:
     """The chain as a call of `jit` whose name tells the lowering rule that it may be one of the engine's; lax's operations are inside."""
+    fills = list({v for op in chain.function for v in op.inputs if v.constant is not None and v.aval.shape})
+    first = {v: np.ravel(v.constant)[0] for v in fills}
     mark = compat.mark_of(chain.conv.equation.ctx) if chain.conv.equation is not None else None
 
     def fused(x: Any, kernel: Any, *extras: Any) -> Any:
@@ -106,8 +120,8 @@ def as_call(chain: Chain) -> Callable[..., Any]:
             (y,) = chain.conv.run(x, kernel)
         for extra in extras:
             y = lax.add(y, extra)
-        known = Program([chain.argument], [chain.result], list(chain.function))
-        return known(y)[0]
+        filled = [lax.broadcast_in_dim(jnp.asarray(first[v], v.aval.dtype), v.aval.shape, ()) for v in fills]
+        return Program([chain.argument, *fills], [chain.result], list(chain.function))(y, *filled)[0]
 
     fused.__name__ = fused.__qualname__ = "_".join((PREFIX, *chain.kinds))
     return jax.jit(fused)
