@@ -28,10 +28,9 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "tanh": np.tanh,
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
 }
-# Small steps where the functions bend, large numbers where a cap might be.
-GRID = np.concatenate([np.linspace(-12, 12, 1201), [-1e30, -1e8, -1e4, -100, -20, 20, 100, 1e4, 1e8, 1e30]]).astype(
-    np.float32
-)
+# Small steps where the functions bend, smaller ones at 0, large numbers where a cap might be.
+_SMALL, _LARGE = np.geomspace(1e-6, 1e-2, 41), np.array([20, 100, 1e4, 1e8, 1e30])
+GRID = np.concatenate([np.linspace(-12, 12, 1201), _SMALL, -_SMALL, _LARGE, -_LARGE]).astype(np.float32)
 with np.errstate(all="ignore"):
     EXPECTED = {name: function(GRID.astype(np.float64)) for name, function in ACTIVATIONS.items()}
 
