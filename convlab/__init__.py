@@ -7,6 +7,7 @@ from ._backend.tuning.tuning import Tuning
 from ._backend.tuning.tuning import use_environment as _use_environment
 from ._conv import conv, conv_general_dilated, conv_transpose
 from ._conv_local import conv_local, deform_conv
+from ._freeze import freeze, optimize
 from ._grid_sample import affine_grid, grid_sample
 from ._matrix import conv_matrix, fold, unfold
 from ._normalize import local_response_norm
@@ -50,6 +51,7 @@ __all__ = [
     "explain",
     "fold",
     "fractional_max_pool",
+    "freeze",
     "gem_pool",
     "global_avg_pool",
     "global_max_pool",
@@ -61,6 +63,7 @@ __all__ = [
     "min_pool",
     "mixed_pool",
     "nms",
+    "optimize",
     "pad",
     "pixel_shuffle",
     "pixel_unshuffle",

@@ -248,6 +248,31 @@ def canonical_precision(precision: Any) -> Any:
     return tuple(map(lax.Precision, pair)) if all(isinstance(p, (str, lax.Precision)) for p in pair) else None
 
 
+# --- programs -----------------------------------------------------------------------------------------------------
+
+
+def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
+    """The results of an equation of a jaxpr for these operands, in the equation's own context."""
+    primitive = equation.primitive
+    with equation.ctx.manager:
+        results = primitive.bind(*operands, **primitive.get_bind_params(equation.params))
+    return list(results) if primitive.multiple_results else [results]
+
+
+def at_once() -> contextlib.AbstractContextManager:
+    """Within, what depends on no argument of a function that is being traced is computed and not traced."""
+    return jax.ensure_compile_time_eval()
+
+
+def jit_primitive() -> Any:
+    """The primitive of `jax.jit`'s equations; None where it is elsewhere."""
+    try:
+        from jax._src.pjit import jit_p
+    except MOVED:
+        return None
+    return jit_p
+
+
 # --- caches -------------------------------------------------------------------------------------------------------
 
 

@@ -154,8 +154,11 @@ def _multiplies_bfloat16() -> bool:
     return "avx512_bf16" in instructions() and "amx_bf16" not in instructions()
 
 
-def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float32, order=None):
-    """The convolution's custom call, summed in float32. `order`: the kernel's axes in the order (*window, in, out)."""
+def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float32, order=None, ops=(), extras=()):
+    """The convolution's custom call, summed in float32. `order`: the kernel's axes in the order (*window, in, out).
+
+    `ops`: what the engine does to the result, in the order BIAS, BINARY_ADD, an activation; `extras`: the operands of the first two.
+    """
     rank = x.ndim - 2
     order = order or tuple(range(rank + 2))
     *window, channels, features = (kernel.shape[axis] for axis in order)
@@ -187,11 +190,13 @@ def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float
         "output": {"data": image},
         "window": {"pad_left": lows, "pad_right": highs, "strides": strides, "window_dilations": dilation},
     }
+    if ops:
+        config["fusions"] = {"ops": list(ops)}
     operands = _operands(x.dtype, groups, channels, features // groups, window, [d > 1 for d in dilation], pads)
     shape = (x.shape[0], *(out[axis] for axis in axes), features)
-    return _call("convolution", shape, dtype, {"onednn_conv_config": config}, operands, x, kernel).reshape(
-        x.shape[0], *out, -1
-    )
+    extras = [extra if extra.ndim == 1 else extra.reshape(shape) for extra in extras]
+    y = _call("convolution", shape, dtype, {"onednn_conv_config": config}, operands, x, kernel, *extras)
+    return y.reshape(x.shape[0], *out, -1)
 
 
 def gram(a, b):

@@ -10,6 +10,7 @@ import jax
 
 from . import compat, engine, lowering
 from .accelerate import is_active
+from .fusion import call
 from .tables import Target
 from .tuning import active, device
 
@@ -68,7 +69,7 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
     """
     platform = device.canonical(platform or jax.default_backend())
     closed = jax.make_jaxpr(lambda *a, **k: fn(*a, **k))(*args, **kwargs)
-    steps = (_step(eqn, platform) for eqn in _equations(closed.jaxpr))
+    steps = (_step(eqn, platform) for eqn in _equations(closed.jaxpr, platform))
     found = Explanation(step for step in steps if step is not None)
     why = (
         engine.available()
@@ -82,16 +83,28 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
     return found
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
+def _equations(jaxpr: Any, platform: str) -> Iterator[Any]:
     from jax.extend import core  # slow to import, and only needed here
 
     for eqn in jaxpr.eqns:
         yield eqn
-        for inner in core.jaxprs_in_params(eqn.params):
-            yield from _equations(getattr(inner, "jaxpr", inner))
+        if _fused(eqn, platform) is None:
+            for inner in core.jaxprs_in_params(eqn.params):
+                yield from _equations(getattr(inner, "jaxpr", inner), platform)
+
+
+def _fused(eqn: Any, platform: str) -> call.Fused | None:
+    """What the engine makes of an equation that is a convolution and what follows it."""
+    if not call.is_fused(str(eqn.params.get("name", ""))) or "jaxpr" not in eqn.params:
+        return None
+    return call.plan(eqn.params["jaxpr"], Target(platform, platform == "cpu" and engine.available() is None))
 
 
 def _step(eqn: Any, platform: str) -> Step | None:
+    fused = _fused(eqn, platform)
+    if fused is not None:
+        shapes = tuple(tuple(value.aval.shape) for value in fused.chain.conv.inputs)
+        return Step("forward", shapes, "onednn", f"one call with {' + '.join(fused.chain.kinds)}")
     if eqn.primitive not in lowering.OPERATIONS:
         return None
     operands, shapes = [v.aval for v in eqn.invars], tuple(tuple(v.aval.shape) for v in eqn.invars)

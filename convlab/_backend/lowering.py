@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec
 
 from . import accelerate, compat, dispatch
 from .engine import available, is_in, tell_uncached
+from .fusion import call
 from .pooling import maxima, operations
 from .tables import FORMULATIONS, Choice, Target, choose
 from .tuning import active
@@ -173,6 +174,11 @@ def _target(ctx: Any, platform: str) -> Target:
     return Target(platform, engine, partitioned, alone and active.serves(platform))
 
 
+def _cpu_target(ctx: Any) -> Target:
+    counted = getattr(_counted, "on", False)
+    return Target("cpu", False) if counted else _target(ctx, "cpu")
+
+
 def _names(entry: Any) -> tuple[str, ...]:
     return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
 
@@ -265,6 +271,8 @@ def install() -> None:
     )
     for primitive in list(OPERATIONS):
         compat.replace_rules(primitive, functools.partial(_rule, primitive))
+    if compat.jit_primitive() is not None:
+        compat.replace_rules(compat.jit_primitive(), lambda former: call.rule(former, _cpu_target))
     with contextlib.suppress(*compat.MOVED):
         compat.count_as_lax(_counted)
     with contextlib.suppress(*compat.MOVED):

@@ -74,6 +74,29 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     return convolution(x, kernel, p.out, p.strides, p.pads, gaps, p.groups, p.out_dtype)
 
 
+def takes_epilogues(p: Problem) -> bool:
+    """Whether one call of the engine is the whole of `forward`."""
+    return not (_plain(p) and max(_gaps(p)) > 1)
+
+
+def with_epilogues(x: Array, kernel: Array, p: Problem, order: tuple[int, ...], ops: list, extras: list) -> Array:
+    """`forward`, and what the engine does to its result (`engine.convolution`). `order`: the kernel's axes as (*window, in, out)."""
+    if _plain(p) and p.rank == 1:
+        x, kernel, order = x[:, None], kernel[None], (0, *(axis + 1 for axis in order))
+        extras = [extra if extra.ndim == 1 else extra[:, None] for extra in extras]
+        p = dataclasses.replace(
+            p,
+            spatial=(1, *p.spatial),
+            window=(1, *p.window),
+            strides=(1, *p.strides),
+            pads=((0, 0), *p.pads),
+            input_dilation=(1, 1),
+            kernel_dilation=(1, *p.kernel_dilation),
+        )
+        return with_epilogues(x, kernel, p, order, ops, extras)[:, 0]
+    return convolution(x, kernel, p.out, p.strides, p.pads, _gaps(p), p.groups, p.out_dtype, order, ops, extras)
+
+
 def _without_gaps(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     """A depthwise convolution of one or two axes and a dilated window, by one whose window has no gaps.
 
