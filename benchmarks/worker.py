@@ -19,6 +19,7 @@ MAKERS = {
     "layer": ("layers_jax", "layers_torch"),
     "network": ("networks_jax", "networks_torch"),
     "cost": ("costs_jax", None),
+    "upstream": ("upstream_speed", "upstream_torch"),
 }
 
 Calls = dict[str, tuple[list[Callable[[], Any]], int]]

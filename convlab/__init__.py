@@ -2,8 +2,12 @@
 
 from ._backend.accelerate import accelerate
 from ._backend.explain import explain
+from ._backend.tuning.autotune import autotune
+from ._backend.tuning.tuning import Tuning
+from ._backend.tuning.tuning import use_environment as _use_environment
 from ._conv import conv, conv_general_dilated, conv_transpose
 from ._conv_local import conv_local, deform_conv
+from ._freeze import freeze, optimize
 from ._grid_sample import affine_grid, grid_sample
 from ._matrix import conv_matrix, fold, unfold
 from ._normalize import local_response_norm
@@ -27,13 +31,16 @@ from ._unpool import max_unpool
 from ._window import Window
 
 __version__ = "0.2.0"
+_use_environment()
 
 __all__ = [
+    "Tuning",
     "Window",
     "accelerate",
     "adaptive_avg_pool",
     "adaptive_max_pool",
     "affine_grid",
+    "autotune",
     "avg_pool",
     "blur_pool",
     "conv",
@@ -45,6 +52,7 @@ __all__ = [
     "explain",
     "fold",
     "fractional_max_pool",
+    "freeze",
     "gem_pool",
     "global_avg_pool",
     "global_max_pool",
@@ -56,6 +64,7 @@ __all__ = [
     "min_pool",
     "mixed_pool",
     "nms",
+    "optimize",
     "pad",
     "pixel_shuffle",
     "pixel_unshuffle",

@@ -38,7 +38,7 @@ def is_winner(x: Array, axis: int, reducer: Any = "max", real: Array | None = No
     """Mark the last NaN along the axis or, without a NaN, the first of the best elements; `real` excludes elements."""
     tap = lax.broadcasted_iota(jnp.int32, x.shape, axis)
     best = jnp.max if reducer == "max" else jnp.min
-    x = x if real is None else jnp.where(real, x, _least(x.dtype, reducer))
+    x = x if real is None else jnp.where(real, x, least(x.dtype, reducer))
     equal, nan = x == best(x, axis, keepdims=True), x != x
     equal = equal if real is None else equal & real
     first = jnp.where(equal, tap, x.shape[axis]).min(axis, keepdims=True)
@@ -46,8 +46,8 @@ def is_winner(x: Array, axis: int, reducer: Any = "max", real: Array | None = No
     return tap == jnp.where(last < 0, first, last)
 
 
-def _least(dtype: Any, reducer: Any) -> Any:
-    """Return the value that every element is at least as good as."""
+def least(dtype: Any, reducer: Any) -> Any:
+    """What no element is worse than."""
     if dtype.kind == "b":
         return reducer == "min"
     if jnp.issubdtype(dtype, jnp.floating):

@@ -13,80 +13,12 @@ from jax import lax
 
 from . import _backend
 from ._backend import integer as integers
-from ._patches import as_array, check_kept, check_number, check_scalar, pad_axis, pad_spatial
-from ._window import (
-    Window,
-    argument_error,
-    axes,
-    broadcast_to_rank,
-    dilate,
-    integer,
-    read_modes,
-    read_output,
-    transposed,
-)
-from .typing import Ints, Method, Padding, PaddingModes
+from ._masks import check_plain, only_valid, packed_conv, packed_line, read_segments, read_valid
+from ._operands import as_window, check_channels, check_zeros, promoted, read_border, with_bias
+from ._patches import as_array, check_kept, check_scalar, pad_axis, pad_spatial
+from ._window import argument_error, axes, dilate, integer, read_modes, read_output, transposed
 
 Array = jax.Array
-
-
-def promoted(x: Any, kernel: Any) -> tuple[Array, Array]:
-    x, kernel = as_array("x", x), as_array("kernel", kernel)
-    if kernel.ndim < 2:
-        raise argument_error("kernel", "have at least 2 axes (*window, c_in / groups, c_out)", kernel.shape)
-    rank = kernel.ndim - 2
-    if x.ndim < rank + 1:
-        rule = f"have at least {rank + 1} axes (*batch, *spatial, channels)"
-        raise argument_error("x", rule, x.shape, f"a kernel of shape {kernel.shape}")
-    dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    x, kernel = x.astype(dtype), kernel.astype(dtype)
-    check_number(x)
-    return x, kernel
-
-
-def check_channels(x: Array, kernel: Array, in_channels: int, out_channels: int, groups: int) -> None:
-    """Check that x has `in_channels` channels and that both channel counts divide by the number of groups."""
-    channels = x.shape[-1]
-    for name, number in (("input", channels), ("output", out_channels)):
-        if number % groups:
-            raise argument_error(
-                "feature_group_count", f"divide the {name} channels", groups, f"{number} {name} channels"
-            )
-    if 0 in (channels, out_channels):
-        raise argument_error("kernel", "have input and output channels", kernel.shape, f"{channels} input channels")
-    if in_channels != channels:
-        first = x.shape[x.ndim - kernel.ndim + 1] if x.ndim >= kernel.ndim else None
-        hint = "It looks channels first; convlab's images are channels last." if first == in_channels else ""
-        raise argument_error(
-            "x", f"have {in_channels} channels on its last axis", x.shape, f"a kernel of shape {kernel.shape}", hint
-        )
-
-
-def with_bias(y: Array, bias: Any, features: int) -> Array:
-    if bias is None:
-        return y
-    bias = as_array("bias", bias)
-    if bias.shape != (features,):
-        raise argument_error("bias", f"have shape ({features},)", bias.shape, f"{features} output channels")
-    check_kept("bias", bias, y.dtype, "a result")
-    return y + jnp.expand_dims(bias.astype(y.dtype), range(y.ndim - 1))
-
-
-def as_window(kernel: Array, strides: Any, padding: Any, kernel_dilation: Any) -> Window:
-    rank = kernel.ndim - 2
-    strides = broadcast_to_rank("strides", strides, rank)
-    return Window(kernel.shape[:-2], strides, padding, broadcast_to_rank("kernel_dilation", kernel_dilation, rank))
-
-
-def read_border(window: Window, padding: Any, padding_mode: Any, input_dilation: Any) -> tuple[tuple, tuple]:
-    """Return the input dilation and the padding mode of each axis; a dilated input allows zeros only."""
-    dilation = broadcast_to_rank("input_dilation", input_dilation, window.rank)
-    modes = read_modes(padding_mode, window.rank, window.padding)
-    if max(dilation, default=1) > 1 and set(modes) != {"zeros"}:
-        named = window.padding in ("CIRCULAR", "REFLECT")
-        argument, value = ("padding", padding) if named else ("padding_mode", padding_mode)
-        raise argument_error(argument, "pad with zeros", value, f"input_dilation {input_dilation!r}")
-    return dilation, modes
 
 
 def _exact_in_floats(kinds: set[str], kernel: Array, preferred_element_type: Any) -> bool:
@@ -115,6 +47,8 @@ def conv(
     feature_group_count: int = 1,
     flip_kernel: bool = False,
     mask: Array | None = None,
+    segment_ids: Array | None = None,
+    valid: Array | None = None,
     precision: Any = None,
     preferred_element_type: Any = None,
     out_sharding: Any = None,
@@ -136,6 +70,9 @@ def conv(
         feature_group_count: groups of channels that do not see each other; `c_in` of them make a depthwise convolution.
         flip_kernel: mirror the kernel, which makes it the convolution of mathematics.
         mask: of the kernel's shape, multiplied with it.
+        segment_ids: for packed sequences, integers `(*batch, length)`: output `i` belongs to the segment at input position
+            `i * strides` (the last tap of a causal window, the middle of a "SAME" one), and its taps see zeros in the others.
+        valid: for padded batches, booleans `(*batch, *spatial)`: the convolution sees zeros where they are False.
         precision: as in `jax.lax`; "highest" sums directly, so that an inf or NaN stays in the windows that see it.
         preferred_element_type: dtype of the result, no narrower than the operands'.
         out_sharding: sharding of the result in JAX's explicit mode.
@@ -179,11 +116,21 @@ def conv(
         kernel = kernel * mask.astype(kernel.dtype)
     if flip_kernel:
         kernel = jnp.flip(kernel, range(rank))
+    if valid is not None:
+        check_zeros(window, modes, padding, padding_mode, "valid positions")
+        x = only_valid(x, read_valid(valid, x))
 
     batch, spatial = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 : -1]
     dilated = dilate(spatial, spread_input)
     window.checked_output_shape("kernel", dilated)
     pads = window.pads(dilated)
+    if segment_ids is not None:
+        ids = read_segments(segment_ids, x, rank)
+        others = {"input_dilation": (input_dilation, max(spread_input), 1), "method": (method, method, "auto")}
+        others["out_sharding"] = (out_sharding, out_sharding, None)
+        check_plain(window, modes, padding, padding_mode, others)
+        return packed_conv(x, kernel, bias, ids, packed_line(window, *spatial, padding), groups=groups, precision=precision,
+                           preferred_element_type=preferred_element_type)  # fmt: skip
     outside = [(0, 0) if mode == "zeros" else pair for pair, mode in zip(pads, modes)]
     inside = [pair if mode == "zeros" else (0, 0) for pair, mode in zip(pads, modes)]
     x = pad_spatial(x, outside, modes, padding_value, padding)

@@ -14,9 +14,9 @@ from jax import lax
 from . import _backend
 from ._backend.interpolate import BORDER, FIRST, sample
 from ._backend.local import local_products, sum_of_products
-from ._conv import as_window, check_channels, promoted, read_border, with_bias
+from ._operands import as_window, check_channels, promoted, read_border, with_bias
 from ._patches import as_array, check_kept, has_many_taps, index_dtype, pad_spatial, patches, unfold_axes
-from ._pool import accumulator, settled, spatial_of
+from ._pool_windows import accumulator, settled, spatial_of
 from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, dilate, integer
 from .typing import Ints, Padding, PaddingModes
 

@@ -17,7 +17,7 @@ from jax import lax
 from ._backend.gather import take_places
 from ._backend.interpolate import FIRST, sample
 from ._patches import as_array
-from ._pool import accumulator, averaged, spatial_of
+from ._pool_windows import accumulator, averaged, spatial_of
 from ._promotion import promoting
 from ._window import argument_error, axes, broadcast_to_rank
 from .typing import BorderMode, Ints, Sampling

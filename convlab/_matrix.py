@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._conv import as_window, read_border
+from ._operands import as_window, read_border
 from ._patches import as_array, check_mode, check_number, source, stacked_patches
-from ._pool import accumulator, read, settled
+from ._pool_windows import accumulator, read, settled
 from ._window import (
     Window,
     argument_error,

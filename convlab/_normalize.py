@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._patches import as_array
-from ._pool import accumulator, averaged, windows_sum
+from ._pool_windows import accumulator, averaged, windows_sum
 from ._promotion import promoting
 from ._window import Window, argument_error, integer
 

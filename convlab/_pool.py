@@ -1,10 +1,8 @@
-"""Pooling: shared steps that reduce the windows of `(*batch, *spatial, c)`, and the pools by maximum, sum and
-average."""
+"""Pools: the extremes, sums and averages of the windows of `(*batch, *spatial, c)`, and any other reduction."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 import jax
@@ -13,105 +11,26 @@ import numpy as np
 from jax import lax
 
 from . import _backend
-from ._argmax import argmax_by_axis
-from ._patches import (
-    as_array,
-    check_image,
-    check_number,
-    has_many_taps,
-    image_rank,
-    index_dtype,
-    pad_spatial,
-    source,
+from ._argmax import least
+from ._masks import only_valid
+from ._patches import check_number, check_scalar, scan_taps, tap_groups
+from ._pool_windows import (
+    accumulator,
+    argmax,
+    averaged,
+    check_ordered,
+    counts,
+    read,
+    read_mask,
+    reduce,
+    settled,
+    window_max,
+    window_min,
+    windows_sum,
 )
-from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, integer, is_sequence, read_modes
-from .typing import Ints, Padding
+from ._window import argument_error, integer
 
 Array = jax.Array
-
-
-# --- shared steps -------------------------------------------------------------------------------------------------
-
-
-def read(
-    x: Any, window_shape: Any, strides: Any, padding: Any, window_dilation: Any = 1, ceil_mode: bool = False
-) -> tuple[Array, Window]:
-    """Read the image and the window of a pool; strides of None are 1."""
-    x = as_array("x", x)
-    check_not_empty("window_shape", window_shape)
-    rank = len(window_shape) if is_sequence(window_shape) else image_rank(x, "window_shape")
-    size = broadcast_to_rank("window_shape", window_shape, rank)
-    check_image(x, rank)
-    strides = broadcast_to_rank("strides", 1 if strides is None else strides, rank)
-    window = Window(
-        size, strides, padding, broadcast_to_rank("window_dilation", window_dilation, rank), bool(ceil_mode)
-    )
-    spatial = spatial_of(x, rank)
-    if x.shape[-1] == 0:
-        raise argument_error("x", "have channels on its last axis", x.shape)
-    window.checked_output_shape("window_shape", spatial)
-    return x, window
-
-
-def spatial_of(x: Array, rank: int) -> tuple[int, ...]:
-    return x.shape[x.ndim - 1 - rank : -1]
-
-
-def settled(x: Array, window: Window) -> tuple[Array, Window]:
-    """Pad the image for "CIRCULAR" and "REFLECT", and crop ends that an overhang of `ceil_mode` must not read."""
-    modes = set(read_modes("zeros", window.rank, window.padding))
-    if modes <= {"zeros"}:
-        return _cut(x, window)
-    x = pad_spatial(x, window.declared(spatial_of(x, window.rank)), list(modes) * window.rank, shown=window.padding)
-    return x, Window(window.size, window.strides, "VALID", window.dilation, window.ceil_mode)
-
-
-def _cut(x: Array, window: Window) -> tuple[Array, Window]:
-    """Crop the end by the negative pads if a window of `ceil_mode` could extend over it."""
-    spatial = spatial_of(x, window.rank)
-    pads = window.declared(spatial)
-    cuts = [min(n, max(0, -hi)) for n, (_, hi) in zip(spatial, pads)]
-    if not window.ceil_mode or not any(cuts):
-        return x, window
-    x = x[(..., *(slice(0, n - cut) for n, cut in zip(spatial, cuts)), slice(None))]
-    padding = tuple((lo, hi + cut) for (lo, hi), cut in zip(pads, cuts))
-    return x, Window(window.size, window.strides, padding, window.dilation, window.ceil_mode)
-
-
-def on_all_axes(x: Array, window: Window) -> dict[str, tuple]:
-    """Return the parameters of the window primitives, with an entry for every axis of `x`."""
-    before = (1,) * (x.ndim - 1 - window.rank)
-    pads = window.pads(spatial_of(x, window.rank))
-    return dict(
-        window_dimensions=(*before, *window.size, 1),
-        window_strides=(*before, *window.strides, 1),
-        padding=(*((0, 0) for _ in before), *pads, (0, 0)),
-        base_dilation=(1,) * x.ndim,
-        window_dilation=(*before, *window.dilation, 1),
-    )
-
-
-def reduce(reduction: Callable[[Array, dict], Array], x: Array, window: Window) -> Array:
-    x, window = settled(x, window)
-    return reduction(x, on_all_axes(x, window))
-
-
-def window_max(x: Array, params: dict) -> Array:
-    return _backend.window_max(x, params, "max")
-
-
-def window_min(x: Array, params: dict) -> Array:
-    return _backend.window_max(x, params, "min")
-
-
-def accumulator(x: Array) -> Any:
-    """Return the dtype for sums of averages: float32 for 16-bit and integer input."""
-    return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) and x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
-
-
-def averaged(x: Array) -> Any:
-    """Return the dtype of an average: that of the input, float32 for integers."""
-    return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
 
 
 # --- maxima and minima --------------------------------------------------------------------------------------------
@@ -119,13 +38,13 @@ def averaged(x: Array) -> Any:
 
 @overload
 def max_pool(
-    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
+    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
+    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ..., valid: Array | None = ...,
 ) -> Array: ...  # fmt: skip
 @overload
 def max_pool(
-    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True],
+    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
+    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[True], valid: Array | None = ...,
 ) -> tuple[Array, Array]: ...  # fmt: skip
 @overload
 def max_pool(
@@ -141,6 +60,7 @@ def max_pool(
     window_dilation: Ints = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
+    valid: Array | None = None,
 ) -> Array | tuple[Array, Array]:
     """Take the maximum of each window. Strides default to 1, as in Flax.
 
@@ -150,8 +70,9 @@ def max_pool(
         strides: steps of the window, one or one per axis; None is 1.
         padding: as in `conv`; padded positions are never the maximum.
         window_dilation: distance between neighbouring taps.
-        ceil_mode: let the last window extend beyond the end, as PyTorch does.
-        return_indices: also return the positions of the maxima.
+        ceil_mode: let a last window hang over the end, as PyTorch does.
+        return_indices: also return where each winner stands.
+        valid: for padded batches, booleans `(*batch, *spatial)`: what is not valid counts as padding does.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`; with `return_indices` also indices of that shape, flat over the
@@ -171,18 +92,18 @@ def max_pool(
 
     Equals `flax.nnx.max_pool` and `torch.nn.functional.max_pool2d` with their options.
     """
-    return _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, "max")
+    return _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, valid, "max")
 
 
 @overload
 def min_pool(
-    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
+    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
+    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ..., valid: Array | None = ...,
 ) -> Array: ...  # fmt: skip
 @overload
 def min_pool(
-    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True],
+    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
+    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[True], valid: Array | None = ...,
 ) -> tuple[Array, Array]: ...  # fmt: skip
 @overload
 def min_pool(
@@ -198,11 +119,12 @@ def min_pool(
     window_dilation: Ints = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
+    valid: Array | None = None,
 ) -> Array | tuple[Array, Array]:
     """Take the minimum of each window. Strides default to 1, as in Flax.
 
     Args:
-        x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices: as in `max_pool`.
+        x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, valid: as in `max_pool`.
 
     Returns:
         As `max_pool`; a window of padding only gives +inf (the dtype's largest value).
@@ -217,42 +139,15 @@ def min_pool(
 
     Equals `flax.nnx.min_pool`.
     """
-    return _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, "min")
+    return _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, valid, "min")
 
 
-def _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, reducer):
+def _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, valid, reducer):
     x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
     check_ordered(x)
-    y = reduce(window_max if reducer == "max" else window_min, x, window)
-    return (y, argmax(x, window, reducer)) if return_indices else y
-
-
-def check_ordered(x: Array) -> None:
-    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer) and x.dtype != bool:
-        raise argument_error("x", "have an ordered dtype", x.dtype.name, kind=TypeError)
-
-
-def argmax(x: Array, window: Window, reducer: Any) -> Array:
-    """Return the position of the extremum of each window, flat over the spatial axes of `x`; -1 for padding only."""
-    spatial = spatial_of(x, window.rank)
-    dtype, x = index_dtype(spatial), lax.stop_gradient(x)
-    if has_many_taps(window):
-        place = jnp.broadcast_to(jnp.arange(math.prod(spatial), dtype=dtype).reshape(*spatial, 1), x.shape)
-        return argmax_by_axis(*settled(x, window), settled(place, window)[0], reducer)
-    modes, borders = read_modes("zeros", window.rank, window.padding), window.declared(spatial)
-    laid, window = settled(lax.stop_gradient(x), window)
-    tap = _backend.window_argmax(laid, on_all_axes(laid, window), reducer)
-    first, pads = x.ndim - 1 - window.rank, window.pads(spatial_of(laid, window.rank))
-    index, real = jnp.zeros((), dtype), np.True_
-    for axis, (n, stride, dilation, mode) in enumerate(zip(spatial, window.strides, window.dilation, modes)):
-        digit = tap // math.prod(window.size[axis + 1 :]) % window.size[axis]
-        place = lax.broadcasted_iota(jnp.int32, tap.shape, first + axis) * stride + digit * dilation - pads[axis][0]
-        if mode != "zeros":
-            place = jnp.asarray(source(n, borders[axis], mode), jnp.int32)[place]
-        elif pads[axis] != (0, 0):
-            real &= (place >= 0) & (place < n)
-        index = index * n + place.astype(dtype)
-    return index if real is np.True_ else jnp.where(real, index, -1)
+    valid = read_mask(valid, x, window, padding)
+    y = reduce(window_max if reducer == "max" else window_min, only_valid(x, valid, least(x.dtype, reducer)), window)
+    return (y, argmax(x, window, reducer, valid)) if return_indices else y
 
 
 # --- sums and averages --------------------------------------------------------------------------------------------
@@ -266,12 +161,13 @@ def sum_pool(
     *,
     window_dilation: Ints = 1,
     ceil_mode: bool = False,
+    valid: Array | None = None,
 ) -> Array:
     """Sum each window. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of any number dtype.
-        window_shape, strides, padding, window_dilation, ceil_mode: as in `max_pool`; padding adds 0.
+        window_shape, strides, padding, window_dilation, ceil_mode, valid: as in `max_pool`; padding adds 0.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`; 16-bit floats are summed in float32.
@@ -287,13 +183,7 @@ def sum_pool(
     """
     x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
     check_number(x)
-    return windows_sum(x, window).astype(x.dtype)
-
-
-def windows_sum(x: Array, window: Window) -> Array:
-    """Sum windows; 16-bit floats are summed in float32."""
-    narrow = jnp.issubdtype(x.dtype, jnp.floating)
-    return reduce(_backend.window_sum, x.astype(accumulator(x)) if narrow else x, window)
+    return windows_sum(only_valid(x, read_mask(valid, x, window, padding)), window).astype(x.dtype)
 
 
 def avg_pool(
@@ -306,6 +196,7 @@ def avg_pool(
     window_dilation: Ints = 1,
     ceil_mode: bool = False,
     divisor_override: int | None = None,
+    valid: Array | None = None,
 ) -> Array:
     """Average each window. Strides default to 1, as in Flax.
 
@@ -315,6 +206,7 @@ def avg_pool(
         count_include_pad: divide by the number of taps inside the padded image; otherwise inside the image. The
             overhang of `ceil_mode` never counts.
         divisor_override: divide by this instead; any int but 0.
+        valid: for padded batches, booleans `(*batch, *spatial)`: only valid positions count, whatever `count_include_pad` says.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers. Sums are float32 for 16-bit and integer input. A
@@ -335,29 +227,65 @@ def avg_pool(
     x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
     if divisor_override is not None and integer("divisor_override", divisor_override, None) == 0:
         raise argument_error("divisor_override", "be an int other than 0", divisor_override)
-    total = reduce(_backend.window_sum, x.astype(accumulator(x)), window)
-    divisor = divisor_override or counts(x, window, count_include_pad)
+    valid = read_mask(valid, x, window, padding)
+    total = reduce(_backend.window_sum, only_valid(x, valid).astype(accumulator(x)), window)
+    divisor = divisor_override or counts(x, window, count_include_pad, valid)
     return (total / jnp.asarray(divisor, total.dtype)).astype(averaged(x))
 
 
-def counts(x: Array, window: Window, include_pad: bool) -> Any:
-    """Return the number of counted taps of each window, at least 1: an int, or floats that broadcast with the
-    result."""
-    spatial, dtype = spatial_of(x, window.rank), accumulator(x)
-    bordered = set(read_modes("zeros", window.rank, window.padding)) != {"zeros"}
-    if not window.ceil_mode and (include_pad or bordered):
-        return math.prod(window.size)
-    count: Any = 1
-    for axis, (n, (lo, hi), out, k, s, d) in enumerate(
-        zip(spatial, window.declared(spatial), window.out(spatial), window.size, window.strides, window.dilation)
-    ):
-        first, last = (-lo, n + hi) if include_pad or bordered else (max(0, -lo), min(n, n + hi))
-        start = np.arange(out) * s - lo
-        along = np.minimum(k, -(-(last - start) // d)) - np.maximum(0, -(-(first - start) // d))
-        count = count * along_axis(np.maximum(along, 1), x.ndim, axis - window.rank - 1, dtype)
-    return count
+# --- any reducer --------------------------------------------------------------------------------------------------
 
 
-def along_axis(values: Any, ndim: int, axis: int, dtype: Any) -> Array:
-    """Return values along one axis of `ndim`, to be broadcast along the others."""
-    return jnp.expand_dims(jnp.asarray(values, dtype), [a for a in range(ndim) if a != axis % ndim])
+def pool(
+    x: Array,
+    init: Any,
+    reduce_fn: Callable,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    valid: Array | None = None,
+) -> Array:
+    """Any reduction of each window. Strides default to 1, as in Flax.
+
+    Args:
+        x: `(*batch, *spatial, c)`.
+        init: what the reduction starts from and what padding counts as.
+        reduce_fn: an associative function of two arrays, such as `lax.add`, `jnp.logaddexp` or a lambda.
+        window_shape, strides, padding, valid: as in `max_pool`.
+
+    Returns:
+        `(*batch, *out, c)`: `init` and the taps of each window, in order, reduced. Differentiable as often as `reduce_fn` is.
+
+    Raises:
+        TypeError, ValueError: as `max_pool`; TypeError if `reduce_fn` cannot be called.
+
+    Example:
+        >>> pool(jnp.arange(1.0, 5.0).reshape(1, 4, 1), 1.0, jnp.multiply, 2).ravel().tolist()
+        [2.0, 6.0, 12.0]
+
+    Equals `flax.nnx.pool`, which has a gradient for three reducers only.
+    """
+    x, window = read(x, window_shape, strides, padding)
+    if not callable(reduce_fn):
+        raise argument_error("reduce_fn", "be a function of two arrays", reduce_fn, kind=TypeError)
+    check_scalar("init", init, x)
+    x = only_valid(x, read_mask(valid, x, window, padding), init)
+    primitive = _primitive_of(x, init, reduce_fn)
+    if primitive is not None:
+        return reduce(primitive, x, window)
+    init = jnp.asarray(init).astype(x.dtype)
+    groups = tap_groups(*settled(x, window), init)
+    return scan_taps(reduce_fn, jnp.broadcast_to(init, groups[0].shape[1:]), groups)
+
+
+def _primitive_of(x: Array, init: Any, reduce_fn: Callable):
+    """The window primitive that `reduce_fn` with this start is, if it is one."""
+    if not isinstance(init, (int, float, np.generic)) or not jnp.issubdtype(x.dtype, jnp.floating):
+        return None
+    known: Sequence[tuple[Any, float, Any]] = (
+        ((lax.add, jnp.add), 0.0, _backend.window_sum),
+        ((lax.max, jnp.maximum), -np.inf, window_max),
+        ((lax.min, jnp.minimum), np.inf, window_min),
+    )
+    return next((primitive for names, start, primitive in known if reduce_fn in names and init == start), None)

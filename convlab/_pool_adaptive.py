@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._argmax import is_winner
+from ._argmax import is_winner, least
+from ._masks import only_valid, read_valid
 from ._patches import MAX_UNROLLED_TAPS, as_array, check_image, image_rank, index_dtype
-from ._pool import accumulator, along_axis, averaged, check_ordered, spatial_of
+from ._pool_windows import accumulator, along_axis, averaged, check_ordered, spatial_of
 from ._window import (
     argument_error,
     axes,
@@ -201,12 +202,13 @@ def _places_of_winners(x: Array, out: tuple[int, ...]) -> Array:
 # --- the whole image ----------------------------------------------------------------------------------------------
 
 
-def global_avg_pool(x: Array, *, keepdims: bool = False) -> Array:
-    """Average over all spatial axes.
+def global_avg_pool(x: Array, *, keepdims: bool = False, valid: Array | None = None) -> Array:
+    """The average over all spatial axes.
 
     Args:
         x: `(n, *spatial, c)` of any number dtype.
         keepdims: keep the spatial axes, of size 1.
+        valid: for padded batches, booleans `(n, *spatial)`: only valid positions count; where there is none, the average is 0.
 
     Returns:
         `(n, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
@@ -222,15 +224,21 @@ def global_avg_pool(x: Array, *, keepdims: bool = False) -> Array:
     Equals Keras' `GlobalAveragePooling2D` and `torch.nn.AdaptiveAvgPool2d(1)`.
     """
     x, axes = _whole(x)
-    return jnp.mean(x, axes, accumulator(x), keepdims=keepdims).astype(averaged(x))
+    valid = read_valid(valid, x)
+    if valid is None:
+        return jnp.mean(x, axes, accumulator(x), keepdims=keepdims).astype(averaged(x))
+    total = only_valid(x, valid).sum(axes, accumulator(x), keepdims=keepdims)
+    count = jnp.maximum(valid.sum(axes, jnp.int32, keepdims=keepdims), 1)
+    return (total / count.astype(total.dtype)).astype(averaged(x))
 
 
-def global_max_pool(x: Array, *, keepdims: bool = False) -> Array:
-    """Take the maximum over all spatial axes.
+def global_max_pool(x: Array, *, keepdims: bool = False, valid: Array | None = None) -> Array:
+    """The largest value over all spatial axes.
 
     Args:
         x: `(n, *spatial, c)` of a real dtype.
         keepdims: keep the spatial axes, of size 1.
+        valid: for padded batches, booleans `(n, *spatial)`: what is not valid never wins; where nothing is, the result is -inf.
 
     Returns:
         `(n, c)` of the dtype of `x`; ties, NaN and the gradient as in `max_pool`.
@@ -247,6 +255,7 @@ def global_max_pool(x: Array, *, keepdims: bool = False) -> Array:
     """
     x, axes = _whole(x)
     check_ordered(x)
+    x = only_valid(x, read_valid(valid, x), least(x.dtype, "max"))
     y = _largest(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
     return jnp.expand_dims(y, axes) if keepdims else y
 

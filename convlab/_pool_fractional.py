@@ -11,7 +11,8 @@ import numpy as np
 from jax import lax
 
 from ._patches import as_array, index_dtype
-from ._pool import check_ordered, max_pool, read, spatial_of
+from ._pool import max_pool
+from ._pool_windows import check_ordered, read, spatial_of
 from ._window import Window, argument_error, axes, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
 from .typing import Floats, Ints
 

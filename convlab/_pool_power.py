@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ._masks import only_valid
 from ._patches import max_taps, pad_axis, sum_taps, tap_groups
-from ._pool import (
+from ._pool_windows import (
     accumulator,
     averaged,
     check_ordered,
     counts,
     read,
+    read_mask,
     reduce,
     settled,
     spatial_of,
@@ -149,15 +151,15 @@ def lp_pool(
     norm_type: float = 2.0,
     window_dilation: Ints = 1,
     ceil_mode: bool = False,
+    valid: Array | None = None,
 ) -> Array:
     """Compute the p-norm of each window: `sum(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
-        window_shape, strides, padding, window_dilation: as in `max_pool`; padding adds 0.
-        norm_type: p, any number but 0; inf takes the maximum of `|x|`, -inf the minimum.
-        ceil_mode: let the last window extend beyond the end; its sum is scaled by window / taps inside, as PyTorch
-            does.
+        window_shape, strides, padding, window_dilation, valid: as in `max_pool`; padding adds 0.
+        norm_type: p, any number but 0; inf makes the largest of `|x|`, -inf the smallest.
+        ceil_mode: let a last window hang over the end; its sum is scaled by window / taps inside, as PyTorch does.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
@@ -180,28 +182,38 @@ def lp_pool(
     wide, p = x.astype(accumulator(x)), float(norm_type)
     if p == 0 or p != p:
         raise argument_error("norm_type", rule, norm_type)
+    valid = read_mask(valid, x, window, padding)
+    wide = only_valid(wide, valid)
     if abs(p) == math.inf:
-        largest = reduce(window_max, jnp.abs(wide), window)
-        y = largest if p > 0 else reduce(window_min, jnp.abs(wide), window)
+        sizes = [only_valid(jnp.abs(wide), valid, nothing) for nothing in (-1, math.inf)]
+        largest = reduce(window_max, sizes[0], window)
+        y = largest if p > 0 else reduce(window_min, sizes[1], window)
         return jnp.where(largest < 0, 0, y).astype(averaged(x))
     scale = math.prod(window.size) / counts(wide, window, include_pad=True)
     size, total = power_sums(wide, window, p)
     y = size * _power(total * scale, 1 / p)
     if p < 0:  # a zero makes the sum infinite, and so the norm 0
-        y = jnp.where(reduce(window_max, (wide == 0).astype(wide.dtype), window) > 0, 0, y)
+        zeros = wide == 0 if valid is None else (wide == 0) & valid
+        y = jnp.where(reduce(window_max, zeros.astype(wide.dtype), window) > 0, 0, y)
     return y.astype(averaged(x))
 
 
 def gem_pool(
-    x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, p: Any = 3.0
+    x: Array,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    p: Any = 3.0,
+    valid: Array | None = None,
 ) -> Array:
-    """Compute the generalized mean of each window: `mean(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
+    """The generalised mean of each window: `mean(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
         window_shape, strides, padding: as in `max_pool`; padding counts as 0.
-        p: a number > 0, or a learned array of shape `()` or `(c,)`; 1 gives the average, large values approach the
-            maximum.
+        p: a number > 0, or a learned array of shape `()` or `(c,)`; 1 is the average, large ones approach the largest.
+        valid: for padded batches, booleans `(*batch, *spatial)`: only valid positions count, and no padding.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
@@ -218,5 +230,7 @@ def gem_pool(
     """
     x, window = read_real(x, window_shape, strides, padding)
     p = real_weight("p", p, x)
-    size, total = power_sums(x.astype(accumulator(x)), window, p)
-    return (size * _power(total / math.prod(window.size), 1 / p)).astype(averaged(x))
+    valid = read_mask(valid, x, window, padding)
+    size, total = power_sums(only_valid(x, valid).astype(accumulator(x)), window, p)
+    count = math.prod(window.size) if valid is None else counts(x, window, False, valid)
+    return (size * _power(total / count, 1 / p)).astype(averaged(x))

@@ -13,9 +13,21 @@ import numpy as np
 from jax import lax
 
 from . import _backend
+from ._masks import only_valid
 from ._patches import MAX_UNROLLED_TAPS, are_many, max_taps, pad_spatial, scan_taps, sum_taps, tap_groups
-from ._pool import accumulator, along_axis, averaged, counts, read, reduce, settled, spatial_of, window_max
 from ._pool_power import power_sums, read_real, real_weight
+from ._pool_windows import (
+    accumulator,
+    along_axis,
+    averaged,
+    counts,
+    read,
+    read_mask,
+    reduce,
+    settled,
+    spatial_of,
+    window_max,
+)
 from ._window import Window, argument_error, integer, read_modes
 from .typing import Ints, Padding, PaddingModes
 
@@ -26,15 +38,21 @@ Array = jax.Array
 
 
 def softmax_pool(
-    x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, temperature: Any = 1.0
+    x: Array,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    temperature: Any = 1.0,
+    valid: Array | None = None,
 ) -> Array:
     """Average each window with the softmax of `x / temperature` as weights. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
-        window_shape, strides, padding: as in `max_pool`; padding has no weight.
-        temperature: a number > 0, or a learned array of shape `()` or `(c,)`; small values approach the maximum, large
-            values the average.
+        window_shape, strides, padding, valid: as in `max_pool`; padding has no weight.
+        temperature: a number > 0, or a learned array of shape `()` or `(c,)`; small ones approach the largest, large
+            ones the average.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; computed in float32 for 16-bit and integer input.
@@ -52,7 +70,8 @@ def softmax_pool(
     """
     x, window = read_real(x, window_shape, strides, padding)
     temperature = real_weight("temperature", temperature, x)
-    groups = tap_groups(*settled(x.astype(accumulator(x)), window), -jnp.inf)
+    wide = only_valid(x.astype(accumulator(x)), read_mask(valid, x, window, padding), -jnp.inf)
+    groups = tap_groups(*settled(wide, window), -jnp.inf)
     largest = max_taps(groups)
     infinite = largest == jnp.inf  # the mean is inf then; elsewhere an infinity is -inf or padding, and has no weight
     temperature = temperature[None] if isinstance(temperature, jax.Array) and temperature.ndim else temperature
@@ -68,15 +87,21 @@ def softmax_pool(
 
 
 def top_k_pool(
-    x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, k: int = 2
+    x: Array,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    k: int = 2,
+    valid: Array | None = None,
 ) -> Array:
-    """Average the `k` largest values of each window. Strides default to 1, as in Flax.
+    """The mean of the `k` largest values of each window. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
-        window_shape, strides, padding: as in `max_pool`; padding is never selected.
-        k: between 1, which gives `max_pool`, and the number of taps, which gives `avg_pool`. A window with fewer taps
-            inside the image averages those; without any it gives 0.
+        window_shape, strides, padding, valid: as in `max_pool`; what is padded is never among them.
+        k: from 1, which makes `max_pool`, to the number of taps, which makes `avg_pool`. A window with fewer taps
+            inside the image averages those; one with none gives 0.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input. Of
@@ -97,16 +122,16 @@ def top_k_pool(
     count = math.prod(window.size)
     if integer("k", k) > count:
         raise argument_error("k", f"be an int from 1 to {count}", k, f"window_shape {window.size}")
+    valid = read_mask(valid, x, window, padding)
     laid, window = settled(x.astype(accumulator(x)), window)
-    total = _sum_of_largest(laid, window, k)
-    return (total / jnp.minimum(jnp.asarray(counts(laid, window, include_pad=False), total.dtype), k)).astype(
-        averaged(x)
-    )
+    total = _sum_of_largest(laid, valid, window, k)
+    count = jnp.asarray(counts(laid, window, include_pad=False, valid=valid), total.dtype)
+    return (total / jnp.minimum(count, k)).astype(averaged(x))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _sum_of_largest(x: Array, window: Window, k: int) -> Array:
-    groups = _orders(x, window)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _sum_of_largest(x: Array, valid: Array | None, window: Window, k: int) -> Array:
+    groups = _orders(x, valid, window)
     if _sorts(window, k):
         return _value(_sorted(groups, k)[0], x.dtype).sum(-1)
     return functools.reduce(operator.add, [_value(order, x.dtype) for order in _largest(groups, k)])[0]
@@ -114,16 +139,16 @@ def _sum_of_largest(x: Array, window: Window, k: int) -> Array:
 
 @_sum_of_largest.defjvp
 def _sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (x,), (dx,) = primals, tangents
-    groups = _orders(lax.stop_gradient(x), window)
+    (x, valid), (dx, _) = primals, tangents
+    groups = _orders(lax.stop_gradient(x), valid, window)
     least, last = _last_chosen(groups, k, _sorts(window, k))
     numbers = [sum(map(len, groups[:i])) for i in range(len(groups))]
     chosen = []
     for number, order in zip(numbers, groups):
         tap = number + lax.broadcasted_iota(jnp.int32, order.shape, 0)
         chosen.append((order > least) | (order == least) & (tap <= last))
-    dy = sum_taps(lambda some, tap: jnp.where(some, tap, 0), chosen, tap_groups(dx, window))
-    return _sum_of_largest(x, window, k), dy[0]
+    dy = sum_taps(lambda some, tap: jnp.where(some, tap, 0), chosen, tap_groups(only_valid(dx, valid), window))
+    return _sum_of_largest(x, valid, window, k), dy[0]
 
 
 def _sorts(window: Window, k: int) -> bool:
@@ -150,12 +175,11 @@ def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Arr
     return least, _backend.materialize(last)
 
 
-def _orders(x: Array, window: Window) -> list[Array]:
-    """Map each tap to an integer of the same order, with NaN above all and padding, -2 ** 31 (or 63), below all."""
+def _orders(x: Array, valid: Array | None, window: Window) -> list[Array]:
+    """For each tap an integer that is ordered as the numbers are, NaN above all and padding, -2 ** 31 (or 63), below."""
     bits = _folded(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
     most = jnp.iinfo(bits.dtype)
-    groups = tap_groups(jnp.where(x != x, most.max, bits), window, most.min)
-    return groups
+    return tap_groups(only_valid(jnp.where(x != x, most.max, bits), valid, most.min), window, most.min)
 
 
 def _folded(x: Array, dtype: Any) -> Array:
@@ -181,14 +205,21 @@ def _largest(orders: list[Array], k: int) -> list[Array]:
 
 
 def mixed_pool(
-    x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, alpha: Any = 0.5
+    x: Array,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    alpha: Any = 0.5,
+    valid: Array | None = None,
 ) -> Array:
-    """Compute `alpha * max + (1 - alpha) * average` of each window. Strides default to 1, as in Flax.
+    """`alpha * max + (1 - alpha) * average` of each window. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
         window_shape, strides, padding: as in `max_pool`; padding is never the maximum and counts as 0 in the average.
         alpha: a number between 0 and 1, or a learned array of shape `()` or `(c,)`.
+        valid: for padded batches, booleans `(*batch, *spatial)`: only valid positions count, and no padding.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
@@ -205,20 +236,28 @@ def mixed_pool(
     """
     x, window = read_real(x, window_shape, strides, padding)
     alpha, wide = real_weight("alpha", alpha, x, 0, 1, closed=True), x.astype(accumulator(x))
-    largest = reduce(window_max, wide, window)
-    average = reduce(_backend.window_sum, wide, window) / math.prod(window.size)
+    valid = read_mask(valid, x, window, padding)
+    largest = reduce(window_max, only_valid(wide, valid, -math.inf), window)
+    count = math.prod(window.size) if valid is None else counts(wide, window, False, valid)
+    average = reduce(_backend.window_sum, only_valid(wide, valid), window) / count
     return (alpha * largest + (1 - alpha) * average).astype(averaged(x))
 
 
 def stochastic_pool(
-    x: Array, window_shape: Ints, strides: Ints | None = None, padding: Padding = "VALID", *, key: Array | None = None
+    x: Array,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    key: Any = None,
+    valid: Array | None = None,
 ) -> Array:
     """Draw an element of each window in proportion to its value. Strides default to 1, as in Flax.
 
     Args:
-        x: `(*batch, *spatial, c)` of a real dtype; elements that are not positive are never drawn.
-        window_shape, strides, padding: as in `max_pool`; padding is never drawn.
-        key: a JAX random key for training; None gives the expectation, for evaluation.
+        x: `(*batch, *spatial, c)` of a real dtype; what is not positive is never drawn.
+        window_shape, strides, padding, valid: as in `max_pool`; padding is never drawn.
+        key: a JAX random key to draw with, as in training; None gives the expectation, as in evaluation.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; a window without a positive element gives 0. The
@@ -236,7 +275,7 @@ def stochastic_pool(
     1301.3557.
     """
     x, window = read_real(x, window_shape, strides, padding)
-    wide = jax.nn.relu(x.astype(accumulator(x)))
+    wide = only_valid(jax.nn.relu(x.astype(accumulator(x))), read_mask(valid, x, window, padding))
     y = _expected(wide, window) if key is None else _drawn(wide, window, key)
     return y.astype(averaged(x))
 

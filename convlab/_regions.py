@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._patches import as_array
-from ._pool import accumulator, averaged, check_ordered
 from ._pool_adaptive import _largest
+from ._pool_windows import accumulator, averaged, check_ordered
 from ._promotion import promoting
 from ._window import argument_error, as_int, broadcast_to_rank, integer
 from .typing import Ints

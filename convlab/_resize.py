@@ -21,8 +21,8 @@ from ._interpolation import (
     nearest_positions,
 )
 from ._patches import as_array, check_image, image_rank
-from ._pool import accumulator, averaged, spatial_of
 from ._pool_adaptive import adaptive_avg_pool
+from ._pool_windows import accumulator, averaged, spatial_of
 from ._promotion import promoting
 from ._window import argument_error, axes, broadcast_to_rank, check_not_empty, is_sequence, listed, traced
 from .typing import Floats, Interpolation, Ints

@@ -89,6 +89,31 @@ CONV = [
     bad("conv", T, "feature_group_count", x, k, feature_group_count=1.0),
     bad("conv", V, "method", x, k, method="fast"),
     bad("conv", V, "method", x, k, method="winograd", strides=5),
+    *(
+        bad("conv", error, "segment_ids", line, (3, 3, 2), segment_ids=ids, shown=shown)
+        for error, ids, shown in (
+            (T, [1, 2], "[1, 2]"),
+            (T, np.ones((2, 7)), "'float32'"),
+            (V, np.ones((1, 7), int), "(1, 7)"),
+        )
+    ),
+    bad("conv", V, "segment_ids", x, k, segment_ids=np.ones((2, 6, 5), int), shown="(2, 6, 5)"),
+    *(
+        bad("conv", V, argument, line, (3, 3, 2), segment_ids=np.ones((2, 7), int), **{argument: value})
+        for argument, value in (
+            ("padding", "FULL"),
+            ("padding", 3),
+            ("padding", -1),
+            ("padding", "CIRCULAR"),
+            ("padding_mode", "reflect"),
+            ("input_dilation", 2),
+            ("method", "gemm"),
+        )
+    ),
+    bad("conv", T, "valid", x, k, valid=np.ones((2, 6, 5)), shown="'float32'"),
+    bad("conv", V, "valid", x, k, valid=np.ones(x, bool), shown="(2, 6, 5, 3)"),
+    bad("conv", V, "padding_mode", x, k, valid=np.ones((2, 6, 5), bool), padding_mode="circular"),
+    bad("conv", V, "padding", x, k, valid=np.ones((2, 6, 5), bool), padding="REFLECT"),
     bad("conv_transpose", V, "kernel|x|feature_group_count", (2, 4, 4, 5), k),
     bad("conv_transpose", V, "strides", x, k, strides=(2, 0)),
     bad("conv_transpose", V, "padding", x, k, padding="OUTER"),
@@ -167,6 +192,9 @@ def pool(function, **options):
         bad(function, T, "padding", x, window_shape=2, padding=0.5, **options),
         bad(function, V, "x", (2, 0, 5, 3), window_shape=2, **options),
         bad(function, V, "x", (2, 6, 5, 0), window_shape=2, **options),
+        bad(function, T, "valid", x, window_shape=2, valid=np.ones((2, 6, 5)), shown="'float32'", **options),
+        bad(function, V, "valid", x, window_shape=2, valid=np.ones((6, 5), bool), shown="(6, 5)", **options),
+        bad(function, V, "padding", x, window_shape=2, padding="CIRCULAR", valid=np.ones((2, 6, 5), bool), **options),
     ]
 
 

@@ -83,6 +83,11 @@ class Array:
             return np.concatenate([rng.integers(0, 2, (len(corners), 1)), corners, corners + sizes], 1).astype(
                 np.float32
             )
+        if self.fill == "segments":  # runs of one number along the last axis; a number may come again
+            return np.cumsum(rng.uniform(size=self.shape) < 0.4, -1, np.int32) % 3
+        if self.fill == "valid":  # the last axis from its beginning on, as sequences of several lengths are padded
+            lengths = rng.integers(0, self.shape[-1] + 1, (*self.shape[:-1], 1))
+            return np.arange(self.shape[-1]) < lengths
         if dtype.kind in "iub" and self.fill == "distinct":
             return rng.integers(-4 * (dtype.kind == "i"), 5, self.shape).astype(dtype)
         values = FILLS[self.fill](rng, math.prod(self.shape)).reshape(self.shape)
@@ -165,6 +170,19 @@ CONVOLUTIONS = [
     case("conv", "flipped, in a frame of ones", image, (2, 3, 3, 4), padding=1, padding_mode=("constant", "circular"), padding_value=1.0,
          flip_kernel=True),
     case("conv", "masked", image, kernel, mask=Array(kernel, "mask")),
+    case("conv", "packed, causal, depthwise", (2, 9, 3), (4, 1, 3), (3,), segment_ids=Array((2, 9), "segments"), padding="CAUSAL",
+         feature_group_count=3),
+    case("conv", "packed, SAME, dense", (2, 9, 3), (3, 3, 4), (4,), segment_ids=Array((2, 9), "segments")),
+    case("conv", "packed and padded, groups, dilated, strides", (2, 1, 9, 4), (3, 2, 6), segment_ids=Array((2, 1, 9), "segments"),
+         valid=Array((2, 1, 9), "valid"), feature_group_count=2, kernel_dilation=2, strides=2, padding=((3, 1),)),
+    case("conv", "packed, no batch axis, many taps, multiplier", (30, 2), (27, 1, 4), segment_ids=Array((30,), "segments"),
+         feature_group_count=2),
+    case("conv", "packed, many taps, dense, VALID", (1, 30, 2), (27, 2, 3), segment_ids=Array((1, 30), "segments"), padding="VALID"),
+    case("conv", "padded", image, kernel, bias, valid=Array(image[:-1], "valid"), strides=2),
+    case("conv", "packed, bfloat16", (2, 9, 3), (3, 1, 3), segment_ids=Array((2, 9), "segments"), dtype="bfloat16",
+         feature_group_count=3),
+    case("conv", "packed, int8 into int32", (2, 9, 4), (3, 4, 2), segment_ids=Array((2, 9), "segments"), dtype="int8",
+         preferred_element_type="int32"),
     case("conv", "an inf stays in its windows", image, (2, 2, 3, 2), fill="inf", precision="highest"),
     case("conv", "a NaN stays in its windows", image, (2, 2, 3, 2), fill="nan", strides=2, precision="highest"),
     case("conv", "float16", image, kernel, bias, dtype="float16"),
@@ -275,6 +293,23 @@ def padded(function, **options):
     ]  # fmt: skip
 
 
+def masked(function, **options):
+    """Padded batches, with windows that hold no valid position."""
+    valid = Array(image[:-1], "valid")
+    return [
+        case(
+            function,
+            "a padded batch",
+            image,
+            window_shape=(3, 2),
+            strides=(2, 1),
+            padding=((1, 2), (0, 1)),
+            valid=valid,
+            **options,
+        )
+    ]
+
+
 def extremes(function):
     return [
         *pools(function),
@@ -297,6 +332,18 @@ def extremes(function):
 
 
 SLIDING = [
+    *masked("max_pool"),
+    *masked("min_pool"),
+    *masked("sum_pool"),
+    *masked("avg_pool", count_include_pad=False),
+    *masked("lp_pool", norm_type=3.0),
+    *(dataclasses.replace(c, what=f"{c.what} {p}") for p in (math.inf, -math.inf, -2.0) for c in masked("lp_pool", norm_type=p)),
+    *masked("gem_pool", p=2.5),
+    *masked("softmax_pool", temperature=0.7),
+    *masked("top_k_pool", k=3),
+    *masked("mixed_pool", alpha=0.3),
+    *(dataclasses.replace(c, arrays=(Array(c.arrays[0].shape, "positive"),)) for c in masked("stochastic_pool")),
+    *(case(f"global_{name}_pool", "a padded batch", image, valid=Array(image[:-1], "valid")) for name in ("avg", "max")),
     *extremes("max_pool"),
     *extremes("min_pool"),
     *pools("avg_pool"),

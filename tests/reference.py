@@ -136,8 +136,20 @@ def dilate(x, dilation):
 
 def conv(
     x, kernel, bias=None, *, strides=1, padding="SAME", padding_mode="zeros", padding_value=0, input_dilation=1,
-    kernel_dilation=1, feature_group_count=1, flip_kernel=False, mask=None,
+    kernel_dilation=1, feature_group_count=1, flip_kernel=False, mask=None, segment_ids=None, valid=None,
 ):  # fmt: skip
+    if valid is not None:
+        x = np.where(valid[..., None], x, np.zeros((), x.dtype))
+    if segment_ids is not None:  # each segment with zeros around it; of its results those at its positions
+        options = dict(strides=strides, padding=padding, kernel_dilation=kernel_dilation)
+        alone = {
+            number: conv(np.where(segment_ids[..., None] == number, x, np.zeros((), x.dtype)), kernel, bias,
+                         feature_group_count=feature_group_count, **options)
+            for number in np.unique(segment_ids)
+        }  # fmt: skip
+        step = spread(strides, 1)[0]
+        own = {number: (segment_ids == number)[..., ::step, None] for number in alone}
+        return sum(np.where(own[number][..., : y.shape[-2], :], y, 0) for number, y in alone.items())
     x, kernel = wide(x), wide(kernel) if mask is None else wide(kernel) * wide(mask)
     rank, groups = kernel.ndim - 2, feature_group_count
     size, strides, dilation = kernel.shape[:rank], spread(strides, rank), spread(kernel_dilation, rank)

@@ -1,5 +1,6 @@
 """The oracle of the pools. An operation is what it does along the taps of `view`."""
 
+import functools
 import itertools
 import math
 
@@ -62,12 +63,40 @@ def extreme(sign, x, geometry, return_indices):
     return y, np.take_along_axis(np.broadcast_to(home, w.shape), tap, -2)[..., 0, :]
 
 
+def padded_batch(of_elements, nothing=0.0):
+    """Of a pool, the same with `valid`: window by window the valid elements alone, `nothing` where there are none."""
+
+    def decorate(function):
+        @functools.wraps(function)
+        def pool(x, window_shape, strides=None, padding="VALID", *args, valid=None, **options):
+            if valid is None:
+                return function(x, window_shape, strides, padding, *args, **options)
+            shape = (window_shape, strides, padding)
+            w, real = view(wide(x) * 1.0, *shape), view(valid[..., None].astype(int), *shape)
+            w, real = (np.moveaxis(a, -2, -1) for a in (w, np.broadcast_to(real, w.shape)))
+            y = np.full(w.shape[:-1], nothing)
+            for at in zip(*np.nonzero(real.any(-1))):
+                y[at] = of_elements(w[at][real[at] > 0], **options)
+            return y
+
+        return pool
+
+    return decorate
+
+
+def softmax_mean(elements, temperature=1.0):
+    weight = np.exp((elements - elements.max()) / temperature)
+    return (weight * elements).sum() / weight.sum()
+
+
+@padded_batch(np.max, -np.inf)
 def max_pool(
     x, window_shape, strides=None, padding="VALID", *, window_dilation=1, ceil_mode=False, return_indices=False
 ):  # fmt: skip
     return extreme(1, x, (window_shape, strides, padding, window_dilation, ceil_mode), return_indices)
 
 
+@padded_batch(np.min, np.inf)
 def min_pool(
     x, window_shape, strides=None, padding="VALID", *, window_dilation=1, ceil_mode=False, return_indices=False
 ):  # fmt: skip
@@ -91,10 +120,12 @@ def divide(total, count):
     return np.where(count == 0, 0, total / np.where(count == 0, 1, count))
 
 
+@padded_batch(np.sum)
 def sum_pool(x, window_shape, strides=None, padding="VALID", *, window_dilation=1, ceil_mode=False):
     return view(wide(x), window_shape, strides, padding, window_dilation, ceil_mode).sum(-2)
 
 
+@padded_batch(lambda e, count_include_pad=True: e.mean())
 def avg_pool(
     x, window_shape, strides=None, padding="VALID", count_include_pad=True, *, window_dilation=1, ceil_mode=False,
     divisor_override=None,
@@ -104,6 +135,7 @@ def avg_pool(
     return divide(total, counts(x, geometry, count_include_pad) if divisor_override is None else divisor_override)
 
 
+@padded_batch(lambda e, norm_type=2.0: np.linalg.norm(e, norm_type))
 def lp_pool(x, window_shape, strides=None, padding="VALID", *, norm_type=2.0, window_dilation=1, ceil_mode=False):
     geometry = (window_shape, strides, padding, window_dilation, ceil_mode)
     padding = 0 if norm_type > 0 else np.inf
@@ -116,10 +148,12 @@ def lp_pool(x, window_shape, strides=None, padding="VALID", *, norm_type=2.0, wi
     return np.where(np.isposinf(w).all(-2), 0, y) if norm_type < 0 else y
 
 
+@padded_batch(lambda e, p=3.0: (np.abs(e) ** p).mean() ** (1 / p))
 def gem_pool(x, window_shape, strides=None, padding="VALID", *, p=3.0):
     return avg_pool(np.abs(wide(x)) ** p, window_shape, strides, padding) ** (1 / p)
 
 
+@padded_batch(softmax_mean)
 def softmax_pool(x, window_shape, strides=None, padding="VALID", *, temperature=1.0):
     w = view(wide(x) * 1.0, window_shape, strides, padding, fill=(-np.inf, -np.inf))
     with np.errstate(invalid="ignore"):
@@ -129,16 +163,19 @@ def softmax_pool(x, window_shape, strides=None, padding="VALID", *, temperature=
     return np.where(most[..., 0, :] == np.inf, np.inf, y)
 
 
+@padded_batch(lambda e, k=2: np.sort(e)[-k:].mean())
 def top_k_pool(x, window_shape, strides=None, padding="VALID", *, k=2):
     w = view(wide(x) * 1.0, window_shape, strides, padding, fill=(-np.inf, -np.inf))
     return np.sort(w, -2)[..., -k:, :].mean(-2)
 
 
+@padded_batch(lambda e, alpha=0.5: alpha * e.max() + (1 - alpha) * e.mean(), -np.inf)
 def mixed_pool(x, window_shape, strides=None, padding="VALID", *, alpha=0.5):
     geometry = (window_shape, strides, padding)
     return alpha * max_pool(x, *geometry) + (1 - alpha) * avg_pool(x, *geometry)
 
 
+@padded_batch(lambda e: (e * e).sum() / e.sum())
 def stochastic_pool(x, window_shape, strides=None, padding="VALID"):
     """The expectation: each activation, which is not negative, is drawn in proportion to itself."""
     w = view(wide(x), window_shape, strides, padding)
@@ -207,12 +244,16 @@ def spatial_pyramid_pool(x, levels=(1, 2, 4), *, reduce="max"):
     return np.concatenate([one(x, level).reshape(len(x), -1) for level in levels], -1)
 
 
-def global_avg_pool(x, *, keepdims=False):
+def global_avg_pool(x, *, keepdims=False, valid=None):
+    if valid is not None:
+        one = [a[v].mean(0) if v.any() else np.zeros(a.shape[-1]) for a, v in zip(wide(x) * 1.0, valid)]
+        return np.reshape(one, (len(x), *(1,) * (np.ndim(x) - 2) * keepdims, -1))
     return wide(x).mean(tuple(range(1, np.ndim(x) - 1)), keepdims=keepdims)
 
 
-def global_max_pool(x, *, keepdims=False):
-    return wide(x).max(tuple(range(1, np.ndim(x) - 1)), keepdims=keepdims)
+def global_max_pool(x, *, keepdims=False, valid=None):
+    x = wide(x) if valid is None else np.where(valid[..., None], wide(x), -np.inf)
+    return x.max(tuple(range(1, np.ndim(x) - 1)), keepdims=keepdims)
 
 
 def fractional_starts(n, k, count, u):

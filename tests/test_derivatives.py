@@ -40,9 +40,9 @@ class Problem:
     def __init__(self, case):
         self.case, self.rng = case, np.random.default_rng(0)
         wide = np.complex128 if case.dtype.kind == "c" else np.float64
-        drawn = [a if a.dtype.kind == "i" else a.astype(wide) for a in case.draw(wide)]
+        drawn = [a if a.dtype.kind in "ib" else a.astype(wide) for a in case.draw(wide)]
         specs = (*case.arrays, *case.named.values())
-        self.moves = [spec.fill not in ("places", "samples", "boxes") for spec in specs]
+        self.moves = [spec.fill not in ("places", "samples", "boxes", "segments", "valid") for spec in specs]
         self.fixed = [a for a, moves in zip(drawn, self.moves) if not moves]
         self.point = tuple(a for a, moves in zip(drawn, self.moves) if moves)
         self.t, self.u = self.along(), self.along()

@@ -105,6 +105,7 @@ DESIGNED = {
     "global_avg_pool", "global_max_pool", "gem_pool", "softmax_pool", "top_k_pool", "mixed_pool", "stochastic_pool",
     "blur_pool", "spatial_pyramid_pool", "unfold", "fold", "pad", "conv_matrix", "Window", "accelerate", "explain", "resize",
     "pixel_shuffle", "pixel_unshuffle", "local_response_norm", "grid_sample", "affine_grid", "roi_align", "roi_pool", "nms",
+    "freeze", "optimize",
 }  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def test_an_operation_has_the_options_of_its_function(row):
     for system in SYSTEMS.values():
         fields = {f.name: f for f in dataclasses.fields(getattr(system, name)) if f.name not in own}
         options = inspect.signature(getattr(convlab, function)).parameters
-        assert fields.keys() == options.keys() - {"x", "patches", "indices", "key", "samples", "boxes"}
+        assert fields.keys() == options.keys() - {"x", "patches", "indices", "key", "samples", "boxes", "valid"}
         for option, field in fields.items():
             parameter = options[option]
             default = dataclasses.MISSING if parameter.default is parameter.empty else parameter.default
@@ -138,12 +138,14 @@ LAYERS = {row[1]: row[0] for row in reversed(OPERATIONS)} | {
     "conv": "Conv", "conv_transpose": "ConvTranspose", "conv_local": "ConvLocal", "deform_conv": "DeformConv",
 }  # fmt: skip
 KERNEL = {"conv": 1, "conv_transpose": 1, "conv_local": 1, "deform_conv": 2}
-CALLED = {"mask", "output_shape", "key", "samples", "kernel_size"}
+CALLED = {"mask", "output_shape", "key", "samples", "kernel_size", "segment_ids", "valid"}
 
 
 def told_by_options(row):
     """Whether an option is wrong, not an array."""
-    arrays = {"kernel", "x", "bias", "offset", "mask", "patches", "boxes"} & set(row.argument.split("|"))
+    arrays = {"kernel", "x", "bias", "offset", "mask", "patches", "boxes", "segment_ids", "valid"} & set(
+        row.argument.split("|")
+    )
     one = row.function in KERNEL and row.shown == "None"  # layers take None for 1, as Flax's do
     return row.function in LAYERS and not arrays and not one
 

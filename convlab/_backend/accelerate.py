@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-import jax
-
+from .._window import argument_error
 from . import compat
+from . import engine as _engine
 
 _lock = threading.Lock()
 _active = 0
@@ -22,11 +22,18 @@ class accelerate:
 
     A call accelerates from then on; a `with` block until its end, and then everything is as it was. It changes how
     `lax.conv_general_dilated`, `lax.reduce_window` (sum, max, min) and their derivatives are lowered for the CPU, nothing else: results
-    are equal up to rounding, programs for GPU and TPU are the same to the byte. What was compiled before, and what other threads have
+    are equal up to rounding, programs for GPU and TPU are the same to the byte unless a tuning for the device is in force (`autotune`). What was compiled before, and what other threads have
     compiled, stays as it is. With a version of JAX where this cannot be done it warns once and changes nothing.
+
+    Args:
+        engine: False leaves jaxlib's own engine out of every program, convlab's own functions included. Such programs can be kept in JAX's
+            persistent compilation cache, and their convolutions are slower.
 
     Returns:
         A context manager; to enter it is not necessary.
+
+    Raises:
+        TypeError: `engine` is not a bool.
 
     Example:
         >>> from jax import lax
@@ -37,23 +44,21 @@ class accelerate:
         >>> y.shape
         (1, 8, 8, 64)
 
-    Changes the lowering of `lax.conv_general_dilated`, `lax.reduce_window` and their derivatives; see also `explain`.
+    Changes the lowering of `lax.conv_general_dilated`, `lax.reduce_window` and their derivatives; see also `explain`, `autotune`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, engine: bool = True) -> None:
         global _active
-        self._key, self._on = None, compat.has_hooks
+        if not isinstance(engine, bool):
+            raise argument_error("engine", "be True or False", engine, kind=TypeError)
+        self._on, self._without = compat.has_hooks, not engine
         if not self._on:
             compat.say_once(compat.missing or "")
             return
         with _lock:
             _active += 1
-        key = compat.cache_key()
-        if key is None:
-            jax.clear_caches()
-        else:
-            self._key = key(True)
-            self._key.__enter__()
+            off = _engine.leave_out(self._without)
+        self._end = compat.keyed("accelerate", (True, off))
 
     def __enter__(self) -> accelerate:
         return self
@@ -65,7 +70,5 @@ class accelerate:
         self._on = False
         with _lock:
             _active -= 1
-        if self._key is None:
-            jax.clear_caches()
-        else:
-            self._key.__exit__(None, None, None)
+            _engine.leave_out(-self._without)
+        self._end()

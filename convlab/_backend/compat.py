@@ -65,9 +65,9 @@ def marked(method: str | None) -> contextlib.AbstractContextManager:
     return set_xla_metadata(**{KEY: method}) if has_hooks else contextlib.nullcontext()
 
 
-def no_inline() -> contextlib.AbstractContextManager:
+def no_inline(on: bool = True) -> contextlib.AbstractContextManager:
     """A function that is called within is neither fused with its consumers nor computed again for each of them."""
-    return set_xla_metadata(inlineable="false") if has_hooks else contextlib.nullcontext()
+    return set_xla_metadata(inlineable="false" if on else None) if has_hooks else contextlib.nullcontext()
 
 
 def mark_of(equation_context: Any) -> str | None:
@@ -248,13 +248,68 @@ def canonical_precision(precision: Any) -> Any:
     return tuple(map(lax.Precision, pair)) if all(isinstance(p, (str, lax.Precision)) for p in pair) else None
 
 
+# --- programs -----------------------------------------------------------------------------------------------------
+
+
+def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
+    """The results of an equation of a jaxpr for these operands, in the equation's own context."""
+    primitive = equation.primitive
+    with equation.ctx.manager:
+        results = primitive.bind(*operands, **primitive.get_bind_params(equation.params))
+    return list(results) if primitive.multiple_results else [results]
+
+
+def at_once() -> contextlib.AbstractContextManager:
+    """Within, what depends on no argument of a function that is being traced is computed and not traced."""
+    return jax.ensure_compile_time_eval()
+
+
+def jit_primitive() -> Any:
+    """The primitive of `jax.jit`'s equations; None where it is elsewhere."""
+    try:
+        from jax._src.pjit import jit_p
+    except MOVED:
+        return None
+    return jit_p
+
+
 # --- caches -------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
-def cache_key() -> Callable | None:
-    """A context that is part of the keys of `jit`'s caches; None where JAX has none."""
+def cache_key(concern: str = "") -> Callable | None:
+    """A context that is part of the keys of `jit`'s caches, one for each concern; None where JAX has none."""
     return jax.make_user_context(None) if hasattr(jax, "make_user_context") else None
+
+
+def keyed(concern: str, value: Any) -> Callable[[], None]:
+    """Let `jit`'s caches tell programs by `value` from now on; returns what ends it."""
+    key = cache_key(concern)
+    if key is None:
+        jax.clear_caches()
+        return jax.clear_caches
+    context = key(value)
+    context.__enter__()
+    return lambda: context.__exit__(None, None, None)
+
+
+def keep_out_of_cache(holds: Callable[[str], bool], tell: Callable[[], None]) -> None:
+    """Let JAX's persistent cache not try to store programs that it fails to, those whose text `holds` is true of; `tell` is called for each."""
+    from jax._src import compilation_cache
+
+    put = compilation_cache.put_executable_and_time
+
+    @functools.wraps(put)
+    def put_what_can_be(cache_key: Any, module_name: Any, executable: Any, *args: Any, **kwargs: Any) -> Any:
+        if not jax.config.jax_compilation_cache_dir:
+            return put(cache_key, module_name, executable, *args, **kwargs)
+        try:
+            left_out = any(holds(module.to_string()) for module in executable.hlo_modules())
+        except (*MOVED, RuntimeError):
+            left_out = False
+        return tell() if left_out else put(cache_key, module_name, executable, *args, **kwargs)
+
+    compilation_cache.put_executable_and_time = put_what_can_be
 
 
 # --- counting -----------------------------------------------------------------------------------------------------

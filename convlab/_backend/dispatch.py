@@ -89,9 +89,9 @@ def convolution(lhs: Array, rhs: Array, kind: Kind, p: Problem, choice: Choice, 
     out_feature, in_feature, *window = spec.rhs_spec
     out_batch, out_last, *out_space = spec.out_spec
     if kind == "forward":
-        a, b = _to(lhs, (batch, *space, feature)), _to(rhs, (*window, in_feature, out_feature))
+        a, b = permuted(lhs, (batch, *space, feature)), permuted(rhs, (*window, in_feature, out_feature))
         return _from(compute(kind, a, b, p, choice, target), (out_batch, *out_space, out_last))
-    a, b = _to(lhs, (feature, *space, batch)), _to(rhs, (in_feature, *window, out_feature))
+    a, b = permuted(lhs, (feature, *space, batch)), permuted(rhs, (in_feature, *window, out_feature))
     return _from(compute(kind, a, b, p, choice, target), (*out_space, out_batch, out_last))
 
 
@@ -117,9 +117,9 @@ def parts(kind: Kind, p: Problem, choice: Choice, target: Target) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _to(x: Array, order: Sequence[int]) -> Array:
+def permuted(x: Array, order: Sequence[int]) -> Array:
     return x if tuple(order) == tuple(range(x.ndim)) else lax.transpose(x, order)
 
 
 def _from(x: Array, order: Sequence[int]) -> Array:
-    return _to(x, sorted(range(x.ndim), key=order.__getitem__))
+    return permuted(x, sorted(range(x.ndim), key=order.__getitem__))

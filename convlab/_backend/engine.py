@@ -15,6 +15,7 @@ import re
 import sys
 import threading
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ from .buffers import pad_spatial
 # The configuration's numbers have had other meanings; a wrong one ends the process, so no guess about later versions.
 TESTED = ((0, 10), (0, 12))
 _switched_on = True
+_left_out = 0  # by how many that ask for programs without it
+_trying = threading.local()  # `on` in the thread of the trial
 
 
 def switch(on: bool) -> bool:
@@ -34,10 +37,17 @@ def switch(on: bool) -> bool:
     return former
 
 
+def leave_out(by: int) -> bool:
+    """One more asks for programs without the engine (1), one no longer does (-1); returns whether anyone does."""
+    global _left_out
+    _left_out += by
+    return _left_out > 0
+
+
 def available() -> str | None:
     """Why the engine cannot be used here, None if it can. The first call tries it, in a fraction of a second."""
     wish = os.environ.get("CONVLAB_ENGINE", "auto").lower()
-    if wish == "off" or not _switched_on:
+    if wish == "off" or not _switched_on or _left_out:
         return "the engine is switched off"
     version = tuple(int(n) for n in re.findall(r"\d+", jax.lib.__version__)[:2])
     if wish != "on" and not TESTED[0] <= version <= TESTED[1]:
@@ -52,6 +62,7 @@ def _trial() -> str | None:
     answer: list[str | None] = ["the engine did not answer in time"]
 
     def work():
+        _trying.on = True
         try:
             answer[0] = _trial_run()
         except Exception as error:
@@ -95,6 +106,29 @@ def _trial_run() -> str | None:
     return f"the engine took {min(times) * 1e3:.0f} ms for its trial" if min(times) > 5e-3 else None
 
 
+# --- the persistent compilation cache ------------------------------------------------------------------------------
+
+
+def is_in(program: str) -> bool:
+    """Whether a program of XLA's, as text, calls the engine."""
+    return '"__onednn$' in program
+
+
+@functools.cache
+def _say_uncached() -> None:
+    warnings.warn(
+        "Programs with jaxlib's own engine are not kept in JAX's persistent compilation cache, which cannot store its calls. "
+        "convlab.accelerate(engine=False), or CONVLAB_ENGINE=off in the environment, makes programs that are kept.",
+        stacklevel=2,
+    )
+
+
+def tell_uncached() -> None:
+    """The one warning of a process that has a persistent cache and the engine."""
+    if not getattr(_trying, "on", False):
+        _say_uncached()
+
+
 # --- calls --------------------------------------------------------------------------------------------------------
 
 
@@ -120,8 +154,11 @@ def _multiplies_bfloat16() -> bool:
     return "avx512_bf16" in instructions() and "amx_bf16" not in instructions()
 
 
-def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float32, order=None):
-    """The convolution's custom call, summed in float32. `order`: the kernel's axes in the order (*window, in, out)."""
+def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float32, order=None, ops=(), extras=()):
+    """The convolution's custom call, summed in float32. `order`: the kernel's axes in the order (*window, in, out).
+
+    `ops`: what the engine does to the result, in the order BIAS, BINARY_ADD, an activation; `extras`: the operands of the first two.
+    """
     rank = x.ndim - 2
     order = order or tuple(range(rank + 2))
     *window, channels, features = (kernel.shape[axis] for axis in order)
@@ -153,11 +190,13 @@ def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float
         "output": {"data": image},
         "window": {"pad_left": lows, "pad_right": highs, "strides": strides, "window_dilations": dilation},
     }
+    if ops:
+        config["fusions"] = {"ops": list(ops)}
     operands = _operands(x.dtype, groups, channels, features // groups, window, [d > 1 for d in dilation], pads)
     shape = (x.shape[0], *(out[axis] for axis in axes), features)
-    return _call("convolution", shape, dtype, {"onednn_conv_config": config}, operands, x, kernel).reshape(
-        x.shape[0], *out, -1
-    )
+    extras = [extra if extra.ndim == 1 else extra.reshape(shape) for extra in extras]
+    y = _call("convolution", shape, dtype, {"onednn_conv_config": config}, operands, x, kernel, *extras)
+    return y.reshape(x.shape[0], *out, -1)
 
 
 def gram(a, b):

@@ -10,7 +10,9 @@ import jax
 
 from . import compat, engine, lowering
 from .accelerate import is_active
+from .fusion import call
 from .tables import Target
+from .tuning import active, device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +67,9 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
 
     Reads the program as `jax.make_jaxpr` traces it.
     """
-    platform = platform or jax.default_backend()
+    platform = device.canonical(platform or jax.default_backend())
     closed = jax.make_jaxpr(lambda *a, **k: fn(*a, **k))(*args, **kwargs)
-    steps = (_step(eqn, platform) for eqn in _equations(closed.jaxpr))
+    steps = (_step(eqn, platform) for eqn in _equations(closed.jaxpr, platform))
     found = Explanation(step for step in steps if step is not None)
     why = (
         engine.available()
@@ -75,30 +77,44 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
         else None
     )
     found.notes = (f"onednn is not used: {why}.",) if why else ()
+    unused = active.unused(platform)
+    if unused:
+        found.notes += (f"The tuning is not used: {unused}.",)
     return found
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
+def _equations(jaxpr: Any, platform: str) -> Iterator[Any]:
     from jax.extend import core  # slow to import, and only needed here
 
     for eqn in jaxpr.eqns:
         yield eqn
-        for inner in core.jaxprs_in_params(eqn.params):
-            yield from _equations(getattr(inner, "jaxpr", inner))
+        if _fused(eqn, platform) is None:
+            for inner in core.jaxprs_in_params(eqn.params):
+                yield from _equations(getattr(inner, "jaxpr", inner), platform)
+
+
+def _fused(eqn: Any, platform: str) -> call.Fused | None:
+    """What the engine makes of an equation that is a convolution and what follows it."""
+    if not call.is_fused(str(eqn.params.get("name", ""))) or "jaxpr" not in eqn.params:
+        return None
+    return call.plan(eqn.params["jaxpr"], Target(platform, platform == "cpu" and engine.available() is None))
 
 
 def _step(eqn: Any, platform: str) -> Step | None:
+    fused = _fused(eqn, platform)
+    if fused is not None:
+        shapes = tuple(tuple(value.aval.shape) for value in fused.chain.conv.inputs)
+        return Step("forward", shapes, "onednn", f"one call with {' + '.join(fused.chain.kinds)}")
     if eqn.primitive not in lowering.OPERATIONS:
         return None
     operands, shapes = [v.aval for v in eqn.invars], tuple(tuple(v.aval.shape) for v in eqn.invars)
     mark = compat.mark_of(eqn.ctx)
     own = lowering.OPERATIONS[eqn.primitive].own
     unmarked = mark is None and not own and not (platform == "cpu" and is_active())
-    target = Target(
-        "gpu" if platform in ("cuda", "rocm") else platform, platform == "cpu" and engine.available() is None
-    )
-    plan = lowering.plan_of(eqn.primitive, operands, eqn.params, mark or "auto", target)
-    if unmarked:
+    target = Target(platform, platform == "cpu" and engine.available() is None, measured=active.serves(platform))
+    method = "measured" if unmarked and is_active() and target.measured else mark or "auto"
+    plan = lowering.plan_of(eqn.primitive, operands, eqn.params, method, target)
+    if unmarked and plan.formulation == "lax" or unmarked and method != "measured":
         elsewhere = (
             "lax's, without convlab.accelerate()" if platform == "cpu" else f"what XLA makes of it on {platform}"
         )

@@ -19,9 +19,11 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from . import accelerate, compat, dispatch
-from .engine import available
+from .engine import available, is_in, tell_uncached
+from .fusion import call
 from .pooling import maxima, operations
-from .tables import Choice, Target, choose
+from .tables import FORMULATIONS, Choice, Target, choose
+from .tuning import active
 
 Array = jax.Array
 
@@ -58,6 +60,20 @@ class Convolution:
 
         return Plan(operation, name, choice.reason, body, tuple(dispatch.parts(kind, p, choice, target)))
 
+    def asked(self, operands: Sequence[Any], params: dict, name: str, target: Target) -> Plan | None:
+        """The plan by the formulation of that name; None if it cannot serve."""
+        plan = self.plan(operands, params, name, target)
+        return plan if plan.formulation == name and plan.reason == "asked for" else None
+
+    def candidates(self, operands: Sequence[Any], params: dict, target: Target) -> list[str]:
+        """The names of the formulations that can serve."""
+        return [name for name in FORMULATIONS if self.asked(operands, params, name, target)]
+
+    @staticmethod
+    def name_of(plan: Plan) -> str:
+        """The name by which `asked` gives that plan."""
+        return "channels_last" if plan.formulation == "lax" and plan.body is not None else plan.formulation
+
     def split(self, avals: Sequence[Any], params: dict) -> tuple[Any, tuple[str, ...]] | None:
         """The result's spec and the axes to sum over, where the batch alone is split; None where lax must do it."""
         spec = params["dimension_numbers"]
@@ -87,6 +103,27 @@ class WindowReduction:
     swapped: bool = False  # lax's derivatives of maxima have the tangent or cotangent first
 
     def plan(self, operands: Sequence[Any], params: dict, method: str, target: Target) -> Plan:
+        shape, window, options, kind = self._read(operands, params)
+        return self._plan(kind, *operations.choose(self.name, self.own, shape, window, target, **options))
+
+    def asked(self, operands: Sequence[Any], params: dict, name: str, target: Target) -> Plan | None:
+        """The plan by the formulation of that name; None if it cannot serve."""
+        shape, window, options, kind = self._read(operands, params)
+        bodies = operations.candidates(self.name, self.own, shape, window, target, **options)
+        return self._plan(kind, name, "asked for", bodies[name]) if name in bodies else None
+
+    def candidates(self, operands: Sequence[Any], params: dict, target: Target) -> list[str]:
+        """The names of the formulations that can serve."""
+        shape, window, options, _ = self._read(operands, params)
+        return list(operations.candidates(self.name, self.own, shape, window, target, **options))
+
+    @staticmethod
+    def name_of(plan: Plan) -> str:
+        """The name by which `asked` gives that plan."""
+        return "instruction" if plan.formulation == "lax" and plan.body is not None else plan.formulation
+
+    def _read(self, operands: Sequence[Any], params: dict) -> tuple[tuple[int, ...], dict, dict[str, Any], str]:
+        """The shape of what is reduced, the window's parameters, the reduction's options and its kind."""
         x = operands[-1 if self.swapped else 0]
         options: dict[str, Any] = {"reducer": self.reducer} if self.reducer else {}
         kind = self.kind
@@ -95,8 +132,9 @@ class WindowReduction:
             kind = kind.replace("max", options["reducer"])
         window = {key: value for key, value in params.items() if key in _WINDOW}
         ones = (1,) * len(x.shape)
-        window = {"base_dilation": ones, "window_dilation": ones} | window
-        name, reason, body = operations.choose(self.name, self.own, tuple(x.shape), window, target, **options)
+        return tuple(x.shape), {"base_dilation": ones, "window_dilation": ones} | window, options, kind
+
+    def _plan(self, kind: str, name: str, reason: str, body: Callable[..., Array] | None) -> Plan:
         if body is not None and self.swapped:
             return Plan(kind, name, reason, lambda v, x: body(x, v))
         return Plan(kind, name, reason, body)
@@ -119,13 +157,26 @@ def plan_of(primitive: Any, operands: Sequence[Any], params: dict, method: str, 
     operation = OPERATIONS[primitive]
     if not operation.own and not all(isinstance(n, int) for a in operands for n in a.shape):
         return Plan("", "lax", "a size is symbolic: nothing to choose by")
+    if target.measured and method in ("auto", "measured"):
+        for name, reason in active.names(primitive, operands, params):
+            plan = operation.asked(operands, params, name, target)
+            if plan is not None:
+                return dataclasses.replace(plan, reason=reason)
+    if method == "measured":
+        return dataclasses.replace(operation.plan(operands, params, "lax", target), formulation="lax", body=None)
     return operation.plan(operands, params, method, target)
 
 
 def _target(ctx: Any, platform: str) -> Target:
     partitioned = compat.is_partitioned(ctx)
     engine = platform == "cpu" and not partitioned and not compat.is_export(ctx) and available() is None
-    return Target(platform, engine, partitioned)
+    alone = not partitioned and not compat.is_export(ctx) and len(compat.platforms_of(ctx)) == 1
+    return Target(platform, engine, partitioned, alone and active.serves(platform))
+
+
+def _cpu_target(ctx: Any) -> Target:
+    counted = getattr(_counted, "on", False)
+    return Target("cpu", False) if counted else _target(ctx, "cpu")
 
 
 def _names(entry: Any) -> tuple[str, ...]:
@@ -144,6 +195,8 @@ def _method(ctx: Any, own: bool) -> str | None:
         return "auto"
     if method is None and accelerate.is_active() and compat.is_for_cpu_alone(ctx):
         return "auto"
+    if method is None and accelerate.is_active() and any(map(active.serves, compat.platforms_of(ctx))):
+        return "measured"
     return None if method == "lax" else method
 
 
@@ -218,8 +271,12 @@ def install() -> None:
     )
     for primitive in list(OPERATIONS):
         compat.replace_rules(primitive, functools.partial(_rule, primitive))
+    if compat.jit_primitive() is not None:
+        compat.replace_rules(compat.jit_primitive(), lambda former: call.rule(former, _cpu_target))
     with contextlib.suppress(*compat.MOVED):
         compat.count_as_lax(_counted)
+    with contextlib.suppress(*compat.MOVED):
+        compat.keep_out_of_cache(is_in, tell_uncached)
     kinds = {"window_argmax": "argmax", "max_tangent": "tangent", "max_cotangent": "gradient"}
     for (reducer, name), primitive in maxima.OWN.items():
         OPERATIONS[primitive] = WindowReduction(name, f"{reducer} {kinds[name]}", own=True, reducer=reducer)

@@ -18,7 +18,7 @@ from .formulations.base import VECTOR, Formulation
 from .formulations.batch_vectorized import BATCH_VECTORIZED
 from .formulations.fft import FFT
 from .formulations.groups import GROUPS
-from .formulations.lax import LAX
+from .formulations.lax import CHANNELS_LAST, LAX
 from .formulations.subpixel import SUBPIXEL
 from .formulations.taps import TAPS
 from .formulations.toeplitz import TOEPLITZ
@@ -29,6 +29,7 @@ FORMULATIONS: dict[str, Formulation] = {
     formulation.name: formulation
     for formulation in (
         LAX,
+        CHANNELS_LAST,
         onednn.ONEDNN,
         TAPS,
         BATCH_VECTORIZED,
@@ -250,6 +251,7 @@ class Target:
     platform: str = "cpu"
     engine: bool = True  # a call of the engine may be in it
     partitioned: bool = False  # XLA will split it over devices
+    measured: bool = False  # choices measured on this device come before the table's
 
     def admits(self, formulation: Formulation) -> bool:
         if formulation.needs_engine and not (self.engine and self.platform == "cpu"):

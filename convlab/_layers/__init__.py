@@ -1,6 +1,6 @@
 """Layers without their parameters; `nnx` and `linen` make and keep those."""
 
-from .convolutions import CausalConv as CausalConv
+from .causal import CausalConv as CausalConv
 from .convolutions import Constant as Constant
 from .convolutions import Conv as Conv
 from .convolutions import ConvLocal as ConvLocal

@@ -17,8 +17,10 @@ from jax import lax
 
 from .._conv import conv, conv_transpose
 from .._conv_local import conv_local, deform_conv
-from .._patches import as_array, check_kept, pad_axis, pad_spatial
-from .._pool import accumulator
+from .._masks import only_valid, read_valid
+from .._operands import check_zeros
+from .._patches import as_array, check_kept, pad_spatial
+from .._pool_windows import accumulator
 from .._window import (
     Window,
     argument_error,
@@ -158,25 +160,40 @@ class Conv(Kernel):
     """A convolution and the options that Flax's layers lack."""
 
     _function = staticmethod(conv)
-    _names = options_of(conv, "mask", "out_sharding")
-    _: KW_ONLY
-    preferred_element_type: Any = None
-    padding_mode: PaddingModes = "zeros"
-    padding_value: Any = 0
-    flip_kernel: bool = False
-    method: Method = "auto"
-    weight_norm: bool = False
+    _names = options_of(conv, "mask", "segment_ids", "valid", "out_sharding")
+    padding: Any
 
     def _is_pointwise(self) -> bool:
         steps = (*self._size, *self._broadcast("strides"), *self._broadcast("input_dilation"))
         return set(steps) == {1} and Window(self._size, 1, self.padding).declared((1,)) == ((0, 0),)
 
-    def _convolve(self, hook: Callable | None, x: Array, kernel: Array, bias: Any, more: dict, **changed: Any) -> Array:
-        """Call `conv`, or `hook` in place of `lax.conv_general_dilated`; `more` holds arguments that both take."""
+    def _convolve(
+        self,
+        hook: Callable | None,
+        x: Array,
+        kernel: Array,
+        bias: Any,
+        more: dict,
+        segment_ids: Any = None,
+        valid: Any = None,
+        **changed: Any,
+    ) -> Array:
+        """`conv`, or somebody's function in place of `lax.conv_general_dilated`; `more` are arguments of either."""
         options = self._options(x.shape[-1]) | changed
         if hook is None:
-            return conv(x, kernel, bias, **options, **more)
-        return by_hook(hook, x, kernel, bias, options, more)
+            return conv(x, kernel, bias, segment_ids=segment_ids, valid=valid, **options, **more)
+        if segment_ids is not None:
+            shape = as_array("segment_ids", segment_ids).shape
+            raise argument_error("segment_ids", "be None", shape, "a `conv_general_dilated` hook")
+        return by_hook(hook, self._only_valid(x, valid), kernel, bias, options, more)
+
+    def _only_valid(self, x: Array, valid: Any) -> Array:
+        if valid is None:
+            return x
+        window = Window(self._size, self._spread("strides"), self.padding)
+        modes = read_modes(self._option("padding_mode"), window.rank, window.padding)
+        check_zeros(window, modes, self.padding, self._option("padding_mode"), "valid positions")
+        return only_valid(x, read_valid(valid, x))
 
 
 def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, more: dict) -> Array:
@@ -267,61 +284,6 @@ class WSConv(Conv):
         return super()._effective(((wide - mean) * lax.rsqrt(variance + self.epsilon)).astype(kernel.dtype))
 
 
-class CausalConv(Conv):
-    """A convolution that pads before only, so that it can run while its input arrives along the first spatial axis.
-
-    `step` convolves the cached input with a new chunk. The cache holds the `effective_size - 1` positions that the next
-    window reads again, and the remainder of the input length modulo the stride. The length of the cache tells the phase
-    of the stride, which is therefore static."""
-
-    def _is_pointwise(self) -> bool:
-        return False  # the number of spatial axes decides which of them is time
-
-    def _check_options(self, channels: int | None = None) -> None:
-        if not isinstance(self.padding, str) or self.padding.upper() != "CAUSAL":
-            raise argument_error("padding", "be 'CAUSAL'", self.padding, "a causal convolution")
-        if set(self._broadcast("input_dilation")) - {1}:
-            raise argument_error("input_dilation", "be 1", self.input_dilation, "a causal convolution")
-        super()._check_options(channels)
-
-    @property
-    def _context(self) -> int:
-        """The number of earlier positions that a position of the result depends on."""
-        return (self._size[0] - 1) * self._broadcast("kernel_dilation")[0]
-
-    def _empty_cache(self, input_shape: Any, dtype: Any) -> Array:
-        """Return a cache of zeros, for chunks of shape `(*batch, *spatial, c)` of any length."""
-        rule = f"be {len(self._size) + 1} ints or more, (*batch, *spatial, c)"
-        if not is_sequence(input_shape) or not all(map(is_int, input_shape)):
-            raise argument_error("input_shape", rule, input_shape, kind=TypeError)
-        time = len(input_shape) - 1 - len(self._size)
-        if time < 0:
-            raise argument_error("input_shape", rule, input_shape)
-        return jnp.zeros((*input_shape[:time], self._context, *input_shape[time + 1 :]), dtype)
-
-    def _step(self, hook: Callable | None, kept: Array, x: Array, kernel: Array, bias: Any) -> tuple[Array, Array]:
-        """Return the positions of the result that the chunk `x` completes, and the next cache."""
-        time, context, stride = kept.ndim - 1 - len(self._size), self._context, self._broadcast("strides")[0]
-        expected = (*kept.shape[:time], "any", *kept.shape[time + 1 :])
-        if x.ndim != kept.ndim or (*x.shape[:time], "any", *x.shape[time + 1 :]) != expected:
-            shown = ", ".join(map(str, expected))
-            raise argument_error(
-                "inputs", f"have the shape ({shown})", x.shape, "the cache", "`init_cache` makes one for another shape."
-            )
-        phase, length = kept.shape[time] - context, kept.shape[time] + x.shape[time]
-        data = jnp.concatenate([kept.astype(x.dtype), x], time)
-        keep = lax.slice_in_dim(data, length - context - (phase + x.shape[time]) % stride, length, axis=time)
-        first = stride if phase else 0
-        window = Window(self._size, self._broadcast("strides"), "CAUSAL", self._broadcast("kernel_dilation"))
-        pads = ((0, 0), *window.pads(x.shape[time:-1])[1:])
-        # # Pad a chunk that completes no position to one position, which the slice below removes.
-        short = max(first + context + 1 - length, 0)
-        data = pad_axis(lax.slice_in_dim(data, min(first, length), length, axis=time), time, (0, short), "zeros")
-        y = self._convolve(hook, data, kernel, bias, {}, padding=pads)
-        return lax.slice_in_dim(y, 0, 0 if short else None, axis=time), keep.astype(kept.dtype)
-
-
-@dataclasses.dataclass(eq=False, repr=False)
 class ConvTranspose(Kernel):
     """A transposed convolution and the options that Flax's layers lack."""
 

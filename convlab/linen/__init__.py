@@ -132,10 +132,13 @@ class StochasticPool(_layers.StochasticPool, linen.Module):
     deterministic: bool = False
     rng_collection: str = "pool"
 
-    def __call__(self, x: Array, *, deterministic: bool | None = None, rng: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, *, valid: Array | None = None, deterministic: bool | None = None, rng: Array | None = None
+    ) -> Array:
         if self.deterministic if deterministic is None else deterministic:
-            return self._apply(x)
-        return self._apply(x, key=self.make_rng(self.rng_collection) if rng is None else rng)
+            return _layers.StochasticPool.__call__(self, x, valid=valid)
+        key = self.make_rng(self.rng_collection) if rng is None else rng
+        return _layers.StochasticPool.__call__(self, x, key=key, valid=valid)
 
 
 class FractionalMaxPool(_layers.FractionalMaxPool, linen.Module):

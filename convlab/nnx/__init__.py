@@ -22,7 +22,7 @@ from .._layers import max_pool as max_pool
 from .._layers import min_pool as min_pool
 from .._layers import pool as pool
 from .._window import argument_error
-from ._convolutions import CausalConv as CausalConv
+from ._causal import CausalConv as CausalConv
 from ._convolutions import Conv as Conv
 from ._convolutions import ConvLocal as ConvLocal
 from ._convolutions import ConvTranspose as ConvTranspose
@@ -151,9 +151,11 @@ class StochasticPool(_layers.StochasticPool, _Drawing):
     rng_collection: str = "pool"
     rngs: Any = None
 
-    def __call__(self, x: Array, *, deterministic: bool | None = None, rngs: Any = None) -> Array:
+    def __call__(
+        self, x: Array, *, valid: Array | None = None, deterministic: bool | None = None, rngs: Any = None
+    ) -> Array:
         fixed = self.deterministic if deterministic is None else deterministic
-        return self._apply(x, key=None if fixed else self._key(rngs))
+        return super().__call__(x, key=None if fixed else self._key(rngs), valid=valid)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Set `deterministic`, for `nnx.view`."""

@@ -14,8 +14,7 @@ from flax import nnx
 
 from .. import _layers
 from .._conv import conv_general_dilated
-from .._window import argument_error, broadcast_to_rank, is_int
-from ..typing import Ints, Padding, PaddingModes
+from .._window import broadcast_to_rank, is_int
 from ._parameters import InitSpec, Layer, lecun_normal, promote_dtype, zeros
 
 Array = jax.Array
@@ -51,8 +50,8 @@ class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features
         scale: with `weight_norm` an `nnx.Param` of shape `(out_features,)`, initially the norms of the kernel;
             otherwise None.
 
-    Called with `inputs`, `(*batch, *spatial, in_features)`, and in JAX's explicit mode `out_sharding`, it returns
-    `(*batch, *out, out_features)`.
+    Called with `inputs`, `(*batch, *spatial, in_features)`, in JAX's explicit mode `out_sharding`, and perhaps `segment_ids` or
+    `valid` as `convlab.conv` takes them, it returns `(*batch, *out, out_features)`.
 
     Raises:
         TypeError, ValueError: as `convlab.conv`, at construction if the options alone are wrong.
@@ -81,9 +80,17 @@ class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features
         kernel = super()._effective(kernel)
         return kernel if self.scale is None else _layers.with_norms(kernel, self.scale[...])
 
-    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
+    def __call__(
+        self,
+        inputs: Array,
+        out_sharding: Any = None,
+        *,
+        segment_ids: Array | None = None,
+        valid: Array | None = None,
+    ) -> Array:
         x, kernel, bias = self._promoted(inputs)
-        return self._convolve(self._hook(), x, kernel, bias, self._sharding(out_sharding))
+        more = self._sharding(out_sharding)
+        return self._convolve(self._hook(), x, kernel, bias, more, segment_ids=segment_ids, valid=valid)
 
     def _hook(self) -> Callable | None:
         return None if self.conv_general_dilated is conv_general_dilated else self.conv_general_dilated
@@ -147,54 +154,6 @@ class WSConv(_layers.WSConv, Conv):  # type: ignore[misc]
     Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv
         1903.10520.
     """
-
-
-@dataclasses.dataclass(eq=False, repr=False)
-class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
-    """`Conv` with causal padding, for whole sequences or, with `step`, for chunks along the first spatial axis.
-
-    The concatenated results of `step`, on chunks of any lengths, equal the result on the whole sequence. `init_cache`
-    creates the state between chunks, `cache`, an `nnx.Cache`. With strides its length depends on the phase of the
-    stride, so that JAX compiles `step` once per phase.
-
-    Args:
-        padding, input_dilation: only "CAUSAL" and 1.
-        in_features, out_features, kernel_size and the other options: as in `Conv`.
-
-    Attributes:
-        kernel, bias, scale: as in `Conv`.
-
-    Raises:
-        TypeError, ValueError: as `convlab.conv`, at construction if the options alone are wrong.
-
-    Example:
-        >>> layer = CausalConv(1, 1, 3, rngs=nnx.Rngs(0))
-        >>> x = jnp.arange(5.0).reshape(1, 5, 1)
-        >>> layer.init_cache(x.shape)
-        >>> chunks = [layer.step(x[:, :2]), layer.step(x[:, 2:])]
-        >>> bool(jnp.allclose(jnp.concatenate(chunks, 1), layer(x), atol=1e-6))
-        True
-    """
-
-    _: KW_ONLY
-    padding: Padding = "CAUSAL"
-
-    def __post_init__(self, *spec):
-        super().__post_init__(*spec)
-        self.cache = nnx.data(None)
-
-    def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
-        """Reset the cache for chunks of shape `(*batch, *spatial, in_features)`, whose first spatial axis may have any
-        length."""
-        self.cache = nnx.Cache(self._empty_cache(input_shape, dtype))
-
-    def step(self, inputs: Array) -> Array:
-        """Return the positions of the result that the chunk `inputs` completes, possibly none."""
-        if self.cache is None:
-            raise argument_error("cache", "be made by `init_cache`", None)
-        y, kept = self._step(self._hook(), self.cache[...], *self._promoted(inputs))
-        self.cache.set_value(kept)
-        return y
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -368,5 +327,5 @@ class SeparableConv(nnx.Module):
             self.depthwise.out_features, out_features, one, use_bias=use_bias, bias_init=bias_init, **both
         )
 
-    def __call__(self, inputs: Array) -> Array:
-        return self.pointwise(self.depthwise(inputs))
+    def __call__(self, inputs: Array, *, segment_ids: Array | None = None, valid: Array | None = None) -> Array:
+        return self.pointwise(self.depthwise(inputs, segment_ids=segment_ids, valid=valid))

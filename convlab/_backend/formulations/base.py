@@ -100,8 +100,16 @@ def join_groups(parts: Sequence[Array]) -> Array:
 # --- sums ----------- ---------------------------------------------------------------------------------------------
 
 
-def sum_over(term: Callable, grid: tuple[int, ...], unrolled: int) -> Array:
-    """The sum of `term(index)` over a grid: blocks into rows, rows into the whole, so that no chain of additions is long."""
+def sum_over(function: Callable, grid: tuple[int, ...], unrolled: int, *arrays: Array) -> Array:
+    """The sum of `function(index, *arrays)` over a grid: blocks into rows, rows into the whole, so that no chain of additions is long.
+
+    The function is traced once for all its indices, which are static nowhere.
+    """
+    call = jax.jit(function)
+
+    def term(index: Sequence) -> Array:
+        return call(tuple(index), *arrays)
+
     if math.prod(grid) <= unrolled:
         return functools.reduce(operator.add, map(term, itertools.product(*map(range, grid))))
     *lead, size = grid

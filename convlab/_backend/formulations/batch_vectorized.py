@@ -39,12 +39,12 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     acc, one = p.accumulator, (1,) * p.rank
 
     def convolved(image, kernel):
-        def term(tap):
+        def term(tap, image, kernel):
             seen = slice_at(image, [t * d for t, d in zip(tap, p.kernel_dilation)], p.out, p.strides).astype(acc)
             weights = slice_at(kernel[None], tap, one, one).astype(acc)[..., None]  # (1, *ones, c, f, 1)
             return sum(seen[..., i, None, :] * weights[..., i, :, :] for i in range(p.channels))
 
-        return sum_over(term, p.window, max(1, 64 // p.channels)).astype(p.out_dtype)
+        return sum_over(term, p.window, max(1, 64 // p.channels), image, kernel).astype(p.out_dtype)
 
     return out_of(no_inline(convolved, materialize(padded(into(x), p)), kernel))
 
@@ -53,11 +53,11 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     acc, one = p.accumulator, (1,) * p.rank
     image, cotangents = materialize(padded(into(x), p)), materialize(into(dy))
 
-    def term(place):
+    def term(place, image, cotangents):
         seen = slice_at(image, [o * s for o, s in zip(place, p.strides)], p.window, p.kernel_dilation).astype(acc)
         return seen[..., None, :] * slice_at(cotangents, place, one, one).astype(acc)[..., None, :, :]
 
-    entries = sum_over(term, p.out, UNROLLED)  # (n / 16, *window, c, f, 16)
+    entries = sum_over(term, p.out, UNROLLED, image, cotangents)  # (n / 16, *window, c, f, 16)
     return entries.sum((0, -1))
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..buffers import select
 from ..pooling.axis import Axis
 from ..problem import Problem
 
@@ -41,16 +42,18 @@ def input_gradient(x, kernel, p: Problem, acc):
     kernel = jnp.flip(kernel.reshape(*p.window, p.features), tuple(range(p.rank))).astype(acc)
     phases = [1, *itertools.chain(*((1, axis.stride) for axis in axes))]
 
-    def term(reached):
-        starts = [back + shift for (back, _), shift in zip(reached, shifts)]
-        seen = x[(slice(None), *(slice(start, start + axis.blocks) for start, axis in zip(starts, axes)))]
-        seen = seen.reshape(p.batch, *itertools.chain(*((axis.blocks, 1) for axis in axes)), p.features).astype(acc)
-        taps = [taps for _, taps in reached]
-        weights = kernel[np.ix_(*(np.maximum(t, 0) for t in taps))].reshape(*phases, p.features)
-        real = functools.reduce(np.logical_and.outer, [t >= 0 for t in taps])
-        return seen * weights if real.all() else jnp.where(real.reshape(*phases, 1), seen * weights, 0)
+    every = kernel[np.ix_(*(np.maximum(np.concatenate([taps for _, taps in axis.reached]), 0) for axis in axes))]
 
-    y = functools.reduce(operator.add, map(term, itertools.product(*(axis.reached for axis in axes))))
+    def term(reached):
+        starts = [axis.reached[n][0] + shift for n, axis, shift in zip(reached, axes, shifts)]
+        inputs = x[(slice(None), *(slice(start, start + axis.blocks) for start, axis in zip(starts, axes)))]
+        inputs = inputs.reshape(p.batch, *itertools.chain(*((axis.blocks, 1) for axis in axes)), p.features).astype(acc)
+        weights = every[tuple(slice(n * axis.stride, (n + 1) * axis.stride) for n, axis in zip(reached, axes))]
+        products = inputs * weights.reshape(*phases, p.features)
+        real = functools.reduce(np.logical_and.outer, [axis.reached[n][1] >= 0 for n, axis in zip(reached, axes)])
+        return products if real.all() else select(real.reshape(*phases, 1), products, 0)
+
+    y = functools.reduce(operator.add, map(term, itertools.product(*(range(len(axis.reached)) for axis in axes))))
     y = y.reshape(p.batch, *(axis.blocks * axis.stride for axis in axes), p.features)
     return y[(slice(None), *map(slice, p.out))].astype(p.out_dtype)
 

@@ -58,3 +58,5 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve | None = None)
 
 
 LAX = Formulation("lax", forward, kernel_gradient)
+# The same under a name of its own: `method="lax"` asks for the equation as JAX writes it.
+CHANNELS_LAST = Formulation("channels_last", forward, kernel_gradient)

@@ -12,6 +12,7 @@ import operator
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..buffers import pad_spatial
 from ..engine import available, convolution, gram, instructions
@@ -71,6 +72,29 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
         pads, strides = ((0, 0), *p.pads), (1, *p.strides)
         return convolution(x[:, None], kernel[None], (1, *p.out), strides, pads, (1, 1), p.groups, p.out_dtype)[:, 0]
     return convolution(x, kernel, p.out, p.strides, p.pads, gaps, p.groups, p.out_dtype)
+
+
+def takes_epilogues(p: Problem) -> bool:
+    """Whether one call of the engine is the whole of `forward`."""
+    return not (_plain(p) and max(_gaps(p)) > 1)
+
+
+def with_epilogues(x: Array, kernel: Array, p: Problem, order: tuple[int, ...], ops: list, extras: list) -> Array:
+    """`forward`, and what the engine does to its result (`engine.convolution`). `order`: the kernel's axes as (*window, in, out)."""
+    if _plain(p) and p.rank == 1:
+        x, kernel, order = x[:, None], kernel[None], (0, *(axis + 1 for axis in order))
+        extras = [extra if extra.ndim == 1 else extra[:, None] for extra in extras]
+        p = dataclasses.replace(
+            p,
+            spatial=(1, *p.spatial),
+            window=(1, *p.window),
+            strides=(1, *p.strides),
+            pads=((0, 0), *p.pads),
+            input_dilation=(1, 1),
+            kernel_dilation=(1, *p.kernel_dilation),
+        )
+        return with_epilogues(x, kernel, p, order, ops, extras)[:, 0]
+    return convolution(x, kernel, p.out, p.strides, p.pads, _gaps(p), p.groups, p.out_dtype, order, ops, extras)
 
 
 def _without_gaps(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
@@ -197,6 +221,8 @@ def _grouped_gradient(x, dy, p: Problem):
     """(*window, c / groups, features); groups too thin for the vector units are computed a few as one."""
     per_group, multiplier = p.channels // p.groups, p.features // p.groups
     merged = math.gcd(p.groups, max(1, 8 // max(per_group, multiplier)))
+    if merged == 1:
+        return _dense_gradient(x, dy, p)
     dkernel = _dense_gradient(x, dy, dataclasses.replace(p, groups=p.groups // merged))
     dkernel = dkernel.reshape(*p.window, merged, per_group, p.groups // merged, merged, multiplier)
     return jnp.stack([dkernel[..., i, :, :, i, :] for i in range(merged)], -2)
@@ -216,8 +242,11 @@ def _dense_gradient(x, dy, p: Problem):
     if p.rank == 3 and _gaps(p)[-1] > 1:  # the channels cannot share the last axis, and there is no fourth
         return jnp.stack([_dense_gradient(x, dy, _one_tap(p, t)) for t in range(p.window[-1])], 2).squeeze(3)
     pads, strides, gaps = _ends(p), p.strides, _gaps(p)
-    x = x.reshape(*x.shape[:-1], p.groups, per_group)
-    x = jnp.moveaxis(x, (0, -2), (-1, -2))  # (*spatial, c / groups, groups, n)
+    if p.groups == 1:
+        x = lax.transpose(x, (*range(1, x.ndim), 0))
+    else:
+        x = x.reshape(*x.shape[:-1], p.groups, per_group)
+        x = jnp.moveaxis(x, (0, -2), (-1, -2))  # (*spatial, c / groups, groups, n)
     if gaps[-1] == 1:
         pads = [*pads[:-1], tuple(per_group * end for end in pads[-1])]
         strides, out = (*strides[:-1], per_group * strides[-1]), (*p.window[:-1], per_group * p.window[-1])

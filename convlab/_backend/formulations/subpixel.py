@@ -13,6 +13,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..problem import Kind, Problem
 from .base import Array, Formulation, Part, Solve
@@ -38,11 +39,6 @@ class _Phase:
     stride: int
     dilation: int
     before: int  # padding
-
-    @property
-    def kept(self) -> range:
-        """The places of its taps in the window."""
-        return range(self.first, self.first + self.taps * self.step, self.step)
 
     @property
     def geometry(self) -> tuple[int, ...]:
@@ -120,18 +116,28 @@ def parts(kind: Kind, p: Problem) -> list[Part]:
     return [(kind, _part(phases[group[0]], len(group), p)) for group in alike if all(f.taps for f in phases[group[0]])]
 
 
+def _kernel_of(kernel: Array, phases: Phases, p: Problem) -> Array:
+    """`(*taps, c / g, f)`: what a phase keeps of the kernel."""
+    ends = [f.first + (f.taps - 1) * f.step + 1 for f in phases]
+    rest = kernel.shape[p.rank :]
+    return lax.slice(kernel, (*(f.first for f in phases), 0, 0), (*ends, *rest), (*(f.step for f in phases), 1, 1))
+
+
 def _outputs(x: Array, kernel: Array, alike: list[Phases], p: Problem, solve: Solve) -> Array:
-    """`(n, *sizes, phases, features)`: the outputs of phases that are alike."""
+    """`(phases, n, *sizes, features)`: the outputs of phases that are alike."""
     first, many = alike[0], len(alike)
     if any(phase.taps == 0 for phase in first):
-        return jnp.zeros((p.batch, *_sizes(p), many, p.features), p.out_dtype)
-    taps = [np.ravel_multi_index(np.ix_(*(f.kept for f in phases)), p.window) for phases in alike]
-    kernels = kernel.reshape(-1, *kernel.shape[p.rank :])[np.stack(taps, -1)]  # (*taps, phases, c / g, f)
+        return jnp.zeros((many, p.batch, *_sizes(p), p.features), p.out_dtype)
+    kernels, part = [_kernel_of(kernel, phases, p) for phases in alike], _part(first, many, p)
+    if many == 1:
+        return lax.expand_dims(solve("forward", x, kernels[0], part), (0,))
     # (*taps, c / g, g, phases, f / g): a group's features stay together
-    kernels = jnp.moveaxis(kernels.reshape(*kernels.shape[:-1], p.groups, -1), p.rank, -2)
-    y = solve("forward", x, kernels.reshape(*kernels.shape[: p.rank + 1], -1), _part(first, many, p))
-    y = y.reshape(*y.shape[:-1], p.groups, many, -1).swapaxes(-3, -2)
-    return y.reshape(*y.shape[:-2], p.features)
+    together = lax.concatenate(
+        [k.reshape(*k.shape[:-1], p.groups, 1, p.features // p.groups) for k in kernels], p.rank + 2
+    )
+    y = solve("forward", x, together.reshape(*part.window, -1, part.features), part)
+    y = y.reshape(*y.shape[:-1], p.groups, many, -1)
+    return jnp.moveaxis(y, -2, 0).reshape(many, *y.shape[:-3], p.features)
 
 
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
@@ -141,13 +147,12 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     if len(parts) == 1:
         y = parts[0]
     else:  # one phase after another until all are there: what is written is then in one piece
-        order = np.argsort(list(itertools.chain(*alike)))
-        single = [part[..., i, :] for part in parts for i in range(part.shape[-2])]
-        y = jnp.moveaxis(jnp.stack([single[i] for i in order]), 0, -2)
-    y = y.reshape(p.batch, *sizes, *counts, p.features)
+        single = [part[i : i + 1] for part in parts for i in range(len(part))]
+        y = lax.concatenate([single[i] for i in np.argsort([*itertools.chain(*alike)])], 0)
+    y = y.reshape(*counts, p.batch, *sizes, p.features)
     # (n, size, count, size, count, ..., features)
-    interleaved = [0, *itertools.chain(*((1 + a, 1 + p.rank + a) for a in range(p.rank))), 2 * p.rank + 1]
-    y = y.transpose(interleaved).reshape(p.batch, *(m * c for m, c in zip(sizes, counts)), p.features)
+    interleaved = [p.rank, *itertools.chain(*((p.rank + 1 + a, a) for a in range(p.rank))), 2 * p.rank + 1]
+    y = lax.transpose(y, interleaved).reshape(p.batch, *(m * c for m, c in zip(sizes, counts)), p.features)
     return y[(slice(None), *map(slice, p.out))]
 
 

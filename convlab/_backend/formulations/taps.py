@@ -56,13 +56,13 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
         images, kernels = split_groups(image, p), split_groups(kernel, p)
 
     def output(weights):
-        def term(tap):
+        def term(tap, weights, *images):
             start = [t * d for t, d in zip(tap, p.kernel_dilation)]
             weight = lax.dynamic_slice(weights, (*tap, 0, 0), (*(1,) * p.rank, *weights.shape[-2:]))
             weight = weight.reshape(weights.shape[-2:]).astype(acc)
             return sum(slice_at(image, start, p.out, p.strides).astype(acc) * w for image, w in zip(images, weight))
 
-        return sum_over(term, p.window, 64 // per_group)
+        return sum_over(term, p.window, 64 // per_group, weights, *images)
 
     return materialize(join_groups([output(weights) for weights in kernels]).astype(p.out_dtype))
 
@@ -75,13 +75,13 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     single = cotangents.shape[0] == 1
 
     def row(image):
-        def term(at):
+        def term(at, image, cotangents):
             seen = slice_at(image, [o * s for o, s in zip(at, p.strides)], p.window, p.kernel_dilation).astype(acc)
             if single:
                 return seen * slice_at(cotangents[0], at, one, one).astype(acc)
             return seen * jax.vmap(lambda c: slice_at(c, at, one, one))(cotangents).astype(acc)
 
-        entries = sum_over(term, p.out, UNROLLED).sum(-p.rank - 2)
+        entries = sum_over(term, p.out, UNROLLED, image, cotangents).sum(-p.rank - 2)
         return entries if single else jnp.moveaxis(entries, 0, -1).reshape(*p.window, -1)
 
     return jnp.stack([row(image) for image in images], -2)

@@ -42,6 +42,20 @@ def is_long(axes: Sequence[Axis]) -> bool:
     return any(a.size > 1 and (a.window > windows.MOST_ELEMENTS or a.window >= a.size and a.out > 1) for a in axes)
 
 
+def candidates(
+    name: str, own: bool, shape: tuple[int, ...], params: dict, target: Target, **options: Any
+) -> dict[str, Body]:
+    """All that can compute it here, by name; `choose` says which of them without a measurement."""
+    platform, axes, reduction = target.platform, axes_of(shape, params), getattr(windows, name)
+    found: dict[str, Body] = {} if own else {"lax": None}
+    if platform == "tpu" and hasattr(tpu, name):
+        found["instruction"] = functools.partial(getattr(tpu, name), params=params, **options)
+    found["windows"] = functools.partial(_by_windows, reduction, params=params, **options)
+    if name != "window_sum" and platform == "cpu" and _in_vectors(axes, shape, target):
+        found["batch_vectorized"] = functools.partial(_by_batch, reduction, params=params, **options)
+    return found
+
+
 _SLICES = "slices, no scatter"
 _VECTORS = "few channels: sixteen images fill a vector"
 _LONG = "a long window: XLA's own loop"

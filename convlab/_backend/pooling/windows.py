@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..buffers import materialize
+from ..buffers import equal, materialize, select
 from .axis import MOST_RUNS, Axis
 
 Array = jax.Array
@@ -42,10 +42,10 @@ def _wide(x: Array) -> Array:
 
 def _slice(x: Array, stage: Stage, starts: Sequence[int], counts: Sequence[int], strides: Sequence[int]) -> Array:
     """`counts` positions along the axes of the stage, from `starts` on."""
-    index = [slice(None)] * x.ndim
+    first, last, step = [0] * x.ndim, list(x.shape), [1] * x.ndim
     for axis, start, count, stride in zip(stage, starts, counts, strides):
-        index[axis.index] = slice(start, start + (count - 1) * stride + 1, stride)
-    return x[tuple(index)]
+        first[axis.index], last[axis.index], step[axis.index] = start, start + (count - 1) * stride + 1, stride
+    return x if (*first, *last) == (*(0,) * x.ndim, *x.shape) and max(step) == 1 else lax.slice(x, first, last, step)
 
 
 def _slice_in_loop(x: Array, axis: Axis, start: Any, count: int, stride: int) -> Array:
@@ -144,7 +144,8 @@ def _back(values: Sequence[Array], stage: Stage, contribution: Callable[..., Arr
     else:
         whole = _back_unrolled(list(values), stage, behind, contribution)
     for axis in stage:
-        whole = lax.slice_in_dim(whole, 0, axis.dilated, axis.base, axis.index)
+        if axis.base > 1 or axis.dilated < whole.shape[axis.index]:
+            whole = lax.slice_in_dim(whole, 0, axis.dilated, axis.base, axis.index)
     return whole
 
 
@@ -162,18 +163,20 @@ def _back_unrolled(values: list[Array], stage: Stage, behind: list[int], contrib
     strides, ones, parts = [axis.stride for axis in stage], [1] * len(stage), []
     for region in itertools.product(*runs):
         counts, reached = zip(*region)
-        total: Any = jnp.zeros((), values[0].dtype)
+        total: Any = None
         for combination in itertools.product(*reached):
             starts, elements = zip(*combination)
             number = np.asarray(_number(stage, np.ix_(*elements)))
             number = np.where(functools.reduce(np.minimum, np.ix_(*elements)) < 0, -1, number)
             read = [jnp.expand_dims(_slice(v, stage, starts, counts, ones), behind) for v in values]
-            total += contribution(*read, np.expand_dims(number, [d for d in range(read[0].ndim) if d not in behind]))
+            sent = contribution(*read, np.expand_dims(number, [d for d in range(read[0].ndim) if d not in behind]))
+            total = sent if total is None else lax.add(total, sent)
         shape = list(values[0].shape)
         for axis, count in zip(stage, counts):
             shape[axis.index] = count
         for at, stride in zip(behind, strides):
             shape.insert(at, stride)
+        total = jnp.zeros((), values[0].dtype) if total is None else total
         parts.append(_merged(jnp.broadcast_to(total, shape), stage, counts))
     return _joined(parts, stage, [len(r) for r in runs])
 
@@ -251,10 +254,8 @@ def window_max(x: Array, axes: Sequence[Axis], *, reducer: Reducer) -> Array:
 
 def _beats(x: Array, best: Array, reducer: Reducer) -> Array:
     """Where `x`, later in the window, takes the place of `best`: only if better, or a NaN; as in PyTorch the last NaN wins."""
-    better = x > best if reducer == "max" else x < best
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        better |= x != x
-    return better
+    better = lax.gt(x, best) if reducer == "max" else lax.lt(x, best)
+    return lax.bitwise_or(better, lax.ne(x, x)) if jnp.issubdtype(x.dtype, jnp.floating) else better
 
 
 def _stages(x: Array, axes: Sequence[Axis]) -> list[Stage]:
@@ -275,12 +276,12 @@ def _argmax(x: Array, stage: Stage, reducer: Reducer) -> tuple[Array, Array]:
     def first(values: Array, region: _Region) -> tuple[Array, Array]:
         firsts = [axis.first_real[at : at + n] for axis, at, n in zip(stage, region.firsts, region.counts)]
         number = np.asarray(_number(stage, np.ix_(*firsts))).astype(small)
-        return values, jnp.broadcast_to(jnp.expand_dims(number, _others(values, stage)), values.shape)
+        return values, lax.broadcast_in_dim(number, values.shape, [axis.index for axis in stage])
 
     def step(carry: tuple[Array, Array], number: Any, values: Array, region: _Region) -> tuple[Array, Array]:
         best, winner = carry
         take = _beats(values, best, reducer)
-        return jnp.where(take, values, best), jnp.where(take, jnp.asarray(number, small), winner)
+        return lax.select(take, values, best), select(take, lax.full_like(winner, number), winner)
 
     best, winner = _over_windows(x, stage, lowest(x.dtype, reducer), first, step)
     return materialize(best), materialize(winner)
@@ -291,7 +292,7 @@ def _at_argmax(winner: Array, values: Array, stage: Stage) -> Array:
 
     def step(carry: Array, number: Any, element: Array, region: _Region) -> Array:
         chosen = _slice(winner, stage, region.firsts, region.counts, [1] * len(stage))
-        return jnp.where(chosen == number, element, carry)
+        return lax.select(lax.eq(chosen, lax.full_like(chosen, number)), element, carry)
 
     return _over_windows(values, stage, 0, lambda element, _: element, step)
 
@@ -328,7 +329,7 @@ def max_cotangent(x: Array, dy: Array, axes: Sequence[Axis], *, reducer: Reducer
     for nth, (stage, winner) in reversed(list(enumerate(stages))):
 
         def contribution(dy: Array, winner: Array, elements: Any) -> Array:
-            return jnp.where(winner == elements.astype(winner.dtype), dy, 0)
+            return select(equal(winner, elements.astype(winner.dtype)), dy, 0)
 
         dx = materialize(_back([dx, winner], stage, contribution).astype(dx.dtype if nth else dy.dtype))
     return dx

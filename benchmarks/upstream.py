@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""Makes docs/upstream.md: reports to JAX, XLA and Flax, what plain JAX, `convlab.accelerate()` and convlab give for each here, and times.
+
+    python benchmarks/upstream.py --json upstream.json --markdown docs/upstream.md
+
+What is in the JSON file already is not measured again. PyTorch takes part if the interpreter has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import report as reporting
+from command_line import Parser, output, positive, some_of
+from contestants import Failed, compete, gather, prepared
+from upstream_reports import DERIVATIVES, DEVICES, GPU, REPORTS, SECTIONS, SPEED, WRONG, Report
+
+LIBRARIES = {"jax": "plain JAX", "accelerate": "under `accelerate()`", "convlab": "convlab"}
+CONTESTANTS = {"flax": "plain JAX", "accelerate": "`accelerate()`", "convlab": "convlab", "torch": "PyTorch"}
+ACCELERATED = (*WRONG, *DERIVATIVES, *DEVICES)  # what `accelerate()` has a part in
+FLAGS = "--xla_force_host_platform_device_count=4"
+NOISE = 0.95  # above this part of plain JAX's time a row is no better
+PAGE = """# Reports upstream that convlab answers
+
+Open and closed reports to [JAX](https://github.com/jax-ml/jax/issues), [XLA](https://github.com/openxla/xla/issues) and
+[Flax](https://github.com/google/flax/issues) about convolution and pooling, what convlab does in each case, and what both give on one machine. The
+state of a report is that of September 2026; "none" is what nobody has reported as far as we know. The programs are our own:
+`benchmarks/upstream_checks.py`, `upstream_layers.py` and `upstream_speed.py`. `tests/test_upstream.py` holds convlab to them.
+
+Made by `{command}` on {machine}; {versions}; {date}.
+
+"""
+SLOW = """Milliseconds of a call, the least of {rounds}. Each contestant is a process of its own, and they take turns. The machine was shared and loud, so that a
+figure may be too large by a half, PyTorch's and those of many small pieces most of all: read the factors as orders of magnitude. "With gradients" is the convolution and the gradients of all its operands, "compile" is tracing,
+lowering and compiling. `accelerate()` is the plain program under it.
+
+"""
+ON_A_GPU = """Nothing of this table ran on a GPU. It says what instructions a program for CUDA consists of. By default they are lax's, also under
+`accelerate()`; the `method=` is for who meets the fault.
+
+"""
+
+
+# --- the checks, in processes that may end --------------------------------------------------------------------------
+
+
+def child(library: str, names: Iterable[str]) -> None:
+    """A line of JSON as each check begins, and one as it ends."""
+    import upstream_layers  # noqa: F401
+    from upstream_checks import CHECKS
+
+    import convlab
+
+    if library == "accelerate":
+        convlab.accelerate()
+    for name in names:
+        print(json.dumps([name, None]), flush=True)
+        try:
+            CHECKS[name]("jax" if library == "accelerate" else library)
+            told = "right"
+        except AssertionError as error:
+            told = str(error).splitlines()[0] if str(error) else "an error without a text"
+        except Exception as error:  # what a library cannot do is what the page tells
+            told = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        print(json.dumps([name, told]), flush=True)
+
+
+def checked(library: str, names: list[str]) -> dict[str, str]:
+    """What each check gave; one that ends its process is told so, and the rest go on in another."""
+    told: dict[str, str] = {}
+    while left := [name for name in names if name not in told]:
+        path = os.pathsep.join(filter(None, (str(pathlib.Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "PYTHONPATH": path}
+        command = [sys.executable, __file__, "--child", library, *left]
+        done = subprocess.run(command, env=environment, text=True, capture_output=True)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        if not lines:
+            raise reporting.Unusable(f"no check can run: {done.stderr.strip().splitlines()[-1]}")
+        told |= {name: said or "ends the process" for name, said in lines}
+    return told
+
+
+def run_checks(result: dict[str, Any], only: str) -> None:
+    for library in LIBRARIES:
+        wanted = [r for r in REPORTS if r.check and (library != "accelerate" or r in ACCELERATED) and takes(r, only)]
+        names = list(dict.fromkeys(r.check for r in wanted if r.check not in result["checks"].get(library, {})))
+        if names:
+            print(f"{len(names)} checks with {library}", flush=True)
+            result["checks"].setdefault(library, {}).update(checked(library, names))
+
+
+# --- the times ------------------------------------------------------------------------------------------------------
+
+
+def run_speed(result: dict[str, Any], only: str, names: list[str], budget: float) -> None:
+    programs = [r.speed for r in REPORTS if r.speed and r.speed not in result["times"] and takes(r, only)]
+    if not programs:
+        return
+    contestants = gather(names, {}, patience=120)
+    result["versions"] = {name: contestant.ask("hello") for name, contestant in contestants.items()}
+    try:
+        for name in dict.fromkeys(programs):
+            lenet = {"network": "lenet", "tiny": False, "steps": 8}
+            takers, notes = prepared(
+                contestants, *(("network", lenet) if name == "lenet" else ("upstream", {"name": name}))
+            )
+            modes = (
+                ["step"]
+                if name == "lenet"
+                else [next(iter(takers.values())).ask("prepare", "upstream", {"name": name})[0]]
+            )
+            for row in compete(takers, modes, budget):
+                result["times"][name] = {"mode": row["mode"], "values": row["values"], "notes": notes | row["notes"]}
+                print(name, row["mode"], {k: round(v, 2) for k, v in row["values"].items()}, flush=True)
+            keep(result)
+    finally:
+        for contestant in contestants.values():
+            contestant.stop()
+
+
+def keep(result: dict[str, Any]) -> None:
+    if result["file"]:
+        pathlib.Path(result["file"]).write_text(json.dumps({k: v for k, v in result.items() if k != "file"}, indent=1))
+
+
+def takes(report: Report, only: str) -> bool:
+    words = " ".join((*report.numbers, report.check, report.speed))
+    return any(text in words for text in only.split(","))
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    return "\n".join([row(heads), row(["---"] * len(heads)), *map(row, rows)])
+
+
+def milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def speed_rows(result: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for report in (r for r in SPEED if r.speed in result["times"]):
+        timed = result["times"][report.speed]
+        values = timed["values"]
+        what = {"gradients": "with gradients", "step": "step"}.get(timed["mode"], timed["mode"])
+        ours, plain = values.get("convlab"), values.get("flax")
+        factor = "" if not ours or not plain else f"{plain / ours:.3g}" if ours < NOISE * plain else "no better"
+        times = [milliseconds(values.get(name)) for name in CONTESTANTS]
+        rows.append([report.links(), report.state, report.fault, report.answer, what, *times, factor])
+    return rows
+
+
+def check_rows(result: dict[str, Any], reports: tuple[Report, ...], libraries: list[str]) -> list[list[str]]:
+    rows = []
+    for report in reports:
+        given = [told(result["checks"].get(library, {}).get(report.check, "")) for library in libraries]
+        if not report.check:
+            given[-1] = "held by a test"
+        elif not any(given):
+            continue
+        state = f" ({report.state})" if report.state else ""
+        rows.append([report.links() + state, report.fault, report.answer, *given])
+    return rows
+
+
+def told(text: str) -> str:
+    text = text if len(text) <= 110 else text[:107].rsplit(" ", 1)[0] + " ..."
+    return (
+        text
+        if text in ("", "right", "ends the process") or not any(c in text for c in "<>{}*_")
+        else f"`{text.replace('`', '')}`"
+    )
+
+
+def page(result: dict[str, Any]) -> str:
+    seen: dict[str, str] = {}
+    for versions in result["versions"].values():
+        seen |= {name: version for name, version in versions.items() if name != "python"} | {
+            "Python": versions["python"]
+        }
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(seen.items()))
+    command = "python benchmarks/upstream.py --markdown docs/upstream.md"
+    parts = [PAGE.format(command=command, machine=result["machine"], versions=versions, date=result["date"])]
+    for title, reports in SECTIONS.items():
+        parts.append(f"## {title}\n\n")
+        if reports is SPEED:
+            heads = [
+                "report",
+                "state",
+                "what goes wrong",
+                "convlab's answer",
+                "timed",
+                *CONTESTANTS.values(),
+                "plain JAX / convlab",
+            ]
+            parts.append(SLOW.format(rounds="three turns") + table(heads, speed_rows(result)))
+        else:
+            libraries = [name for name in LIBRARIES if name != "accelerate" or set(reports) <= set(ACCELERATED)]
+            parts.append(ON_A_GPU if reports is GPU else "")
+            heads = [
+                "report",
+                "what goes wrong",
+                "convlab's answer",
+                *(f"{LIBRARIES[name]}, here" for name in libraries),
+            ]
+            parts.append(table(heads, check_rows(result, reports, libraries)))
+        parts.append("\n\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="reports whose number, check or program contains one of these texts")
+    parser.add_argument("--contestants", type=some_of(CONTESTANTS), default=",".join(CONTESTANTS))
+    parser.add_argument("--budget", type=positive, default=0.6, help="seconds that a contestant spends on a program")
+    parser.add_argument("--json", type=output, metavar="FILE", help="keep all results, and go on from those in there")
+    parser.add_argument("--markdown", type=output, metavar="OUT", help="write the page")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main() -> int:
+    args = parse()
+    if args.child:
+        child(args.child[0], args.child[1:])
+        return 0
+    machine = reporting.started({}).machine
+    result: dict[str, Any] = {"checks": {}, "times": {}, "versions": {}, "machine": machine}
+    if args.json and args.json.exists():
+        result |= json.loads(args.json.read_text())
+    result |= {"date": datetime.date.today().isoformat(), "file": str(args.json or "")}
+    try:
+        run_checks(result, args.only)
+        keep(result)
+        run_speed(result, args.only, args.contestants.split(","), args.budget)
+    except (reporting.Unusable, Failed) as why:
+        print(f"upstream.py: {why}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("upstream.py: interrupted; --json FILE keeps what was measured", file=sys.stderr)
+        return 130
+    keep(result)
+    if args.markdown:
+        args.markdown.write_text(page(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Programs with a convolution and what follows it (a bias, a sum, an activation) as one call of the engine."""

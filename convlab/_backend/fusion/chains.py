@@ -1,0 +1,142 @@
+"""Convolutions with what follows them: a bias, a sum with another array, an activation, in this order, each of them perhaps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .. import compat
+from . import activations, numbers
+from .program import PREFIX, Op, Program, Value
+
+FILLS = ("broadcast_in_dim", "convert_element_type")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chain:
+    """`bias` is a value of the result's rank, of size 1 on every axis but the channels'."""
+
+    conv: Op
+    bias: Value | None
+    residual: Value | None
+    activation: str | None
+    function: tuple[Op, ...]  # the activation's operations
+    argument: Value  # of the activation
+    ops: tuple[Op, ...]  # all
+    result: Value
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Such as ("bias", "add", "relu")."""
+        present = {"bias": self.bias, "add": self.residual, self.activation: self.activation}
+        return tuple(kind for kind, value in present.items() if value is not None and kind is not None)
+
+    @property
+    def inputs(self) -> list[Value]:
+        extras = [value for value in (self.bias, self.residual) if value is not None]
+        return [*self.conv.inputs, *extras]
+
+
+def channel_axis(conv: Op) -> int:
+    return conv.params["dimension_numbers"].out_spec[1]
+
+
+def is_convolution(op: Op) -> bool:
+    return op.name == "conv_general_dilated" and op.params["batch_group_count"] == 1
+
+
+def note_fills(program: Program) -> None:
+    """Makes constants known that a number fills, and leaves them to the operations that make them."""
+    for op in program.ops:
+        if op.name in FILLS and op.inputs and op.inputs[0].constant is not None and op.inputs[0].aval.shape == ():
+            op.outputs[0].constant = numbers.result(op, [op.inputs[0].constant])
+
+
+def chains(program: Program) -> list[Chain]:
+    """What can be one call, no operation in two of them."""
+    note_fills(program)
+    users, taken, found = program.users(), set[Op](), []
+    for op in program.ops:
+        if is_convolution(op):
+            chain = _chain(op, program, users, taken)
+            taken.update(chain.ops)
+            found.append(chain)
+    return found
+
+
+def _chain(conv: Op, program: Program, users: dict[Value, list[Op]], taken: set[Op]) -> Chain:
+    value, ops = conv.outputs[0], [conv]
+    extras: dict[str, Value] = {}
+    for kind, fits in (("bias", _is_bias), ("add", _is_residual)):
+        after = users.get(value, [])
+        if len(after) != 1 or value in program.outputs or after[0] in taken or after[0].name not in ("add", "add_any"):
+            continue
+        others = [v for v in after[0].inputs if v is not value]
+        if len(others) == 1 and fits(others[0], value, conv):
+            extras[kind] = others[0]
+            ops.append(after[0])
+            value = after[0].outputs[0]
+    argument, activation, function = value, None, []
+    found = None if value in program.outputs else activations.of(value, program, users)
+    if found is not None and not taken.intersection(found[1]):
+        activation, function = found
+        value = function[-1].outputs[0]
+    return Chain(
+        conv,
+        extras.get("bias"),
+        extras.get("add"),
+        activation,
+        tuple(function),
+        argument,
+        (*ops, *function),
+        value,
+    )
+
+
+def _is_bias(other: Value, value: Value, conv: Op) -> bool:
+    shape = [1] * len(value.aval.shape)
+    shape[channel_axis(conv)] = value.aval.shape[channel_axis(conv)]
+    return tuple(other.aval.shape) == tuple(shape) and other.aval.dtype == value.aval.dtype
+
+
+def _is_residual(other: Value, value: Value, conv: Op) -> bool:
+    return tuple(other.aval.shape) == tuple(value.aval.shape) and other.aval.dtype == value.aval.dtype
+
+
+def as_call(chain: Chain) -> Callable[..., Any]:
+    """The chain as a call of `jit` whose name tells the lowering rule that it may be one of the engine's; lax's operations are inside."""
+    fills = list({v for op in chain.function for v in op.inputs if v.constant is not None and v.aval.shape})
+    first = {v: np.ravel(v.constant)[0] for v in fills}
+    mark = compat.mark_of(chain.conv.equation.ctx) if chain.conv.equation is not None else None
+
+    def fused(x: Any, kernel: Any, *extras: Any) -> Any:
+        with compat.marked(mark or "auto"):
+            (y,) = chain.conv.run(x, kernel)
+        for extra in extras:
+            y = lax.add(y, extra)
+        filled = [lax.broadcast_in_dim(jnp.asarray(first[v], v.aval.dtype), v.aval.shape, ()) for v in fills]
+        return Program([chain.argument, *fills], [chain.result], list(chain.function))(y, *filled)[0]
+
+    fused.__name__ = fused.__qualname__ = "_".join((PREFIX, *chain.kinds))
+    return jax.jit(fused)
+
+
+def with_calls(program: Program, chosen: Sequence[Chain]) -> Program:
+    """The program with each of these chains as one call, in the place of the chain's last operation."""
+    last = {max(chain.ops, key=program.ops.index): chain for chain in chosen}
+    inside = {op for chain in chosen for op in chain.ops}
+    ops = []
+    for op in program.ops:
+        if op in last:
+            chain, call = last[op], as_call(last[op])
+            run = lambda *arrays, call=call: [call(*arrays)]
+            ops.append(Op("fused", tuple(chain.inputs), (chain.result,), {"chain": chain}, run))
+        elif op not in inside:
+            ops.append(op)
+    return Program(program.inputs, program.outputs, ops)

@@ -1,0 +1,142 @@
+"""A jaxpr as a flat list of operations that can be read, changed and run."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .. import compat
+
+CALLS = ("jit", "pjit", "closed_call")
+PREFIX = "convlab_conv"  # of the names of fused calls, which stay as they are
+
+
+class Value:
+    """An array of a program; `constant` is what it always is, None if that depends on an argument."""
+
+    __slots__ = ("aval", "constant")
+
+    def __init__(self, aval: Any, constant: Any = None) -> None:
+        self.aval, self.constant = aval, constant
+
+
+@dataclasses.dataclass(eq=False)
+class Op:
+    """An operation: `run` computes its outputs from its inputs. `equation` is the jaxpr's, None if it has none."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    params: dict[str, Any]
+    run: Callable[..., Sequence[Any]]
+    equation: Any = None
+
+    @property
+    def has_effects(self) -> bool:
+        return bool(self.equation is not None and self.equation.effects)
+
+
+@dataclasses.dataclass
+class Program:
+    inputs: list[Value]
+    outputs: list[Value]
+    ops: list[Op]
+
+    def users(self) -> dict[Value, list[Op]]:
+        """The operations that read each value, as often as they read it."""
+        found: dict[Value, list[Op]] = collections.defaultdict(list)
+        for op in self.ops:
+            for value in op.inputs:
+                found[value].append(op)
+        return found
+
+    def __call__(self, *arrays: Any) -> list[Any]:
+        known = dict(zip(self.inputs, arrays))
+        for op in self.ops:
+            known.update(zip(op.outputs, op.run(*(read(known, value) for value in op.inputs))))
+        return [read(known, value) for value in self.outputs]
+
+
+def read(known: dict[Value, Any], value: Value) -> Any:
+    return known.get(value, value.constant)
+
+
+def without_dead_ops(program: Program) -> Program:
+    """The operations on which the results or an effect depend."""
+    needed, kept = set(program.outputs), []
+    for op in reversed(program.ops):
+        if op.has_effects or needed.intersection(op.outputs):
+            needed.update(op.inputs)
+            kept.append(op)
+    return Program(program.inputs, program.outputs, kept[::-1])
+
+
+def of_jaxpr(closed: Any, constants: Iterable[Any] | None = None) -> Program:
+    """The program of a jaxpr, with the calls of `jit` in their callers."""
+    jaxpr = getattr(closed, "jaxpr", closed)
+    values = getattr(closed, "consts", ()) if constants is None else constants
+    known = {var: Value(var.aval, value) for var, value in zip(jaxpr.constvars, values)}
+    inputs = [Value(var.aval) for var in jaxpr.invars]
+    known.update(zip(jaxpr.invars, inputs))
+    ops: list[Op] = []
+    outputs = _inline(jaxpr, known, ops)
+    return Program(inputs, outputs, ops)
+
+
+def _inline(jaxpr: Any, known: dict[Any, Value], ops: list[Op]) -> list[Value]:
+    def value(atom: Any) -> Value:
+        return Value(atom.aval, atom.val) if hasattr(atom, "val") else known[atom]
+
+    for eqn in jaxpr.eqns:
+        operands = tuple(map(value, eqn.invars))
+        inner = called(eqn)
+        if inner is not None:
+            body = getattr(inner, "jaxpr", inner)
+            within = {var: Value(var.aval, c) for var, c in zip(body.constvars, getattr(inner, "consts", ()))}
+            results = _inline(body, within | dict(zip(body.invars, operands)), ops)
+            known.update(zip(eqn.outvars, results))
+            continue
+        outputs = tuple(Value(var.aval) for var in eqn.outvars)
+        known.update(zip(eqn.outvars, outputs))
+        run = functools.partial(_run, eqn)
+        ops.append(Op(eqn.primitive.name, operands, outputs, eqn.params, run, eqn))
+    return [value(atom) for atom in jaxpr.outvars]
+
+
+def _run(equation: Any, *operands: Any) -> list[Any]:
+    return compat.bind(equation, operands)
+
+
+ACCELERATED = ("conv_general_dilated", "reduce_window_sum", "reduce_window_max", "reduce_window_min")
+
+
+def accelerated(program: Program) -> Program:
+    """The program with convlab's formulations for its convolutions and pools."""
+
+    def marked(op: Op) -> Op:
+        if op.name not in ACCELERATED or op.equation is None or compat.mark_of(op.equation.ctx) is not None:
+            return op
+
+        def run(*operands: Any) -> Sequence[Any]:
+            with compat.marked("auto"):
+                return op.run(*operands)
+
+        return dataclasses.replace(op, run=run)
+
+    return Program(program.inputs, program.outputs, list(map(marked, program.ops)))
+
+
+def called(eqn: Any) -> Any:
+    """The jaxpr that a plain call runs, None if the equation is more or another thing than that."""
+    params = eqn.params
+    if eqn.primitive.name not in CALLS or str(params.get("name", "")).startswith(PREFIX):
+        return None
+    placed = [*params.get("in_shardings", ()), *params.get("out_shardings", ())]
+    placed = [s for s in placed if type(s).__name__ != "UnspecifiedValue"]
+    laid_out = [x for x in (*params.get("in_layouts", ()), *params.get("out_layouts", ())) if x is not None]
+    if placed or laid_out or any(params.get("donated_invars", ())) or params.get("compiler_options_kvs"):
+        return None
+    return params.get("jaxpr", params.get("call_jaxpr"))

@@ -1,0 +1,144 @@
+"""`autotune`: every convolution and pool of a program by every formulation that can serve it, timed where the program runs."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from ..._window import argument_error
+from .. import compat, engine, lowering
+from ..tables import Target
+from . import device
+from .equation import collect
+from .measure import Contest
+from .tuning import Entry, Tuning
+
+
+class _Spent(Exception):
+    """The budget is."""
+
+
+def autotune(
+    fn: Callable, *args: Any, repeats: int = 5, budget: float | None = None, progress: bool | None = None
+) -> Tuning:
+    """Measures which formulation is the fastest for each convolution and pool of a program, on the device at hand.
+
+    Traces the program and runs none of it. Each distinct convolution, kernel gradient and window reduction in it, convlab's or anybody's,
+    is computed by every formulation that can serve it, lax's own included, as a compiled call on random arrays of its shapes. One whose
+    numbers differ from lax's by more than rounding is left out. The fastest becomes the choice if it beats the tables' by 5 % and in most
+    of the rounds. What asks for a `method` keeps it. Ctrl-C ends the measuring and keeps what is done.
+
+    Args:
+        fn: a function of arrays, jitted or not; pass `jax.grad(f)` or a whole training step to tune the gradients.
+        *args: its arguments, or `jax.ShapeDtypeStruct`s in their place.
+        repeats: rounds in which the promising formulations take turns.
+        budget: seconds to spend, on the dearest problems first; None to measure all.
+        progress: whether to show how far it is, on stderr; default if that is a terminal.
+
+    Returns:
+        The choices: a table when printed; `with tuning:` uses them.
+
+    Raises:
+        TypeError, ValueError: `repeats` or `budget` is not positive; what `fn` raises when it is traced.
+
+    Example:
+        >>> from convlab import autotune, conv
+        >>> x, k = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
+        >>> tuning = autotune(conv, x, k, repeats=1)
+        >>> tuning.entries[0].operation
+        'forward'
+
+    Source: measured choice among algorithms, as in Frigo and Johnson 1998, "FFTW: an adaptive software architecture for the FFT".
+    """
+    if not callable(fn):
+        raise argument_error("fn", "be a function of arrays", fn, kind=TypeError)
+    for name, value, kinds in (("repeats", repeats, int), ("budget", budget, (int, float))):
+        if value is None and name == "budget":
+            continue
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise argument_error(name, "be a number" if name == "budget" else "be an integer", value, kind=TypeError)
+        if not value > 0:
+            raise argument_error(name, "be positive", value)
+    platform = device.canonical(jax.default_backend())
+    here = device.here(platform)
+    assert here is not None
+    if not compat.has_hooks:
+        compat.say_once(compat.missing or "")
+        return Tuning([], here)
+    closed = jax.make_jaxpr(lambda *a: fn(*a))(*args)
+    target = Target(platform, platform == "cpu" and engine.available() is None, measured=True)
+    contests = [Contest(equation, target) for equation in collect(closed.jaxpr, lowering.OPERATIONS)]
+    contests.sort(key=lambda contest: contest.equation.work, reverse=True)
+    entries, stopped = _run(contests, repeats, budget, progress)
+    return Tuning(entries, here, stopped=stopped)
+
+
+def _run(
+    contests: list[Contest], repeats: int, budget: float | None, progress: bool | None
+) -> tuple[list[Entry], str | None]:
+    """What was measured until all is, the budget is spent or the user ends it, and which of these ended it."""
+    entries: list[Entry] = []
+    began = time.monotonic()
+
+    def check(share: float = 1.0) -> None:
+        if budget is not None and time.monotonic() - began > share * budget:
+            raise _Spent
+
+    try:
+        with _bar(sum(len(c.candidates) for c in contests), progress) as step:
+            if budget is not None:  # the dearest are known by a first call of each, on at most half of the budget
+                with contextlib.suppress(_Spent):
+                    for contest in contests:
+                        check(0.5)
+                        contest.prepare()
+                        contest.try_out(contest.static)
+                        contest.release()
+                contests.sort(key=lambda contest: contest.dearness, reverse=True)
+            for contest in contests:
+                check()
+                contest.prepare()
+                for name in contest.candidates:
+                    step(f"{contest.kind} {contest.equation.text()}: {name}")
+                    contest.try_out(name)
+                    check()
+                contest.race(repeats)
+                entries.append(contest.entry())
+                contest.release()
+    except KeyboardInterrupt:
+        return entries, "interrupted"
+    except _Spent:
+        return entries, "the budget is spent"
+    return entries, None
+
+
+@contextlib.contextmanager
+def _bar(total: int, wanted: bool | None) -> Iterator[Callable[[str], None]]:
+    """A call for each step that begins."""
+    if not (sys.stderr.isatty() if wanted is None else wanted):
+        yield lambda text: None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError:
+        done = 0
+
+        def say(text: str) -> None:
+            nonlocal done
+            done += 1
+            print(f"{done} of {total}: {text}", file=sys.stderr)
+
+        yield say
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+
+        def show(text: str) -> None:
+            bar.update(task, advance=1, description=text[-70:])
+
+        yield show

@@ -1,0 +1,156 @@
+"""One equation by every formulation that can serve it: checked against lax, then timed in turns."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import lowering
+from ..tables import Target
+from . import active
+from .equation import Equation, draw
+from .tuning import Entry
+
+TURN = 0.02  # seconds that a formulation is called for in a round
+MARGIN = 1.05  # a choice other than the table's must be faster by more than the noise
+_HOPELESS = 1.5  # times as slow as the fastest at the first call: not timed further
+_ACCURACY = {"float64": 1e-9, "float32": 5e-5, "float16": 4e-3, "bfloat16": 3e-2}
+_TENSOR_CORES = 5e-3  # of float32 where a GPU or TPU multiplies in fewer bits unless told otherwise
+
+
+@dataclasses.dataclass
+class Contest:
+    """An equation, its candidates and what is known of them so far."""
+
+    equation: Equation
+    target: Target
+
+    def __post_init__(self) -> None:
+        operation = lowering.OPERATIONS[self.equation.primitive]
+        self.operation, self.swapped = operation, getattr(operation, "swapped", False)
+        facts = (self.equation.operands, self.equation.params)
+        plan = operation.plan(*facts, "auto", dataclasses.replace(self.target, measured=False))
+        self.kind, self.static = plan.operation, operation.name_of(plan)
+        self.candidates = operation.candidates(*facts, self.target)
+        if self.static not in self.candidates:
+            self.candidates.insert(0, self.static)
+        self.seconds: dict[str, float] = {}
+        self.refused: dict[str, str] = {}
+        self.calls: dict[str, Callable[[], Any]] = {}
+        self.wins: dict[str, int] = {}
+
+    @property
+    def dearness(self) -> float:
+        """Seconds of a run that the table's choice takes, as far as they are known."""
+        return self.equation.count * self.seconds.get(self.static, 0.0)
+
+    def _compiled(self, name: str, equation: Equation, operands: list) -> Callable[[], Any]:
+        method = "lax" if name == "lax" and not self.operation.own else "auto"
+        with active.forced(equation.key, name):
+            call = jax.jit(lambda *a: equation.bind(*a, method=method)).lower(*operands).compile()
+        return lambda: call(*operands)
+
+    def prepare(self) -> None:
+        """Draw the operands and compute what lax makes of them."""
+        compared = None if self.equation.is_convolution else -1 if self.swapped else 0
+        self.operands = draw(self.equation, compared)
+        wide = self.equation.widened()
+        reference = wide or self.equation
+        operands = [a.astype(o.dtype) for a, o in zip(self.operands, reference.operands)]
+        name = "lax" if not self.operation.own else self.static
+        self.expected: np.ndarray | None = np.asarray(self._compiled(name, reference, operands)())
+
+    def release(self) -> None:
+        """Forget arrays and programs."""
+        self.operands, self.expected, self.calls = [], None, {}
+
+    def try_out(self, name: str) -> None:
+        """Compile, compare with lax, and time a first call."""
+        try:
+            call = self._compiled(name, self.equation, self.operands)
+            assert self.expected is not None
+            began = time.perf_counter()
+            actual = np.asarray(call())
+            first = time.perf_counter() - began
+            error = _distance(actual, self.expected)
+        except Exception as problem:  # what a formulation cannot do here is a result
+            if name == self.static:
+                raise
+            self.refused[name] = f"{type(problem).__name__}: {problem}".splitlines()[0][:80]
+            return
+        if not error <= self._bound() and name != self.static and name != "lax":
+            self.refused[name] = f"error {error:.0e}"
+            return
+        slow = self.seconds and first > 2 * _HOPELESS * min(self.seconds.values())
+        self.calls[name], self.seconds[name] = call, first if slow and name != self.static else _turn(call, 0.0)
+
+    def _bound(self) -> float:
+        dtype = self.equation.result.dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
+            return 0.0
+        bound = _ACCURACY[str(min((a.dtype for a in self.equation.operands), key=lambda d: jnp.finfo(d).bits))]
+        highest = "HIGHEST" in str(self.equation.params.get("precision"))
+        fewer = self.target.platform != "cpu" and self.equation.is_convolution and not highest
+        return max(bound, _TENSOR_CORES) if fewer else bound
+
+    def race(self, repeats: int) -> None:
+        """The promising ones in turns, so that what else runs on the machine hits all alike."""
+        fastest = min(self.seconds.values())
+        hopeful = [n for n in self.calls if self.seconds[n] <= _HOPELESS * fastest or n in (self.static, "lax")]
+        self.wins = dict.fromkeys(hopeful, 0)
+        for _ in range(repeats):
+            round_ = {name: _turn(self.calls[name], TURN) for name in hopeful}
+            for name, seconds in round_.items():
+                self.seconds[name] = min(self.seconds[name], seconds)
+                self.wins[name] += seconds < round_[self.static]
+        self.repeats = repeats
+
+    def entry(self) -> Entry:
+        """The choice: the fastest, if it beats the table's by more than the noise and in most of the rounds."""
+        ordered = dict(sorted(self.seconds.items(), key=lambda pair: pair[1]))
+        proven = [
+            name
+            for name in ordered
+            if self.wins.get(name, 0) * 2 > self.repeats and ordered[name] * MARGIN < ordered[self.static]
+        ]
+        return Entry(
+            self.equation.key,
+            self.kind,
+            self.equation.text(),
+            self.equation.count,
+            self.static,
+            proven[0] if proven else self.static,
+            ordered,
+            dict(self.refused),
+        )
+
+
+def _turn(call: Callable[[], Any], seconds: float) -> float:
+    """The least seconds that a call took in a turn."""
+    least, now = math.inf, time.perf_counter()
+    end = now + seconds
+    while now < end or least == math.inf:
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        now = time.perf_counter()
+        least = min(least, now - began)
+    return least
+
+
+def _distance(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Relative L2; infinite where one is not finite and the other differs."""
+    if actual.shape != expected.shape:
+        return math.inf
+    a, b = (np.asarray(v, np.float64).ravel() for v in (actual, expected))
+    differs = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+    if not (np.isfinite(a[differs]).all() and np.isfinite(b[differs]).all()):
+        return math.inf
+    size = np.linalg.norm(b[np.isfinite(b)])
+    return float(np.linalg.norm(a[differs] - b[differs]) / (size or 1.0))

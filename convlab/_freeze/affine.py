@@ -1,0 +1,147 @@
+"""Chains of sums and products by numbers of a channel, after a convolution, as part of its kernel and bias."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from .._backend import entry
+from .._backend.fusion.chains import channel_axis, is_convolution
+from .._backend.fusion.program import Op, Program, Value
+
+Array = jax.Array
+FLOATS = ("float32", "float64")
+
+
+def folded(program: Program) -> tuple[Program, int]:
+    """The program with these chains in kernels and biases, and how many operations they took in."""
+    users, count = program.users(), 0
+    new: dict[Op, list[Op]] = {}
+    for op in filter(_is_foldable, program.ops):
+        chain, scale, shift = _chain(op, users, program.outputs)
+        made = _replacement(op, chain[-1].outputs[0], scale, shift) if len(chain) > 1 else []
+        if made:
+            new |= dict.fromkeys(chain[:-1], []) | {chain[-1]: made}
+            count += len(chain) - 1
+    ops = [made for op in program.ops for made in new.get(op, [op])]
+    return Program(program.inputs, program.outputs, ops), count
+
+
+def _is_foldable(op: Op) -> bool:
+    if not is_convolution(op) or op.inputs[1].constant is None:
+        return False
+    dtypes = {str(v.aval.dtype) for v in (*op.inputs, *op.outputs)}
+    return len(dtypes) == 1 and dtypes <= set(FLOATS)
+
+
+def _chain(conv: Op, users: dict[Value, list[Op]], outputs: list[Value]) -> tuple[list[Op], Any, Any]:
+    """The convolution and the affine operations after it, with the scale and shift of each channel."""
+    value, axis, chain = conv.outputs[0], channel_axis(conv), [conv]
+    scale, shift = np.ones(value.aval.shape[axis]), np.zeros(value.aval.shape[axis])
+    while value not in outputs and len(users[value]) == 1:
+        (op,) = users[value]
+        step = _step(op, value, axis)
+        if step is None:
+            break
+        scale, shift = scale * step[0], shift * step[0] + step[1]
+        chain.append(op)
+        value = op.outputs[0]
+    return chain, scale, shift
+
+
+def _step(op: Op, value: Value, axis: int) -> tuple[Any, Any] | None:
+    """The scale and shift of an affine operation on `value`; None if it is another operation, or not the same for a whole channel."""
+    if (
+        len(op.outputs) != 1
+        or op.outputs[0].aval.shape != value.aval.shape
+        or op.outputs[0].aval.dtype != value.aval.dtype
+    ):
+        return None
+    if op.name in ("neg", "copy", "stop_gradient"):
+        return (-1.0 if op.name == "neg" else 1.0), 0.0
+    if op.name not in ("add", "sub", "mul", "div", "add_any"):
+        return None
+    first, second = op.inputs
+    channel = per_channel(second if first is value else first, value.aval.shape, axis)
+    if channel is None or op.name == "div" and second is value:
+        return None
+    with np.errstate(all="ignore"):
+        return {
+            "add": (1.0, channel),
+            "add_any": (1.0, channel),
+            "sub": (1.0, -channel) if first is value else (-1.0, channel),
+            "mul": (channel, 0.0),
+            "div": (1 / channel, 0.0),
+        }[op.name]
+
+
+def per_channel(other: Value, shape: tuple[int, ...], axis: int) -> Any:
+    """The numbers of the channels, if a constant that is broadcast to `shape` is the same along every other axis; else None."""
+    if other.constant is None:
+        return None
+    numbers = np.asarray(other.constant)
+    if numbers.ndim == 0:
+        return np.full(shape[axis], numbers, np.float64)
+    if numbers.ndim != len(shape):
+        return None
+    numbers = numbers[tuple(slice(0, 1) if step == 0 else slice(None) for step in numbers.strides)]
+    first = numbers[tuple(slice(None) if a == axis else slice(0, 1) for a in range(len(shape)))]
+    if numbers.size == 0 or not np.array_equal(numbers, np.broadcast_to(first, numbers.shape), equal_nan=True):
+        return None
+    return np.broadcast_to(first.ravel().astype(np.float64), (shape[axis],))
+
+
+def _replacement(conv: Op, result: Value, scale: Any, shift: Any) -> list[Op]:
+    """The convolution by the scaled kernel, and the sum with the shift unless that is zero; nothing if a number is not finite."""
+    spec = conv.params["dimension_numbers"]
+    kernel = np.asarray(conv.inputs[1].constant)
+    along = [1] * kernel.ndim
+    along[spec.rhs_spec[0]] = -1
+    with np.errstate(all="ignore"):
+        scaled, shift = (kernel * scale.reshape(along)).astype(kernel.dtype), shift.astype(kernel.dtype)
+    if not np.isfinite(scaled).all() or not np.isfinite(shift).all():
+        return []
+    if not shift.any():
+        return [with_kernel(conv, scaled, conv.params, result)]
+    axis, rank = channel_axis(conv), len(result.aval.shape)
+    bias = shift.reshape([-1 if a == axis else 1 for a in range(rank)])
+    y = Value(result.aval)
+    add = Op("add", (y, constant(bias)), (result,), {}, lambda y, bias: [lax.add(y, bias)])
+    return [with_kernel(conv, scaled, conv.params, y), add]
+
+
+def constant(numbers: Any) -> Value:
+    return Value(jax.typeof(numbers), numbers)
+
+
+def with_kernel(conv: Op, kernel: Any, params: dict[str, Any], result: Value) -> Op:
+    """A convolution of the same image by another kernel, with lax's `params`."""
+    named = {name: value for name, value in params.items() if name != "padding"}
+
+    def run(x: Array, kernel: Array) -> list[Array]:
+        return [entry.conv_general_dilated(x, kernel, padding=params["padding"], **named)]
+
+    return Op(conv.name, (conv.inputs[0], constant(kernel)), (result,), params, run)
+
+
+def output_first(program: Program) -> Program:
+    """The program with constant kernels laid out as the engine reads them: features, channels, window."""
+    ops = []
+    for op in program.ops:
+        if is_convolution(op) and op.inputs[1].constant is not None:
+            spec = op.params["dimension_numbers"]
+            kernel = np.ascontiguousarray(np.transpose(np.asarray(op.inputs[1].constant), spec.rhs_spec))
+            order = lax.ConvDimensionNumbers(spec.lhs_spec, tuple(range(kernel.ndim)), spec.out_spec)
+            op = with_kernel(op, kernel, op.params | {"dimension_numbers": order}, op.outputs[0])
+        ops.append(op)
+    return Program(program.inputs, program.outputs, ops)
+
+
+def sizes(program: Program) -> int:
+    """The bytes of a program's constants."""
+    held = {id(v.constant): v for op in program.ops for v in op.inputs if v.constant is not None}
+    return sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in held.values())

@@ -1,0 +1,161 @@
+"""`freeze`: a network for inference."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._backend.fusion.chains import chains, is_convolution, with_calls
+from .._backend.fusion.program import Program, accelerated, without_dead_ops
+from . import affine, constants
+from .trace import Arguments, function_of, is_module
+
+TOLERANCE = 1e-3  # of the largest result, between the function and what was made of it
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `freeze` made of a program.
+
+    `convolutions`: how many there are; `folded`: operations that kernels and biases took in; `fused`: how many calls take what follows
+    a convolution, by what that is; `operations`: of the program before and after; `difference`: the largest one between the results
+    for the example, None if that had shapes alone; `notes`: what was left, and why.
+    """
+
+    convolutions: int
+    folded: int
+    fused: dict[tuple[str, ...], int]
+    operations: tuple[int, int]
+    difference: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.convolutions} convolutions, {self.operations[0]} operations of which {self.operations[1]} are left",
+            f"{self.folded} operations folded into kernels and biases",
+            *(f"{count} x convolution + {' + '.join(kinds)}" for kinds, count in self.fused.items()),
+            *([] if self.difference is None else [f"largest difference {self.difference:.1e}"]),
+            *self.notes,
+        ]
+        return "\n".join(lines)
+
+
+class Frozen:
+    """What `freeze` returns: a function of the arguments alone. `report` says what was made of the program."""
+
+    report: Report
+
+    def __init__(self, function: Callable) -> None:
+        self._function, self._folds = function, True
+        self._programs: dict[Hashable, tuple[Callable, Any, Report]] = {}
+        functools.update_wrapper(self, function, ("__name__", "__qualname__", "__doc__"), ())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = Arguments.of(args, kwargs)
+        run, structure, _ = self._program(arguments)
+        return jax.tree.unflatten(structure, run(*arguments.arrays))
+
+    def _program(self, arguments: Arguments) -> tuple[Callable, Any, Report]:
+        """For these shapes; made when they are first seen."""
+        key = arguments.key
+        if key not in self._programs:
+            program, structure = arguments.trace(self._function)
+            program, report = _frozen(program, self._folds)
+            self._programs[key] = jax.jit(program.__call__), structure, report
+        return self._programs[key]
+
+    def _check(self, arguments: Arguments) -> None:
+        """Compares the results for an example with the function's, and does without folding if they differ."""
+        _, _, report = self._program(arguments)
+        self.report = report
+        if any(isinstance(a, jax.ShapeDtypeStruct) for a in arguments.arrays):
+            return
+        expected = jax.jit(lambda *arrays: arguments.call(self._function, arrays))(*arguments.arrays)
+        difference, limit = _difference(arguments.call(self, arguments.arrays), expected)
+        if difference > limit and self._folds:
+            self._folds, self._programs = False, {}
+            self._check(arguments)
+            note = f"nothing is folded: the results differed by {difference:.1e}"
+            self.report = dataclasses.replace(self.report, notes=(*self.report.notes, note))
+            return
+        self.report = dataclasses.replace(report, difference=difference)
+
+
+def _frozen(program: Program, folds: bool) -> tuple[Program, Report]:
+    before, folded = len(program.ops), 0
+    program = constants.folded(without_dead_ops(program))
+    if folds:
+        program, folded = affine.folded(program)
+    program = affine.output_first(without_dead_ops(program))
+    found = [chain for chain in chains(program) if chain.kinds]
+    count = sum(map(is_convolution, program.ops))
+    program = accelerated(with_calls(program, found))
+    return program, Report(count, folded, dict(Counter(chain.kinds for chain in found)), (before, len(program.ops)))
+
+
+def _difference(got: Any, expected: Any) -> tuple[float, float]:
+    """The largest difference of two trees of arrays, and how large it may be."""
+    worst, limit = 0.0, 0.0
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
+        if not isinstance(getattr(b, "dtype", None), np.dtype) or b.dtype.kind == "b" or b.size == 0:
+            continue
+        a, b = np.asarray(a).astype(np.complex128), np.asarray(b).astype(np.complex128)
+        finite = np.isfinite(a) & np.isfinite(b)
+        worst = max(worst, float(abs(a - b)[finite].max(initial=0)))
+        limit = max(limit, TOLERANCE * float(abs(b)[finite].max(initial=0)))
+    return worst, limit
+
+
+def freeze(fn: Any, *args: Any, **kwargs: Any) -> Frozen:
+    """Makes a network for inference of a function and its parameters, or of a module: constants folded, operations fused.
+
+    The parameters become constants, and what depends on them alone is computed once. Batch normalisation in evaluation mode and other
+    sums and products by numbers of a channel, after a convolution, become part of its kernel and bias. On the CPU, where jaxlib has
+    oneDNN, a convolution and the bias, the sum with an array of its shape and the activation (ReLU, ReLU6, SiLU, sigmoid, tanh, ELU,
+    GELU) that follow it are one call. All else stays as it is: dropout, statistics of the batch, results that something else reads
+    too, a normalisation before a convolution.
+
+    Results equal those of the function up to rounding, but for NaNs before a ReLU or ReLU6 that is part of a call: they come out as 0.
+
+    Args:
+        fn: a function `fn(params, *args)`, such as a Linen module's `apply`; or a module of NNX or Equinox, in evaluation mode.
+        *args: for a function first its parameters, any tree of arrays; then an example of the other arguments, arrays or
+            `jax.ShapeDtypeStruct`s. What is no array is static.
+        **kwargs: more of the example.
+
+    Returns:
+        A function `frozen(*args)`, equal to `fn(params, *args)` or `model(*args)`. `frozen.report` says what was folded and fused and
+        how far the results for the example are from the function's. It takes other shapes, which are compiled at their first call,
+        and can be called in `jax.jit`, and exported. It does not see later changes of the parameters.
+
+    Raises:
+        TypeError: `fn` is no function and no module, or a function without parameters.
+
+    Example:
+        >>> from convlab import conv
+        >>> def block(kernel, x):
+        ...     return jax.nn.relu(conv(x, kernel) * 2 + 1)
+        >>> x, kernel = jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 16))
+        >>> frozen = freeze(block, kernel, x)
+        >>> frozen.report.folded, frozen(x).shape
+        (2, (1, 8, 8, 16))
+
+    Source: batch normalisation is folded as in Jacob et al. 2018, section 3.2.
+    """
+    if is_module(fn):
+        function = function_of(fn)
+    elif not callable(fn):
+        raise TypeError(f"`fn` must be a function or a module of NNX or Equinox, got {fn!r}.")
+    elif not args:
+        raise TypeError("`params` must be given for a function, got none. A module of NNX or Equinox has its own.")
+    else:
+        function, args = functools.partial(fn, args[0]), args[1:]
+    frozen = Frozen(function)
+    frozen._check(Arguments.of(args, kwargs))
+    return frozen

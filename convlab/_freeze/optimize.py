@@ -1,0 +1,101 @@
+"""`optimize`: what follows a convolution in the same call, in anybody's program."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import jax
+
+from .._backend import compat
+from .._backend.fusion.chains import chains, with_calls
+from .._backend.fusion.program import Op, Program, accelerated, of_jaxpr
+from .trace import Arguments
+
+F = TypeVar("F", bound=Callable[..., Any])
+BODIES = {"scan": ("jaxpr",), "while": ("body_jaxpr",), "cond": ("branches",), "remat2": ("jaxpr",), "checkpoint": ("jaxpr",)}
+
+
+def optimize(fn: F) -> F:
+    """Fuses a function's convolutions with the bias, the sum and the activation that follow them, on the CPU.
+
+    A convolution of float32 whose result goes to a bias, to a sum with an array of its shape and to an activation (ReLU, ReLU6, SiLU,
+    sigmoid, tanh, ELU, GELU), in this order and each of them perhaps, and to nothing else, becomes a call of a function jitted under
+    the name `convlab_conv_...`, with the same operations inside. On the CPU, where jaxlib has oneDNN, that is one call of it. The other
+    convolutions and pools are computed as under `accelerate`.
+
+    Results equal those of `fn` up to rounding, but for NaNs before a fused ReLU or ReLU6: they come out as 0. Derivatives are those of
+    `fn`. On other platforms, and in an export, the program is that of `fn`.
+
+    Args:
+        fn: a function of arrays, jitted or not. It is traced at every call, as by `jax.grad`, so jit what calls the result; only of a
+            jitted function the programs are kept.
+
+    Returns:
+        A function with `fn`'s signature. `explain` shows what is fused in it.
+
+    Raises:
+        TypeError: `fn` is no function.
+
+    Example:
+        >>> from convlab import conv
+        >>> def block(x, kernel, bias):
+        ...     return jax.nn.relu(conv(x, kernel, bias))
+        >>> x, kernel, bias = jnp.ones((1, 8, 8, 16)), jnp.ones((3, 3, 16, 16)), jnp.ones(16)
+        >>> jax.jit(optimize(block))(x, kernel, bias).shape
+        (1, 8, 8, 16)
+        >>> explain(optimize(block), x, kernel, bias, platform="cpu")[0].operation
+        'forward'
+
+    Works on the program as `jax.make_jaxpr` traces it, in the bodies of `lax.scan`, `cond`, `while_loop` and `jax.checkpoint` too.
+    """
+    if not callable(fn):
+        raise TypeError(f"`fn` must be a function, got {fn!r}.")
+    kept: dict[Hashable, tuple[Callable, Any]] | None = {} if hasattr(fn, "lower") else None
+
+    @functools.wraps(fn)
+    def optimized(*args: Any, **kwargs: Any) -> Any:
+        arguments = Arguments.of(args, kwargs)
+        if kept is None:
+            run, structure = _optimized(arguments, fn)
+        else:
+            if arguments.key not in kept:
+                run, structure = _optimized(arguments, fn)
+                kept[arguments.key] = jax.jit(run.__call__), structure
+            run, structure = kept[arguments.key]
+        return jax.tree.unflatten(structure, run(*arguments.arrays))
+
+    return optimized  # type: ignore[return-value]  # of the same signature
+
+
+def _optimized(arguments: Arguments, fn: Callable) -> tuple[Callable, Any]:
+    program, structure = arguments.trace(fn)
+    return fused(program), structure
+
+
+def fused(program: Program) -> Program:
+    """The program, and the bodies in it, with one call for a convolution and what follows it."""
+    found = [chain for chain in chains(program) if chain.kinds]
+    program = accelerated(with_calls(program, found))
+    return Program(program.inputs, program.outputs, list(map(_with_fused_bodies, program.ops)))
+
+
+def _with_fused_bodies(op: Op) -> Op:
+    if op.name not in BODIES or op.equation is None:
+        return op
+    changed = {key: _fused_jaxpr(op.params[key]) for key in BODIES[op.name]}
+    equation = op.equation.replace(params=op.params | changed)
+    return Op(op.name, op.inputs, op.outputs, equation.params, lambda *xs: compat.bind(equation, xs), equation)
+
+
+def _fused_jaxpr(jaxpr: Any) -> Any:
+    """The same kind of thing: a closed jaxpr, an open one, or several."""
+    if isinstance(jaxpr, tuple):
+        return tuple(map(_fused_jaxpr, jaxpr))
+    program = of_jaxpr(jaxpr)
+    avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type) for v in program.inputs]
+    new = jax.make_jaxpr(lambda *arrays: fused(program)(*arrays))(*avals)
+    if hasattr(jaxpr, "jaxpr"):
+        return new
+    return jaxpr if new.consts else new.jaxpr

@@ -1,0 +1,72 @@
+"""Functions and modules as programs of their array arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._backend.fusion.program import Program, of_jaxpr
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Positional and keyword arguments: their arrays, and all else, which is static as it is where a function is called."""
+
+    structure: Any
+    static: tuple[tuple[int, Any], ...]
+    arrays: tuple[Any, ...]
+
+    @staticmethod
+    def of(args: tuple, kwargs: dict[str, Any]) -> Arguments:
+        leaves, structure = jax.tree.flatten((args, kwargs))
+        static = tuple((i, leaf) for i, leaf in enumerate(leaves) if not _is_array(leaf))
+        return Arguments(structure, static, tuple(leaf for leaf in leaves if _is_array(leaf)))
+
+    @property
+    def key(self) -> Hashable:
+        avals = tuple(
+            jax.typeof(a) if not isinstance(a, jax.ShapeDtypeStruct) else (a.shape, a.dtype) for a in self.arrays
+        )
+        return self.structure, self.static, avals
+
+    def call(self, function: Callable, arrays: tuple[Any, ...]) -> Any:
+        leaves, rest = dict(self.static), iter(arrays)
+        total = len(self.static) + len(arrays)
+        args, kwargs = jax.tree.unflatten(
+            self.structure, [leaves[i] if i in leaves else next(rest) for i in range(total)]
+        )
+        return function(*args, **kwargs)
+
+    def trace(self, function: Callable) -> tuple[Program, Any]:
+        """The program of `function` of the arrays, and the structure of its results."""
+        closed, shapes = jax.make_jaxpr(lambda *arrays: self.call(function, arrays), return_shape=True)(*self.arrays)
+        return of_jaxpr(closed), jax.tree.structure(shapes)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
+
+
+def is_module(model: Any) -> bool:
+    """Whether this is a module of Flax's NNX or of Equinox, which holds its parameters itself."""
+    return _is_nnx(model) or "equinox" in sys.modules and isinstance(model, sys.modules["equinox"].Module)
+
+
+def _is_nnx(model: Any) -> bool:
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(model, nnx.Module)
+
+
+def function_of(model: Any) -> Callable:
+    """A module's call, which leaves the module as it is."""
+    if not _is_nnx(model):
+        return model
+    nnx = sys.modules["flax.nnx"]
+    graph, state = nnx.split(model)
+    # Variables made within the trace, which the call may write to.
+    return lambda *args, **kwargs: nnx.merge(graph, jax.tree.map(lambda a: a, state))(*args, **kwargs)

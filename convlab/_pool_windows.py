@@ -1,0 +1,174 @@
+"""What all pools share: a window read and laid on an image, the reductions of windows that XLA has, and who wins in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from . import _backend
+from ._argmax import argmax_by_axis
+from ._masks import only_valid, read_valid
+from ._operands import check_zeros
+from ._patches import as_array, check_image, has_many_taps, image_rank, index_dtype, pad_spatial, source
+from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, is_sequence, read_modes
+
+Array = jax.Array
+
+
+def read(
+    x: Any, window_shape: Any, strides: Any, padding: Any, window_dilation: Any = 1, ceil_mode: bool = False
+) -> tuple[Array, Window]:
+    """The image and the window of a pool; strides of None are 1."""
+    x = as_array("x", x)
+    check_not_empty("window_shape", window_shape)
+    rank = len(window_shape) if is_sequence(window_shape) else image_rank(x, "window_shape")
+    size = broadcast_to_rank("window_shape", window_shape, rank)
+    check_image(x, rank)
+    strides = broadcast_to_rank("strides", 1 if strides is None else strides, rank)
+    window = Window(
+        size, strides, padding, broadcast_to_rank("window_dilation", window_dilation, rank), bool(ceil_mode)
+    )
+    spatial = spatial_of(x, rank)
+    if x.shape[-1] == 0:
+        raise argument_error("x", "have channels on its last axis", x.shape)
+    window.checked_output_shape("window_shape", spatial)
+    return x, window
+
+
+def read_mask(valid: Any, x: Array, window: Window, padding: Any) -> Array | None:
+    """Which positions of `x` are valid, with an axis for its channels."""
+    if valid is not None:
+        check_zeros(window, read_modes("zeros", window.rank, window.padding), padding, "zeros", "valid positions")
+    return read_valid(valid, x)
+
+
+def spatial_of(x: Array, rank: int) -> tuple[int, ...]:
+    return x.shape[x.ndim - 1 - rank : -1]
+
+
+def settled(x: Array, window: Window) -> tuple[Array, Window]:
+    """The paddings that bring their own border, "CIRCULAR" and "REFLECT", are laid around the image; no overhang sees what a pad crops."""
+    modes = set(read_modes("zeros", window.rank, window.padding))
+    if modes <= {"zeros"}:
+        return _cut(x, window)
+    x = pad_spatial(x, window.declared(spatial_of(x, window.rank)), list(modes) * window.rank, shown=window.padding)
+    return x, Window(window.size, window.strides, "VALID", window.dilation, window.ceil_mode)
+
+
+def _cut(x: Array, window: Window) -> tuple[Array, Window]:
+    """Without the end that negative pads crop, if a window of `ceil_mode` could hang over it."""
+    spatial = spatial_of(x, window.rank)
+    pads = window.declared(spatial)
+    cuts = [min(n, max(0, -hi)) for n, (_, hi) in zip(spatial, pads)]
+    if not window.ceil_mode or not any(cuts):
+        return x, window
+    x = x[(..., *(slice(0, n - cut) for n, cut in zip(spatial, cuts)), slice(None))]
+    padding = tuple((lo, hi + cut) for (lo, hi), cut in zip(pads, cuts))
+    return x, Window(window.size, window.strides, padding, window.dilation, window.ceil_mode)
+
+
+def on_all_axes(x: Array, window: Window) -> dict[str, tuple]:
+    """The window as the window primitives take it, with an entry for every axis of `x`."""
+    before = (1,) * (x.ndim - 1 - window.rank)
+    pads = window.pads(spatial_of(x, window.rank))
+    return dict(
+        window_dimensions=(*before, *window.size, 1),
+        window_strides=(*before, *window.strides, 1),
+        padding=(*((0, 0) for _ in before), *pads, (0, 0)),
+        base_dilation=(1,) * x.ndim,
+        window_dilation=(*before, *window.dilation, 1),
+    )
+
+
+def reduce(reduction: Callable[[Array, dict], Array], x: Array, window: Window) -> Array:
+    x, window = settled(x, window)
+    return reduction(x, on_all_axes(x, window))
+
+
+def window_max(x: Array, params: dict) -> Array:
+    return _backend.window_max(x, params, "max")
+
+
+def window_min(x: Array, params: dict) -> Array:
+    return _backend.window_max(x, params, "min")
+
+
+def accumulator(x: Array) -> Any:
+    """The dtype in which averages are summed: float32 for 16-bit and integer input."""
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) and x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+
+
+def averaged(x: Array) -> Any:
+    """The dtype of an average: the input's, float32 for integers."""
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
+
+
+# --- winners ------------------------------------------------------------------------------------------------------
+
+
+def check_ordered(x: Array) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer) and x.dtype != bool:
+        raise argument_error("x", "have an ordered dtype", x.dtype.name, kind=TypeError)
+
+
+def argmax(x: Array, window: Window, reducer: Any, valid: Array | None = None) -> Array:
+    """Where the winner of each window stands, flat over the spatial axes of `x`; -1 for a window of padding only."""
+    spatial = spatial_of(x, window.rank)
+    dtype, x = index_dtype(spatial), lax.stop_gradient(x)
+    if has_many_taps(window) or valid is not None:
+        place = jnp.broadcast_to(jnp.arange(math.prod(spatial), dtype=dtype).reshape(*spatial, 1), x.shape)
+        place = only_valid(place, valid, -1)
+        return argmax_by_axis(*settled(x, window), settled(place, window)[0], reducer)
+    modes, borders = read_modes("zeros", window.rank, window.padding), window.declared(spatial)
+    laid, window = settled(lax.stop_gradient(x), window)
+    tap = _backend.window_argmax(laid, on_all_axes(laid, window), reducer)
+    first, pads = x.ndim - 1 - window.rank, window.pads(spatial_of(laid, window.rank))
+    index, real = jnp.zeros((), dtype), np.True_
+    for axis, (n, stride, dilation, mode) in enumerate(zip(spatial, window.strides, window.dilation, modes)):
+        digit = tap // math.prod(window.size[axis + 1 :]) % window.size[axis]
+        place = lax.broadcasted_iota(jnp.int32, tap.shape, first + axis) * stride + digit * dilation - pads[axis][0]
+        if mode != "zeros":
+            place = jnp.asarray(source(n, borders[axis], mode), jnp.int32)[place]
+        elif pads[axis] != (0, 0):
+            real &= (place >= 0) & (place < n)
+        index = index * n + place.astype(dtype)
+    return index if real is np.True_ else jnp.where(real, index, -1)
+
+
+# --- sums and counts ----------------------------------------------------------------------------------------------
+
+
+def windows_sum(x: Array, window: Window) -> Array:
+    """Sums of windows, those of 16-bit floats in float32."""
+    narrow = jnp.issubdtype(x.dtype, jnp.floating)
+    return reduce(_backend.window_sum, x.astype(accumulator(x)) if narrow else x, window)
+
+
+def counts(x: Array, window: Window, include_pad: bool, valid: Array | None = None) -> Any:
+    """How many taps of each window count, at least 1: an int, or an array of floats to be multiplied with the result."""
+    spatial, dtype = spatial_of(x, window.rank), accumulator(x)
+    if valid is not None:
+        return jnp.maximum(reduce(_backend.window_sum, valid.astype(jnp.finfo(dtype).dtype), window), 1)
+    bordered = set(read_modes("zeros", window.rank, window.padding)) != {"zeros"}
+    if not window.ceil_mode and (include_pad or bordered):
+        return math.prod(window.size)
+    count: Any = 1
+    for axis, (n, (lo, hi), out, k, s, d) in enumerate(
+        zip(spatial, window.declared(spatial), window.out(spatial), window.size, window.strides, window.dilation)
+    ):
+        first, last = (-lo, n + hi) if include_pad or bordered else (max(0, -lo), min(n, n + hi))
+        start = np.arange(out) * s - lo
+        along = np.minimum(k, -(-(last - start) // d)) - np.maximum(0, -(-(first - start) // d))
+        count = count * along_axis(np.maximum(along, 1), x.ndim, axis - window.rank - 1, dtype)
+    return count
+
+
+def along_axis(values: Any, ndim: int, axis: int, dtype: Any) -> Array:
+    """Numbers along one axis of `ndim`, to be broadcast along the others."""
+    return jnp.expand_dims(jnp.asarray(values, dtype), [a for a in range(ndim) if a != axis % ndim])

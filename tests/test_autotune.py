@@ -1,0 +1,390 @@
+"""Measured choices: what is collected, that wrong numbers never win, where a tuning serves, its file; and `accelerate(engine=False)`."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import convlab
+from convlab._backend import compat, engine, lowering
+from convlab._backend.pooling import operations
+from convlab._backend.tables import Target
+from convlab._backend.tuning import active, autotune, device, equation, measure
+from convlab._backend.tuning.tuning import Entry
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 9, 3)), "float32")
+K = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3, 3, 4)), "float32")
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def convolution(x, k):
+    return lax.conv_general_dilated(x, k, (2, 2), "SAME", dimension_numbers=NHWC)
+
+
+def network(x, k):
+    y = lax.scan(lambda c, _: (convlab.conv(c, jnp.ones((3, 3, 3, 3))), None), x, None, 2)[0]
+    y = convlab.max_pool(convlab.conv(y, k), 2)
+    return (convlab.conv(y, jnp.ones((1, 1, 4, 2)), method="gemm") ** 2).sum() + convolution(x, k).sum()
+
+
+def choosing(f, *args, platform="cpu", **choices):
+    """A tuning for this device that gives each collected problem the formulation named for its operation; tables elsewhere."""
+    closed = jax.make_jaxpr(f)(*args)
+    entries = []
+    for one in equation.collect(closed.jaxpr, lowering.OPERATIONS):
+        contest = measure.Contest(one, Target(platform, measured=True))
+        name = choices.get(contest.kind.replace(" ", "_"))
+        if name:
+            seconds = {name: 1.0, contest.static: 2.0} if name != contest.static else {name: 1.0}
+            entries.append(Entry(one.key, contest.kind, one.text(), one.count, contest.static, name, seconds))
+    return convlab.Tuning(entries, device.here(platform))
+
+
+def steps(f, *args, platform="cpu"):
+    return {step.operation: step for step in convlab.explain(f, *args, platform=platform)}
+
+
+# --- measuring ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    """The gradient of a network with one of its formulations wrong, measured with few rounds."""
+    former = operations.candidates
+
+    def with_a_wrong_one(name, *facts, **options):
+        found = former(name, *facts, **options)
+        return found | ({"wrong": lambda x: 2 * found["windows"](x)} if name == "window_max" else {})
+
+    few = lambda self, *facts: [n for n in ("lax", "gemm") if self.asked(*facts[:2], n, facts[2])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operations, "candidates", with_a_wrong_one)
+        patch.setattr(lowering.Convolution, "candidates", few)
+        return convlab.autotune(jax.grad(network, 1), X, K, repeats=1, progress=True)
+
+
+def test_every_distinct_problem_is_collected_with_its_count(tuned):
+    operations_ = [entry.operation for entry in tuned.entries]
+    assert {"forward", "kernel gradient", "max", "max gradient"} == set(operations_)
+    assert len({entry.key for entry in tuned.entries}) == len(operations_)
+    in_scan = [e for e in tuned.entries if e.operation == "forward" and "2x9x9x3 * 3x3x3x3" in e.problem]
+    assert max(entry.count for entry in in_scan) >= 2
+    assert not any("4x4x4 * 1x1x4x2" in e.problem for e in tuned.entries if e.operation == "forward")  # asks for gemm
+
+
+def test_lax_takes_part_and_what_is_wrong_does_not(tuned):
+    for entry in tuned.entries:
+        assert {"lax", entry.static, entry.choice} <= set(entry.seconds)
+        assert entry.choice == entry.static or entry.gain > 1
+    (pool,) = (entry for entry in tuned.entries if entry.operation == "max")
+    assert "wrong" not in pool.seconds
+    assert pool.refused["wrong"].startswith("error ")
+
+
+def test_a_tuning_changes_no_result(tuned):
+    f = jax.jit(jax.grad(network, 1))
+    before = f(X, K)
+    with tuned, convlab.accelerate():
+        assert np.linalg.norm(f(X, K) - before) <= 1e-4 * np.linalg.norm(before)
+
+
+def test_a_budget_and_an_interrupt_keep_what_is_done(monkeypatch):
+    stopped = convlab.autotune(network, X, K, budget=1e-9)
+    assert stopped.entries == () and stopped.stopped == "the budget is spent" and "not all" in repr(stopped)
+    tried = []
+
+    def interrupt(contest, name):
+        tried.append(name)
+        if len(tried) > 3:
+            raise KeyboardInterrupt
+        contest.calls[name], contest.seconds[name] = (lambda: X), 1.0
+
+    monkeypatch.setattr(measure.Contest, "try_out", interrupt)
+    monkeypatch.setattr(lowering.Convolution, "candidates", lambda self, *facts: ["lax"])
+    monkeypatch.setattr(lowering.WindowReduction, "candidates", lambda self, *facts: ["lax"])
+    partial = convlab.autotune(network, X, K, repeats=1)
+    assert partial.stopped == "interrupted" and len(partial.entries) == 1
+
+
+def test_the_dearest_come_first_under_a_budget(monkeypatch):
+    order = []
+    monkeypatch.setattr(measure.Contest, "prepare", lambda contest: None)
+    monkeypatch.setattr(measure.Contest, "release", lambda contest: None)
+
+    def try_out(contest, name):
+        order.append(contest.equation.key)
+        contest.seconds[name] = 1.0 if contest.kind == "max" else 1e-3
+        contest.calls[name] = lambda: X
+
+    monkeypatch.setattr(measure.Contest, "try_out", try_out)
+    found = convlab.autotune(network, X, K, repeats=1, budget=100)
+    assert found.entries[0].operation == "max" and found.stopped is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_maxima_are_compared_where_they_are_unique(dtype):
+    """In bfloat16 random numbers would tie, and formulations differ in which of equal elements wins."""
+    x = jnp.zeros((2, 12, 11, 16), dtype)
+    closed = jax.make_jaxpr(jax.grad(lambda x: convlab.max_pool(x, 3, strides=2, padding=1).astype("float32").sum()))(x)
+    for one in equation.collect(closed.jaxpr, lowering.OPERATIONS):
+        contest = measure.Contest(one, Target(measured=True))
+        contest.prepare()
+        for name in contest.candidates:
+            contest.try_out(name)
+        assert not contest.refused and len(contest.seconds) >= 2
+
+
+def test_results_that_differ_are_far():
+    a = np.asarray([1.0, np.nan, np.inf])
+    assert measure._distance(a, a) == 0
+    assert measure._distance(a, np.asarray([1.0, np.nan, 2.0])) == np.inf
+    assert measure._distance(np.asarray([1.0, 2.0]), np.asarray([1.0, 1.0])) == pytest.approx(2**-0.5)
+
+
+@pytest.mark.parametrize(
+    "bad, kind, words",
+    [
+        (dict(repeats=0), ValueError, "`repeats` must be positive, got 0"),
+        (dict(repeats=1.5), TypeError, "`repeats` must be an integer, got 1.5"),
+        (dict(budget=-1), ValueError, "`budget` must be positive, got -1"),
+        (dict(budget="1"), TypeError, "`budget` must be a number, got '1'"),
+    ],
+)
+def test_bad_arguments_are_told(bad, kind, words):
+    with pytest.raises(kind, match=words):
+        convlab.autotune(network, X, K, **bad)
+
+
+# --- where it serves ----------------------------------------------------------------------------------------------
+
+
+def test_choices_serve_in_the_block_and_nowhere_else():
+    f = jax.jit(lambda x, k: convlab.conv(x, k))
+    text = lambda: f.lower(X, K).as_text()
+    before, tuning = text(), choosing(convlab.conv, X, K, forward="fft")
+    y = f(X, K)
+    with tuning:
+        assert steps(convlab.conv, X, K)["forward"].formulation == "fft"
+        assert "2.00 times as fast as" in steps(convlab.conv, X, K)["forward"].reason
+        assert "fft" in text()
+        np.testing.assert_allclose(f(X, K), y, atol=1e-4)
+        with convlab.accelerate(), choosing(convlab.conv, X, K, forward="winograd"):
+            assert "fft" not in text() and text() != before
+        assert "fft" in text()
+        other = jnp.ones((3, *X.shape[1:]))
+        assert "measured" not in steps(convlab.conv, other, K)["forward"].reason
+    assert text() == before and active.current() is None
+
+
+def test_plain_programs_change_under_accelerate_alone():
+    tuning = choosing(convolution, X, K, forward="fft")
+    text = lambda: jax.jit(convolution).lower(X, K).as_text()
+    before = text()
+    with tuning:
+        assert text() == before and steps(convolution, X, K)["forward"].formulation == "lax"
+        with convlab.accelerate():
+            assert "fft" in text() and steps(convolution, X, K)["forward"].formulation == "fft"
+
+
+def test_plain_programs_of_a_gpu_change_under_a_tuning_for_it(monkeypatch):
+    monkeypatch.setattr(device, "_kind", lambda platform: "a card")
+    text = lambda: jax.jit(convolution).trace(X, K).lower(lowering_platforms=("cuda",)).as_text()
+    before, tuning = text(), choosing(convolution, X, K, platform="gpu", forward="fft")
+    assert tuning.device["platform"] == "gpu"
+    with tuning:
+        assert text() == before
+        with convlab.accelerate():
+            assert "fft" in text()
+            assert steps(convolution, X, K, platform="cuda")["forward"].formulation == "fft"
+            exported = jax.export.export(jax.jit(convolution), platforms=("cuda",))(X, K)  # runs elsewhere
+            assert "fft" not in exported.mlir_module()
+    with convlab.accelerate():
+        assert text() == before
+
+
+@pytest.mark.parametrize("fact", device.FACTS[1:])
+def test_one_measured_elsewhere_is_not_used_and_said_so(fact):
+    tuning = choosing(convlab.conv, X, K, forward="fft")
+    elsewhere = convlab.Tuning(tuning.entries, tuning.device | {fact: "another"})
+    with elsewhere:
+        explained = convlab.explain(convlab.conv, X, K)
+        assert explained[0].formulation != "fft"
+        assert f"The tuning is not used: measured with {fact} another, here it is " in repr(explained)
+
+
+def test_one_without_the_engine_is_not_used_with_it():
+    if why := engine.available():
+        pytest.skip(why)
+    tuning = choosing(convlab.conv, X, K, forward="fft")
+    with convlab.Tuning(tuning.entries, tuning.device | {"engine": False}):
+        assert "without jaxlib's engine" in repr(convlab.explain(convlab.conv, X, K))
+        with convlab.accelerate(engine=False):
+            assert convlab.explain(convlab.conv, X, K)[0].formulation == "fft"
+
+
+def test_where_a_choice_cannot_serve_the_next_does():
+    if why := engine.available():
+        pytest.skip(why)
+    tuning = choosing(convlab.conv, X, K, forward="onednn")
+    (entry,) = tuning.entries
+    seconds = {"onednn": 1.0, entry.static: 4.0, "fft": 3.0, "gemm": 2.0}
+    choice = Entry(entry.key, "forward", "", 1, entry.static, "onednn", seconds)
+    with convlab.Tuning([choice], tuning.device), convlab.accelerate(engine=False):
+        assert convlab.explain(convlab.conv, X, K)[0].formulation == "gemm"
+
+
+def test_a_method_that_is_asked_for_stays():
+    tuning = choosing(convlab.conv, X, K, forward="fft")
+    for method in ("lax", "gemm"):
+        f = lambda x, k: convlab.conv(x, k, method=method)
+        text = lambda: jax.jit(lambda x, k: f(x, k)).lower(X, K).as_text()
+        before = text()
+        with tuning:
+            assert text() == before
+
+
+# --- files and tables ---------------------------------------------------------------------------------------------
+
+
+def test_a_saved_tuning_gives_the_same_programs(tmp_path, tuned):
+    tuned.save(tmp_path / "t.json")
+    loaded = convlab.Tuning.load(tmp_path / "t.json")
+    assert loaded.entries == tuned.entries and loaded.device == tuned.device
+    assert loaded.fingerprint == tuned.fingerprint and repr(loaded) == repr(tuned)
+    union = choosing(convlab.conv, X, K, forward="fft") | loaded
+    assert {entry.key for entry in loaded.entries} <= {entry.key for entry in union.entries}
+    with pytest.raises(ValueError, match="`other` must be measured on the same device"):
+        loaded | convlab.Tuning([], loaded.device | {"threads": 999})
+
+
+BAD = {
+    "no JSON": "JSONDecodeError",
+    "[]": "TypeError",
+    "{}": "KeyError: 'format'",
+    '{"format": "another"}': "its format is 'another'",
+    '{"format": "convlab tuning 1", "device": {}, "problems": []}': "its device lacks",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_bad_file_is_told_in_a_line(text, tmp_path):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="^`path` must be a file that Tuning.save wrote, got ") as told:
+        convlab.Tuning.load(path)
+    assert BAD[text] in str(told.value) and "\n" not in str(told.value)
+    with pytest.raises(ValueError, match="FileNotFoundError"):
+        convlab.Tuning.load(tmp_path / "none.json")
+
+
+def test_tables_have_a_row_for_each_problem(tuned):
+    assert repr(tuned).count("\n") == len(tuned.entries) + 1
+    assert tuned.to_markdown().count("\n| ") == len(tuned.entries) + 2
+    assert json.loads(tuned.to_json())["problems"][0]["key"] == tuned.entries[0].key
+    rich = pytest.importorskip("rich.console")
+    console = rich.Console(width=300, file=io.StringIO(), record=True)
+    console.print(tuned)
+    assert "by the tables" in console.export_text()
+
+
+PROGRAM = """
+import sys, warnings, jax.numpy as jnp
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    import convlab
+x, k = jnp.ones((2, 9, 9, 3)), jnp.ones((3, 3, 3, 4))
+print([str(w.message)[:36] for w in told], convlab.explain(convlab.conv, x, k)[0].formulation)
+"""
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_environment_names_a_tuning(good, tmp_path):
+    path = tmp_path / "t.json"
+    choosing(convlab.conv, X, K, forward="fft").save(path)
+    if not good:
+        path.write_text("nothing")
+    environment = os.environ | {"CONVLAB_TUNING": str(path)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment)
+    told = [] if good else ["CONVLAB_TUNING is not used: `path` must"]
+    assert done.stdout.startswith(str([text[:36] for text in told]))
+    assert done.stdout.strip().endswith("fft") == good
+
+
+# --- programs without the engine ----------------------------------------------------------------------------------
+
+
+def test_accelerate_leaves_the_engine_out():
+    f = jax.jit(
+        lambda x, k: convlab.conv(x, k) + lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=NHWC)
+    )
+    x, k = jnp.ones((2, 14, 14, 32)), jnp.ones((3, 3, 32, 32))
+    text = lambda: f.lower(x, k).as_text()
+    before, y = text(), f(x, k)
+    with convlab.accelerate():
+        assert ("__onednn" in text()) == (engine.available() is None)
+        with convlab.accelerate(engine=False):
+            assert "__onednn" not in text() and engine.available() == "the engine is switched off"
+            with convlab.accelerate():
+                assert "__onednn" not in text()
+            np.testing.assert_allclose(f(x, k), y, rtol=1e-5)
+        assert ("__onednn" in text()) == (engine.available() is None)
+    assert text() == before
+    with pytest.raises(TypeError, match="`engine` must be True or False, got 1"):
+        convlab.accelerate(engine=1)
+
+
+def test_a_program_with_the_engine_is_left_out_of_the_cache_with_one_word(tmp_path):
+    if why := engine.available():
+        pytest.skip(why)
+    options = dict(
+        jax_persistent_cache_min_compile_time_secs=0.0,
+        jax_persistent_cache_min_entry_size_bytes=0,
+        jax_compilation_cache_dir=str(tmp_path),
+    )
+    former = {name: getattr(jax.config, name) for name in options}
+    from jax.experimental.compilation_cache import compilation_cache
+
+    try:
+        engine._say_uncached.cache_clear()
+        f = jax.jit(lambda x, k: convlab.conv(x, k))
+        x, k = jnp.ones((2, 14, 14, 32)), jnp.ones((3, 3, 32, 32))
+        for name, value in options.items():
+            jax.config.update(name, value)
+            if "dir" not in name and former["jax_compilation_cache_dir"] is None:
+                f(x[:, len(name) % 5 :], k)  # without a cache nothing is said of it
+                assert engine._say_uncached.cache_info().currsize == 0
+        compilation_cache.reset_cache()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            f(x, k)
+            f(x[1:], k)
+            with_engine = len([name for name in os.listdir(tmp_path) if "lambda" in name])
+            with convlab.accelerate(engine=False):
+                f(x, k)
+        without = len([name for name in os.listdir(tmp_path) if "lambda" in name])
+    finally:
+        for name, value in former.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+    assert [str(w.message) for w in told if "cache" in str(w.message)] == [
+        "Programs with jaxlib's own engine are not kept in JAX's persistent compilation cache, which cannot store its calls. "
+        "convlab.accelerate(engine=False), or CONVLAB_ENGINE=off in the environment, makes programs that are kept."
+    ]
+    assert with_engine == 0 and without > 0
+
+
+def test_nothing_is_tuned_where_jax_has_moved_what_it_takes(monkeypatch):
+    monkeypatch.setattr(compat, "has_hooks", False)
+    monkeypatch.setattr(compat, "_said", True)
+    assert convlab.autotune(network, X, K).entries == ()
+    with convlab.Tuning([], device.here("cpu")) as tuning:
+        assert active.current() is None and tuning.entries == ()
+    assert autotune.autotune is convlab.autotune

@@ -1,0 +1,414 @@
+"""`freeze` and `optimize` change how a program is computed and not what it gives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import convlab
+from convlab._backend import engine
+
+RNG = np.random.default_rng(0)
+NHWC = ("NHWC", "HWIO", "NHWC")
+draw = lambda *shape: jnp.asarray(RNG.normal(size=shape), jnp.float32)
+X, K, K2, B = draw(2, 9, 9, 16), draw(3, 3, 16, 16) / 8, draw(3, 3, 16, 16) / 8, draw(16)
+NORM = {name: jnp.asarray(RNG.uniform(0.5, 1.5, 16), jnp.float32) for name in ("scale", "bias", "mean", "var")}
+PARAMS = {"k": K, "k2": K2, "b": B, "norm": NORM, "pixels": draw(1, 9, 1, 1)}
+has_engine = pytest.mark.skipif(engine.available() is not None, reason=f"{engine.available()}")
+
+
+def conv(x, k, padding="SAME", strides=(1, 1), **options):
+    return lax.conv_general_dilated(x, k, strides, padding, dimension_numbers=NHWC, **options)
+
+
+def norm(y, p):
+    return (y - p["mean"][None, None, None]) * lax.rsqrt(p["var"] + 1e-5) * p["scale"] + p["bias"]
+
+
+def calls(f, *args):
+    """The epilogues of the engine's calls in the program of `f`, in order."""
+    steps = convlab.explain(f, *args, platform="cpu")
+    return [step.reason.removeprefix("one call with ") for step in steps if step.reason.startswith("one call")]
+
+
+def same(a, b, rtol=2e-5):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * max(1, float(abs(np.asarray(y)).max())))
+
+
+# --- what is folded and fused ---------------------------------------------------------------------------------------
+
+# name: (function of parameters and x, operations folded, the engine's epilogues)
+CASES = {
+    "norm and relu": (lambda p, x: jax.nn.relu(norm(conv(x, p["k"]), p["norm"])), 4, ["bias + relu"]),
+    "bias and norm": (lambda p, x: norm(conv(x, p["k"]) + p["b"], p["norm"]), 5, ["bias"]),
+    "constant minus": (lambda p, x: 2 - conv(x, p["k"]) / p["norm"]["var"], 2, ["bias"]),
+    "residual": (lambda p, x: jax.nn.relu(norm(conv(x, p["k"]), p["norm"]) + x), 4, ["bias + add + relu"]),
+    "two branches": (
+        lambda p, x: jax.nn.relu(norm(conv(x, p["k"]), p["norm"]) + norm(conv(x, p["k2"]), p["norm"])),
+        8,
+        ["bias", "bias + add + relu"],
+    ),
+    "a scale of pixels": (lambda p, x: conv(x, p["k"]) * p["pixels"], 0, []),
+    "an argument's scale": (lambda p, x: conv(x, p["k"]) * x, 0, []),
+    "read twice": (lambda p, x: (lambda y: norm(y, p["norm"]) + jnp.sin(y))(conv(x, p["k"])), 0, []),
+    "read by the caller": (lambda p, x: (lambda y: (y, jax.nn.relu(norm(y, p["norm"]))))(conv(x, p["k"])), 0, []),
+    "norm before": (lambda p, x: conv(norm(x, p["norm"]), p["k"]), 0, []),
+    "activation between": (lambda p, x: jax.nn.relu(conv(x, p["k"])) * p["norm"]["scale"], 0, ["relu"]),
+    "statistics of the batch": (
+        lambda p, x: (lambda y: (y - y.mean((0, 1, 2))) * p["norm"]["scale"])(conv(x, p["k"])),
+        0,
+        [],
+    ),
+    "no activation of the engine's": (lambda p, x: jax.nn.leaky_relu(conv(x, p["k"]) + p["b"]), 1, ["bias"]),
+    "twice its square": (lambda p, x: (lambda y: y * y)(conv(x, p["k"]) * 2), 1, []),
+    "bias of an axis of space": (lambda p, x: conv(x, p["k"]) + p["pixels"], 0, []),
+    "standardised kernel": (
+        lambda p, x: conv(x, (p["k"] - p["k"].mean((0, 1, 2))) / p["k"].std((0, 1, 2))) + p["b"],
+        1,
+        ["bias"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_folded_and_fused(name):
+    f, folded, fused = CASES[name]
+    frozen = convlab.freeze(f, PARAMS, X)
+    assert frozen.report.folded == folded, frozen.report
+    assert frozen.report.difference < 1e-4
+    same(frozen(X), jax.jit(f)(PARAMS, X))
+    if engine.available() is None:
+        assert calls(frozen, X) == fused
+
+
+def test_the_numbers_are_those_of_numpy():
+    x, k = np.float64(X[:1]), np.float64(K)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y = sum(padded[:, i : i + 9, j : j + 9] @ k[i, j] for i in range(3) for j in range(3))
+    n = {name: np.float64(v) for name, v in NORM.items()}
+    y = np.maximum((y - n["mean"]) / np.sqrt(n["var"] + 1e-5) * n["scale"] + n["bias"] + x, 0)
+    frozen = convlab.freeze(CASES["residual"][0], PARAMS, X[:1])
+    np.testing.assert_allclose(frozen(X[:1]), y, rtol=1e-5, atol=1e-5)
+
+
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "relu where": lambda y: jnp.where(y > 0, y, 0),
+    "relu6": jax.nn.relu6,
+    "relu6 clip": lambda y: jnp.clip(y, 0, 6),
+    "swish": jax.nn.silu,
+    "swish written": lambda y: y / (1 + jnp.exp(-y)),
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "relu, then at most 1e6": lambda y: jnp.clip(y, 0, 1e6),
+    "elu": jax.nn.elu,
+    "gelu_tanh": jax.nn.gelu,
+    "gelu_erf": lambda y: jax.nn.gelu(y, approximate=False),
+}
+OTHERS = {
+    "leaky relu": jax.nn.leaky_relu,
+    "hard swish": jax.nn.hard_swish,
+    "at most 7": lambda y: jnp.minimum(jnp.where(y > 1e-4, y, 0), 7),
+    "from -7": lambda y: jnp.maximum(y, -7),
+    "softplus": jax.nn.softplus,
+    "softmax": jax.nn.softmax,
+}
+
+
+def test_activations_whatever_their_spelling():
+    every = ACTIVATIONS | OTHERS
+    f = lambda k, b, x: {name: g(conv(3 * x, k) + b) for name, g in every.items()}
+    optimized = convlab.optimize(f)
+    same(jax.jit(optimized)(K, B, X), jax.jit(f)(K, B, X))
+    if engine.available() is None:
+        expected = [f"bias + {name.split()[0].strip(',')}" for name in ACTIVATIONS] + ["bias"] * len(OTHERS)
+        assert sorted(calls(optimized, K, B, X)) == sorted(expected)
+
+
+LAYOUTS = {
+    "1d": (("NWC", "WIO", "NWC"), (2, 20, 16), (3, 16, 8), {}),
+    "1d depthwise": (("NWC", "WIO", "NWC"), (2, 20, 16), (3, 1, 16), dict(feature_group_count=16)),
+    "3d": (("NDHWC", "DHWIO", "NDHWC"), (1, 5, 6, 7, 8), (3, 3, 3, 8, 16), {}),
+    "channels first": (("NCHW", "OIHW", "NCHW"), (2, 16, 9, 9), (24, 16, 3, 3), {}),
+    "depthwise": (NHWC, (2, 9, 9, 16), (3, 3, 1, 16), dict(feature_group_count=16)),
+    "depthwise dilated": (NHWC, (2, 9, 9, 16), (3, 3, 1, 16), dict(feature_group_count=16, rhs_dilation=(2, 2))),
+    "grouped": (NHWC, (2, 9, 9, 16), (3, 3, 4, 32), dict(feature_group_count=4)),
+    "strided": (NHWC, (2, 9, 9, 16), (3, 3, 16, 16), dict(window_strides=(2, 2))),
+    "dilated": (NHWC, (2, 9, 9, 16), (3, 3, 16, 16), dict(rhs_dilation=(2, 3))),
+    "transposed": (NHWC, (2, 9, 9, 16), (3, 3, 16, 16), dict(lhs_dilation=(2, 2))),
+    "a row": (NHWC, (2, 9, 1, 16), (3, 1, 16, 16), {}),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_and_shapes(name):
+    numbers, image, window, options = LAYOUTS[name]
+    x, k = draw(*image), draw(*window) / 8
+    options = dict(window_strides=(1,) * (x.ndim - 2), padding="SAME") | options
+    if "lhs_dilation" in options:
+        options["padding"] = [(1, 1)] * (x.ndim - 2)
+    features = k.shape[numbers[1].index("O")]
+    along = [features if axis == "C" else 1 for axis in numbers[2]]
+
+    def f(p, x):
+        y = lax.conv_general_dilated(x, p["k"], dimension_numbers=numbers, **options)
+        return jax.nn.relu(y * p["scale"].reshape(along) + p["b"].reshape(along) + p["residual"])
+
+    out = jax.eval_shape(lambda x, k: lax.conv_general_dilated(x, k, dimension_numbers=numbers, **options), x, k)
+    params = {"k": k, "scale": draw(features), "b": draw(features), "residual": draw(*out.shape)}
+    frozen = convlab.freeze(f, params, x)
+    assert frozen.report.folded == 2 and frozen.report.fused == {("bias", "add", "relu"): 1}
+    same(frozen(x), jax.jit(f)(params, x))
+    same(jax.jit(convlab.optimize(f))(params, x), jax.jit(f)(params, x))
+
+
+# --- freeze ---------------------------------------------------------------------------------------------------------
+
+
+def network(p, x, train=False, scale=1):
+    x = x.astype(jnp.float32)
+    y = convlab.max_pool(jax.nn.relu(norm(conv(x, p["k"]), p["norm"])), 2, 2)
+    y = jax.nn.silu(norm(conv(y, p["k2"]), p["norm"]) + y) * scale
+    return {"features": y, "mean": y.mean((1, 2)), "trains": train}
+
+
+def test_other_shapes_jit_and_vmap():
+    frozen = convlab.freeze(network, PARAMS, X)
+    for x in (X[:1], draw(3, 6, 12, 16), X.astype(jnp.bfloat16)):
+        expected = network(PARAMS, x)
+        same(frozen(x), expected, 2e-5 if x.dtype == jnp.float32 else 2e-2)
+        assert not frozen(x)["trains"]
+    same(jax.jit(lambda x: frozen(x)["mean"] + 1)(X), network(PARAMS, X)["mean"] + 1)
+    same(jax.vmap(lambda x: frozen(x)["mean"])(X[None]), network(PARAMS, X)["mean"][None])
+    same(frozen(X, True, scale=2)["mean"], network(PARAMS, X, True, scale=2)["mean"])
+    assert frozen(X, train=True)["trains"]
+    with jax.disable_jit():
+        same(frozen(X), network(PARAMS, X))
+
+
+def test_its_derivative_is_that_of_the_function():
+    x = X.at[0].set(0.0)  # where ReLU has its corner
+    f = lambda p, x: (jax.nn.relu(conv(x, p["k"])) ** 2 + jax.nn.relu(conv(x, p["k"]))).sum()
+    frozen = convlab.freeze(f, PARAMS, x)
+    same(jax.jit(jax.grad(frozen))(x), jax.jit(jax.grad(f, 1))(PARAMS, x))
+
+
+def test_an_example_may_be_a_shape():
+    frozen = convlab.freeze(network, PARAMS, jax.ShapeDtypeStruct(X.shape, X.dtype))
+    assert frozen.report.difference is None
+    same(frozen(X), network(PARAMS, X))
+
+
+def test_it_can_be_exported():
+    frozen = convlab.freeze(network, PARAMS, X)
+    exported = jax.export.export(jax.jit(lambda x: frozen(x)["features"]))(X)
+    assert "onednn" not in exported.mlir_module()
+    loaded = jax.export.deserialize(exported.serialize())
+    same(loaded.call(X), network(PARAMS, X)["features"])
+
+
+def test_without_the_engine_and_elsewhere_the_program_is_laxs():
+    former = engine.switch(False)
+    try:
+        frozen = convlab.freeze(network, PARAMS, X)
+        assert calls(frozen, X) == []
+        assert "onednn" not in jax.jit(frozen._function).lower(X).as_text()
+        same(frozen(X), network(PARAMS, X))
+    finally:
+        engine.switch(former)
+    program = jax.jit(lambda x: frozen(x)["mean"]).trace(X).lower(lowering_platforms=("tpu",)).as_text()
+    assert "onednn" not in program and program.count("stablehlo.convolution") == 2
+
+
+def test_what_parameters_alone_decide_is_computed_once():
+    f = lambda p, x: x @ jnp.linalg.qr(p["w"])[0] + jax.random.normal(jax.random.key(0), (16,)) * p["b"]
+    params = {"w": draw(16, 16), "b": B}
+    frozen = convlab.freeze(f, params, X)
+    names = {eqn.primitive.name for eqn in jax.make_jaxpr(frozen)(X).jaxpr.eqns[0].params["jaxpr"].eqns}
+    assert "random_bits" in names and not any("qr" in name or "house" in name for name in names)
+    same(frozen(X), f(params, X))
+
+
+def test_dropout_stays():
+    def f(p, x, key):
+        y = conv(x, p["k"]) + p["b"]
+        return jnp.where(jax.random.bernoulli(key, 0.5, y.shape), y * 2, 0)
+
+    frozen = convlab.freeze(f, PARAMS, X, jax.random.key(1))
+    for key in (jax.random.key(1), jax.random.key(2)):
+        same(frozen(X, key), f(PARAMS, X, key))
+
+
+def test_effects_stay(capfd):
+    def f(p, x):
+        jax.debug.print("seen {}", p["b"][0] * 0)
+        return conv(x, p["k"])
+
+    frozen = convlab.freeze(f, PARAMS, X)
+    jax.block_until_ready(frozen(X))
+    jax.effects_barrier()
+    assert capfd.readouterr().out.count("seen") == 3  # twice for the example
+
+
+def test_it_does_not_fold_what_would_overflow():
+    f = lambda p, x: conv(x, p["k"] * 1e5) * 1e35
+    frozen = convlab.freeze(f, PARAMS, X * 1e-10)
+    assert frozen.report.folded == 0
+    same(frozen(X * 1e-10) / 1e30, f(PARAMS, X * 1e-10) / 1e30)
+
+
+def test_dtypes_are_kept():
+    f = lambda p, x: jax.nn.relu(norm(conv(x, p["k"].astype(x.dtype)), p["norm"]))
+    for dtype in (jnp.bfloat16, jnp.float32):
+        frozen = convlab.freeze(f, PARAMS, X.astype(dtype))
+        assert frozen(X.astype(dtype)).dtype == f(PARAMS, X.astype(dtype)).dtype
+        same(frozen(X.astype(dtype)), f(PARAMS, X.astype(dtype)), 2e-2)
+
+
+def test_it_says_what_is_wrong():
+    with pytest.raises(TypeError, match="`fn` must be a function or a module"):
+        convlab.freeze(3, X)
+    with pytest.raises(TypeError, match="`params` must be given"):
+        convlab.freeze(lambda p, x: x)
+    with pytest.raises(TypeError, match="`fn` must be a function"):
+        convlab.optimize(3)
+
+
+# --- modules --------------------------------------------------------------------------------------------------------
+
+
+def test_a_module_of_nnx():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Block(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(16, 16, (3, 3), rngs=rngs)
+            self.norm = nnx.BatchNorm(16, rngs=rngs)
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.drop(nnx.relu(self.norm(self.conv(x)) + x))
+
+    model = Block(nnx.Rngs(0))
+    model(X)  # statistics
+    model.eval()
+    frozen = convlab.freeze(model, X)
+    assert frozen.report.fused == {("bias", "add", "relu"): 1} and frozen.report.folded == 4
+    same(frozen(X), model(X))
+    model.train()
+    trained = convlab.freeze(model.norm, X)
+    assert trained.report.folded == 0
+    before = model.norm.mean[...]
+    same(trained(X), model.norm(X))
+    assert not np.array_equal(before, model.norm.mean[...])
+
+
+def test_a_linen_module():
+    linen = pytest.importorskip("flax.linen")
+
+    class Block(linen.Module):
+        @linen.compact
+        def __call__(self, x, train=False):
+            y = linen.Conv(16, (3, 3), use_bias=False)(x)
+            return linen.silu(linen.BatchNorm(use_running_average=not train)(y))
+
+    model = Block()
+    variables = model.init(jax.random.key(0), X)
+    frozen = convlab.freeze(model.apply, variables, X)
+    assert frozen.report.fused in ({("swish",): 1}, {("bias", "swish"): 1}) and frozen.report.folded >= 3
+    same(frozen(X), model.apply(variables, X))
+
+
+def test_a_module_of_equinox():
+    eqx = pytest.importorskip("equinox")
+
+    class Block(eqx.Module):
+        conv: eqx.nn.Conv2d
+
+        def __call__(self, x):
+            return jax.nn.relu(jax.vmap(self.conv)(x))
+
+    model = Block(eqx.nn.Conv2d(16, 8, 3, key=jax.random.key(0)))
+    x = draw(2, 16, 9, 9)
+    frozen = convlab.freeze(model, x)
+    same(frozen(x), model(x))
+
+
+# --- optimize -------------------------------------------------------------------------------------------------------
+
+
+def block(x, k, b, residual, activation="relu"):
+    return getattr(jax.nn, activation)(convlab.conv(x, k, b) + residual)
+
+
+def test_the_operations_are_laxs_inside():
+    jaxpr = jax.make_jaxpr(lambda *a: convlab.optimize(block)(*a, activation="silu"))(X, K, B, X)
+    (call,) = [eqn for eqn in jaxpr.jaxpr.eqns if eqn.primitive.name == "jit"]
+    assert call.params["name"] == "convlab_conv_bias_add_swish"
+    inside = [eqn.primitive.name for eqn in call.params["jaxpr"].eqns]
+    assert inside == ["conv_general_dilated", "add", "add", "logistic", "mul"]
+
+
+@has_engine
+def test_one_call_of_the_engine():
+    text = jax.jit(convlab.optimize(block)).lower(X, K, B, X).as_text()
+    assert text.count("__onednn$convolution") == 1
+    assert "stablehlo.add" not in text and "stablehlo.maximum" not in text
+
+
+def test_derivatives_are_those_of_the_function():
+    x = X.at[0].set(0.0)
+    for f in (block, lambda *a: block(*a, activation="gelu")):
+        loss = lambda f: lambda *a: (f(*a) * jnp.cos(X)).sum()
+        expected = jax.jit(jax.value_and_grad(loss(f), (0, 1, 2, 3)))(x, K, B * 0, X * 0)
+        same(jax.jit(jax.value_and_grad(loss(convlab.optimize(f)), (0, 1, 2, 3)))(x, K, B * 0, X * 0), expected)
+        forward = lambda f: jax.jit(lambda x, v: jax.jvp(lambda x: f(x, K, B, X), (x,), (v,)))(x, X)
+        same(forward(convlab.optimize(f)), forward(f))
+    twice = lambda f: jax.jit(jax.grad(lambda x: jax.grad(lambda x: f(x, K, B, X, "silu").sum())(x).sum()))(X)
+    same(twice(convlab.optimize(block)), twice(block))
+
+
+def test_vmap_and_loops():
+    many = lambda f: jax.jit(jax.vmap(f, (0, None, None, 0)))(X[None], K, B, X[None])
+    same(many(convlab.optimize(block)), many(block))
+
+    def loop(x, k):
+        step = lambda x, _: (jax.nn.relu(convlab.conv(x, k, B)) / 4, x.sum())
+        x, sums = lax.scan(jax.checkpoint(step), x, None, length=3)
+        x = lax.cond(x.sum() > 0, lambda x: jax.nn.silu(convlab.conv(x, k)), lambda x: x, x)
+        return lax.while_loop(lambda x: x.max() > 1, lambda x: jnp.tanh(convlab.conv(x, k)) / 4, x), sums
+
+    same(jax.jit(convlab.optimize(loop))(X, K), jax.jit(loop)(X, K))
+    if engine.available() is None:
+        assert sorted(calls(convlab.optimize(loop), X, K)) == ["bias + relu", "swish", "tanh"]
+
+
+def test_a_jitted_function_stays_compiled():
+    traced = []
+
+    @jax.jit
+    def f(x, k):
+        traced.append(None)
+        return jax.nn.relu(convlab.conv(x, k))
+
+    optimized = convlab.optimize(f)
+    for _ in range(3):
+        same(optimized(X, K), np.maximum(convlab.conv(X, K), 0))
+    assert len(traced) == 1
+    same(optimized(X[:1], K), np.maximum(convlab.conv(X[:1], K), 0))
+
+
+def test_what_it_closes_over_may_change():
+    kernel = [K]
+    optimized = convlab.optimize(lambda x: jax.nn.relu(convlab.conv(x, kernel[0])))
+    same(optimized(X), np.maximum(convlab.conv(X, K), 0))
+    kernel[0] = K2
+    same(optimized(X), np.maximum(convlab.conv(X, K2), 0))
+
+
+def test_nothing_to_fuse_is_nothing_changed():
+    f = lambda x: {"y": x.sum(), "z": None, "n": 3}
+    assert convlab.optimize(f)(X)["n"] == 3
+    same(convlab.optimize(f)(X)["y"], X.sum())
