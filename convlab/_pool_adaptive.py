@@ -15,6 +15,7 @@ from jax import lax
 from ._argmax import is_winner, least
 from ._masks import only_valid, read_valid
 from ._patches import MAX_UNROLLED_TAPS, as_array, check_image, image_rank, index_dtype
+from ._pool import avg_pool, max_pool
 from ._pool_windows import accumulator, along_axis, averaged, check_ordered, spatial_of
 from ._window import (
     argument_error,
@@ -60,6 +61,8 @@ def adaptive_avg_pool(x: Array, output_shape: OptionalInts) -> Array:
     Equals `torch.nn.functional.adaptive_avg_pool2d` and Keras' `AdaptiveAveragePooling2D`, in any rank.
     """
     x, out = _read(x, output_shape)
+    if tile := _tile(x, out):
+        return avg_pool(x, tile, tile)
     total, count = x.astype(accumulator(x)), jnp.ones((), accumulator(x))
     for axis, m in _axes_of(x, out):
         firsts, lasts = _bounds(x.shape[axis], m)
@@ -102,6 +105,8 @@ def adaptive_max_pool(
     """
     x, out = _read(x, output_shape)
     check_ordered(x)
+    if tile := _tile(x, out):
+        return max_pool(x, tile, tile, return_indices=True) if return_indices else max_pool(x, tile, tile)
     y = x
     for axis, m in _axes_of(x, out):
         y = _joined([_largest(window, axis + 1) for window, _ in _windows(y, axis, m)], axis)
@@ -125,6 +130,14 @@ def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
     if 0 in (*spatial, x.shape[-1]):
         raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     return x, tuple(n if m is None else int(m) for n, m in zip(spatial, sizes))
+
+
+def _tile(x: Array, out: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The window of an ordinary pool that is the same: where windows of one size tile the image, and there are several."""
+    sizes = list(zip(spatial_of(x, len(out)), out))
+    if any(n % m for n, m in sizes) or math.prod(out) == 1 or all(n == m for n, m in sizes):
+        return None
+    return tuple(n // m for n, m in sizes)
 
 
 def _bounds(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:

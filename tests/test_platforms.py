@@ -73,6 +73,30 @@ def test_the_suite_of_layers_lowers_for_cuda(dtype):
         assert "stablehlo.scatter" not in exported.mlir_module(), case["name"]
 
 
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_equal_adaptive_windows_are_an_ordinary_pool(platform):
+    """The same instructions, forward and in the gradients."""
+    x, tile = jax.ShapeDtypeStruct((2, 56, 28, 8), jnp.float32), (8, 4)
+    pairs = {
+        "average": (lambda x: convlab.adaptive_avg_pool(x, (7, 7)), lambda x: convlab.avg_pool(x, tile, tile)),
+        "maximum": (lambda x: convlab.adaptive_max_pool(x, 7), lambda x: convlab.max_pool(x, tile, tile)),
+        "indices": (
+            lambda x: convlab.adaptive_max_pool(x, 7, return_indices=True),
+            lambda x: convlab.max_pool(x, tile, tile, return_indices=True),
+        ),
+        "pyramid": (
+            lambda x: convlab.spatial_pyramid_pool(x, (7,)),
+            lambda x: convlab.max_pool(x, tile, tile).reshape(2, -1),
+        ),
+    }
+    for name, functions in pairs.items():
+        texts = []
+        for f in functions:
+            step = jax.value_and_grad(lambda x: jax.tree.leaves(f(x))[0].sum())
+            texts += [jax.jit(lambda x: (f(x), step(x))).trace(x).lower(lowering_platforms=(platform,)).as_text()]
+        assert texts[0] == texts[1], name
+
+
 def products(function, platform, *args):
     lowered = jax.export.export(jax.jit(function), platforms=(platform,))(*args).mlir_module()
     return [line for line in lowered.splitlines() if re.search(r"stablehlo\.(convolution|dot_general)", line)]
