@@ -50,7 +50,7 @@ def plan(jaxpr: Any, target: Target) -> Fused | None:
     ):
         return None
     chain, sizes = found[0], [n for value in program.inputs for n in value.aval.shape]
-    if not chain.kinds or not all(isinstance(n, int) for n in sizes) or not set(chain.inputs) <= set(program.inputs):
+    if not all(isinstance(n, int) for n in sizes) or not set(chain.inputs) <= set(program.inputs):
         return None
     kind, p = _problem(chain.conv, target)
     serves = kind == "forward" and not p.empty and p.dtype == p.out_dtype == jnp.float32 and onednn.takes_epilogues(p)
