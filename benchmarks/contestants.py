@@ -18,6 +18,16 @@ KINDS = {
     "accelerate": "Flax's layers under convlab.accelerate()",
     "torch": "PyTorch's layers, the better of its memory formats",
 }
+# Whole networks, evaluation mode.
+INFERENCE = {
+    "convlab": "convlab's networks, jitted",
+    "frozen": "the same through `convlab.freeze`",
+    "flax": "the same operations as plain JAX computes them",
+    "torch": "PyTorch, the better of its memory formats",
+    "inductor": "`torch.compile` with freezing, the better of its memory formats",
+    "onnxruntime": "ONNX Runtime on what PyTorch exports",
+}
+OF_TORCH = ("torch", "inductor", "onnxruntime")
 ROUNDS = 3
 
 
@@ -90,10 +100,10 @@ def gather(kinds: list[str], pythons: dict[str, str], patience: float) -> Group:
     `pythons` maps a contestant to its interpreter; any other name adds the JAX contestants once more, under that
     interpreter.
     """
-    wanted = [Contestant(kind, kind, pythons.get(kind, sys.executable), patience) for kind in kinds]
+    wanted = [Contestant(kind, kind, _python(kind, pythons), patience) for kind in kinds]
     for name, python in pythons.items():
-        if name not in KINDS:
-            wanted += [Contestant(f"{kind} {name}", kind, python, patience) for kind in kinds if kind != "torch"]
+        if name not in KINDS | INFERENCE:
+            wanted += [Contestant(f"{kind} {name}", kind, python, patience) for kind in kinds if kind not in OF_TORCH]
     present = {}
     for contestant in wanted:
         try:
@@ -102,6 +112,11 @@ def gather(kinds: list[str], pythons: dict[str, str], patience: float) -> Group:
         except Failed as why:
             print(f"{contestant.name} is left out: {why}", file=sys.stderr)
     return present
+
+
+def _python(kind: str, pythons: dict[str, str]) -> str:
+    """PyTorch's interpreter is that of all who need PyTorch."""
+    return pythons.get(kind) or (pythons.get("torch") if kind in OF_TORCH else None) or sys.executable
 
 
 def compete(contestants: Group, modes: list[str], budget: float) -> list[dict[str, Any]]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import pathlib
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import inference_networks
 import suite
-from contestants import ROUNDS, Failed, Group, compete, prepared
+from contestants import HERE, OF_TORCH, ROUNDS, Failed, Group, compete, compete_in, prepared
+from report import Unusable
 
 Row = dict[str, Any]
 LAYER_MODES = ("forward", "gradients", "scan", "vmap", "ensemble")
 STEP_MODES = ("step", "scan")
-MODES = tuple(dict.fromkeys((*LAYER_MODES, *STEP_MODES)))
+INFERENCE_MODES = tuple(f"batch {batch}" for batch in inference_networks.BATCHES)
+MODES = tuple(dict.fromkeys((*LAYER_MODES, *STEP_MODES, *INFERENCE_MODES)))
 NETWORKS = ("mobilenet", "mobilenet without norm", "resnet", "resnet without norm", "unet3d", "wavenet")
 PHOTOGRAPHS = ("resnet50", "mobilenet v1")
 STEPS = {"lenet": 8}
@@ -96,10 +103,49 @@ def told(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1
     return {**names, "mode": mode, "values": values, "notes": notes}
 
 
+def inference(contestants: Group, choice: Choice) -> Iterator[Row]:
+    """Whole networks in evaluation mode, all with the weights that PyTorch has drawn, and how far their results are apart."""
+    torch = next((c.python for c in contestants.values() if c.kind in OF_TORCH), None)
+    for network in inference_networks.NETWORKS:
+        if not choice.takes(network):
+            continue
+        if torch is None:
+            raise Unusable("`inference` needs PyTorch, which draws the weights: --python torch=PATH")
+        with tempfile.TemporaryDirectory() as folder:
+            weights = str(pathlib.Path(folder) / "weights.pt")
+            subprocess.run([torch, str(HERE / "inference_torch.py"), network, weights], check=True)
+            for batch in inference_networks.BATCHES:
+                if f"batch {batch}" in choice.modes_among(INFERENCE_MODES):
+                    yield _inference(contestants, choice, network, batch, weights)
+
+
+def _inference(contestants: Group, choice: Choice, network: str, batch: int, weights: str) -> Row:
+    payload = {"network": network, "batches": [batch], "tiny": choice.tiny, "weights": weights}
+    takers, notes = prepared(contestants, "inference", payload)
+    row = compete_in(takers, f"batch {batch}", choice.budget)
+    notes |= row["notes"] | _apart(takers, f"numbers {batch}")
+    names = {"subject": "inference", "family": "inference", "case": network, "unit": "ms"}
+    return {**names, **row, "notes": notes}
+
+
+def _apart(contestants: Group, mode: str) -> dict[str, str]:
+    """Who is further than 1e-4 of the largest number from the first of the contestants of PyTorch."""
+    numbers = {}
+    for name, contestant in contestants.items():
+        with contextlib.suppress(Failed):
+            numbers[name] = contestant.ask("tell", mode)
+    expected = next((numbers[name] for name in numbers if contestants[name].kind in OF_TORCH), None)
+    if expected is None:
+        return {}
+    largest = max(map(abs, expected))
+    errors = {name: max(abs(a - b) for a, b in zip(got, expected)) / largest for name, got in numbers.items()}
+    return {name: f"results differ by {error:.1e}" for name, error in errors.items() if not error <= 1e-4}
+
+
 SUBJECTS: dict[str, Callable[[Group, Choice], Iterator[Row]]] = {
     "layers": layers,
     "networks": networks,
     "lenet": lenet,
     "compile": costs,
 }
-APART = {"photographs": photographs}  # not among "all"
+APART = {"photographs": photographs, "inference": inference}  # not among "all"

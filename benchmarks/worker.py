@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from contestants import OF_TORCH
+
 # job -> the modules that make its calls for JAX and for PyTorch; `calls(contestant, payload)` of a maker returns for
-# each mode
-# the calls of which the fastest counts (PyTorch's memory formats), and by how many units of work a call's time is
-# divided.
+# each mode the calls of which the fastest counts (PyTorch's memory formats), and by how many units of work a call's
+# time is divided.
 MAKERS = {
     "layer": ("layers_jax", "layers_torch"),
     "network": ("networks_jax", "networks_torch"),
     "cost": ("costs_jax", None),
     "upstream": ("upstream_speed", "upstream_torch"),
+    "inference": ("inference_jax", "inference_torch"),
 }
 
 Calls = dict[str, tuple[list[Callable[[], Any]], int]]
@@ -40,7 +42,8 @@ def turn(call: Callable[[], Any], seconds: float) -> float:
 def versions(contestant: str) -> dict[str, str]:
     import importlib.metadata as metadata
 
-    names = ["torch"] if contestant == "torch" else ["jax", "flax"]
+    names = ["torch"] if contestant in OF_TORCH else ["jax", "flax"]
+    names += ["onnxruntime"] if contestant == "onnxruntime" else []
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
 
 
@@ -58,7 +61,7 @@ class Worker:
 
     def prepare(self, job: str, payload: dict[str, Any]) -> list[str]:
         self.calls = {}
-        maker = MAKERS[job][self.contestant == "torch"]
+        maker = MAKERS[job][self.contestant in OF_TORCH]
         self.calls = importlib.import_module(maker).calls(self.contestant, payload)
         return list(self.calls)
 

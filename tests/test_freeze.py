@@ -14,7 +14,7 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 draw = lambda *shape: jnp.asarray(RNG.normal(size=shape), jnp.float32)
 X, K, K2, B = draw(2, 9, 9, 16), draw(3, 3, 16, 16) / 8, draw(3, 3, 16, 16) / 8, draw(16)
 NORM = {name: jnp.asarray(RNG.uniform(0.5, 1.5, 16), jnp.float32) for name in ("scale", "bias", "mean", "var")}
-PARAMS = {"k": K, "k2": K2, "b": B, "norm": NORM, "pixels": draw(1, 9, 1, 1)}
+PARAMS = {"k": K, "k2": K2, "b": B, "norm": NORM, "pixels": draw(1, 9, 1, 1), "w": draw(16, 16)}
 has_engine = pytest.mark.skipif(engine.available() is not None, reason=f"{engine.available()}")
 
 
@@ -63,6 +63,7 @@ CASES = {
     ),
     "no activation of the engine's": (lambda p, x: jax.nn.leaky_relu(conv(x, p["k"]) + p["b"]), 1, ["bias"]),
     "twice its square": (lambda p, x: (lambda y: y * y)(conv(x, p["k"]) * 2), 1, []),
+    "product": (lambda p, x: jax.nn.gelu((x @ p["w"] + p["b"]) * p["norm"]["scale"]) @ p["w"].T, 2, ["bias + gelu_tanh"]),
     "bias of an axis of space": (lambda p, x: conv(x, p["k"]) + p["pixels"], 0, []),
     "standardised kernel": (
         lambda p, x: conv(x, (p["k"] - p["k"].mean((0, 1, 2))) / p["k"].std((0, 1, 2))) + p["b"],

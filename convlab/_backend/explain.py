@@ -104,7 +104,8 @@ def _step(eqn: Any, platform: str) -> Step | None:
     fused = _fused(eqn, platform)
     if fused is not None:
         shapes = tuple(tuple(value.aval.shape) for value in fused.chain.conv.inputs)
-        return Step("forward", shapes, "onednn", f"one call with {' + '.join(fused.chain.kinds)}")
+        kinds = " + ".join(fused.chain.kinds)
+        return Step("forward", shapes, "onednn", f"one call with {kinds}" if kinds else "jaxlib's own engine")
     if eqn.primitive not in lowering.OPERATIONS:
         return None
     operands, shapes = [v.aval for v in eqn.invars], tuple(tuple(v.aval.shape) for v in eqn.invars)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from .._backend import entry
-from .._backend.fusion.chains import channel_axis, is_convolution
+from .._backend.fusion.chains import axes_of, channel_axis, is_convolution, is_product
 from .._backend.fusion.program import Op, Program, Value
 
 Array = jax.Array
@@ -97,7 +96,7 @@ def per_channel(other: Value, shape: tuple[int, ...], axis: int) -> Any:
 
 def _replacement(conv: Op, result: Value, scale: Any, shift: Any) -> list[Op]:
     """The convolution by the scaled kernel, and the sum with the shift unless that is zero; nothing if a number is not finite."""
-    spec = conv.params["dimension_numbers"]
+    spec = axes_of(conv)
     kernel = np.asarray(conv.inputs[1].constant)
     along = [1] * kernel.ndim
     along[spec.rhs_spec[0]] = -1
@@ -123,6 +122,8 @@ def with_kernel(conv: Op, kernel: Any, params: dict[str, Any], result: Value) ->
     named = {name: value for name, value in params.items() if name != "padding"}
 
     def run(x: Array, kernel: Array) -> list[Array]:
+        if is_product(conv):
+            return [lax.dot_general(x, kernel, **params)]
         return [entry.conv_general_dilated(x, kernel, padding=params["padding"], **named)]
 
     return Op(conv.name, (conv.inputs[0], constant(kernel)), (result,), params, run)
@@ -130,18 +131,15 @@ def with_kernel(conv: Op, kernel: Any, params: dict[str, Any], result: Value) ->
 
 def output_first(program: Program) -> Program:
     """The program with constant kernels laid out as the engine reads them: features, channels, window."""
-    ops = []
-    for op in program.ops:
-        if is_convolution(op) and op.inputs[1].constant is not None:
-            spec = op.params["dimension_numbers"]
-            kernel = np.ascontiguousarray(np.transpose(np.asarray(op.inputs[1].constant), spec.rhs_spec))
-            order = lax.ConvDimensionNumbers(spec.lhs_spec, tuple(range(kernel.ndim)), spec.out_spec)
-            op = with_kernel(op, kernel, op.params | {"dimension_numbers": order}, op.outputs[0])
-        ops.append(op)
+    ops = [_output_first(op) if is_convolution(op) and op.inputs[1].constant is not None else op for op in program.ops]
     return Program(program.inputs, program.outputs, ops)
 
 
-def sizes(program: Program) -> int:
-    """The bytes of a program's constants."""
-    held = {id(v.constant): v for op in program.ops for v in op.inputs if v.constant is not None}
-    return sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in held.values())
+def _output_first(conv: Op) -> Op:
+    spec = axes_of(conv)
+    kernel = np.ascontiguousarray(np.transpose(np.asarray(conv.inputs[1].constant), spec.rhs_spec))
+    if is_product(conv):
+        numbers: Any = (((len(conv.inputs[0].aval.shape) - 1,), (1,)), ((), ()))
+    else:
+        numbers = lax.ConvDimensionNumbers(spec.lhs_spec, tuple(range(kernel.ndim)), spec.out_spec)
+    return with_kernel(conv, kernel, conv.params | {"dimension_numbers": numbers}, conv.outputs[0])

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._backend.fusion.chains import chains, is_convolution, with_calls
+from .._backend.fusion.chains import chains, is_convolution, is_product, with_calls
 from .._backend.fusion.program import Program, accelerated, without_dead_ops
 from . import affine, constants
 from .trace import Arguments, function_of, is_module
 
-TOLERANCE = 1e-3  # of the largest result, between the function and what was made of it
+TOLERANCE = 1e-3  # parts of the largest result that folding may change
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Report:
 
     `convolutions`: how many there are; `folded`: operations that kernels and biases took in; `fused`: how many calls take what follows
     a convolution, by what that is; `operations`: of the program before and after; `difference`: the largest one between the results
-    for the example, None if that had shapes alone; `notes`: what was left, and why.
+    for the example, in parts of the largest number, None if the example had shapes alone; `notes`: what was left, and why.
     """
 
     convolutions: int
@@ -40,7 +40,7 @@ class Report:
             f"{self.convolutions} convolutions, {self.operations[0]} operations of which {self.operations[1]} are left",
             f"{self.folded} operations folded into kernels and biases",
             *(f"{count} x convolution + {' + '.join(kinds)}" for kinds, count in self.fused.items()),
-            *([] if self.difference is None else [f"largest difference {self.difference:.1e}"]),
+            *([] if self.difference is None else [f"largest difference {self.difference:.1e} of the largest result"]),
             *self.notes,
         ]
         return "\n".join(lines)
@@ -77,8 +77,8 @@ class Frozen:
         if any(isinstance(a, jax.ShapeDtypeStruct) for a in arguments.arrays):
             return
         expected = jax.jit(lambda *arrays: arguments.call(self._function, arrays))(*arguments.arrays)
-        difference, limit = _difference(arguments.call(self, arguments.arrays), expected)
-        if difference > limit and self._folds:
+        difference = _difference(arguments.call(self, arguments.arrays), expected)
+        if difference > TOLERANCE and self._folds:
             self._folds, self._programs = False, {}
             self._check(arguments)
             note = f"nothing is folded: the results differed by {difference:.1e}"
@@ -93,23 +93,24 @@ def _frozen(program: Program, folds: bool) -> tuple[Program, Report]:
     if folds:
         program, folded = affine.folded(program)
     program = affine.output_first(without_dead_ops(program))
-    found = [chain for chain in chains(program) if chain.kinds]
+    found = [chain for chain in chains(program) if chain.kinds or not is_product(chain.conv)]
     count = sum(map(is_convolution, program.ops))
     program = accelerated(with_calls(program, found))
-    return program, Report(count, folded, dict(Counter(chain.kinds for chain in found)), (before, len(program.ops)))
+    fused = Counter(chain.kinds for chain in found if chain.kinds)
+    return program, Report(count, folded, dict(fused), (before, len(program.ops)))
 
 
-def _difference(got: Any, expected: Any) -> tuple[float, float]:
-    """The largest difference of two trees of arrays, and how large it may be."""
-    worst, limit = 0.0, 0.0
+def _difference(got: Any, expected: Any) -> float:
+    """The largest difference of two trees of arrays, in parts of an array's largest number."""
+    worst = 0.0
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
         if not isinstance(getattr(b, "dtype", None), np.dtype) or b.dtype.kind == "b" or b.size == 0:
             continue
         a, b = np.asarray(a).astype(np.complex128), np.asarray(b).astype(np.complex128)
         finite = np.isfinite(a) & np.isfinite(b)
-        worst = max(worst, float(abs(a - b)[finite].max(initial=0)))
-        limit = max(limit, TOLERANCE * float(abs(b)[finite].max(initial=0)))
-    return worst, limit
+        error, largest = (float(abs(v[finite]).max(initial=0)) for v in (np.where(finite, a, 0) - np.where(finite, b, 0), b))
+        worst = max(worst, error / largest if largest else error)
+    return worst
 
 
 def freeze(fn: Any, *args: Any, **kwargs: Any) -> Frozen:

@@ -14,7 +14,13 @@ from .._backend.fusion.program import Op, Program, accelerated, of_jaxpr
 from .trace import Arguments
 
 F = TypeVar("F", bound=Callable[..., Any])
-BODIES = {"scan": ("jaxpr",), "while": ("body_jaxpr",), "cond": ("branches",), "remat2": ("jaxpr",), "checkpoint": ("jaxpr",)}
+BODIES = {
+    "scan": ("jaxpr",),
+    "while": ("body_jaxpr",),
+    "cond": ("branches",),
+    "remat2": ("jaxpr",),
+    "checkpoint": ("jaxpr",),
+}
 
 
 def optimize(fn: F) -> F:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from .. import compat, dispatch
 from ..formulations import onednn
-from ..problem import Problem
+from ..problem import Kind, Problem
 from ..tables import Target, choose
-from .chains import Chain, chains
-from .program import PREFIX, of_jaxpr
+from .chains import Chain, axes_of, chains, is_product
+from .program import FUSED, Op, of_jaxpr
 
 Array = jax.Array
 KINDS = {"bias": "BIAS", "add": "BINARY_ADD"}
@@ -30,7 +30,7 @@ class Fused:
 
 
 def is_fused(name: str) -> bool:
-    return name.startswith(PREFIX)
+    return name.startswith(FUSED)
 
 
 def plan(jaxpr: Any, target: Target) -> Fused | None:
@@ -43,27 +43,55 @@ def plan(jaxpr: Any, target: Target) -> Fused | None:
     program = of_jaxpr(jaxpr)
     found = chains(program)
     others = [op for op in program.ops if len(found) != 1 or op not in found[0].ops]
-    if not found or any(v.constant is None for op in others for v in op.outputs) or program.outputs != [found[0].result]:
+    if (
+        not found
+        or any(v.constant is None for op in others for v in op.outputs)
+        or program.outputs != [found[0].result]
+    ):
         return None
     chain, sizes = found[0], [n for value in program.inputs for n in value.aval.shape]
-    if not chain.kinds or not all(isinstance(n, int) for n in sizes) or not set(chain.inputs) <= set(program.inputs):
+    if not all(isinstance(n, int) for n in sizes) or not set(chain.inputs) <= set(program.inputs):
         return None
-    lhs, rhs = (value.aval for value in chain.conv.inputs)
-    kind, p = dispatch.read(lhs, rhs, chain.conv.params, "auto", target)
+    kind, p = _problem(chain.conv, target)
     serves = kind == "forward" and not p.empty and p.dtype == p.out_dtype == jnp.float32 and onednn.takes_epilogues(p)
     if not serves or choose(kind, p, "auto", target).formulation.name != "onednn":
         return None
     return Fused(chain, p, tuple(map(program.inputs.index, chain.inputs)))
 
 
+def _problem(conv: Op, target: Target) -> tuple[Kind, Problem]:
+    lhs, rhs = (value.aval for value in conv.inputs)
+    if not is_product(conv):
+        return dispatch.read(lhs, rhs, conv.params, "auto", target)
+    numbers, rank = axes_of(conv), lhs.ndim - 2
+    ones = (1,) * rank
+    return "forward", Problem(
+        batch=lhs.shape[0],
+        spatial=lhs.shape[1:-1],
+        channels=lhs.shape[-1],
+        window=ones,
+        features=rhs.shape[numbers.rhs_spec[0]],
+        strides=ones,
+        pads=((0, 0),) * rank,
+        input_dilation=ones,
+        kernel_dilation=ones,
+        groups=1,
+        dtype=jnp.dtype(lhs.dtype),
+        out_dtype=jnp.dtype(conv.params["preferred_element_type"] or lhs.dtype),
+    )
+
+
 def compute(fused: Fused, *arguments: Array) -> Array:
     """One call of the engine on the call's arguments."""
     chain = fused.chain
     x, kernel, *extras = (arguments[place] for place in fused.order)
-    numbers = chain.conv.params["dimension_numbers"]
+    numbers = axes_of(chain.conv)
     batch, feature, *space = numbers.lhs_spec
     out = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
     out_feature, in_feature, *window = numbers.rhs_spec
+    if is_product(chain.conv):
+        kernel = kernel.reshape(*(1 for _ in space), *kernel.shape)
+        out_feature, in_feature, window = out_feature + len(space), in_feature + len(space), list(range(len(space)))
     extras = [
         extra.reshape(-1) if value is chain.bias else dispatch.permuted(extra, out)
         for extra, value in zip(extras, [v for v in (chain.bias, chain.residual) if v is not None])

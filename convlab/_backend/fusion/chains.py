@@ -1,4 +1,7 @@
-"""Convolutions with what follows them: a bias, a sum with another array, an activation, in this order, each of them perhaps."""
+"""Convolutions with what follows them: a bias, a sum with another array, an activation, in this order, each of them perhaps.
+
+A product of an image, or of another array of channels last, with a matrix is a convolution too, by a window of one place.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from jax import lax
 
 from .. import compat
 from . import activations, numbers
-from .program import PREFIX, Op, Program, Value
+from .program import Op, Program, Value
 
 FILLS = ("broadcast_in_dim", "convert_element_type")
 
@@ -43,12 +46,33 @@ class Chain:
         return [*self.conv.inputs, *extras]
 
 
-def channel_axis(conv: Op) -> int:
-    return conv.params["dimension_numbers"].out_spec[1]
-
-
 def is_convolution(op: Op) -> bool:
-    return op.name == "conv_general_dilated" and op.params["batch_group_count"] == 1
+    if op.name == "conv_general_dilated":
+        return op.params["batch_group_count"] == 1
+    return is_product(op)
+
+
+def is_product(op: Op) -> bool:
+    """Whether this is a product of the last axis of an array of at least three with a matrix."""
+    if op.name != "dot_general":
+        return False
+    (contracted, _), batches = op.params["dimension_numbers"]
+    ranks = [len(value.aval.shape) for value in op.inputs]
+    return ranks[1] == 2 and 3 <= ranks[0] <= 5 and tuple(contracted) == (ranks[0] - 1,) and not any(batches)
+
+
+def axes_of(conv: Op) -> lax.ConvDimensionNumbers:
+    """The axes of the image, the kernel and the result, as lax has them: batch, features, space."""
+    if conv.name == "conv_general_dilated":
+        return conv.params["dimension_numbers"]
+    rank, ((_, (inner,)), _) = len(conv.inputs[0].aval.shape), conv.params["dimension_numbers"]
+    image = (0, rank - 1, *range(1, rank - 1))
+    return lax.ConvDimensionNumbers(image, (1 - inner, inner), image)
+
+
+def channel_axis(conv: Op) -> int:
+    """The result's axis of channels."""
+    return axes_of(conv).out_spec[1]
 
 
 def note_fills(program: Program) -> None:
@@ -112,6 +136,7 @@ def _is_residual(other: Value, value: Value, conv: Op) -> bool:
 def as_call(chain: Chain) -> Callable[..., Any]:
     """The chain as a call of `jit` whose name tells the lowering rule that it may be one of the engine's; lax's operations are inside."""
     fills = list({v for op in chain.function for v in op.inputs if v.constant is not None and v.aval.shape})
+    kind = "dot" if is_product(chain.conv) else "conv"
     first = {v: np.ravel(v.constant)[0] for v in fills}
     mark = compat.mark_of(chain.conv.equation.ctx) if chain.conv.equation is not None else None
 
@@ -123,7 +148,7 @@ def as_call(chain: Chain) -> Callable[..., Any]:
         filled = [lax.broadcast_in_dim(jnp.asarray(first[v], v.aval.dtype), v.aval.shape, ()) for v in fills]
         return Program([chain.argument, *fills], [chain.result], list(chain.function))(y, *filled)[0]
 
-    fused.__name__ = fused.__qualname__ = "_".join((PREFIX, *chain.kinds))
+    fused.__name__ = fused.__qualname__ = "_".join((f"convlab_{kind}", *chain.kinds))
     return jax.jit(fused)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from .. import compat
 
 CALLS = ("jit", "pjit", "closed_call")
-PREFIX = "convlab_conv"  # of the names of fused calls, which stay as they are
+FUSED = ("convlab_conv", "convlab_dot")  # what the names of fused calls begin with; these calls stay as they are
 
 
 class Value:
@@ -132,7 +132,7 @@ def accelerated(program: Program) -> Program:
 def called(eqn: Any) -> Any:
     """The jaxpr that a plain call runs, None if the equation is more or another thing than that."""
     params = eqn.params
-    if eqn.primitive.name not in CALLS or str(params.get("name", "")).startswith(PREFIX):
+    if eqn.primitive.name not in CALLS or str(params.get("name", "")).startswith(FUSED):
         return None
     placed = [*params.get("in_shardings", ()), *params.get("out_shardings", ())]
     placed = [s for s in placed if type(s).__name__ != "UnspecifiedValue"]

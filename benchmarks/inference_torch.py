@@ -1,0 +1,127 @@
+"""Networks in PyTorch for inference: eager and compiled, in each memory format, and ONNX Runtime on what PyTorch exports.
+
+python inference_torch.py NETWORK FILE       writes the network's drawn weights, which all contestants read
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from inference_networks import image, sampled
+from torch import nn
+
+TESTS = pathlib.Path(__file__).parents[1] / "tests"
+
+
+def build(name: str) -> nn.Module:
+    """torchvision's network, or the twin that the tests hold convlab's against."""
+    try:
+        import torchvision
+
+        return torchvision.models.get_model(name, weights=None)
+    except (ImportError, ValueError):
+        sys.path.append(str(TESTS))
+        from twins import twins
+
+        return twins()[name].build()
+
+
+def drawn(name: str) -> nn.Module:
+    """In evaluation mode, with weights that depth neither drowns nor blows up."""
+    torch.manual_seed(0)
+    module = build(name).eval()
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.running_mean.normal_(0, 0.1)
+                part.running_var.uniform_(0.5, 1.5)
+                part.weight.uniform_(0.5, 1.0)
+                part.bias.normal_(0, 0.1)
+    return module
+
+
+def loaded(payload: dict[str, Any]) -> nn.Module:
+    module = drawn(payload["network"])
+    module.load_state_dict(torch.load(payload["weights"]))
+    return module
+
+
+def channels_last(result: np.ndarray) -> np.ndarray:
+    return np.moveaxis(result, 1, -1) if result.ndim > 2 else result
+
+
+def formats(x: torch.Tensor) -> list[torch.memory_format]:
+    return [torch.contiguous_format, torch.channels_last] if x.ndim == 4 else [torch.contiguous_format]
+
+
+def tensor(payload: dict[str, Any], batch: int) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(image(payload["network"], batch, payload["tiny"]), -1, 1)))
+
+
+def eager(payload: dict[str, Any], batch: int) -> list[Callable[[], np.ndarray]]:
+    x = tensor(payload, batch)
+
+    def one(format: torch.memory_format) -> Callable[[], np.ndarray]:
+        module, image = loaded(payload).to(memory_format=format), x.to(memory_format=format)
+
+        def call() -> np.ndarray:
+            with torch.inference_mode():
+                return module(image).numpy()
+
+        return call
+
+    return list(map(one, formats(x)))
+
+
+def inductor(payload: dict[str, Any], batch: int) -> list[Callable[[], np.ndarray]]:
+    import torch._inductor.config
+
+    torch._inductor.config.freezing = True
+    x = tensor(payload, batch)
+
+    def one(format: torch.memory_format) -> Callable[[], np.ndarray]:
+        module, image = loaded(payload).to(memory_format=format), x.to(memory_format=format)
+        compiled = torch.compile(module, dynamic=False)
+
+        def call() -> np.ndarray:
+            with torch.no_grad():  # freezing wants this and not inference_mode
+                return compiled(image).numpy()
+
+        return call
+
+    return list(map(one, formats(x)))
+
+
+def onnxruntime(payload: dict[str, Any], batch: int) -> list[Callable[[], np.ndarray]]:
+    import onnxruntime
+
+    x = tensor(payload, batch)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "network.onnx")
+        torch.onnx.export(loaded(payload), (x,), path, dynamo=True, verbose=False)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name, given = session.get_inputs()[0].name, x.numpy()
+    return [lambda: session.run(None, {name: given})[0]]
+
+
+MAKERS = {"torch": eager, "inductor": inductor, "onnxruntime": onnxruntime}
+
+
+def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Callable[[], Any]], int]]:
+    made: dict[str, tuple[list[Callable[[], Any]], int]] = {}
+    for batch in payload["batches"]:
+        several = MAKERS[contestant](payload, batch)
+        made[f"batch {batch}"] = several, 1
+        made[f"numbers {batch}"] = [lambda call=several[-1]: sampled(channels_last(call()))], 1
+    return made
+
+
+if __name__ == "__main__":
+    torch.save(drawn(sys.argv[1]).state_dict(), sys.argv[2])
