@@ -37,7 +37,7 @@ PAGES = {
 # Captions of the sidebar and their pages; what does not exist is left out.
 NAV = {
     "Start": ["which-layer", "from-flax", "from-pytorch", "names"],
-    "Guides": ["models", "seeing", "performance", "recipes", "sharding", "tpu", "networks", "trainings", "mnist"],
+    "Guides": ["models", "seeing", "performance", "tuning", "recipes", "sharding", "tpu", "networks", "trainings", "mnist"],
     "Lessons": ["notebooks", *(f"lessons/{path.stem}" for path in NOTEBOOKS)],
     "Reference": [
         *(f"reference/{name}" for name in ("convolution", "pooling", "resampling", "detection", "patches", "more")),
