@@ -38,7 +38,18 @@ PAGES = {
 # Captions of the sidebar and their pages; what does not exist is left out.
 NAV = {
     "Start": ["which-layer", "from-flax", "from-pytorch", "names"],
-    "Guides": ["models", "seeing", "performance", "recipes", "sharding", "tpu", "networks", "trainings", "mnist"],
+    "Guides": [
+        "models",
+        "seeing",
+        "performance",
+        "tuning",
+        "recipes",
+        "sharding",
+        "tpu",
+        "networks",
+        "trainings",
+        "mnist",
+    ],
     "Lessons": ["notebooks", *(f"lessons/{path.stem}" for path in NOTEBOOKS)],
     "Reference": [
         *(f"reference/{name}" for name in ("convolution", "pooling", "resampling", "detection", "patches", "more")),
@@ -279,6 +290,8 @@ def make(what: str) -> str:
         "kernel gradient": lambda: formulations("KERNEL_GRADIENT"),
         "tpu forward": lambda: formulations("TPU_FORWARD"),
         "tpu kernel gradient": lambda: formulations("TPU_KERNEL_GRADIENT"),
+        "gpu forward": lambda: formulations("GPU_FORWARD"),
+        "gpu kernel gradient": lambda: formulations("GPU_KERNEL_GRADIENT"),
         "notebooks": notebooks,
         "contributing": lambda: linked((ROOT / "CONTRIBUTING.md").read_text().partition("\n")[2], "CONTRIBUTING.md"),
     }

@@ -103,7 +103,7 @@ DESIGNED = {
     "conv", "conv_transpose", "conv_local", "deform_conv", "conv_general_dilated", "max_pool", "min_pool", "avg_pool",
     "sum_pool", "lp_pool", "pool", "max_unpool", "adaptive_avg_pool", "adaptive_max_pool", "fractional_max_pool",
     "global_avg_pool", "global_max_pool", "gem_pool", "softmax_pool", "top_k_pool", "mixed_pool", "stochastic_pool",
-    "blur_pool", "spatial_pyramid_pool", "unfold", "fold", "pad", "conv_matrix", "Window", "accelerate", "explain", "resize",
+    "blur_pool", "spatial_pyramid_pool", "unfold", "fold", "pad", "conv_matrix", "Window", "accelerate", "explain", "autotune", "Tuning", "resize",
     "pixel_shuffle", "pixel_unshuffle", "local_response_norm", "grid_sample", "affine_grid", "roi_align", "roi_pool", "nms",
     "freeze", "optimize",
 }  # fmt: skip
@@ -136,7 +136,7 @@ def test_docstrings_say_shapes_errors_an_example_and_the_source(function):
     assert not missing
     assert "Error" in text.split("Raises:")[1] if arguments else True
     assert ">>>" in text
-    assert function.__name__ in ("accelerate", "explain") or any(
+    assert function.__name__ in ("accelerate", "explain", "Tuning") or any(
         word in text for word in ("Equals", "Source:", "arXiv")
     )
 

@@ -62,6 +62,8 @@ def typical(name) -> dict:
         "output_blocking": dict(channels=5, groups=1, features=3, window=(3, 2), pads=((1, 1), (0, 2)), **plain),
         "block_diagonal": dict(channels=6, groups=3, features=12),
         "planes": dict(rank=3),
+        "extra_axis": dict(rank=1),
+        "explicit_zeros": dict(input_dilation=(2, 3), rank=2),
         "groups": dict(channels=6, groups=3, features=12),
         "fft": dict(window=(9, 7), spatial=(20, 17), pads=((4, 4), (3, 3)), **depthwise, **plain),
     }.get(name, {})
@@ -301,7 +303,7 @@ def test_winograd_serves_results_smaller_than_the_window_and_long_ones(spatial):
 
 @pytest.mark.parametrize("method", tables.FORMULATIONS)
 def test_a_method_has_every_derivative(method):
-    transposed = method == "subpixel"
+    transposed = method in ("subpixel", "explicit_zeros")
     batch, depthwise = (
         16 if method in ("batch_vectorized", "swapped_operands") else 1,
         method in ("fft", "block_diagonal", "groups"),
@@ -317,6 +319,8 @@ def test_a_method_has_every_derivative(method):
 
     if tables.FORMULATIONS[method].needs_engine and (why := engine.available()):
         pytest.skip(why)
+    if method == "extra_axis":
+        x, k = x.reshape(x.shape[0], 72, 4), k.reshape(9, 4, 4)
     if method == "planes":
         x, k = x.reshape(x.shape[0], 3, 3, 8, 4), jnp.stack([k, 2 * k])
     for derivative in (

@@ -140,3 +140,46 @@ def test_small_groups_are_right_in_one_artefact(method):
         assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected)
     alone = jax.export.export(jax.jit(gradient), platforms=("tpu",))(x, k).mlir_module()
     assert "feature_group_count = 4" not in alone and "batch_group_count = 4" not in alone
+
+
+# --- forms that XLA is slow at, or has not, on CUDA: from users' reports, held by the text ------------------------------
+
+
+def gradients(function, *args):
+    """The text of the function and its gradients, lowered for CUDA."""
+    both = lambda *a: jax.vjp(function, *a)[1](function(*a))
+    return jax.jit(both).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("rank, dtype", [(3, "float32"), (2, "bfloat16"), (1, "float32"), (1, "bfloat16")])
+def test_gradients_of_a_transposed_convolution_have_no_dilated_input_for_cuda(rank, dtype):
+    """jax issues 31662 and 23783. In 2-D and 3-D the forward map itself is what cuDNN calls the backward of its data."""
+    x, k = jnp.ones((2, *(8, 6, 4)[:rank], 8), dtype), jnp.ones((*(3,) * rank, 8, 4), dtype)
+    transposed = lambda method: lambda x, k: convlab.conv_transpose(x, k, strides=2, method=method)
+    dilated = re.compile(r"lhs_dilate = \[[\d, ]*2")
+    assert len(dilated.findall(gradients(transposed("lax"), x, k))) == 2  # forward, kernel gradient
+    assert len(dilated.findall(gradients(transposed("auto"), x, k))) == (0 if rank == 1 else 1)
+    assert not dilated.findall(gradients(transposed("subpixel"), x, k))
+    assert not dilated.findall(gradients(transposed("explicit_zeros"), x, k))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_sequences_in_bfloat16_are_images_for_cuda(groups):
+    """jax issue 37922."""
+    x, k = jnp.ones((2, 16, 4), jnp.bfloat16), jnp.ones((3, 4 // groups, 16), jnp.bfloat16)
+    f = lambda method: lambda x, k: convlab.conv(x, k, strides=2, method=method, feature_group_count=groups)
+    ranks = lambda text: {len(re.findall(r"\d+", m)) for m in re.findall(r"stride = \[([\d, ]*)\]", text)}
+    assert ranks(gradients(f("auto"), x, k)) == {2}
+    assert ranks(gradients(f("lax"), x, k)) == {1}
+    wide = [a.astype("float32") for a in (x, k)]
+    assert ranks(gradients(f("auto"), *wide)) == {1}
+
+
+@pytest.mark.parametrize("method", ["channels_last", "groups", "gemm", "block_diagonal"])
+def test_grouped_gradients_without_batch_groups_for_cuda(method):
+    """jax issue 13800."""
+    x, k = jnp.ones((2, 9, 9, 8)), jnp.ones((3, 3, 2, 16))
+    f = lambda method: lambda x, k: convlab.conv(x, k, feature_group_count=4, method=method)
+    batch_groups = re.compile(r"batch_group_count = (?!1 )\d+")
+    assert batch_groups.search(gradients(f("lax"), x, k))
+    assert not batch_groups.search(gradients(f(method), x, k))

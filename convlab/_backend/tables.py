@@ -1,5 +1,5 @@
 """Which formulation serves a convolution: tables read from top to bottom, static facts only; for the CPU as measured, for TPU as its
-compiler estimates. On a GPU every convolution is lax's.
+compiler estimates; on a GPU every convolution is lax's but for forms that users report as slow or missing.
 
 A row is (formulation, reason, condition). The first row wins whose condition holds, whose formulation can serve the
 problem, and which is direct summation if the precision is "highest".
@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from .formulations import block_diagonal, gemm, onednn, output_blocking, planes, swapped_operands
 from .formulations.base import VECTOR, Formulation
 from .formulations.batch_vectorized import BATCH_VECTORIZED
+from .formulations.explicit_zeros import EXPLICIT_ZEROS
+from .formulations.extra_axis import EXTRA_AXIS
 from .formulations.fft import FFT
 from .formulations.groups import GROUPS
 from .formulations.lax import CHANNELS_LAST, LAX
@@ -41,6 +43,8 @@ FORMULATIONS: dict[str, Formulation] = {
         swapped_operands.SWAPPED_OPERANDS,
         output_blocking.OUTPUT_BLOCKING,
         SUBPIXEL,
+        EXPLICIT_ZEROS,
+        EXTRA_AXIS,
         planes.PLANES,
         GROUPS,
     )
@@ -171,6 +175,18 @@ def _narrow_sums(p: Problem) -> bool:
     return _narrow(p) and not p.depthwise and not filled
 
 
+def _dilated_sequence(p: Problem) -> bool:
+    return p.rank == 1 and p.dilates_input
+
+
+def _ungrouped_gradient(p: Problem) -> bool:
+    return p.dilates_input and p.groups == 1
+
+
+def _narrow_sequence(p: Problem) -> bool:
+    return p.rank == 1 and p.dtype == jnp.bfloat16
+
+
 FORWARD = (
     (
         "taps",
@@ -237,10 +253,29 @@ TPU_KERNEL_GRADIENT = (
     ("block_diagonal", _FILLED, _narrow),
     ("lax", "what XLA makes of it on tpu", lambda p: True),
 )
+
+# From what users of CUDA report; none of it was measured by convlab. `benchmarks/gpu` can.
+_NO_ALGORITHM = (
+    "a sequence in bfloat16, for which cuDNN finds no algorithm (jax issue 37922): an image with an axis of one"
+)
+GPU_FORWARD = (
+    ("subpixel", "a dilated sequence, 400 times PyTorch's time (jax issue 23783): no stuffed zeros", _dilated_sequence),
+    ("extra_axis", _NO_ALGORITHM, _narrow_sequence),
+    ("lax", "what XLA makes of it on gpu", lambda p: True),
+)
+GPU_KERNEL_GRADIENT = (
+    (
+        "subpixel",
+        "of a transposed convolution, 30 times PyTorch's time (jax issue 31662): the mirrored strided convolution",
+        _ungrouped_gradient,
+    ),
+    ("extra_axis", _NO_ALGORITHM, _narrow_sequence),
+    ("lax", "what XLA makes of it on gpu", lambda p: True),
+)
 TABLES: dict[str, dict[Kind, tuple[Row, ...]]] = {
     "cpu": {"forward": FORWARD, "kernel_gradient": KERNEL_GRADIENT},
     "tpu": {"forward": TPU_FORWARD, "kernel_gradient": TPU_KERNEL_GRADIENT},
-    "gpu": {"forward": (), "kernel_gradient": ()},
+    "gpu": {"forward": GPU_FORWARD, "kernel_gradient": GPU_KERNEL_GRADIENT},
 }
 
 

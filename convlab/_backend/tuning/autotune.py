@@ -30,8 +30,8 @@ def autotune(
 
     Traces the program and runs none of it. Each distinct convolution, kernel gradient and window reduction in it, convlab's or anybody's,
     is computed by every formulation that can serve it, lax's own included, as a compiled call on random arrays of its shapes. One whose
-    numbers differ from lax's by more than rounding is left out. The fastest becomes the choice if it beats the tables' by 5 % and in most
-    of the rounds. What asks for a `method` keeps it. Ctrl-C ends the measuring and keeps what is done.
+    numbers differ from lax's by more than rounding is left out. The fastest becomes the choice if it beats the tables' by 5 %, in most of
+    the rounds and in three of four turns of the two alone. What asks for a `method` keeps it. Ctrl-C ends the measuring and keeps what is done.
 
     Args:
         fn: a function of arrays, jitted or not; pass `jax.grad(f)` or a whole training step to tune the gradients.
