@@ -43,7 +43,11 @@ def plan(jaxpr: Any, target: Target) -> Fused | None:
     program = of_jaxpr(jaxpr)
     found = chains(program)
     others = [op for op in program.ops if len(found) != 1 or op not in found[0].ops]
-    if not found or any(v.constant is None for op in others for v in op.outputs) or program.outputs != [found[0].result]:
+    if (
+        not found
+        or any(v.constant is None for op in others for v in op.outputs)
+        or program.outputs != [found[0].result]
+    ):
         return None
     chain, sizes = found[0], [n for value in program.inputs for n in value.aval.shape]
     if not chain.kinds or not all(isinstance(n, int) for n in sizes) or not set(chain.inputs) <= set(program.inputs):
