@@ -13,7 +13,7 @@ from ._matrix import conv_matrix, fold, unfold
 from ._normalize import local_response_norm
 from ._patches import pad
 from ._pixel_shuffle import pixel_shuffle, pixel_unshuffle
-from ._pool import avg_pool, max_pool, min_pool, sum_pool
+from ._pool import avg_pool, max_pool, min_pool, pool, sum_pool
 from ._pool_adaptive import (
     adaptive_avg_pool,
     adaptive_max_pool,
@@ -23,7 +23,6 @@ from ._pool_adaptive import (
 )
 from ._pool_fractional import fractional_max_pool
 from ._pool_power import gem_pool, lp_pool
-from ._pool_reducer import pool
 from ._pool_smooth import blur_pool, mixed_pool, softmax_pool, stochastic_pool, top_k_pool
 from ._regions import nms, roi_align, roi_pool
 from ._resize import resize

@@ -47,7 +47,7 @@ def is_winner(x: Array, axis: int, reducer: Any = "max", real: Array | None = No
 
 
 def least(dtype: Any, reducer: Any) -> Any:
-    """What no element is worse than."""
+    """Return the value that every element is at least as good as."""
     if dtype.kind == "b":
         return reducer == "min"
     if jnp.issubdtype(dtype, jnp.floating):

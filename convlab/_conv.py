@@ -17,6 +17,7 @@ from ._masks import check_plain, only_valid, packed_conv, packed_line, read_segm
 from ._operands import as_window, check_channels, check_zeros, promoted, read_border, with_bias
 from ._patches import as_array, check_kept, check_scalar, pad_axis, pad_spatial
 from ._window import argument_error, axes, dilate, integer, read_modes, read_output, transposed
+from .typing import Ints, Method, Padding, PaddingModes
 
 Array = jax.Array
 
@@ -70,8 +71,9 @@ def conv(
         feature_group_count: groups of channels that do not see each other; `c_in` of them make a depthwise convolution.
         flip_kernel: mirror the kernel, which makes it the convolution of mathematics.
         mask: of the kernel's shape, multiplied with it.
-        segment_ids: for packed sequences, integers `(*batch, length)`: output `i` belongs to the segment at input position
-            `i * strides` (the last tap of a causal window, the middle of a "SAME" one), and its taps see zeros in the others.
+        segment_ids: for packed sequences, integers `(*batch, length)`: output `i` belongs to the segment at input
+            position `i * strides` (the last tap of a causal window, the middle of a "SAME" one), and its taps see zeros
+            in the others.
         valid: for padded batches, booleans `(*batch, *spatial)`: the convolution sees zeros where they are False.
         precision: as in `jax.lax`; "highest" sums directly, so that an inf or NaN stays in the windows that see it.
         preferred_element_type: dtype of the result, no narrower than the operands'.
@@ -129,7 +131,7 @@ def conv(
         others = {"input_dilation": (input_dilation, max(spread_input), 1), "method": (method, method, "auto")}
         others["out_sharding"] = (out_sharding, out_sharding, None)
         check_plain(window, modes, padding, padding_mode, others)
-        return packed_conv(x, kernel, bias, ids, packed_line(window, *spatial, padding), groups=groups, precision=precision,
+        return packed_conv(x, kernel, bias, ids, packed_line(window, spatial[0], padding), groups=groups, precision=precision,
                            preferred_element_type=preferred_element_type)  # fmt: skip
     outside = [(0, 0) if mode == "zeros" else pair for pair, mode in zip(pads, modes)]
     inside = [pair if mode == "zeros" else (0, 0) for pair, mode in zip(pads, modes)]

@@ -1,6 +1,7 @@
 """Which positions count: the valid ones of a padded batch, and those of the same sequence in a packed one.
 
-Masks select and never multiply, so that what does not count changes nothing, be it NaN or infinite, in values and gradients.
+Masks select and never multiply, so that what does not count changes nothing, be it NaN or infinite, in values and
+gradients.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def read_segments(segment_ids: Any, x: Array, rank: int) -> Array:
 def check_plain(
     window: Window, modes: tuple[str, ...], padding: Any, padding_mode: Any, others: dict[str, tuple[Any, Any, Any]]
 ) -> None:
-    """That a convolution of packed sequences has no options but those of its window: for each other (given, read, default)."""
+    """That a convolution of packed sequences has no options but those of its window: for each other (given, read,
+    default)."""
     check_zeros(window, modes, padding, padding_mode, "packed sequences")
     for name, (given, read, default) in others.items():
         if read != default:
@@ -104,7 +106,8 @@ def packed_conv(
     precision: Any,
     preferred_element_type: Any,
 ) -> Array:
-    """The convolution of `(*batch, length, c)` whose taps see zeros where `ids: (*batch, length)` differ from their output's."""
+    """The convolution of `(*batch, length, c)` whose taps see zeros where `ids: (*batch, length)` differ from their
+    output's."""
     batch, features = ids.shape[:-1], kernel.shape[-1]
     ids = ids.reshape(math.prod(batch), ids.shape[-1])
     x = x.reshape(*ids.shape, x.shape[-1])

@@ -27,21 +27,21 @@ def promoted(x: Any, kernel: Any) -> tuple[Array, Array]:
     return x, kernel
 
 
-def check_channels(x: Array, kernel: Array, seen: int, made: int, groups: int) -> None:
-    """That the kernel reads `seen` channels in all and writes `made`, both in `groups` groups."""
+def check_channels(x: Array, kernel: Array, in_channels: int, out_channels: int, groups: int) -> None:
+    """Check that x has `in_channels` channels and that both channel counts divide by the number of groups."""
     channels = x.shape[-1]
-    for name, number in (("input", channels), ("output", made)):
+    for name, number in (("input", channels), ("output", out_channels)):
         if number % groups:
             raise argument_error(
                 "feature_group_count", f"divide the {name} channels", groups, f"{number} {name} channels"
             )
-    if 0 in (channels, made):
+    if 0 in (channels, out_channels):
         raise argument_error("kernel", "have input and output channels", kernel.shape, f"{channels} input channels")
-    if seen != channels:
+    if in_channels != channels:
         first = x.shape[x.ndim - kernel.ndim + 1] if x.ndim >= kernel.ndim else None
-        hint = "It looks channels first; convlab's images are channels last." if first == seen else ""
+        hint = "It looks channels first; convlab's images are channels last." if first == in_channels else ""
         raise argument_error(
-            "x", f"have {seen} channels on its last axis", x.shape, f"a kernel of shape {kernel.shape}", hint
+            "x", f"have {in_channels} channels on its last axis", x.shape, f"a kernel of shape {kernel.shape}", hint
         )
 
 
@@ -62,16 +62,16 @@ def as_window(kernel: Array, strides: Any, padding: Any, kernel_dilation: Any) -
 
 
 def read_border(window: Window, padding: Any, padding_mode: Any, input_dilation: Any) -> tuple[tuple, tuple]:
-    """The input dilation and the padding mode of each axis; only zeros go around an image with holes."""
-    holes = broadcast_to_rank("input_dilation", input_dilation, window.rank)
+    """Return the input dilation and the padding mode of each axis; a dilated input allows zeros only."""
+    dilation = broadcast_to_rank("input_dilation", input_dilation, window.rank)
     modes = read_modes(padding_mode, window.rank, window.padding)
-    if max(holes, default=1) > 1:
+    if max(dilation, default=1) > 1:
         check_zeros(window, modes, padding, padding_mode, f"input_dilation {input_dilation!r}")
-    return holes, modes
+    return dilation, modes
 
 
 def check_zeros(window: Window, modes: tuple[str, ...], padding: Any, padding_mode: Any, fact: str) -> None:
-    """That nothing but zeros goes around the image."""
+    """Check that the image is padded with zeros only."""
     if set(modes) - {"zeros"}:
         named = window.padding in ("CIRCULAR", "REFLECT")
         argument, value = ("padding", padding) if named else ("padding_mode", padding_mode)

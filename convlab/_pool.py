@@ -1,4 +1,4 @@
-"""Pools: the extremes, sums and averages of the windows of `(*batch, *spatial, c)`, and any other reduction."""
+"""Pools of the windows of `(*batch, *spatial, c)`: by maximum, minimum, sum, average and any other reduction."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from ._pool_windows import (
     windows_sum,
 )
 from ._window import argument_error, integer
+from .typing import Ints, Padding
 
 Array = jax.Array
 
@@ -38,18 +39,18 @@ Array = jax.Array
 
 @overload
 def max_pool(
-    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
-    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ..., valid: Array | None = ...,
+    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ..., valid: Array | None = ...,
 ) -> Array: ...  # fmt: skip
 @overload
 def max_pool(
-    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
-    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[True], valid: Array | None = ...,
+    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True], valid: Array | None = ...,
 ) -> tuple[Array, Array]: ...  # fmt: skip
 @overload
 def max_pool(
     x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool, valid: Array | None = ...,
 ) -> Array | tuple[Array, Array]: ...  # fmt: skip
 def max_pool(
     x: Array,
@@ -70,9 +71,9 @@ def max_pool(
         strides: steps of the window, one or one per axis; None is 1.
         padding: as in `conv`; padded positions are never the maximum.
         window_dilation: distance between neighbouring taps.
-        ceil_mode: let a last window hang over the end, as PyTorch does.
-        return_indices: also return where each winner stands.
-        valid: for padded batches, booleans `(*batch, *spatial)`: what is not valid counts as padding does.
+        ceil_mode: let the last window extend beyond the end, as PyTorch does.
+        return_indices: also return the positions of the maxima.
+        valid: for padded batches, booleans `(*batch, *spatial)`: invalid positions count as padding.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`; with `return_indices` also indices of that shape, flat over the
@@ -97,18 +98,18 @@ def max_pool(
 
 @overload
 def min_pool(
-    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
-    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ..., valid: Array | None = ...,
+    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ..., valid: Array | None = ...,
 ) -> Array: ...  # fmt: skip
 @overload
 def min_pool(
-    x: Array, window_shape: Any, strides: Any = ..., padding: Any = ..., *,
-    window_dilation: Any = ..., ceil_mode: bool = ..., return_indices: Literal[True], valid: Array | None = ...,
+    x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True], valid: Array | None = ...,
 ) -> tuple[Array, Array]: ...  # fmt: skip
 @overload
 def min_pool(
     x: Array, window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool,
+    window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool, valid: Array | None = ...,
 ) -> Array | tuple[Array, Array]: ...  # fmt: skip
 def min_pool(
     x: Array,
@@ -206,7 +207,8 @@ def avg_pool(
         count_include_pad: divide by the number of taps inside the padded image; otherwise inside the image. The
             overhang of `ceil_mode` never counts.
         divisor_override: divide by this instead; any int but 0.
-        valid: for padded batches, booleans `(*batch, *spatial)`: only valid positions count, whatever `count_include_pad` says.
+        valid: for padded batches, booleans `(*batch, *spatial)`: only valid positions count, whatever
+            `count_include_pad` says.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers. Sums are float32 for 16-bit and integer input. A
@@ -240,22 +242,23 @@ def pool(
     x: Array,
     init: Any,
     reduce_fn: Callable,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
     valid: Array | None = None,
 ) -> Array:
-    """Any reduction of each window. Strides default to 1, as in Flax.
+    """Reduce each window by any function. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)`.
-        init: what the reduction starts from and what padding counts as.
+        init: the start value of the reduction, and the value of padding.
         reduce_fn: an associative function of two arrays, such as `lax.add`, `jnp.logaddexp` or a lambda.
         window_shape, strides, padding, valid: as in `max_pool`.
 
     Returns:
-        `(*batch, *out, c)`: `init` and the taps of each window, in order, reduced. Differentiable as often as `reduce_fn` is.
+        `(*batch, *out, c)`: `init` and the taps of each window reduced in order. Differentiable as often as
+        `reduce_fn`.
 
     Raises:
         TypeError, ValueError: as `max_pool`; TypeError if `reduce_fn` cannot be called.
@@ -264,7 +267,7 @@ def pool(
         >>> pool(jnp.arange(1.0, 5.0).reshape(1, 4, 1), 1.0, jnp.multiply, 2).ravel().tolist()
         [2.0, 6.0, 12.0]
 
-    Equals `flax.nnx.pool`, which has a gradient for three reducers only.
+    Equals `flax.nnx.pool`, which is differentiable for three reducers only.
     """
     x, window = read(x, window_shape, strides, padding)
     if not callable(reduce_fn):
@@ -280,7 +283,7 @@ def pool(
 
 
 def _primitive_of(x: Array, init: Any, reduce_fn: Callable):
-    """The window primitive that `reduce_fn` with this start is, if it is one."""
+    """Return the window primitive that equals `reduce_fn` with this start value, or None."""
     if not isinstance(init, (int, float, np.generic)) or not jnp.issubdtype(x.dtype, jnp.floating):
         return None
     known: Sequence[tuple[Any, float, Any]] = (

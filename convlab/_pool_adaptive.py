@@ -216,12 +216,13 @@ def _places_of_winners(x: Array, out: tuple[int, ...]) -> Array:
 
 
 def global_avg_pool(x: Array, *, keepdims: bool = False, valid: Array | None = None) -> Array:
-    """The average over all spatial axes.
+    """Average over all spatial axes.
 
     Args:
         x: `(n, *spatial, c)` of any number dtype.
         keepdims: keep the spatial axes, of size 1.
-        valid: for padded batches, booleans `(n, *spatial)`: only valid positions count; where there is none, the average is 0.
+        valid: for padded batches, booleans `(n, *spatial)`: only valid positions count; where there is none, the
+            average is 0.
 
     Returns:
         `(n, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
@@ -246,12 +247,13 @@ def global_avg_pool(x: Array, *, keepdims: bool = False, valid: Array | None = N
 
 
 def global_max_pool(x: Array, *, keepdims: bool = False, valid: Array | None = None) -> Array:
-    """The largest value over all spatial axes.
+    """Take the maximum over all spatial axes.
 
     Args:
         x: `(n, *spatial, c)` of a real dtype.
         keepdims: keep the spatial axes, of size 1.
-        valid: for padded batches, booleans `(n, *spatial)`: what is not valid never wins; where nothing is, the result is -inf.
+        valid: for padded batches, booleans `(n, *spatial)`: what is not valid never wins; where nothing is, the result
+            is -inf.
 
     Returns:
         `(n, c)` of the dtype of `x`; ties, NaN and the gradient as in `max_pool`.

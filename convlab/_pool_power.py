@@ -158,8 +158,9 @@ def lp_pool(
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
         window_shape, strides, padding, window_dilation, valid: as in `max_pool`; padding adds 0.
-        norm_type: p, any number but 0; inf makes the largest of `|x|`, -inf the smallest.
-        ceil_mode: let a last window hang over the end; its sum is scaled by window / taps inside, as PyTorch does.
+        norm_type: p, any number but 0; inf takes the maximum of `|x|`, -inf the minimum.
+        ceil_mode: let the last window extend beyond the end; its sum is scaled by window / taps inside, as PyTorch
+            does.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
@@ -200,19 +201,20 @@ def lp_pool(
 
 def gem_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
     p: Any = 3.0,
     valid: Array | None = None,
 ) -> Array:
-    """The generalised mean of each window: `mean(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
+    """Compute the generalized mean of each window: `mean(|x| ** p) ** (1 / p)`. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
         window_shape, strides, padding: as in `max_pool`; padding counts as 0.
-        p: a number > 0, or a learned array of shape `()` or `(c,)`; 1 is the average, large ones approach the largest.
+        p: a number > 0, or a learned array of shape `()` or `(c,)`; 1 gives the average, large values approach the
+            maximum.
         valid: for padded batches, booleans `(*batch, *spatial)`: only valid positions count, and no padding.
 
     Returns:

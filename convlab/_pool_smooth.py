@@ -39,9 +39,9 @@ Array = jax.Array
 
 def softmax_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
     temperature: Any = 1.0,
     valid: Array | None = None,
@@ -51,8 +51,8 @@ def softmax_pool(
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
         window_shape, strides, padding, valid: as in `max_pool`; padding has no weight.
-        temperature: a number > 0, or a learned array of shape `()` or `(c,)`; small ones approach the largest, large
-            ones the average.
+        temperature: a number > 0, or a learned array of shape `()` or `(c,)`; small values approach the
+            maximum, large values the average.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; computed in float32 for 16-bit and integer input.
@@ -88,20 +88,20 @@ def softmax_pool(
 
 def top_k_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
     k: int = 2,
     valid: Array | None = None,
 ) -> Array:
-    """The mean of the `k` largest values of each window. Strides default to 1, as in Flax.
+    """Average the `k` largest values of each window. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
-        window_shape, strides, padding, valid: as in `max_pool`; what is padded is never among them.
-        k: from 1, which makes `max_pool`, to the number of taps, which makes `avg_pool`. A window with fewer taps
-            inside the image averages those; one with none gives 0.
+        window_shape, strides, padding, valid: as in `max_pool`; padding is never selected.
+        k: between 1, which gives `max_pool`, and the number of taps, which gives `avg_pool`. A window with fewer taps
+            inside the image averages those; without any it gives 0.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input. Of
@@ -125,8 +125,8 @@ def top_k_pool(
     valid = read_mask(valid, x, window, padding)
     laid, window = settled(x.astype(accumulator(x)), window)
     total = _sum_of_largest(laid, valid, window, k)
-    count = jnp.asarray(counts(laid, window, include_pad=False, valid=valid), total.dtype)
-    return (total / jnp.minimum(count, k)).astype(averaged(x))
+    inside = jnp.asarray(counts(laid, window, include_pad=False, valid=valid), total.dtype)
+    return (total / jnp.minimum(inside, k)).astype(averaged(x))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -176,7 +176,7 @@ def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Arr
 
 
 def _orders(x: Array, valid: Array | None, window: Window) -> list[Array]:
-    """For each tap an integer that is ordered as the numbers are, NaN above all and padding, -2 ** 31 (or 63), below."""
+    """Map each tap to an integer of the same order, with NaN above all and padding, -2 ** 31 (or 63), below all."""
     bits = _folded(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
     most = jnp.iinfo(bits.dtype)
     return tap_groups(only_valid(jnp.where(x != x, most.max, bits), valid, most.min), window, most.min)
@@ -206,14 +206,14 @@ def _largest(orders: list[Array], k: int) -> list[Array]:
 
 def mixed_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
     alpha: Any = 0.5,
     valid: Array | None = None,
 ) -> Array:
-    """`alpha * max + (1 - alpha) * average` of each window. Strides default to 1, as in Flax.
+    """Compute `alpha * max + (1 - alpha) * average` of each window. Strides default to 1, as in Flax.
 
     Args:
         x: `(*batch, *spatial, c)` of a real dtype.
@@ -245,19 +245,19 @@ def mixed_pool(
 
 def stochastic_pool(
     x: Array,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
+    window_shape: Ints,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     *,
-    key: Any = None,
+    key: Array | None = None,
     valid: Array | None = None,
 ) -> Array:
     """Draw an element of each window in proportion to its value. Strides default to 1, as in Flax.
 
     Args:
-        x: `(*batch, *spatial, c)` of a real dtype; what is not positive is never drawn.
+        x: `(*batch, *spatial, c)` of a real dtype; elements that are not positive are never drawn.
         window_shape, strides, padding, valid: as in `max_pool`; padding is never drawn.
-        key: a JAX random key to draw with, as in training; None gives the expectation, as in evaluation.
+        key: a JAX random key for training; None gives the expectation, for evaluation.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; a window without a positive element gives 0. The

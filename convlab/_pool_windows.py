@@ -1,4 +1,4 @@
-"""What all pools share: a window read and laid on an image, the reductions of windows that XLA has, and who wins in them."""
+"""Steps that all pools share: reading of arguments, padding, XLA's window reductions, and the argmax."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = jax.Array
 def read(
     x: Any, window_shape: Any, strides: Any, padding: Any, window_dilation: Any = 1, ceil_mode: bool = False
 ) -> tuple[Array, Window]:
-    """The image and the window of a pool; strides of None are 1."""
+    """Read the image and the window of a pool; strides of None are 1."""
     x = as_array("x", x)
     check_not_empty("window_shape", window_shape)
     rank = len(window_shape) if is_sequence(window_shape) else image_rank(x, "window_shape")
@@ -42,7 +42,7 @@ def read(
 
 
 def read_mask(valid: Any, x: Array, window: Window, padding: Any) -> Array | None:
-    """Which positions of `x` are valid, with an axis for its channels."""
+    """Read `valid` as a mask of the positions of `x`, with an axis for its channels."""
     if valid is not None:
         check_zeros(window, read_modes("zeros", window.rank, window.padding), padding, "zeros", "valid positions")
     return read_valid(valid, x)
@@ -53,7 +53,7 @@ def spatial_of(x: Array, rank: int) -> tuple[int, ...]:
 
 
 def settled(x: Array, window: Window) -> tuple[Array, Window]:
-    """The paddings that bring their own border, "CIRCULAR" and "REFLECT", are laid around the image; no overhang sees what a pad crops."""
+    """Pad the image for "CIRCULAR" and "REFLECT", and crop ends that an overhang of `ceil_mode` must not read."""
     modes = set(read_modes("zeros", window.rank, window.padding))
     if modes <= {"zeros"}:
         return _cut(x, window)
@@ -62,7 +62,7 @@ def settled(x: Array, window: Window) -> tuple[Array, Window]:
 
 
 def _cut(x: Array, window: Window) -> tuple[Array, Window]:
-    """Without the end that negative pads crop, if a window of `ceil_mode` could hang over it."""
+    """Crop the end by the negative pads if a window of `ceil_mode` could extend over it."""
     spatial = spatial_of(x, window.rank)
     pads = window.declared(spatial)
     cuts = [min(n, max(0, -hi)) for n, (_, hi) in zip(spatial, pads)]
@@ -74,7 +74,7 @@ def _cut(x: Array, window: Window) -> tuple[Array, Window]:
 
 
 def on_all_axes(x: Array, window: Window) -> dict[str, tuple]:
-    """The window as the window primitives take it, with an entry for every axis of `x`."""
+    """Return the parameters of the window primitives, with an entry for every axis of `x`."""
     before = (1,) * (x.ndim - 1 - window.rank)
     pads = window.pads(spatial_of(x, window.rank))
     return dict(
@@ -100,16 +100,16 @@ def window_min(x: Array, params: dict) -> Array:
 
 
 def accumulator(x: Array) -> Any:
-    """The dtype in which averages are summed: float32 for 16-bit and integer input."""
+    """Return the dtype for sums of averages: float32 for 16-bit and integer input."""
     return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) and x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def averaged(x: Array) -> Any:
-    """The dtype of an average: the input's, float32 for integers."""
+    """Return the dtype of an average: that of the input, float32 for integers."""
     return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
 
 
-# --- winners ------------------------------------------------------------------------------------------------------
+# --- argmax -------------------------------------------------------------------------------------------------------
 
 
 def check_ordered(x: Array) -> None:
@@ -118,7 +118,7 @@ def check_ordered(x: Array) -> None:
 
 
 def argmax(x: Array, window: Window, reducer: Any, valid: Array | None = None) -> Array:
-    """Where the winner of each window stands, flat over the spatial axes of `x`; -1 for a window of padding only."""
+    """Return the position of the extremum of each window, flat over the spatial axes of `x`; -1 for padding only."""
     spatial = spatial_of(x, window.rank)
     dtype, x = index_dtype(spatial), lax.stop_gradient(x)
     if has_many_taps(window) or valid is not None:
@@ -145,13 +145,14 @@ def argmax(x: Array, window: Window, reducer: Any, valid: Array | None = None) -
 
 
 def windows_sum(x: Array, window: Window) -> Array:
-    """Sums of windows, those of 16-bit floats in float32."""
+    """Sum windows; 16-bit floats are summed in float32."""
     narrow = jnp.issubdtype(x.dtype, jnp.floating)
     return reduce(_backend.window_sum, x.astype(accumulator(x)) if narrow else x, window)
 
 
 def counts(x: Array, window: Window, include_pad: bool, valid: Array | None = None) -> Any:
-    """How many taps of each window count, at least 1: an int, or an array of floats to be multiplied with the result."""
+    """Return the number of counted taps of each window, at least 1: an int, or floats that broadcast with the
+    result."""
     spatial, dtype = spatial_of(x, window.rank), accumulator(x)
     if valid is not None:
         return jnp.maximum(reduce(_backend.window_sum, valid.astype(jnp.finfo(dtype).dtype), window), 1)
@@ -170,5 +171,5 @@ def counts(x: Array, window: Window, include_pad: bool, valid: Array | None = No
 
 
 def along_axis(values: Any, ndim: int, axis: int, dtype: Any) -> Array:
-    """Numbers along one axis of `ndim`, to be broadcast along the others."""
+    """Return values along one axis of `ndim`, to be broadcast along the others."""
     return jnp.expand_dims(jnp.asarray(values, dtype), [a for a in range(ndim) if a != axis % ndim])

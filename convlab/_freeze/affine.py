@@ -53,7 +53,8 @@ def _chain(conv: Op, users: dict[Value, list[Op]], outputs: list[Value]) -> tupl
 
 
 def _step(op: Op, value: Value, axis: int) -> tuple[Any, Any] | None:
-    """The scale and shift of an affine operation on `value`; None if it is another operation, or not the same for a whole channel."""
+    """The scale and shift of an affine operation on `value`; None if it is another operation, or not the same for a
+    whole channel."""
     if (
         len(op.outputs) != 1
         or op.outputs[0].aval.shape != value.aval.shape
@@ -79,7 +80,8 @@ def _step(op: Op, value: Value, axis: int) -> tuple[Any, Any] | None:
 
 
 def per_channel(other: Value, shape: tuple[int, ...], axis: int) -> Any:
-    """The numbers of the channels, if a constant that is broadcast to `shape` is the same along every other axis; else None."""
+    """The numbers of the channels, if a constant that is broadcast to `shape` is the same along every other axis; else
+    None."""
     if other.constant is None:
         return None
     numbers = np.asarray(other.constant)
@@ -95,7 +97,7 @@ def per_channel(other: Value, shape: tuple[int, ...], axis: int) -> Any:
 
 
 def _replacement(conv: Op, result: Value, scale: Any, shift: Any) -> list[Op]:
-    """The convolution by the scaled kernel, and the sum with the shift unless that is zero; nothing if a number is not finite."""
+    """The convolution by the scaled kernel and the sum with the shift unless it is 0; nothing if one is not finite."""
     spec = axes_of(conv)
     kernel = np.asarray(conv.inputs[1].constant)
     along = [1] * kernel.ndim

@@ -23,9 +23,10 @@ TOLERANCE = 1e-3  # parts of the largest result that folding may change
 class Report:
     """What `freeze` made of a program.
 
-    `convolutions`: how many there are; `folded`: operations that kernels and biases took in; `fused`: how many calls take what follows
-    a convolution, by what that is; `operations`: of the program before and after; `difference`: the largest one between the results
-    for the example, in parts of the largest number, None if the example had shapes alone; `notes`: what was left, and why.
+    `convolutions`: how many there are; `folded`: operations that kernels and biases took in; `fused`: how many calls
+    take what follows a convolution, by what that is; `operations`: of the program before and after; `difference`: the
+    largest one between the results for the example, in parts of the largest number, None if the example had shapes
+    alone; `notes`: what was left, and why.
     """
 
     convolutions: int
@@ -114,26 +115,30 @@ def _difference(got: Any, expected: Any) -> float:
 
 
 def freeze(fn: Any, *args: Any, **kwargs: Any) -> Frozen:
-    """Makes a network for inference of a function and its parameters, or of a module: constants folded, operations fused.
+    """Makes a network for inference of a function and its parameters, or of a module: constants folded, operations
+    fused.
 
-    The parameters become constants, and what depends on them alone is computed once. Batch normalisation in evaluation mode and other
-    sums and products by numbers of a channel, after a convolution, become part of its kernel and bias. On the CPU, where jaxlib has
-    oneDNN, a convolution and the bias, the sum with an array of its shape and the activation (ReLU, ReLU6, SiLU, sigmoid, tanh, ELU,
-    GELU) that follow it are one call. All else stays as it is: dropout, statistics of the batch, results that something else reads
-    too, a normalisation before a convolution.
+    The parameters become constants, and what depends on them alone is computed once. Batch normalisation in evaluation
+    mode and other sums and products by numbers of a channel, after a convolution, become part of its kernel and bias.
+    On the CPU, where jaxlib has oneDNN, a convolution and the bias, the sum with an array of its shape and the
+    activation (ReLU, ReLU6, SiLU, sigmoid, tanh, ELU, GELU) that follow it are one call. All else stays as it is:
+    dropout, statistics of the batch, results that something else reads too, a normalisation before a convolution.
 
-    Results equal those of the function up to rounding, but for NaNs before a ReLU or ReLU6 that is part of a call: they come out as 0.
+    Results equal those of the function up to rounding, but for NaNs before a ReLU or ReLU6 that is part of a call: they
+    come out as 0.
 
     Args:
-        fn: a function `fn(params, *args)`, such as a Linen module's `apply`; or a module of NNX or Equinox, in evaluation mode.
-        *args: for a function first its parameters, any tree of arrays; then an example of the other arguments, arrays or
-            `jax.ShapeDtypeStruct`s. What is no array is static.
+        fn: a function `fn(params, *args)`, such as a Linen module's `apply`; or a module of NNX or Equinox, in
+            evaluation mode.
+        *args: for a function first its parameters, any tree of arrays; then an example of the other arguments, arrays
+            or `jax.ShapeDtypeStruct`s. What is no array is static.
         **kwargs: more of the example.
 
     Returns:
-        A function `frozen(*args)`, equal to `fn(params, *args)` or `model(*args)`. `frozen.report` says what was folded and fused and
-        how far the results for the example are from the function's. It takes other shapes, which are compiled at their first call,
-        and can be called in `jax.jit`, and exported. It does not see later changes of the parameters.
+        A function `frozen(*args)`, equal to `fn(params, *args)` or `model(*args)`. `frozen.report` says what was folded
+        and fused and how far the results for the example are from the function's. It takes other shapes, which are
+        compiled at their first call, and can be called in `jax.jit`, and exported. It does not see later changes of the
+        parameters.
 
     Raises:
         TypeError: `fn` is no function and no module, or a function without parameters.

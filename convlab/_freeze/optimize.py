@@ -26,17 +26,17 @@ BODIES = {
 def optimize(fn: F) -> F:
     """Fuses a function's convolutions with the bias, the sum and the activation that follow them, on the CPU.
 
-    A convolution of float32 whose result goes to a bias, to a sum with an array of its shape and to an activation (ReLU, ReLU6, SiLU,
-    sigmoid, tanh, ELU, GELU), in this order and each of them perhaps, and to nothing else, becomes a call of a function jitted under
-    the name `convlab_conv_...`, with the same operations inside. On the CPU, where jaxlib has oneDNN, that is one call of it. The other
-    convolutions and pools are computed as under `accelerate`.
+    A convolution of float32 whose result goes to a bias, to a sum with an array of its shape and to an activation
+    (ReLU, ReLU6, SiLU, sigmoid, tanh, ELU, GELU), in this order and each of them perhaps, and to nothing else, becomes
+    a call of a function jitted under the name `convlab_conv_...`, with the same operations inside. On the CPU, where
+    jaxlib has oneDNN, that is one call of it. The other convolutions and pools are computed as under `accelerate`.
 
-    Results equal those of `fn` up to rounding, but for NaNs before a fused ReLU or ReLU6: they come out as 0. Derivatives are those of
-    `fn`. On other platforms, and in an export, the program is that of `fn`.
+    Results equal those of `fn` up to rounding, but for NaNs before a fused ReLU or ReLU6: they come out as 0.
+    Derivatives are those of `fn`. On other platforms, and in an export, the program is that of `fn`.
 
     Args:
-        fn: a function of arrays, jitted or not. It is traced at every call, as by `jax.grad`, so jit what calls the result; only of a
-            jitted function the programs are kept.
+        fn: a function of arrays, jitted or not. It is traced at every call, as by `jax.grad`, so jit what calls the
+            result; only of a jitted function the programs are kept.
 
     Returns:
         A function with `fn`'s signature. `explain` shows what is fused in it.
@@ -54,11 +54,12 @@ def optimize(fn: F) -> F:
         >>> explain(optimize(block), x, kernel, bias, platform="cpu")[0].operation
         'forward'
 
-    Works on the program as `jax.make_jaxpr` traces it, in the bodies of `lax.scan`, `cond`, `while_loop` and `jax.checkpoint` too.
+    Works on the program as `jax.make_jaxpr` traces it, in the bodies of `lax.scan`, `cond`, `while_loop` and
+    `jax.checkpoint` too.
     """
     if not callable(fn):
         raise TypeError(f"`fn` must be a function, got {fn!r}.")
-    kept: dict[Hashable, tuple[Callable, Any]] | None = {} if hasattr(fn, "lower") else None
+    kept: dict[Hashable, tuple[Any, Any]] | None = {} if hasattr(fn, "lower") else None
 
     @functools.wraps(fn)
     def optimized(*args: Any, **kwargs: Any) -> Any:
@@ -75,7 +76,7 @@ def optimize(fn: F) -> F:
     return optimized  # type: ignore[return-value]  # of the same signature
 
 
-def _optimized(arguments: Arguments, fn: Callable) -> tuple[Callable, Any]:
+def _optimized(arguments: Arguments, fn: Callable) -> tuple[Any, Any]:
     program, structure = arguments.trace(fn)
     return fused(program), structure
 

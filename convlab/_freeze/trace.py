@@ -15,7 +15,8 @@ from .._backend.fusion.program import Program, of_jaxpr
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Positional and keyword arguments: their arrays, and all else, which is static as it is where a function is called."""
+    """Positional and keyword arguments: their arrays, and all else, which is static as it is where a function is
+    called."""
 
     structure: Any
     static: tuple[tuple[int, Any], ...]

@@ -46,6 +46,13 @@ class ImageOperation(Operation):
         return self._apply(x)
 
 
+class MaskedOperation(Operation):
+    """An operation from an image, and perhaps its valid positions, to an array."""
+
+    def __call__(self, x: Array, *, valid: Array | None = None) -> Array:
+        return self._apply(x, valid=valid)
+
+
 class IndexedOperation(Operation):
     """An operation that returns an array or, with `return_indices`, a pair of array and indices."""
 

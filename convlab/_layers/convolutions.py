@@ -161,7 +161,13 @@ class Conv(Kernel):
 
     _function = staticmethod(conv)
     _names = options_of(conv, "mask", "segment_ids", "valid", "out_sharding")
-    padding: Any
+    _: KW_ONLY
+    preferred_element_type: Any = None
+    padding_mode: PaddingModes = "zeros"
+    padding_value: Any = 0
+    flip_kernel: bool = False
+    method: Method = "auto"
+    weight_norm: bool = False
 
     def _is_pointwise(self) -> bool:
         steps = (*self._size, *self._broadcast("strides"), *self._broadcast("input_dilation"))
@@ -178,7 +184,7 @@ class Conv(Kernel):
         valid: Any = None,
         **changed: Any,
     ) -> Array:
-        """`conv`, or somebody's function in place of `lax.conv_general_dilated`; `more` are arguments of either."""
+        """Call `conv`, or `hook` in place of `lax.conv_general_dilated`; `more` holds arguments that both take."""
         options = self._options(x.shape[-1]) | changed
         if hook is None:
             return conv(x, kernel, bias, segment_ids=segment_ids, valid=valid, **options, **more)
@@ -190,7 +196,7 @@ class Conv(Kernel):
     def _only_valid(self, x: Array, valid: Any) -> Array:
         if valid is None:
             return x
-        window = Window(self._size, self._spread("strides"), self.padding)
+        window = Window(self._size, self._broadcast("strides"), self.padding)
         modes = read_modes(self._option("padding_mode"), window.rank, window.padding)
         check_zeros(window, modes, self.padding, self._option("padding_mode"), "valid positions")
         return only_valid(x, read_valid(valid, x))

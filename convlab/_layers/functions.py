@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .. import _pool, _pool_reducer
+from .. import _pool
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -29,4 +29,4 @@ def with_inputs(function: Function) -> Function:
 
 
 max_pool, min_pool = with_inputs(_pool.max_pool), with_inputs(_pool.min_pool)
-avg_pool, pool = with_inputs(_pool.avg_pool), with_inputs(_pool_reducer.pool)
+avg_pool, pool = with_inputs(_pool.avg_pool), with_inputs(_pool.pool)

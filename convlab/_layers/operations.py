@@ -31,7 +31,7 @@ from .._resize import resize
 from .._unpool import max_unpool
 from .._window import argument_error, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
 from ..typing import Floats, Interpolation, Ints, OptionalInts, Padding, PaddingModes, Reduce
-from .base import ImageOperation, IndexedOperation, Operation, layer
+from .base import ImageOperation, IndexedOperation, MaskedOperation, Operation, layer
 
 Array = jax.Array
 
@@ -71,19 +71,230 @@ def _try_regions(function: Callable) -> Callable:
     return lambda x, **options: function(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 5)), **options)
 
 
-MaxPool, MinPool, AvgPool, SumPool = (layer(f, called=("valid",)) for f in (max_pool, min_pool, avg_pool, sum_pool))
-GlobalAvgPool, GlobalMaxPool = (layer(f, called=("valid",)) for f in (global_avg_pool, global_max_pool))
-AdaptiveAvgPool, AdaptiveMaxPool = layer(adaptive_avg_pool), layer(adaptive_max_pool)
-LPPool, GeMPool = layer(lp_pool, "LPPool", called=("valid",)), layer(gem_pool, "GeMPool", called=("valid",))
-SoftmaxPool, TopKPool, MixedPool = (layer(f, called=("valid",)) for f in (softmax_pool, top_k_pool, mixed_pool))
-BlurPool, SpatialPyramidPool = layer(blur_pool), layer(spatial_pyramid_pool)
-StochasticPool = layer(stochastic_pool, called=("key", "valid"))
-FractionalMaxPool = layer(fractional_max_pool, called=("key", "samples"), tried=_try_fractional)
-MaxUnpool = layer(max_unpool, called=("indices",), tried=_try_unpool)
-Pad, Flatten, Unfold, Fold = layer(pad), layer(flatten), layer(unfold), layer(fold, tried=_try_fold)
-Resize, Upsample = layer(resize), layer(resize, "Upsample")
-PixelShuffle = layer(pixel_shuffle, tried=_factor_alone)
-PixelUnshuffle = layer(pixel_unshuffle, tried=_factor_alone)
-LocalResponseNorm = layer(local_response_norm)
-RoIAlign = layer(roi_align, "RoIAlign", called=("boxes",), tried=_try_regions(roi_align))
-RoIPool = layer(roi_pool, "RoIPool", called=("boxes",), tried=_try_regions(roi_pool))
+@dataclasses.dataclass(eq=False, repr=False)
+class WindowPool(MaskedOperation):
+    window_shape: Ints
+    strides: Ints | None = None
+    padding: Padding = "VALID"
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class ExtremePool(Operation):
+    window_shape: Ints
+    strides: Ints | None = None
+    padding: Padding = "VALID"
+    _: KW_ONLY
+    window_dilation: Ints = 1
+    ceil_mode: bool = False
+    return_indices: bool = False
+
+    def __call__(self, x: Array, *, valid: Array | None = None) -> Any:
+        return self._apply(x, valid=valid)
+
+
+@layer(max_pool)
+class MaxPool(ExtremePool):
+    pass
+
+
+@layer(min_pool)
+class MinPool(ExtremePool):
+    pass
+
+
+@layer(avg_pool)
+class AvgPool(WindowPool):
+    count_include_pad: bool = True
+    _: KW_ONLY
+    window_dilation: Ints = 1
+    ceil_mode: bool = False
+    divisor_override: int | None = None
+
+
+@layer(sum_pool)
+class SumPool(WindowPool):
+    _: KW_ONLY
+    window_dilation: Ints = 1
+    ceil_mode: bool = False
+
+
+@layer(lp_pool)
+class LPPool(WindowPool):
+    _: KW_ONLY
+    norm_type: float = 2.0
+    window_dilation: Ints = 1
+    ceil_mode: bool = False
+
+
+@layer(gem_pool)
+class GeMPool(WindowPool):
+    _: KW_ONLY
+    p: Any = 3.0
+
+
+@layer(softmax_pool)
+class SoftmaxPool(WindowPool):
+    _: KW_ONLY
+    temperature: Any = 1.0
+
+
+@layer(top_k_pool)
+class TopKPool(WindowPool):
+    _: KW_ONLY
+    k: int = 2
+
+
+@layer(mixed_pool)
+class MixedPool(WindowPool):
+    _: KW_ONLY
+    alpha: Any = 0.5
+
+
+@layer(stochastic_pool)
+class StochasticPool(Operation):
+    window_shape: Ints
+    strides: Ints | None = None
+    padding: Padding = "VALID"
+
+
+@layer(blur_pool)
+class BlurPool(ImageOperation):
+    window_shape: Ints = 3
+    strides: Ints = 2
+    padding: Padding = "SAME"
+    _: KW_ONLY
+    padding_mode: PaddingModes = "reflect"
+
+
+@layer(global_avg_pool)
+class GlobalAvgPool(MaskedOperation):
+    _: KW_ONLY
+    keepdims: bool = False
+
+
+@layer(global_max_pool)
+class GlobalMaxPool(MaskedOperation):
+    _: KW_ONLY
+    keepdims: bool = False
+
+
+@layer(adaptive_avg_pool)
+class AdaptiveAvgPool(ImageOperation):
+    output_shape: OptionalInts
+
+
+@layer(adaptive_max_pool)
+class AdaptiveMaxPool(IndexedOperation):
+    output_shape: OptionalInts
+    _: KW_ONLY
+    return_indices: bool = False
+
+
+@layer(fractional_max_pool, tried=_try_fractional)
+class FractionalMaxPool(Operation):
+    window_shape: Ints
+    _: KW_ONLY
+    output_shape: Ints | None = None
+    output_ratio: Floats | None = None
+    return_indices: bool = False
+
+
+@layer(spatial_pyramid_pool)
+class SpatialPyramidPool(ImageOperation):
+    levels: Sequence[int] = (1, 2, 4)
+    _: KW_ONLY
+    reduce: Reduce = "max"
+
+
+@layer(max_unpool, tried=_try_unpool)
+class MaxUnpool(Operation):
+    output_shape: Ints
+
+    def __call__(self, x: Array, indices: Array) -> Array:
+        return self._apply(x, indices)
+
+
+@layer(unfold)
+class Unfold(ImageOperation):
+    window_shape: Ints
+    strides: Ints = 1
+    padding: Padding = "VALID"
+    _: KW_ONLY
+    window_dilation: Ints = 1
+
+
+@layer(fold, tried=_try_fold)
+class Fold(ImageOperation):
+    output_shape: Ints
+    strides: Ints = 1
+    padding: Padding = "VALID"
+    _: KW_ONLY
+    window_dilation: Ints = 1
+
+
+@layer(pad)
+class Pad(ImageOperation):
+    padding: Padding
+    mode: PaddingModes = "zeros"
+    value: Any = 0
+
+
+@layer(flatten)
+class Flatten(ImageOperation):
+    pass
+
+
+@layer(resize)
+class Resize(ImageOperation):
+    output_shape: Ints | None = None
+    _: KW_ONLY
+    scale: Floats | None = None
+    method: Interpolation = "linear"
+    align_corners: bool = False
+    antialias: bool = False
+
+
+@layer(resize)
+class Upsample(Resize):
+    pass
+
+
+@layer(pixel_shuffle, tried=_try_factor)
+class PixelShuffle(ImageOperation):
+    factor: Ints
+
+
+@layer(pixel_unshuffle, tried=_try_factor)
+class PixelUnshuffle(ImageOperation):
+    factor: Ints
+
+
+@layer(local_response_norm)
+class LocalResponseNorm(ImageOperation):
+    size: int
+    _: KW_ONLY
+    alpha: float = 0.0001
+    beta: float = 0.75
+    k: float = 1.0
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class RegionPool(Operation):
+    output_shape: Ints
+    _: KW_ONLY
+    spatial_scale: float = 1.0
+
+    def __call__(self, x: Array, boxes: Array) -> Array:
+        return self._apply(x, boxes)
+
+
+@layer(roi_align, tried=_try_regions(roi_align))
+class RoIAlign(RegionPool):
+    _: KW_ONLY
+    sampling_ratio: int = -1
+    aligned: bool = False
+
+
+@layer(roi_pool, tried=_try_regions(roi_pool))
+class RoIPool(RegionPool):
+    pass

@@ -136,9 +136,9 @@ class StochasticPool(_layers.StochasticPool, linen.Module):
         self, x: Array, *, valid: Array | None = None, deterministic: bool | None = None, rng: Array | None = None
     ) -> Array:
         if self.deterministic if deterministic is None else deterministic:
-            return _layers.StochasticPool.__call__(self, x, valid=valid)
+            return self._apply(x, valid=valid)
         key = self.make_rng(self.rng_collection) if rng is None else rng
-        return _layers.StochasticPool.__call__(self, x, key=key, valid=valid)
+        return self._apply(x, key=key, valid=valid)
 
 
 class FractionalMaxPool(_layers.FractionalMaxPool, linen.Module):

@@ -68,9 +68,9 @@ class Conv(_layers.Conv, Layer, linen.Conv):
             gives only its direction (Salimans and Kingma, "Weight normalization", arXiv 1602.07868). PyTorch's
             `parametrizations.weight_norm`.
 
-    Parameters are `kernel`, `(*kernel_size, c_in / feature_group_count, features)`, `bias`, `(features,)`, and with `weight_norm`
-    `scale`, `(features,)`, at first the lengths of the kernel. Called with `inputs`, `(*batch, *spatial, c_in)`, and perhaps
-    `segment_ids` or `valid` as `convlab.conv` takes them, it returns `(*batch, *out, features)`.
+    Parameters are `kernel`, `(*kernel_size, c_in / feature_group_count, features)`, `bias`, `(features,)`, and with
+    `weight_norm` `scale`, `(features,)`, initially the norms of the kernel. Called with `inputs`, `(*batch, *spatial,
+    c_in)`, and optionally `segment_ids` or `valid` as in `convlab.conv`, it returns `(*batch, *out, features)`.
 
     Raises:
         TypeError, ValueError: as `convlab.conv`, at construction if the options alone are wrong.
@@ -144,10 +144,11 @@ class WSConv(_layers.WSConv, Conv):
 class CausalConv(_layers.CausalConv, Conv):
     """`Conv` with causal padding, for whole sequences or, with `step`, for chunks along the first spatial axis.
 
-    The results of `step` on chunks of any lengths, put together, are the result on the whole sequence. What must be remembered
-    is in the collection "cache", as `init_cache` makes it. With strides its length, and so the program, depends on the phase.
-    Of packed sequences, `(*batch, length, c_in)`, the cache has a part for their segments: a sequence that begins in a chunk sees
-    nothing of what came before.
+    The concatenated results of `step`, on chunks of any lengths, equal the result on the whole sequence. `init_cache`
+    creates the state between chunks, the collection "cache". With strides its length depends on the phase of the
+    stride, so that JAX compiles `step` once per phase. For packed sequences, `(*batch, length, c_in)`, the collection
+    also stores the segments of the cached positions: a sequence that begins in a chunk is independent of those before
+    it.
 
     Args and Raises: as in `convlab.nnx.CausalConv`, `features` for `out_features`, without `in_features` and `rngs`.
 
@@ -166,19 +167,19 @@ class CausalConv(_layers.CausalConv, Conv):
         return self._streamed(inputs, False, segment_ids, valid)
 
     def step(self, inputs: Array, *, segment_ids: Array | None = None, valid: Array | None = None) -> Array:
-        """The places of the result that the chunk `inputs` completes, perhaps none."""
+        """Return the positions of the result that the chunk `inputs` completes, possibly none."""
         return self._streamed(inputs, True, segment_ids, valid)
 
     @linen.nowrap
     def init_cache(
         self, input_shape: Sequence[int], dtype: Any = jnp.float32, *, packed: bool = False
     ) -> dict[str, Array]:
-        """The collection "cache" for chunks of shape `(*batch, *spatial, c)` with any length of the first spatial axis.
+        """Return the collection "cache" for chunks of shape `(*batch, *spatial, c)` of any length on the first axis.
 
-        With `packed` they come with `segment_ids`, which are kept as int32.
+        With `packed` the chunks have `segment_ids`, which are stored as int32.
         """
-        segments = {"segment_ids": self._fresh_segments(input_shape)} if packed else {}
-        return {"inputs": self._fresh(input_shape, dtype)} | segments
+        segments = {"segment_ids": self._empty_segments(input_shape)} if packed else {}
+        return {"inputs": self._empty_cache(input_shape, dtype)} | segments
 
     @linen.compact
     def _streamed(self, inputs: Array, chunked: bool, segment_ids: Any, valid: Any) -> Array:
@@ -187,17 +188,19 @@ class CausalConv(_layers.CausalConv, Conv):
             return self._convolve(self._hook(), x, kernel, bias, {}, segment_ids=segment_ids, valid=valid)
         x, packed = self._only_valid(x, valid), self.has_variable("cache", "segment_ids")
         cached = self.has_variable("cache", "inputs")
-        kept = self.variable("cache", "inputs", self._fresh, inputs.shape, inputs.dtype)
+        kept = self.variable("cache", "inputs", self._empty_cache, inputs.shape, inputs.dtype)
         if segment_ids is None:
             self._check_unpacked("segment_ids" if packed else None)
             y, keep = self._step(self._hook(), kept.value, x, kernel, bias)
         else:
             fresh = packed or not cached
-            former = self.variable("cache", "segment_ids", self._fresh_segments, inputs.shape) if fresh else None
-            segments = None if former is None else former.value
-            y, keep, latter = self._packed_step(self._hook(), kept.value, segments, x, segment_ids, kernel, bias)
-            if former is not None and not self.is_initializing():
-                former.value = latter
+            segments_before = (
+                self.variable("cache", "segment_ids", self._empty_segments, inputs.shape) if fresh else None
+            )
+            segments = None if segments_before is None else segments_before.value
+            y, keep, next_segments = self._packed_step(self._hook(), kept.value, segments, x, segment_ids, kernel, bias)
+            if segments_before is not None and not self.is_initializing():
+                segments_before.value = next_segments
         if not self.is_initializing():
             kept.value = keep
         return y

@@ -155,7 +155,7 @@ class StochasticPool(_layers.StochasticPool, _Drawing):
         self, x: Array, *, valid: Array | None = None, deterministic: bool | None = None, rngs: Any = None
     ) -> Array:
         fixed = self.deterministic if deterministic is None else deterministic
-        return super().__call__(x, key=None if fixed else self._key(rngs), valid=valid)
+        return self._apply(x, key=None if fixed else self._key(rngs), valid=valid)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Set `deterministic`, for `nnx.view`."""

@@ -13,6 +13,7 @@ from flax import nnx
 
 from .. import _layers
 from .._window import argument_error
+from ..typing import Padding
 from ._convolutions import Conv
 
 Array = jax.Array
@@ -20,22 +21,23 @@ Array = jax.Array
 
 @dataclasses.dataclass(eq=False, repr=False)
 class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
-    """`Conv` that pads before only, on a whole sequence or, chunk by chunk along the first spatial axis, on a stream.
+    """`Conv` with causal padding, for whole sequences or, with `step`, for chunks along the first spatial axis.
 
-    The results of `step` on chunks of any lengths, put together, are the result on the whole sequence. What must be remembered
-    is in `cache`, an `nnx.Cache`, which `init_cache` makes. With strides its length, and so the program, depends on the phase.
-    Of packed sequences, `(*batch, length, in_features)`, the cache has a part for their segments: a sequence that begins in a chunk
-    sees nothing of what came before.
+    The concatenated results of `step`, on chunks of any lengths, equal the result on the whole sequence. `init_cache`
+    creates the state between chunks, `cache`, an `nnx.Cache`. With strides its length depends on the phase of the
+    stride, so that JAX compiles `step` once per phase. For packed sequences, `(*batch, length, in_features)`,
+    `segments` stores the segments of the cached positions: a sequence that begins in a chunk is independent of those
+    before it.
 
     Args:
-        padding, input_dilation: "CAUSAL" and 1, nothing else.
+        padding, input_dilation: only "CAUSAL" and 1.
         in_features, out_features, kernel_size and the other options: as in `Conv`.
 
     Attributes:
         kernel, bias, scale: as in `Conv`.
 
     Raises:
-        TypeError, ValueError: as `convlab.conv`, at construction where the options tell.
+        TypeError, ValueError: as `convlab.conv`, at construction if the options alone are wrong.
 
     Example:
         >>> layer = CausalConv(1, 1, 3, rngs=nnx.Rngs(0))
@@ -47,23 +49,24 @@ class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
     """
 
     _: KW_ONLY
-    padding: Any = "CAUSAL"
+    padding: Padding = "CAUSAL"
 
-    def __post_init__(self, *recipe):
-        super().__post_init__(*recipe)
+    def __post_init__(self, *spec):
+        super().__post_init__(*spec)
         self.cache = nnx.data(None)
         self.segments = nnx.data(None)
 
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32, *, packed: bool = False) -> None:
-        """Forgets. What comes are chunks of shape `(*batch, *spatial, in_features)`, the first spatial axis of any length.
+        """Reset the cache for chunks of shape `(*batch, *spatial, in_features)` of any length on the first spatial
+        axis.
 
-        With `packed` they come with `segment_ids`, which are kept as int32.
+        With `packed` the chunks have `segment_ids`, which are stored as int32.
         """
-        self.cache = nnx.Cache(self._fresh(input_shape, dtype))
-        self.segments = nnx.Cache(self._fresh_segments(input_shape)) if packed else nnx.data(None)
+        self.cache = nnx.Cache(self._empty_cache(input_shape, dtype))
+        self.segments = nnx.Cache(self._empty_segments(input_shape)) if packed else nnx.data(None)
 
     def step(self, inputs: Array, *, segment_ids: Array | None = None, valid: Array | None = None) -> Array:
-        """The places of the result that the chunk `inputs` completes, perhaps none."""
+        """Return the positions of the result that the chunk `inputs` completes, possibly none."""
         if self.cache is None:
             raise argument_error("cache", "be made by `init_cache`", None)
         x, kernel, bias = self._promoted(inputs)
@@ -72,8 +75,11 @@ class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
             self._check_unpacked(self.segments)
             y, kept = self._step(self._hook(), self.cache[...], x, kernel, bias)
         else:
-            former = None if self.segments is None else self.segments[...]
-            y, kept, latter = self._packed_step(self._hook(), self.cache[...], former, x, segment_ids, kernel, bias)
-            self.segments.set_value(latter)
+            segments: Any = self.segments
+            segments_before = None if segments is None else segments[...]
+            y, kept, next_segments = self._packed_step(
+                self._hook(), self.cache[...], segments_before, x, segment_ids, kernel, bias
+            )
+            segments.set_value(next_segments)
         self.cache.set_value(kept)
         return y

@@ -15,6 +15,7 @@ from flax import nnx
 from .. import _layers
 from .._conv import conv_general_dilated
 from .._window import broadcast_to_rank, is_int
+from ..typing import Ints, Padding, PaddingModes
 from ._parameters import InitSpec, Layer, lecun_normal, promote_dtype, zeros
 
 Array = jax.Array
@@ -50,8 +51,8 @@ class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features
         scale: with `weight_norm` an `nnx.Param` of shape `(out_features,)`, initially the norms of the kernel;
             otherwise None.
 
-    Called with `inputs`, `(*batch, *spatial, in_features)`, in JAX's explicit mode `out_sharding`, and perhaps `segment_ids` or
-    `valid` as `convlab.conv` takes them, it returns `(*batch, *out, out_features)`.
+    Called with `inputs`, `(*batch, *spatial, in_features)`, in JAX's explicit mode `out_sharding`, and optionally
+    `segment_ids` or `valid` as in `convlab.conv`, it returns `(*batch, *out, out_features)`.
 
     Raises:
         TypeError, ValueError: as `convlab.conv`, at construction if the options alone are wrong.

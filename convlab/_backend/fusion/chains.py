@@ -106,7 +106,8 @@ def _chain(conv: Op, program: Program, users: dict[Value, list[Op]], taken: set[
             extras[kind] = others[0]
             ops.append(after[0])
             value = after[0].outputs[0]
-    argument, activation, function = value, None, []
+    argument, activation = value, None
+    function: list = []
     found = None if value in program.outputs else activations.of(value, program, users)
     if found is not None and not taken.intersection(found[1]):
         activation, function = found
