@@ -112,11 +112,16 @@ def main() -> int:
         return 2
     load, rows, gains, whole = os.getloadavg()[0], [], [], None
     for name, make in programs:
-        times, tuning = measure(make, options)
+        try:
+            times, tuning = measure(make, options)
+        except KeyboardInterrupt:  # what is measured stays
+            break
         whole = tuning if whole is None else whole | tuning
         rows.append(row(name, times, tuning))
         gains.append(times["static"] / times.get("tuned", times["static"]))
         print("  ".join(rows[-1]), flush=True)
+    if not rows:
+        return 130
     mean = math.exp(sum(map(math.log, gains)) / len(gains))
     where = (
         f"{report.started({}).machine}, load {load:.1f} at the start, {datetime.date.today()}, jax {jax.__version__}"

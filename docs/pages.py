@@ -31,6 +31,7 @@ PAGES = {
     "trainings.md": ["examples/architectures/README.md", "examples/training/README.md"],
     "mnist.md": ["examples/mnist/README.md"],
     "bfloat16.md": ["benchmarks/bfloat16.md"],
+    "tuned.md": ["benchmarks/tuned.md"],
     "gpu.md": ["benchmarks/gpu/README.md"],
     "tpu-layers.md": ["benchmarks/tpu/between.md"],
     "changelog.md": ["CHANGELOG.md"],
@@ -56,7 +57,7 @@ NAV = {
         *(f"reference/{name}" for name in ("layers", "nnx", "linen", "models", "speed", "sharding")),
         *(f"reference/{name}" for name in ("analysis", "viz", "weights")),
     ],
-    "Measured": ["benchmarks", "bfloat16", "gpu", "tpu-estimates", "tpu-layers"],
+    "Measured": ["benchmarks", "bfloat16", "tuned", "gpu", "tpu-estimates", "tpu-layers"],
     "Contributing": ["contributing", "formulations", "backend", "changelog"],
 }
 
