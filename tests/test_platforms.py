@@ -97,6 +97,29 @@ def test_equal_adaptive_windows_are_an_ordinary_pool(platform):
         assert texts[0] == texts[1], name
 
 
+@pytest.mark.parametrize("window, strides", [((8, 8), 8), ((56, 40), (56, 8)), ((9, 9), 8)])
+def test_the_gradient_of_an_average_of_few_windows_is_no_loop(window, strides):
+    """Fewer windows than a window has elements: a sum of windows with `base_dilation` in lax's program."""
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 56, 56, 3)), jnp.float32)
+    own, plain = (
+        jax.grad(lambda x: (f(x) ** 2).sum())
+        for f in (
+            lambda x: convlab.avg_pool(x, window, strides),
+            lambda x: plain_average(x, window, strides),
+        )
+    )
+    assert "stablehlo.reduce_window" not in jax.jit(jax.vjp(lambda x: convlab.avg_pool(x, window, strides), x)[1]).lower(
+        convlab.avg_pool(x, window, strides)
+    ).as_text()
+    np.testing.assert_allclose(jax.jit(own)(x), jax.jit(plain)(x), rtol=1e-4, atol=1e-7)
+
+
+def plain_average(x, window, strides):
+    steps = (strides,) * 2 if isinstance(strides, int) else strides
+    total = jax.lax.reduce_window(x, np.float32(0), jax.lax.add, (1, *window, 1), (1, *steps, 1), "VALID")
+    return total / np.float32(np.prod(window))
+
+
 def products(function, platform, *args):
     lowered = jax.export.export(jax.jit(function), platforms=(platform,))(*args).mlir_module()
     return [line for line in lowered.splitlines() if re.search(r"stablehlo\.(convolution|dot_general)", line)]
