@@ -120,7 +120,8 @@ def _convolve(
 ) -> Array:
     narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
     result = jnp.dtype(x.dtype if preferred_element_type is None else preferred_element_type)
-    wide = jnp.promote_types(jnp.float32 if narrow else x.dtype, result)
+    least = jnp.dtype(jnp.float32) if narrow else x.dtype
+    wide = result if result.itemsize > least.itemsize else least
     outputs = output_size(x.shape[1], line.pads, line.effective_size, line.stride)
     kernel = kernel.reshape(*kernel.shape[:2], groups, -1)
     if groups == x.shape[-1]:

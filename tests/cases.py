@@ -332,8 +332,8 @@ def extremes(function):
 
 
 SLIDING = [
-    *masked("max_pool"),
-    *masked("min_pool"),
+    *masked("max_pool", fill="ties"),
+    *masked("min_pool", fill="ties"),
     *masked("sum_pool"),
     *masked("avg_pool", count_include_pad=False),
     *masked("lp_pool", norm_type=3.0),
@@ -341,7 +341,7 @@ SLIDING = [
     *masked("gem_pool", p=2.5),
     *masked("softmax_pool", temperature=0.7),
     *masked("top_k_pool", k=3),
-    *masked("mixed_pool", alpha=0.3),
+    *masked("mixed_pool", alpha=0.3, fill="ties"),
     *(dataclasses.replace(c, arrays=(Array(c.arrays[0].shape, "positive"),)) for c in masked("stochastic_pool")),
     *(case(f"global_{name}_pool", "a padded batch", image, valid=Array(image[:-1], "valid")) for name in ("avg", "max")),
     *extremes("max_pool"),
