@@ -63,7 +63,11 @@ CASES = {
     ),
     "no activation of the engine's": (lambda p, x: jax.nn.leaky_relu(conv(x, p["k"]) + p["b"]), 1, ["bias"]),
     "twice its square": (lambda p, x: (lambda y: y * y)(conv(x, p["k"]) * 2), 1, []),
-    "product": (lambda p, x: jax.nn.gelu((x @ p["w"] + p["b"]) * p["norm"]["scale"]) @ p["w"].T, 2, ["bias + gelu_tanh"]),
+    "product": (
+        lambda p, x: jax.nn.gelu((x @ p["w"] + p["b"]) * p["norm"]["scale"]) @ p["w"].T,
+        2,
+        ["bias + gelu_tanh"],
+    ),
     "bias of an axis of space": (lambda p, x: conv(x, p["k"]) + p["pixels"], 0, []),
     "standardised kernel": (
         lambda p, x: conv(x, (p["k"] - p["k"].mean((0, 1, 2))) / p["k"].std((0, 1, 2))) + p["b"],

@@ -108,9 +108,12 @@ def test_the_gradient_of_an_average_of_few_windows_is_no_loop(window, strides):
             lambda x: plain_average(x, window, strides),
         )
     )
-    assert "stablehlo.reduce_window" not in jax.jit(jax.vjp(lambda x: convlab.avg_pool(x, window, strides), x)[1]).lower(
-        convlab.avg_pool(x, window, strides)
-    ).as_text()
+    assert (
+        "stablehlo.reduce_window"
+        not in jax.jit(jax.vjp(lambda x: convlab.avg_pool(x, window, strides), x)[1])
+        .lower(convlab.avg_pool(x, window, strides))
+        .as_text()
+    )
     np.testing.assert_allclose(jax.jit(own)(x), jax.jit(plain)(x), rtol=1e-4, atol=1e-7)
 
 

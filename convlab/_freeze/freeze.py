@@ -109,7 +109,9 @@ def _difference(got: Any, expected: Any) -> float:
             continue
         a, b = np.asarray(a).astype(np.complex128), np.asarray(b).astype(np.complex128)
         finite = np.isfinite(a) & np.isfinite(b)
-        error, largest = (float(abs(v[finite]).max(initial=0)) for v in (np.where(finite, a, 0) - np.where(finite, b, 0), b))
+        error, largest = (
+            float(abs(v[finite]).max(initial=0)) for v in (np.where(finite, a, 0) - np.where(finite, b, 0), b)
+        )
         worst = max(worst, error / largest if largest else error)
     return worst
 
