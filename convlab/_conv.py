@@ -16,7 +16,7 @@ from ._backend import integer as integers
 from ._masks import check_plain, only_valid, packed_conv, packed_line, read_segments, read_valid
 from ._operands import as_window, check_channels, check_zeros, promoted, read_border, with_bias
 from ._patches import as_array, check_kept, check_scalar, pad_axis, pad_spatial
-from ._window import argument_error, axes, dilate, integer, read_modes, read_output, transposed
+from ._window import argument_error, axes, dilate, integer, is_int, read_modes, read_output, transposed
 from .typing import Ints, Method, Padding, PaddingModes
 
 Array = jax.Array
@@ -239,7 +239,7 @@ def conv_transpose(
         raise argument_error("x", "have no empty spatial axis", x.shape, axes(rank))
     inverted = transposed(window, spatial, consistent=use_consistent_padding, flipped=transpose_kernel)
     out = read_output(output_padding, output_shape, [length for _, length in inverted], window)
-    if min(out, default=1) < 1:
+    if any(is_int(size) and size < 1 for size in out):
         raise argument_error(
             "padding", "leave a result", padding, f"spatial shape {spatial} and a result of shape {out}"
         )

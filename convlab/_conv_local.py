@@ -117,9 +117,9 @@ def _stacked(x: Array, window: Window) -> Array:
     if has_many_taps(window):
         samples = unfold_axes(x, window, 2)
         samples = jnp.moveaxis(samples, range(2, 2 + window.rank), range(-window.rank, 0))
-        return samples.reshape(len(x), x.shape[1] * math.prod(window.size), *samples.shape[-window.rank :])
+        return samples.reshape(x.shape[0], x.shape[1] * math.prod(window.size), *samples.shape[-window.rank :])
     samples = jnp.stack(patches(x[..., None], window), 2)
-    return samples.reshape(len(x), x.shape[1] * math.prod(window.size), *samples.shape[3:-1])
+    return samples.reshape(x.shape[0], x.shape[1] * math.prod(window.size), *samples.shape[3:-1])
 
 
 def deform_conv(

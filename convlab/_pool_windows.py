@@ -16,7 +16,7 @@ from ._argmax import argmax_by_axis
 from ._masks import only_valid, read_valid
 from ._operands import check_zeros
 from ._patches import as_array, check_image, has_many_taps, image_rank, index_dtype, pad_spatial, source
-from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, is_sequence, read_modes
+from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, is_int, is_sequence, read_modes
 
 Array = jax.Array
 
@@ -159,6 +159,9 @@ def counts(x: Array, window: Window, include_pad: bool, valid: Array | None = No
     bordered = set(read_modes("zeros", window.rank, window.padding)) != {"zeros"}
     if not window.ceil_mode and (include_pad or bordered):
         return math.prod(window.size)
+    if not all(map(is_int, spatial)):  # symbolic ones of `jax.export`
+        ones = jnp.ones((*(1,) * (x.ndim - 1 - window.rank), *spatial, 1), dtype)
+        return jnp.maximum(reduce(_backend.window_sum, ones, window), 1)
     count: Any = 1
     for axis, (n, (lo, hi), out, k, s, d) in enumerate(
         zip(spatial, window.declared(spatial), window.out(spatial), window.size, window.strides, window.dilation)

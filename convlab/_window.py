@@ -10,6 +10,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
+import jax
+
 Pair = tuple[int, int]
 
 
@@ -83,7 +85,7 @@ MAX_AXIS = 2**31 - 1  # XLA counts the positions along an axis in 32 bits
 
 def check_axis_sizes(argument: str, sizes: Sequence[int], value: Any, fact: str = "") -> None:
     """Check that XLA can index every axis of the result."""
-    if any(size > MAX_AXIS for size in sizes):
+    if any(is_int(size) and size > MAX_AXIS for size in sizes):
         raise argument_error(argument, "leave fewer than 2**31 positions along every axis", value, fact)
 
 
@@ -100,11 +102,16 @@ def broadcast_to_rank(argument: str, value: Any, rank: int, minimum: int | None 
     return numbers
 
 
+def at_least_zero(size: Any) -> Any:
+    """Return the larger of a size and 0, also of a symbolic size of `jax.export`, which may not tell before it is known."""
+    return max(size, 0) if is_int(size) else jax.core.max_dim(size, 0)
+
+
 # --- paddings -----------------------------------------------------------------------------------------------------
 
 
 def _same(reach: int, stride: int, length: int) -> Pair:
-    total = max((-(-length // stride) - 1) * stride + reach - length, 0)
+    total = at_least_zero((-(-length // stride) - 1) * stride + reach - length)
     return total // 2, total - total // 2
 
 
@@ -261,13 +268,13 @@ class Window:
         return out
 
     def _padded(self, spatial: Sequence[int]) -> tuple[int, ...]:
-        return tuple(max(n + lo + hi, 0) for n, (lo, hi) in zip(spatial, self.declared(spatial)))
+        return tuple(at_least_zero(n + lo + hi) for n, (lo, hi) in zip(spatial, self.declared(spatial)))
 
 
 def output_size(length: int, pads: Pair, effective_size: int, stride: int) -> int:
     """Return the number of positions of a window along an axis, 0 where it does not fit."""
     span = length + sum(pads) - effective_size
-    return span // stride + 1 if span >= 0 else 0
+    return at_least_zero(span // stride + 1)
 
 
 def dilate(spatial: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
@@ -298,7 +305,7 @@ def _transposed(n: int, reach: int, stride: int, padding: str | Pair, *, consist
         lo, hi = padding if consistent else (reach - 1 - padding[0], reach - 1 - padding[1])
         return (lo, hi), natural - lo - hi
     if padding == "VALID":
-        return (0, 0), max(natural, n * stride)
+        return (0, 0), n * stride + max(reach - stride, 0)
     if padding == "CIRCULAR" and not consistent:
         return _flax_circular(n * stride, max(natural, n * stride), flipped), n * stride
     if padding == "CAUSAL" and not consistent:

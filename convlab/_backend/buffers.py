@@ -43,7 +43,7 @@ def pad_spatial(x: Array, pads: Sequence[tuple[int, int]], dilation: Sequence[in
 
 def select(condition: Array, x: Array, other: Any) -> Array:
     """`jnp.where` as lax's equations, which are traced faster, for arrays that may have axes of length 1."""
-    shape = np.broadcast_shapes(condition.shape, x.shape)
+    shape = lax.broadcast_shapes(condition.shape, x.shape)
     x, condition = (a if a.shape == shape else lax.broadcast_in_dim(a, shape, range(x.ndim)) for a in (x, condition))
     other = other if getattr(other, "shape", None) == shape else lax.full(shape, other, x.dtype)
     return lax.select(condition, x, other)
@@ -51,5 +51,5 @@ def select(condition: Array, x: Array, other: Any) -> Array:
 
 def equal(x: Array, y: Array | np.ndarray) -> Array:
     """`x == y` as lax's equations, for arrays that may have axes of length 1."""
-    shape = np.broadcast_shapes(x.shape, y.shape)
+    shape = lax.broadcast_shapes(x.shape, y.shape)
     return lax.eq(*(lax.broadcast_in_dim(a, shape, range(a.ndim)) for a in (x, y)))

@@ -60,9 +60,14 @@ except MOVED as error:
 # --- marks --------------------------------------------------------------------------------------------------------
 
 
-def marked(method: str | None) -> contextlib.AbstractContextManager:
-    """Marks what is bound within with the method that it asks for; None takes a mark away."""
-    return set_xla_metadata(**{KEY: method}) if has_hooks else contextlib.nullcontext()
+def marked(method: str | None, *operands: Any) -> contextlib.AbstractContextManager:
+    """Marks what is bound within with the method that it asks for; None takes a mark away.
+
+    Operands with a symbolic size leave nothing to choose by, and XLA does not refine the arithmetic of sizes that carries a mark.
+    """
+    if not has_hooks or not all(isinstance(n, int) for a in operands for n in a.shape):
+        return contextlib.nullcontext()
+    return set_xla_metadata(**{KEY: method})
 
 
 def no_inline(on: bool = True) -> contextlib.AbstractContextManager:

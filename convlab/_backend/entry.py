@@ -18,7 +18,7 @@ Array = jax.Array
 
 def conv_general_dilated(lhs: Array, rhs: Array, *args: Any, method: str = "auto", **kwargs: Any) -> Array:
     """`lax.conv_general_dilated`, marked."""
-    with compat.marked(method):
+    with compat.marked(method, lhs, rhs):
         return lax.conv_general_dilated(lhs, rhs, *args, **kwargs)
 
 
@@ -51,6 +51,9 @@ def convolve(
     )
     if method != "auto":
         _check_method(method, x, kernel, params)
+    if not all(isinstance(p, int) for pair in pads for p in pair):  # which lax has from names alone
+        params["precision"] = compat.canonical_precision(precision)
+        return compat.CONVOLUTION.bind(x, kernel, batch_group_count=1, out_sharding=out_sharding, **params)
     return conv_general_dilated(x, kernel, method=method, out_sharding=out_sharding, **params)
 
 
@@ -73,5 +76,5 @@ def window_sum(x: Array, params: dict) -> Array:
     """The sum of each window, by lax's parameters."""
     if not compat.has_hooks:
         return maxima.by_public_lax(x, 0, lax.add, params)
-    with compat.marked("auto"):
+    with compat.marked("auto", x):
         return compat.WINDOW_SUM.bind(x, **params)

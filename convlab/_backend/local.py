@@ -35,7 +35,7 @@ def by_slices(x: Array, kernel: Array, stacked: Callable[[Array], Array], precis
     places = math.prod(kernel.shape[:-2])
     rows, kernels = seen.reshape(*seen.shape[:2], places).transpose(2, 0, 1), kernel.reshape(places, *kernel.shape[-2:])
     y = sum_of_products("pnk,pkf->pnf", rows, kernels, precision).swapaxes(0, 1)
-    return y.reshape(len(x), *kernel.shape[:-2], kernel.shape[-1])
+    return y.reshape(x.shape[0], *kernel.shape[:-2], kernel.shape[-1])
 
 
 def by_ones(x: Array, kernel: Array, stacked: Callable[[Array], Array], window: Window) -> Array:

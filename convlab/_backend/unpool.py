@@ -33,7 +33,7 @@ def unpool(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Ar
 
 
 def _scattered(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
-    n, channels = len(x), x.shape[-1]
+    n, channels = x.shape[0], x.shape[-1]
     flat = n, math.prod(x.shape[1:-1]), channels
     example, channel = jnp.arange(n)[:, None, None], jnp.arange(channels)[None, None]
     home = jnp.zeros((n, math.prod(shape), channels), x.dtype).at[example, indices.reshape(flat), channel]

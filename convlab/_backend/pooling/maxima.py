@@ -40,7 +40,7 @@ def window_argmax(x: Array, params: dict, reducer: Reducer) -> Array:
 def _of_lax(x: Array, params: dict, reducer: Reducer) -> Array:
     if not compat.has_hooks:
         return by_public_lax(x, windows.lowest(x.dtype, reducer), lax.max if reducer == "max" else lax.min, params)
-    with compat.marked("auto"):
+    with compat.marked("auto", x):
         return (compat.WINDOW_MAX if reducer == "max" else compat.WINDOW_MIN).bind(x, **params)
 
 
