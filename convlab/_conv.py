@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +10,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _backend
-from ._backend import integer as integers
 from ._masks import check_plain, only_valid, packed_conv, packed_line, read_segments, read_valid
 from ._operands import as_window, check_channels, check_zeros, promoted, read_border, with_bias
 from ._patches import as_array, check_kept, check_scalar, pad_axis, pad_spatial
@@ -20,18 +17,6 @@ from ._window import argument_error, axes, dilate, integer, is_int, read_modes, 
 from .typing import Ints, Method, Padding, PaddingModes
 
 Array = jax.Array
-
-
-def _exact_in_floats(kinds: set[str], kernel: Array, preferred_element_type: Any) -> bool:
-    """Return whether the operands are bytes with sums that float32 represents exactly."""
-    if (
-        not kinds <= {"int8", "uint8"}
-        or preferred_element_type is None
-        or jnp.dtype(preferred_element_type) != jnp.int32
-    ):
-        return False
-    most = [integers.largest(jnp.dtype(kind)) for kind in kinds]
-    return most[0] * most[-1] * math.prod(kernel.shape[:-1]) <= integers.EXACT
 
 
 def conv(
@@ -142,25 +127,14 @@ def conv(
         input_dilation=spread_input,
         kernel_dilation=window.dilation,
         groups=groups,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
         out_sharding=out_sharding,
         method=method,
-    )
-    given: Callable[[Array, Array], Array] = functools.partial(
-        _backend.convolve, precision=precision, preferred_element_type=preferred_element_type, **options
+        holds_bytes=kinds == {"int8", "uint8"} and mask is None and "constant" not in modes,
     )
     x = x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x
-    if (
-        method == "auto"
-        and mask is None
-        and "constant" not in modes
-        and _exact_in_floats(kinds, kernel, preferred_element_type)
-    ):
-        floats: Callable[[Array, Array], Array] = functools.partial(
-            _backend.convolve, precision="highest", preferred_element_type=None, **options
-        )
-        y = integers.of_bytes(floats, given, x, kernel)
-    else:
-        y = given(x, kernel)
+    y = _backend.convolve(x, kernel, **options)
     return with_bias(y, bias, kernel.shape[-1]).reshape(*batch, *y.shape[1:])
 
 

@@ -22,6 +22,10 @@ from .tables import FORMULATIONS, Choice, Target, choose
 Array = jax.Array
 
 
+# The mark of a convolution of uint8 with int8 as integers of 16 bits, for lax takes only operands of one dtype.
+BYTES = "bytes"
+
+
 def read_forward(lhs: Any, rhs: Any, params: dict) -> Problem:
     """The problem of lax's convolution with these operands and parameters, as it is written."""
     spec = params["dimension_numbers"]
@@ -74,6 +78,8 @@ def _read(lhs: Any, rhs: Any, params: dict) -> tuple[Kind, Problem]:
 def read(lhs: Any, rhs: Any, params: dict, method: str, target: Target) -> tuple[Kind, Problem]:
     """`_read`, unless the convolution is better served as the forward map that it is written as."""
     kind, p = _read(lhs, rhs, params)
+    if method == BYTES:
+        p = dataclasses.replace(p, largest_product=255 * 128)
     if kind == "kernel_gradient" and params["batch_group_count"] == 1:
         written, asked = read_forward(lhs, rhs, params), FORMULATIONS.get(method)
         only_forward = asked and asked.unsupported_reason(kind, p) and not asked.unsupported_reason("forward", written)

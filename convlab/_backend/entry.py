@@ -35,8 +35,12 @@ def convolve(
     preferred_element_type: Any,
     out_sharding: Any,
     method: str,
+    holds_bytes: bool = False,
 ) -> Array:
-    """The convolution of `x: (n, *spatial, c)` by `kernel: (*window, c / groups, features)`."""
+    """The convolution of `x: (n, *spatial, c)` by `kernel: (*window, c / groups, features)`.
+
+    `holds_bytes`: operands of 16 bits are those of uint8 and int8.
+    """
     last = x.ndim - 1
     image, taps = (0, last, *range(1, last)), (last, last - 1, *range(last - 1))
     params = dict(
@@ -51,6 +55,8 @@ def convolve(
     )
     if method != "auto":
         _check_method(method, x, kernel, params)
+    elif holds_bytes:
+        method = dispatch.BYTES
     if not all(isinstance(p, int) for pair in pads for p in pair):  # which lax has from names alone
         params["precision"] = compat.canonical_precision(precision)
         return compat.CONVOLUTION.bind(x, kernel, batch_group_count=1, out_sharding=out_sharding, **params)

@@ -38,6 +38,7 @@ class Problem:
     dtype: Any  # of the operands
     out_dtype: Any  # of the result, never narrower
     precision: Any = None  # jax.lax's canonical form: None or a pair of jax.lax.Precision
+    largest_product: int | None = None  # of two operands, where it is less than their dtypes hold
 
     @property
     def rank(self) -> int:

@@ -19,6 +19,7 @@ from .formulations.batch_vectorized import BATCH_VECTORIZED
 from .formulations.explicit_zeros import EXPLICIT_ZEROS
 from .formulations.extra_axis import EXTRA_AXIS
 from .formulations.fft import FFT
+from .formulations.floats import FLOATS
 from .formulations.groups import GROUPS
 from .formulations.lax import CHANNELS_LAST, LAX
 from .formulations.subpixel import SUBPIXEL
@@ -47,6 +48,7 @@ FORMULATIONS: dict[str, Formulation] = {
         EXTRA_AXIS,
         planes.PLANES,
         GROUPS,
+        FLOATS,
     )
 }
 Row = tuple[str, str, Callable[[Problem], bool]]
@@ -253,7 +255,6 @@ TPU_KERNEL_GRADIENT = (
     ("block_diagonal", _FILLED, _narrow),
     ("lax", "what XLA makes of it on tpu", lambda p: True),
 )
-
 # From what users of CUDA report; none of it was measured by convlab. `benchmarks/gpu` can.
 _NO_ALGORITHM = (
     "a sequence in bfloat16, for which cuDNN finds no algorithm (jax issue 37922): an image with an axis of one"
@@ -272,6 +273,8 @@ GPU_KERNEL_GRADIENT = (
     ("extra_axis", _NO_ALGORITHM, _narrow_sequence),
     ("lax", "what XLA makes of it on gpu", lambda p: True),
 )
+# Of integers, on the CPU.
+INTEGERS = (("floats", "bytes: float32 holds every sum", lambda p: True),)
 TABLES: dict[str, dict[Kind, tuple[Row, ...]]] = {
     "cpu": {"forward": FORWARD, "kernel_gradient": KERNEL_GRADIENT},
     "tpu": {"forward": TPU_FORWARD, "kernel_gradient": TPU_KERNEL_GRADIENT},
@@ -307,12 +310,12 @@ def choose(kind: Kind, p: Problem, method: str, target: Target, without: str = "
     asked = FORMULATIONS.get(method)
     if asked and target.admits(asked) and asked.unsupported_reason(kind, p) is None:
         return Choice(asked, "asked for")
-    if not jnp.issubdtype(p.dtype, jnp.floating):
-        return Choice(LAX, "not a real floating dtype")
-    for name, reason, condition in TABLES[target.platform][kind]:
+    floating = jnp.issubdtype(p.dtype, jnp.floating)
+    rows = TABLES[target.platform][kind] if floating else INTEGERS if target.platform == "cpu" else ()
+    for name, reason, condition in rows:
         formulation = FORMULATIONS[name]
         if name == without or not target.admits(formulation) or not condition(p):
             continue
         if formulation.unsupported_reason(kind, p) is None:
             return Choice(formulation, reason)
-    return Choice(LAX, f"what XLA makes of it on {target.platform}")
+    return Choice(LAX, f"what XLA makes of it on {target.platform}" if floating else "not a real floating dtype")
