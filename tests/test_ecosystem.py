@@ -40,6 +40,23 @@ def test_qwix_quantizes_a_model():
     assert np.abs(ours - Net(nnx)(X)).max() > 0  # it did quantize
 
 
+def test_qwix_serves_weights_quantized_after_training():
+    """Its kernels are objects of its own, which its function in the place of lax's convolution takes."""
+    qwix, nnx = pytest.importorskip("qwix"), pytest.importorskip("flax.nnx")
+    import convlab.nnx
+
+    class Net(nnx.Module):
+        def __init__(self, layers):
+            self.conv = layers.Conv(3, 8, (3, 3), strides=2, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return self.conv(x)
+
+    rules = [qwix.QuantizationRule(weight_qtype=jnp.int8, act_qtype=jnp.int8)]
+    ours, theirs = (qwix.quantize_model(Net(layers), qwix.PtqProvider(rules), X)(X) for layers in (convlab.nnx, nnx))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
 def test_kfac_tags_convolutions():
     kfac = pytest.importorskip("kfac_jax")
 

@@ -186,6 +186,8 @@ class Conv(Kernel):
     ) -> Array:
         """Call `conv`, or `hook` in place of `lax.conv_general_dilated`; `more` holds arguments that both take."""
         options = self._options(x.shape[-1]) | changed
+        if hook is None and not isinstance(kernel, (jax.Array, np.ndarray)):
+            hook = lax.conv_general_dilated  # in whose place a quantiser has a function that takes its own kernels
         if hook is None:
             return conv(x, kernel, bias, segment_ids=segment_ids, valid=valid, **options, **more)
         if segment_ids is not None:
