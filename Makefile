@@ -19,9 +19,9 @@ test-all: test tools torchvision  ## what is slower too: every mode of JAX, wide
 	for mode in JAX_DISABLE_JIT JAX_ENABLE_CHECKS JAX_CHECK_TRACER_LEAKS JAX_ENABLE_X64; do \
 	    env $$mode=1 $(RUN) -m pytest tests/test_values.py || exit 1; done
 
-tools:  ## Equinox, qwix and kfac-jax on convlab's programs
+tools:  ## Equinox, qwix, kfac-jax and jax2onnx on convlab's programs
 	$(MAKE) VENV=.venv-tools .venv-tools/.test
-	.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check equinox qwix kfac-jax
+	.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check equinox qwix kfac-jax jax2onnx
 	.venv-tools/bin/python -m pytest -n 0 tests/test_ecosystem.py
 
 torchvision:  ## the networks beside torchvision's: the smallest of each family, or with ALL=1 all of them

@@ -74,3 +74,30 @@ def test_kfac_tags_convolutions():
     found = tags(convlab.conv)
     assert found == tags(of_lax)
     assert any("conv" in tag.lower() for tag in found)
+
+
+def test_onnx_exporters_know_the_primitives():
+    """A LeNet with its average pools, and a residual block: the nodes are those of lax, and ONNX Runtime gives the same values."""
+    jax2onnx, runtime = pytest.importorskip("jax2onnx"), pytest.importorskip("onnxruntime")
+    of_size = lambda *shape: jnp.asarray(RNG.normal(size=shape), jnp.float32) / 4
+    k, narrow, wide, k1, k2 = (
+        of_size(*s) for s in ((3, 3, 8, 8), (3, 3, 3, 8), (1, 1, 3, 8), (5, 5, 3, 6), (5, 5, 6, 8))
+    )
+    window = (1, 2, 2, 1)
+
+    def average_of_lax(x):
+        return lax.reduce_window(x, 0.0, lax.add, window, window, "VALID") / 4
+
+    def block(conv, average):
+        return lambda x: jax.nn.relu(conv(jax.nn.relu(conv(x, narrow, strides=2)), k) + conv(x, wide, strides=2))
+
+    def lenet(conv, average):
+        return lambda x: average(jax.nn.relu(conv(average(jax.nn.relu(conv(x, k1))), k2))).reshape(1, -1)
+
+    for network in (block, lenet):
+        ours = network(convlab.conv, lambda x: convlab.avg_pool(x, (2, 2), (2, 2)))
+        exported, theirs = (jax2onnx.to_onnx(f, [X[:1].shape]) for f in (ours, network(of_lax, average_of_lax)))
+        assert [n.op_type for n in exported.graph.node] == [n.op_type for n in theirs.graph.node]
+        session = runtime.InferenceSession(exported.SerializeToString())
+        (y,) = session.run(None, {session.get_inputs()[0].name: np.asarray(X[:1])})
+        np.testing.assert_allclose(y, ours(X[:1]), rtol=1e-4, atol=1e-5)
