@@ -190,6 +190,7 @@ def by_matrix(x: Array, number: int, sources: np.ndarray, weights: np.ndarray) -
         np.add.at(matrix, (np.arange(len(rows))[:, None], sources[rows] - low), weights[rows])
         parts.append((matrix, low, high))
 
+    @promoting
     def multiplied(x: Array) -> Array:
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             return _product(parts, x, number)
@@ -208,6 +209,7 @@ def by_matrix(x: Array, number: int, sources: np.ndarray, weights: np.ndarray) -
     return interpolated(x)
 
 
+@promoting
 def _by_gather(number: int, sources: np.ndarray, weights: np.ndarray, x: Array) -> Array:
     """The sum over the taps of what they read; a weight of 0 adds no 0 * inf."""
     terms = []
