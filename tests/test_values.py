@@ -98,7 +98,7 @@ def test_a_bias_does_not_change_the_dtype(function):
     assert jax.eval_shape(function, x, kernel, bias).dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("length, places", [(4, 1), (5, 2), (8, 2), (9, 3)])
+@pytest.mark.parametrize("length, positions", [(4, 1), (5, 2), (8, 2), (9, 3)])
 def test_a_window_that_hangs_over_begins_before_the_end(length, positions):
     """As PyTorch: of windows of 2 with strides of 4, one that would begin behind the image is no window."""
     assert convlab.Window(2, 4, ceil_mode=True).out((length,)) == (positions,)
