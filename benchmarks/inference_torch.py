@@ -26,7 +26,7 @@ def build(name: str) -> nn.Module:
         import torchvision
 
         return torchvision.models.get_model(name, weights=None)
-    except (ImportError, ValueError):
+    except (ImportError, ValueError):  # no torchvision, or none of its networks
         sys.path.append(str(TESTS))
         from twins import twins
 

@@ -113,7 +113,9 @@ def inference(contestants: Group, choice: Choice) -> Iterator[Row]:
             raise Unusable("`inference` needs PyTorch, which draws the weights: --python torch=PATH")
         with tempfile.TemporaryDirectory() as folder:
             weights = str(pathlib.Path(folder) / "weights.pt")
-            subprocess.run([torch, str(HERE / "inference_torch.py"), network, weights], check=True)
+            made = subprocess.run([torch, str(HERE / "inference_torch.py"), network, weights])
+            if made.returncode:
+                raise Unusable(f"PyTorch cannot make {network}: it needs torchvision and pillow beside it")
             for batch in inference_networks.BATCHES:
                 if f"batch {batch}" in choice.modes_among(INFERENCE_MODES):
                     yield _inference(contestants, choice, network, batch, weights)

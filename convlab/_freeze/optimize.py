@@ -31,8 +31,8 @@ def optimize(fn: F) -> F:
     a call of a function jitted under the name `convlab_conv_...`, with the same operations inside. On the CPU, where
     jaxlib has oneDNN, that is one call of it. The other convolutions and pools are computed as under `accelerate`.
 
-    Results equal those of `fn` up to rounding, but for NaNs before a fused ReLU or ReLU6: they come out as 0.
-    Derivatives are those of `fn`. On other platforms, and in an export, the program is that of `fn`.
+    It equals `fn` up to rounding, but for NaNs before a fused ReLU or ReLU6: they come out as 0. Derivatives are
+    those of `fn`. On other platforms, and in an export, the program is that of `fn`.
 
     Args:
         fn: a function of arrays, jitted or not. It is traced at every call, as by `jax.grad`, so jit what calls the
