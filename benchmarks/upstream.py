@@ -45,8 +45,8 @@ figure may be too large by a half, PyTorch's and those of many small pieces most
 lowering and compiling. `accelerate()` is the plain program under it.
 
 """
-ON_A_GPU = """Nothing of this table ran on a GPU. It says what instructions a program for CUDA consists of. By default they are lax's, also under
-`accelerate()`; the `method=` is for who meets the fault.
+ON_A_GPU = """Nothing of this table ran on a GPU. It says what instructions a program for CUDA consists of. By default they are lax's where
+a `method=` is named, which is for who meets the fault; under `accelerate()` all are, but by a tuning (`autotune`).
 
 """
 
