@@ -30,6 +30,7 @@ from ._window import (
 from .typing import OptionalInts, Reduce
 
 Array = jax.Array
+_MOST_TAPS = 8  # along an axis; of longer windows an ordinary maximum's gradient takes a CPU longer
 
 
 # --- adaptive -----------------------------------------------------------------------------------------------------
@@ -62,7 +63,11 @@ def adaptive_avg_pool(x: Array, output_shape: OptionalInts) -> Array:
     """
     x, out = _read(x, output_shape)
     if tile := _tile(x, out):
-        return avg_pool(x, tile, tile)
+        return lax.platform_dependent(x, tpu=lambda x: avg_pool(x, tile, tile), default=lambda x: _averages(x, out))
+    return _averages(x, out)
+
+
+def _averages(x: Array, out: tuple[int, ...]) -> Array:
     total, count = x.astype(accumulator(x)), jnp.ones((), accumulator(x))
     for axis, m in _axes_of(x, out):
         firsts, lasts = _bounds(x.shape[axis], m)
@@ -106,12 +111,22 @@ def adaptive_max_pool(
     x, out = _read(x, output_shape)
     check_ordered(x)
     tile = _tile(x, out)
-    if tile and max(tile) <= MAX_UNROLLED_TAPS:  # of longer windows a maximum's gradient is a loop
-        return max_pool(x, tile, tile, return_indices=True) if return_indices else max_pool(x, tile, tile)
+    by_axes = functools.partial(_maxima, out=out, return_indices=return_indices)
+    if tile is None:
+        return by_axes(x)
+    ordinary = functools.partial(_ordinary_maxima, tile=tile, return_indices=return_indices)
+    return ordinary(x) if max(tile) <= _MOST_TAPS else lax.platform_dependent(x, tpu=ordinary, default=by_axes)
+
+
+def _maxima(x: Array, out: tuple[int, ...], return_indices: bool) -> Any:
     y = x
     for axis, m in _axes_of(x, out):
         y = _joined([_largest(window, axis + 1) for window, _ in _windows(y, axis, m)], axis)
     return (y, _places_of_winners(x, out)) if return_indices else y
+
+
+def _ordinary_maxima(x: Array, tile: tuple[int, ...], return_indices: bool) -> Any:
+    return max_pool(x, tile, tile, return_indices=True) if return_indices else max_pool(x, tile, tile)
 
 
 def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:

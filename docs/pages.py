@@ -57,7 +57,7 @@ NAV = {
         *(f"reference/{name}" for name in ("layers", "nnx", "linen", "models", "speed", "sharding")),
         *(f"reference/{name}" for name in ("analysis", "viz", "weights")),
     ],
-    "Measured": ["benchmarks", "bfloat16", "tuned", "gpu", "tpu-estimates", "tpu-layers"],
+    "Measured": ["benchmarks", "upstream", "bfloat16", "tuned", "gpu", "tpu-estimates", "tpu-layers"],
     "Contributing": ["contributing", "formulations", "backend", "changelog"],
 }
 
