@@ -13,7 +13,7 @@ def unsupported(p: Problem) -> str | None:
 
 
 def _wide(p: Problem) -> Problem:
-    ones = {
+    ones: dict = {
         name: (1, *getattr(p, name)) for name in ("spatial", "window", "strides", "input_dilation", "kernel_dilation")
     }
     return dataclasses.replace(p, pads=((0, 0), *p.pads), **ones)
