@@ -57,7 +57,7 @@ def test_layers_with_a_kernel_have_the_options_of_their_function_in_both_systems
     assert (of_nnx - NNX_ONLY) ^ (of_linen - LINEN_ONLY) == apart
     in_nnx, in_linen = map(fields, layers)
     parameters = inspect.signature(FUNCTIONS[name]).parameters
-    called = {"out_sharding", "output_shape", "mask"}
+    called = {"out_sharding", "output_shape", "mask", "segment_ids", "valid"}
     options = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in called}
     for option, parameter in options.items():
         assert option in in_nnx and option in in_linen, option
