@@ -1,4 +1,5 @@
-"""The networks of the subject `inference`: images by name of `convlab.models`, and an example that both sides draw alike."""
+"""The networks of the subject `inference`: images by name of `convlab.models`, and an example that both sides draw
+alike."""
 
 from __future__ import annotations
 

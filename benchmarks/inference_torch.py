@@ -1,4 +1,5 @@
-"""Networks in PyTorch for inference: eager and compiled, in each memory format, and ONNX Runtime on what PyTorch exports.
+"""Networks in PyTorch for inference: eager and compiled, in each memory format, and ONNX Runtime on what PyTorch
+exports.
 
 python inference_torch.py NETWORK FILE       writes the network's drawn weights, which all contestants read
 """

@@ -1,4 +1,5 @@
-"""What packing costs: a causal depthwise convolution with `segment_ids` beside the same without, forward and with gradients.
+"""What packing costs: a causal depthwise convolution with `segment_ids` beside the same without, forward and with
+gradients.
 
     python benchmarks/packed.py
 

@@ -1,8 +1,9 @@
 """What convlab adds to the time before a program runs, in processor seconds.
 
 python benchmarks/programs.py            # both tables, a minute or two
-python benchmarks/programs.py networks   # tracing and lowering of a network's gradient: Flax, convlab, Flax under accelerate()
-python benchmarks/programs.py plain      # five programs without a convolution, with and without accelerate()
+python benchmarks/programs.py networks   # tracing and lowering of a network's gradient: Flax, convlab, Flax under
+accelerate() python benchmarks/programs.py plain      # five programs without a convolution, with and without
+accelerate()
 """
 
 from __future__ import annotations

@@ -104,7 +104,8 @@ def told(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1
 
 
 def inference(contestants: Group, choice: Choice) -> Iterator[Row]:
-    """Whole networks in evaluation mode, all with the weights that PyTorch has drawn, and how far their results are apart."""
+    """Whole networks in evaluation mode, all with the weights that PyTorch has drawn, and how far their results are
+    apart."""
     torch = next((c.python for c in contestants.values() if c.kind in OF_TORCH), None)
     for network in inference_networks.NETWORKS:
         if not choice.takes(network):

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Times programs by the static tables, by `convlab.autotune`'s choices and by plain JAX through Flax, on the device at hand.
+"""Times programs by the static tables, by `convlab.autotune`'s choices and by plain JAX through Flax, on the device at
+hand.
 
     python benchmarks/tuned.py [--only TEXT,TEXT] [--networks mobilenet,unet3d] [--markdown benchmarks/tuned.md]
 
-A program is a layer of suite.json with the gradients of all operands, or a network's training step. Each is autotuned; then the three
-compiled programs take turns, and the least time of a call counts.
+A program is a layer of suite.json with the gradients of all operands, or a network's training step. Each is autotuned;
+then the three compiled programs take turns, and the least time of a call counts.
 """
 
 from __future__ import annotations

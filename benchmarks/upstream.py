@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Makes docs/upstream.md: reports to JAX, XLA and Flax, what plain JAX, `convlab.accelerate()` and convlab give for each here, and times.
+"""Makes docs/upstream.md: reports to JAX, XLA and Flax, what plain JAX, `convlab.accelerate()` and convlab give for
+each here, and times.
 
     python benchmarks/upstream.py --json upstream.json --markdown docs/upstream.md
 
-What is in the JSON file already is not measured again; with --again it is, and the lesser of the times is kept, for loud machines. PyTorch takes part if
-the interpreter has it.
+What is in the JSON file already is not measured again; with --again it is, and the lesser of the times is kept, for
+loud machines. PyTorch takes part if the interpreter has it.
 """
 
 from __future__ import annotations

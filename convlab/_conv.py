@@ -116,7 +116,8 @@ def conv(
         others = {"input_dilation": (input_dilation, max(spread_input), 1), "method": (method, method, "auto")}
         others["out_sharding"] = (out_sharding, out_sharding, None)
         check_plain(window, modes, padding, padding_mode, others)
-        return packed_conv(x, kernel, bias, ids, packed_line(window, spatial[0], padding), groups=groups, precision=precision,
+        return packed_conv(x, kernel, bias, ids, packed_line(window, spatial[0], padding), groups=groups,
+            precision=precision,
                            preferred_element_type=preferred_element_type)  # fmt: skip
     outside = [(0, 0) if mode == "zeros" else pair for pair, mode in zip(pads, modes)]
     inside = [pair if mode == "zeros" else (0, 0) for pair, mode in zip(pads, modes)]

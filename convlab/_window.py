@@ -103,7 +103,8 @@ def broadcast_to_rank(argument: str, value: Any, rank: int, minimum: int | None 
 
 
 def at_least_zero(size: Any) -> Any:
-    """Return the larger of a size and 0, also of a symbolic size of `jax.export`, which may not tell before it is known."""
+    """Return the larger of a size and 0, also of a symbolic size of `jax.export`, which may not tell before it is
+    known."""
     return max(size, 0) if is_int(size) else jax.core.max_dim(size, 0)
 
 

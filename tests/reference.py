@@ -230,7 +230,8 @@ def pad_adjoint(y, axis, n, lo, hi, mode):
 
 
 def conv_local(
-    x, kernel, bias=None, *, kernel_size, strides=1, padding="VALID", padding_mode="zeros", input_dilation=1, kernel_dilation=1
+    x, kernel, bias=None, *, kernel_size, strides=1, padding="VALID", padding_mode="zeros", input_dilation=1,
+        kernel_dilation=1
 ):  # fmt: skip
     """`kernel`: `(*out, c * taps, features)`, channels before taps as in Flax's ConvLocal."""
     x, kernel = wide(x), wide(kernel)

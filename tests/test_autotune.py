@@ -1,4 +1,5 @@
-"""Measured choices: what is collected, that wrong numbers never win, where a tuning serves, its file; and `accelerate(engine=False)`."""
+"""Measured choices: what is collected, that wrong numbers never win, where a tuning serves, its file; and
+`accelerate(engine=False)`."""
 
 import io
 import json
@@ -36,7 +37,8 @@ def network(x, k):
 
 
 def choosing(f, *args, platform="cpu", **choices):
-    """A tuning for this device that gives each collected problem the formulation named for its operation; tables elsewhere."""
+    """A tuning for this device that gives each collected problem the formulation named for its operation; tables
+    elsewhere."""
     closed = jax.make_jaxpr(f)(*args)
     entries = []
     for one in equation.collect(closed.jaxpr, lowering.OPERATIONS):

@@ -77,7 +77,8 @@ def test_kfac_tags_convolutions():
 
 
 def test_onnx_exporters_know_the_primitives():
-    """A LeNet with its average pools, and a residual block: the nodes are those of lax, and ONNX Runtime gives the same values."""
+    """A LeNet with its average pools, and a residual block: the nodes are those of lax, and ONNX Runtime gives the same
+    values."""
     jax2onnx, runtime = pytest.importorskip("jax2onnx"), pytest.importorskip("onnxruntime")
     of_size = lambda *shape: jnp.asarray(RNG.normal(size=shape), jnp.float32) / 4
     k, narrow, wide, k1, k2 = (

@@ -190,7 +190,8 @@ def recorder(calls, **more):
     """A hook that writes down what it is called with. Without `more` it is as old as hooks without `out_sharding`."""
 
     def hook(
-        lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None, feature_group_count=1,
+        lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None,
+            feature_group_count=1,
         precision=None,
     ):  # fmt: skip
         shapes = lhs.shape, rhs.shape

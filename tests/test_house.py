@@ -103,8 +103,10 @@ DESIGNED = {
     "conv", "conv_transpose", "conv_local", "deform_conv", "conv_general_dilated", "max_pool", "min_pool", "avg_pool",
     "sum_pool", "lp_pool", "pool", "max_unpool", "adaptive_avg_pool", "adaptive_max_pool", "fractional_max_pool",
     "global_avg_pool", "global_max_pool", "gem_pool", "softmax_pool", "top_k_pool", "mixed_pool", "stochastic_pool",
-    "blur_pool", "spatial_pyramid_pool", "unfold", "fold", "pad", "conv_matrix", "Window", "accelerate", "explain", "autotune", "Tuning", "resize",
-    "pixel_shuffle", "pixel_unshuffle", "local_response_norm", "grid_sample", "affine_grid", "roi_align", "roi_pool", "nms",
+    "blur_pool", "spatial_pyramid_pool", "unfold", "fold", "pad", "conv_matrix", "Window", "accelerate", "explain",
+        "autotune", "Tuning", "resize",
+    "pixel_shuffle", "pixel_unshuffle", "local_response_norm", "grid_sample", "affine_grid", "roi_align", "roi_pool",
+        "nms",
     "freeze", "optimize",
 }  # fmt: skip
 

@@ -219,7 +219,8 @@ def test_special_pools_meet_the_plain_ones():
     x, window = jnp.abs(numbers(2, 6, 5, 3)) + 0.1, ((2, 3), (2, 1))
     average, largest = convlab.avg_pool(x, *window), convlab.max_pool(x, *window)
     for name, options, expected in [
-        ("gem_pool", {"p": 1.0}, average), ("lp_pool", {"norm_type": 1.0}, 6 * average), ("top_k_pool", {"k": 6}, average),
+        ("gem_pool", {"p": 1.0}, average), ("lp_pool", {"norm_type": 1.0}, 6 * average),
+            ("top_k_pool", {"k": 6}, average),
         ("mixed_pool", {"alpha": 0.0}, average), ("softmax_pool", {"temperature": 1e7}, average),
         ("lp_pool", {"norm_type": jnp.inf}, largest), ("top_k_pool", {"k": 1}, largest),
         ("mixed_pool", {"alpha": 1.0}, largest),

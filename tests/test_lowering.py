@@ -194,7 +194,8 @@ def test_direct_formulations_keep_an_inf_in_its_windows(name):
 def test_one_long_dilated_sequence_has_a_gradient():
     """The engine ends the process where it meets an image of one channel under a column of some 400 positions."""
     p = problem(
-        np.random.default_rng(0), rank=1, batch=1, spatial=(700,), window=(3,), kernel_dilation=(2,), strides=(1,), groups=1,
+        np.random.default_rng(0), rank=1, batch=1, spatial=(700,), window=(3,), kernel_dilation=(2,), strides=(1,),
+            groups=1,
         channels=16, features=16,
     )  # fmt: skip
     x, _, dy = operands(p)

@@ -167,7 +167,8 @@ SIZES = [(5, 6), (7, 4)]  # of the images in it
 INSIDE = np.stack([(np.arange(7)[:, None] < h) & (np.arange(6) < w) for h, w in SIZES])
 POOLS = [
     ("max_pool", {}), ("min_pool", {}), ("sum_pool", {}), ("avg_pool", dict(count_include_pad=False)),
-    ("lp_pool", dict(norm_type=1.5)), ("lp_pool", dict(norm_type=-2.0)), ("softmax_pool", {}), ("top_k_pool", dict(k=5)),
+    ("lp_pool", dict(norm_type=1.5)), ("lp_pool", dict(norm_type=-2.0)), ("softmax_pool", {}),
+        ("top_k_pool", dict(k=5)),
     ("stochastic_pool", {}), ("pool", dict(init=1.0, reduce_fn=jnp.multiply)),
 ]  # fmt: skip
 UNPADDED = [("gem_pool", {}), ("mixed_pool", {}), ("avg_pool", {})]  # what averages padding too is equal without it

@@ -240,8 +240,10 @@ def test_ordered_dicts_too():
 
 
 EXAMPLES = [
-    weights.from_torch, weights.to_torch, weights.match, weights.load, weights.load_safetensors, weights.save_safetensors,
-    models.list_models, pytest.param(models.get_model, marks=pytest.mark.slow), pytest.param(models.features, marks=pytest.mark.slow),
+    weights.from_torch, weights.to_torch, weights.match, weights.load, weights.load_safetensors,
+        weights.save_safetensors,
+    models.list_models, pytest.param(models.get_model, marks=pytest.mark.slow),
+        pytest.param(models.features, marks=pytest.mark.slow),
 ]  # fmt: skip
 
 

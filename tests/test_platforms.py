@@ -76,7 +76,8 @@ def test_the_suite_of_layers_lowers_for_cuda(dtype):
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_equal_adaptive_windows_are_an_ordinary_pool(platform):
-    """The same instructions, forward and in the gradients; but averages and long windows on a TPU only, where they are one instruction."""
+    """The same instructions, forward and in the gradients; but averages and long windows on a TPU only, where they are
+    one instruction."""
     x = jax.ShapeDtypeStruct((2, 56, 28, 8), jnp.float32)
     pairs = {
         "maximum": (lambda x: convlab.adaptive_max_pool(x, 7), lambda x: convlab.max_pool(x, (8, 4), (8, 4))),
@@ -154,7 +155,8 @@ def test_small_groups_are_right_in_one_artefact(method):
     assert "feature_group_count = 4" not in alone and "batch_group_count = 4" not in alone
 
 
-# --- forms that XLA is slow at, or has not, on CUDA: from users' reports, held by the text ------------------------------
+# --- forms that XLA is slow at, or has not, on CUDA: from users' reports, held by the text
+# ------------------------------
 
 
 def gradients(function, *args):
@@ -165,7 +167,8 @@ def gradients(function, *args):
 
 @pytest.mark.parametrize("rank, dtype", [(3, "float32"), (2, "bfloat16"), (1, "float32"), (1, "bfloat16")])
 def test_gradients_of_a_transposed_convolution_have_no_dilated_input_for_cuda(rank, dtype):
-    """jax issues 31662 and 23783. In 2-D and 3-D the forward map itself is what cuDNN calls the backward of its data."""
+    """jax issues 31662 and 23783. In 2-D and 3-D the forward map itself is what cuDNN calls the backward of its
+    data."""
     x, k = jnp.ones((2, *(8, 6, 4)[:rank], 8), dtype), jnp.ones((*(3,) * rank, 8, 4), dtype)
     transposed = lambda method: lambda x, k: convlab.conv_transpose(x, k, strides=2, method=method)
     dilated = re.compile(r"lhs_dilate = \[[\d, ]*2")

@@ -83,7 +83,8 @@ def test_a_long_axis_is_no_larger_a_program():
 
 
 @pytest.mark.parametrize("options", [dict(scale=2), dict(scale=0.5, antialias=True), dict(scale=1.5, method="nearest"),
-                                     dict(output_shape=17), dict(output_shape=17, method="cubic")], ids=str)  # fmt: skip
+                                     dict(output_shape=17), dict(output_shape=17, method="cubic")],
+                                         ids=str)  # fmt: skip
 def test_geometry_that_is_static_needs_no_gather_on_a_tpu(options):
     """On a CPU, where a gather is the fastest, it has no scatter for a transpose."""
     x = np.zeros((1, 12, 14, 3), F32)

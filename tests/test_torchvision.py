@@ -25,7 +25,8 @@ from flax import nnx  # noqa: E402  after it is known what is here
 from convlab import models, weights  # noqa: E402
 
 SMALLEST = {
-    "alexnet", "vgg11", "vgg11_bn", "googlenet", "inception_v3", "resnet18", "resnet50", "resnext50_32x4d", "densenet121",
+    "alexnet", "vgg11", "vgg11_bn", "googlenet", "inception_v3", "resnet18", "resnet50", "resnext50_32x4d",
+        "densenet121",
     "squeezenet1_0", "squeezenet1_1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5", "shufflenet_v2_x0_5",
     "efficientnet_b0", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny", "fcn_resnet50",
     "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large",

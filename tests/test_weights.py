@@ -52,7 +52,8 @@ def images():
 def state_dict():
     """As PyTorch shapes it; no two numbers alike."""
     shapes = {
-        "conv.weight": (8, 2, 3, 3), "conv.bias": (8,), "norm.weight": (8,), "norm.bias": (8,), "norm.running_mean": (8,),
+        "conv.weight": (8, 2, 3, 3), "conv.bias": (8,), "norm.weight": (8,), "norm.bias": (8,),
+            "norm.running_mean": (8,),
         "norm.running_var": (8,), "up.weight": (8, 3, 3, 3), "up.bias": (6,), "fc.weight": (5, 96), "fc.bias": (5,),
     }  # fmt: skip
     rng = np.random.default_rng(0)
@@ -268,7 +269,8 @@ OWN = {"0": "first", "1": "after", "3.0": "chain.layers.0", "4": "last"}
 
 def own_state():
     shapes = {
-        "0.weight": (4, 3, 3, 3), "0.bias": (4,), "1.weight": (4,), "1.bias": (4,), "1.running_mean": (4,), "1.running_var": (4,),
+        "0.weight": (4, 3, 3, 3), "0.bias": (4,), "1.weight": (4,), "1.bias": (4,), "1.running_mean": (4,),
+            "1.running_var": (4,),
         "3.0.weight": (4, 4, 3, 3), "3.0.bias": (4,), "4.weight": (2, 4), "4.bias": (2,),
     }  # fmt: skip
     rng = np.random.default_rng(0)
@@ -388,7 +390,8 @@ def test_a_module_that_computes_otherwise_is_told_where():
     torch = pytest.importorskip("torch")
     tnn = torch.nn
     module = tnn.Sequential(
-        tnn.Conv2d(3, 4, 3, padding=1), tnn.BatchNorm2d(4), tnn.ReLU(), tnn.Sequential(tnn.Conv2d(4, 4, 3, padding=1), tnn.GELU()),
+        tnn.Conv2d(3, 4, 3, padding=1), tnn.BatchNorm2d(4), tnn.ReLU(),
+            tnn.Sequential(tnn.Conv2d(4, 4, 3, padding=1), tnn.GELU()),
         tnn.Linear(4, 2),
     )  # fmt: skip
     names = {ours: theirs for theirs, ours in OWN.items()} | {"chain": "3", "chain.layers.0": "3.0"}

@@ -19,7 +19,8 @@ Spans = tuple[Span, ...]  # one per spatial axis of the input
 Operands = Sequence[Spans | None]  # None: no dependence on the input
 
 MOVES = {
-    "broadcast_in_dim", "concatenate", "copy", "dynamic_slice", "dynamic_update_slice", "expand_dims", "gather", "reshape", "rev",
+    "broadcast_in_dim", "concatenate", "copy", "dynamic_slice", "dynamic_update_slice", "expand_dims", "gather",
+        "reshape", "rev",
     "slice", "squeeze", "stack", "transpose",
 }  # fmt: skip
 MIXES = {

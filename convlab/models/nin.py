@@ -36,7 +36,8 @@ class NIN(nnx.Module):
         half: dict[str, Any] = dict(window_shape=3, strides=2, padding="SAME")
         self.layers = Sequential(
             *mlpconv(3, (192, 160, 96), 5, rngs=rngs), cn.MaxPool(**half), nnx.Dropout(0.5, rngs=rngs),
-            *mlpconv(96, (192, 192, 192), 5, rngs=rngs), cn.AvgPool(**half, count_include_pad=False), nnx.Dropout(0.5, rngs=rngs),
+            *mlpconv(96, (192, 192, 192), 5, rngs=rngs), cn.AvgPool(**half, count_include_pad=False),
+                nnx.Dropout(0.5, rngs=rngs),
             *mlpconv(192, (192, 192, num_classes), 3, rngs=rngs), cn.GlobalAvgPool(),
         )  # fmt: skip
 

@@ -25,7 +25,8 @@ class FCNHead(Sequential):
     def __init__(self, in_features: int, num_classes: int, *, rngs: nnx.Rngs):
         between = in_features // 4
         super().__init__(
-            conv(in_features, between, 3, rngs=rngs), batch_norm(between, rngs=rngs), nnx.relu, nnx.Dropout(0.1, rngs=rngs),
+            conv(in_features, between, 3, rngs=rngs), batch_norm(between, rngs=rngs), nnx.relu,
+                nnx.Dropout(0.1, rngs=rngs),
             conv(between, num_classes, 1, use_bias=True, rngs=rngs),
         )  # fmt: skip
 
@@ -55,7 +56,8 @@ class ASPP(nnx.Module):
             ]
         )
         self.project = Sequential(
-            conv(len(self.convs) * out_features, out_features, 1, rngs=rngs), batch_norm(out_features, rngs=rngs), nnx.relu,
+            conv(len(self.convs) * out_features, out_features, 1, rngs=rngs), batch_norm(out_features, rngs=rngs),
+                nnx.relu,
             nnx.Dropout(0.5, rngs=rngs),
         )  # fmt: skip
 

@@ -99,7 +99,8 @@ def fashion(
     axes = left.subplots()
     for (name, shares), colour in zip(scores.items(), COLOURS, strict=False):
         axes.plot(range(1, len(shares) + 1), 100 * np.array(shares), color=colour, marker=".")
-        axes.annotate(f"{name}  {100 * shares[-1]:.2f} %", (len(shares), 100 * shares[-1]), (0, 7), textcoords="offset points", ha="right", color=colour, fontsize=11)  # fmt: skip
+        axes.annotate(f"{name}  {100 * shares[-1]:.2f} %", (len(shares), 100 * shares[-1]), (0, 7),
+            textcoords="offset points", ha="right", color=colour, fontsize=11)  # fmt: skip
     axes.set(title="Fashion-MNIST: test accuracy, %", xlabel="epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.margins(y=0.12)
