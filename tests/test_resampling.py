@@ -96,17 +96,30 @@ def test_geometry_that_is_static_needs_no_gather_on_a_tpu(options):
 # --- PyTorch and torchvision --------------------------------------------------------------------------------------
 
 
-def agree(theirs, ours, arrays, what):
-    """Values and gradients within 1e-5 of the largest."""
+BATCH = 20  # drawn calls in one program: compiling takes most of the time
+
+
+def agree(drawn):
+    """Values and gradients of several calls, `(theirs, ours, arrays, what)`, are within 1e-5 of the largest."""
     torch = pytest.importorskip("torch")
-    tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
-    y = theirs(*tensors)
-    weight = torch.cos(torch.arange(y.numel(), dtype=y.dtype)).reshape(y.shape)
-    gradients = torch.autograd.grad((y * weight).sum(), tensors)
-    actual, pull = jax.vjp(ours, *arrays)
-    for a, e in zip((actual, *pull(jnp.asarray(weight.numpy()))), (y.detach(), *gradients), strict=True):
-        assert a.shape == tuple(e.shape), what
-        assert abs(np.asarray(a) - e.numpy()).max(initial=0) <= 1e-5 * max(abs(e.numpy()).max(initial=0), 1e-2), what
+    expected, weights = [], []
+    for theirs, _, arrays, _ in drawn:
+        tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
+        y = theirs(*tensors)
+        weight = torch.cos(torch.arange(y.numel(), dtype=y.dtype)).reshape(y.shape)
+        gradients = torch.autograd.grad((y * weight).sum(), tensors)
+        expected.append([tensor.numpy() for tensor in (y.detach(), *gradients)])
+        weights.append(weight.numpy())
+
+    @quick
+    def results(operands, weights):
+        pulled = [(jax.vjp(ours, *arrays), w) for (_, ours, _, _), arrays, w in zip(drawn, operands, weights)]
+        return [(y, *pull(w)) for (y, pull), w in pulled]
+
+    for actual, wanted, (*_, what) in zip(results([arrays for _, _, arrays, _ in drawn], weights), expected, drawn):
+        for a, e in zip(actual, wanted, strict=True):
+            assert a.shape == e.shape, what
+            assert abs(np.asarray(a) - e).max(initial=0) <= 1e-5 * max(abs(e).max(initial=0), 1e-2), what
 
 
 def channels_first(function):
@@ -228,10 +241,9 @@ def test_values_and_gradients_are_pytorchs(name, examples):
     if name.startswith("roi") and not has_torchvision():
         pytest.skip("torchvision is not installed, or lacks its operators")
     rng, arrays = random.Random(0), np.random.default_rng(0)
-    for number in range(examples):
-        agree(*DRAWN[name](rng, arrays))
-        if number % 50 == 49:
-            jax.clear_caches()
+    for begin in range(0, examples, BATCH):
+        agree([DRAWN[name](rng, arrays) for _ in range(begin, min(begin + BATCH, examples))])
+        jax.clear_caches()
 
 
 @pytest.mark.slow
