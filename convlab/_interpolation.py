@@ -24,6 +24,9 @@ Part = tuple[np.ndarray, int, int]  # a block of rows of a matrix, and the range
 MAX_PHASES = 8
 MAX_TAPS = 20
 MAX_ENTRIES = 2**24
+MAX_SMALL = (
+    2**13
+)  # entries of a matrix by which tangents are multiplied sooner than the transpose of slices is added up
 BLOCKS = 8
 
 
@@ -132,7 +135,12 @@ def interpolate(x: Array, number: int, taps: Taps) -> Array:
     ):
         return x
     if step.denominator <= min(MAX_PHASES, m) and taps.weights.shape[1] + step.numerator <= MAX_TAPS:
-        return by_phase(x, number, taps)
+        phases = promoting(functools.partial(by_phase, number=number, taps=taps))
+        linear = phases
+        if n * m <= MAX_SMALL:
+            parts = _blocks(n, taps.sources(), weights)
+            linear = lambda dx: _product(parts, dx, number)
+        return _by_gather_on_cpu(x, number, taps.sources(), weights, phases, linear)
     if n * m <= MAX_ENTRIES:
         return by_matrix(x, number, taps.sources(), weights)
     terms = [jnp.take(x, at, number, mode="clip") * _along(w, x, number) for at, w in zip(taps.sources().T, weights.T)]
@@ -180,15 +188,20 @@ def by_phase(x: Array, number: int, taps: Taps) -> Array:
     return y
 
 
-def by_matrix(x: Array, number: int, sources: np.ndarray, weights: np.ndarray) -> Array:
-    """Multiply by the nonzero blocks of a banded matrix; an inf or NaN affects only the windows that contain it."""
-    n, m = x.shape[number], len(sources)
-    parts = []
+def _blocks(n: int, sources: np.ndarray, weights: np.ndarray) -> list[Part]:
+    """The nonzero blocks of a banded matrix."""
+    m, parts = len(sources), []
     for rows in np.array_split(np.arange(m), min(BLOCKS, max(1, min(n, m) // 32))):
         low, high = int(sources[rows].min()), int(sources[rows].max()) + 1
         matrix = np.zeros((len(rows), high - low))
         np.add.at(matrix, (np.arange(len(rows))[:, None], sources[rows] - low), weights[rows])
         parts.append((matrix, low, high))
+    return parts
+
+
+def by_matrix(x: Array, number: int, sources: np.ndarray, weights: np.ndarray) -> Array:
+    """Multiply by the nonzero blocks of a banded matrix; an inf or NaN affects only the windows that contain it."""
+    parts = _blocks(x.shape[number], sources, weights)
 
     @promoting
     def multiplied(x: Array) -> Array:
@@ -197,15 +210,24 @@ def by_matrix(x: Array, number: int, sources: np.ndarray, weights: np.ndarray) -
         y, fixed = _product(parts, finite(x), number), lax.stop_gradient(x)
         return lax.cond(jnp.isfinite(fixed).all(), lambda y, x: y, functools.partial(_spoiled, parts, number), y, fixed)
 
+    return _by_gather_on_cpu(x, number, sources, weights, multiplied, lambda dx: _product(parts, dx, number))
+
+
+def _by_gather_on_cpu(
+    x: Array, number: int, sources: np.ndarray, weights: np.ndarray, elsewhere: Callable, linear: Callable
+) -> Array:
+    """A gather where it is the fastest, `elsewhere` on other platforms; `linear` is the map of tangents.
+
+    On a CPU the transpose of a gather, a scatter, is slow: derivatives take slices or products everywhere.
+    """
     if weights.shape[1] > MAX_TAPS:
-        return multiplied(x)
+        return elsewhere(x)
     gathered = functools.partial(_by_gather, number, sources, weights)
-    forward = functools.partial(lax.platform_dependent, cpu=gathered, default=multiplied)
+    forward = functools.partial(lax.platform_dependent, cpu=gathered, default=elsewhere)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return forward(x)
-    # A gather is the fastest on a CPU, but its transpose, a scatter, is not: derivatives are products everywhere.
     interpolated = jax.custom_jvp(forward)
-    interpolated.defjvp(lambda x, dx: (interpolated(*x), _product(parts, *dx, number)))
+    interpolated.defjvp(lambda x, dx: (interpolated(*x), linear(*dx)))
     return interpolated(x)
 
 

@@ -111,6 +111,26 @@ def test_operations(case):
     compile_both(case.convlab, case.draw())
 
 
+STATIC = [
+    (convlab.resize, dict(scale=2)),
+    (convlab.resize, dict(output_shape=17)),
+    (convlab.resize, dict(output_shape=17, method="cubic", align_corners=True)),
+    (convlab.resize, dict(scale=0.5, antialias=True)),
+    (convlab.resize, dict(scale=1.5, method="nearest")),
+    (convlab.pixel_shuffle, dict(factor=2)),
+    (convlab.pixel_unshuffle, dict(factor=2)),
+    (convlab.local_response_norm, dict(size=3)),
+]
+
+
+def test_static_geometry_needs_no_gather_and_no_scatter():
+    """A TPU gathers one entry after another. One program for all of them."""
+    image = jax.ShapeDtypeStruct((2, 12, 12, 16), "float32")
+    calls = [lambda x, f=f, options=options: f(x, **options) for f, options in STATIC]
+    text = compiler.lower(lambda x: [with_gradients(call)(x) for call in calls], image).compile().as_text()
+    assert " gather(" not in text and " scatter(" not in text
+
+
 def test_conv_general_dilated():
     def function(x, k):
         return convlab.conv_general_dilated(x, k, (2, 1), "SAME", rhs_dilation=(1, 2), feature_group_count=2)
