@@ -176,3 +176,12 @@ def test_resnet_50_is_the_papers():
     sizes = jax.tree_util.tree_leaves_with_path(jax.eval_shape(model.init, jax.random.key(0), x)["params"])
     without = sum(leaf.size for path, leaf in sizes if not ("Conv" in str(path) and "bias" in str(path)))
     assert without == 25_557_032
+
+
+@pytest.mark.slow
+def test_inference_has_the_results_of_pytorch(tmp_path):
+    pytest.importorskip("torch")
+    options = ["--only", "lenet5", "--modes", "batch 1", "--contestants", "frozen,torch", "--budget", 0.01]
+    assert "inference lenet5" in run("inference", *options, "--json", tmp_path / "out.json").stdout
+    (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert row["notes"] == {} and set(row["values"]) == {"frozen", "torch"}
