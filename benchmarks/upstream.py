@@ -45,8 +45,8 @@ figure may be too large by a half, PyTorch's and those of many small pieces most
 lowering and compiling. `accelerate()` is the plain program under it.
 
 """
-ON_A_GPU = """Nothing of this table ran on a GPU. It says what instructions a program for CUDA consists of. By default they are lax's where
-a `method=` is named, which is for who meets the fault; under `accelerate()` all are, but by a tuning (`autotune`).
+ON_A_GPU = """Nothing of this table ran on a GPU. It says of which instructions a program for CUDA consists: what is reported as slow or missing is not
+among them where it says "right". `accelerate()` changes programs on the CPU only, unless a tuning (`autotune`) is in force.
 
 """
 
@@ -158,7 +158,7 @@ def milliseconds(value: float | None) -> str:
 
 def rounds(result: dict[str, Any]) -> str:
     runs = [timed.get("runs", 1) for timed in result["times"].values()]
-    return "three turns" if max(runs, default=1) == 1 else f"three turns in each of {min(runs)} runs"
+    return "three turns" if max(runs, default=1) == 1 else f"three turns in each of {min(runs)} runs, the later with `--again`"
 
 
 def speed_rows(result: dict[str, Any]) -> list[list[str]]:
@@ -203,7 +203,7 @@ def page(result: dict[str, Any]) -> str:
             "Python": versions["python"]
         }
     versions = ", ".join(f"{name} {version}" for name, version in sorted(seen.items()))
-    command = "python benchmarks/upstream.py --markdown docs/upstream.md"
+    command = "python benchmarks/upstream.py --json upstream.json --markdown docs/upstream.md"
     parts = [PAGE.format(command=command, machine=result["machine"], versions=versions, date=result["date"])]
     for title, reports in SECTIONS.items():
         parts.append(f"## {title}\n\n")

@@ -138,13 +138,13 @@ GPU = (
     Report(("jax 31662", "openxla 34273", "jax 23783"), "open", "Zeros between the inputs (`lhs_dilation`) make cuDNN slow.",
            "The kernel gradient has none, nor has a sequence; `method=\"subpixel\"` avoids those of the forward map too.", "transposed_gradients_on_a_gpu"),
     Report(("jax 13800",), "open", "The kernel gradient of a grouped convolution (`batch_group_count`) costs as much as without groups.",
-           "`method=\"gemm\"`: matrix products.", "grouped_gradients_on_a_gpu"),
+           "No better by default; `method=\"gemm\"` makes matrix products.", "grouped_gradients_on_a_gpu"),
     Report(("jax 37922",), "open", "Nearly no 1-D convolution in bfloat16 finds an algorithm.",
            "An image with an axis of one, in the gradients too.", "bfloat16_sequences_on_a_gpu"),
     Report(("jax 30469",), "open", "No algorithm is found for windows of 16 x 16 with strides of 16.",
-           "`method=\"gemm\"`: a matrix product.", "large_strided_windows_on_a_gpu"),
+           "No better by default; `method=\"gemm\"` makes a matrix product.", "large_strided_windows_on_a_gpu"),
     Report(("jax 7637",), "open", "Convolutions of whole numbers are not implemented.",
-           "`method=\"gemm\"`: matrix products of int8 to int32.", "whole_numbers_on_a_gpu"),
+           "No better by default; `method=\"gemm\"` makes matrix products of int8 to int32.", "whole_numbers_on_a_gpu"),
 )  # fmt: skip
 
 SECTIONS = {

@@ -292,6 +292,7 @@ class WSConv(Conv):
         return super()._effective(((wide - mean) * lax.rsqrt(variance + self.epsilon)).astype(kernel.dtype))
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class ConvTranspose(Kernel):
     """A transposed convolution and the options that Flax's layers lack."""
 
