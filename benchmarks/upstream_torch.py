@@ -1,4 +1,4 @@
-"""The programs of upstream_speed.py in PyTorch, channels first as PyTorch has them; the better of its memory formats counts."""
+"""The programs of upstream_speed.py in PyTorch, channels first as PyTorch has them; the better memory format counts."""
 
 from __future__ import annotations
 
