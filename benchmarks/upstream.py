@@ -4,8 +4,13 @@ each here, and times.
 
     python benchmarks/upstream.py --json upstream.json --markdown docs/upstream.md
 
+<<<<<<< HEAD
 What is in the JSON file already is not measured again; with --again it is, and the lesser of the times is kept, for
 loud machines. PyTorch takes part if the interpreter has it.
+=======
+What is in the JSON file already is not measured again; with --again it is, and the lesser of the times is kept,
+for loud machines. PyTorch takes part if the interpreter has it.
+>>>>>>> upstream
 """
 
 from __future__ import annotations
@@ -33,21 +38,27 @@ LENET = {"network": "lenet", "tiny": False, "steps": 8}
 NOISE = 0.95  # above this part of plain JAX's time a row is no better
 PAGE = """# Reports upstream that convlab answers
 
-Open and closed reports to [JAX](https://github.com/jax-ml/jax/issues), [XLA](https://github.com/openxla/xla/issues) and
-[Flax](https://github.com/google/flax/issues) about convolution and pooling, what convlab does in each case, and what both give on one machine. The
-state of a report is that of September 2026; "none" is what nobody has reported as far as we know. The programs are our own:
-`benchmarks/upstream_checks.py`, `upstream_layers.py` and `upstream_speed.py`. `tests/test_upstream.py` holds convlab to them.
+Open and closed reports to [JAX](https://github.com/jax-ml/jax/issues),
+[XLA](https://github.com/openxla/xla/issues) and [Flax](https://github.com/google/flax/issues) about convolution
+and pooling, what convlab does in each case, and what both give on one machine. The state of a report is that of
+September 2026; "none" is what nobody has reported as far as we know. The programs are our own:
+`benchmarks/upstream_checks.py`, `upstream_layers.py` and `upstream_speed.py`. `tests/test_upstream.py` holds
+convlab to them.
 
 Made by `{command}` on {machine}; {versions}; {date}.
 
 """
-SLOW = """Milliseconds of a call, the least of {rounds}. Each contestant is a process of its own, and they take turns. The machine was shared and loud, so that a
-figure may be too large by a half, PyTorch's and those of many small pieces most of all: read the factors as orders of magnitude. "With gradients" is the convolution and the gradients of all its operands, "compile" is tracing,
-lowering and compiling. `accelerate()` is the plain program under it.
+SLOW = """\
+Milliseconds of a call, the least of {rounds}. Each contestant is a process of its own, and they take turns. The
+machine was shared and loud, so that a figure may be too large by a half, PyTorch's and those of many small pieces
+most of all: read the factors as orders of magnitude. "With gradients" is the convolution and the gradients of all
+its operands, "compile" is tracing, lowering and compiling. `accelerate()` is the plain program under it.
 
 """
-ON_A_GPU = """Nothing of this table ran on a GPU. It says what instructions a program for CUDA consists of. By default they are lax's where
-a `method=` is named, which is for who meets the fault; under `accelerate()` all are, but by a tuning (`autotune`).
+ON_A_GPU = """\
+Nothing of this table ran on a GPU. It says of which instructions a program for CUDA consists: what is reported as
+slow or missing is not among them where it says "right". `accelerate()` changes programs on the CPU only, unless a
+tuning (`autotune`) is in force.
 
 """
 
@@ -159,7 +170,9 @@ def milliseconds(value: float | None) -> str:
 
 def rounds(result: dict[str, Any]) -> str:
     runs = [timed.get("runs", 1) for timed in result["times"].values()]
-    return "three turns" if max(runs, default=1) == 1 else f"three turns in each of {min(runs)} runs"
+    if max(runs, default=1) == 1:
+        return "three turns"
+    return f"three turns in each of {min(runs)} runs, the later with `--again`"
 
 
 def speed_rows(result: dict[str, Any]) -> list[list[str]]:
@@ -171,7 +184,7 @@ def speed_rows(result: dict[str, Any]) -> list[list[str]]:
         ours, plain = values.get("convlab"), values.get("flax")
         factor = "" if not ours or not plain else f"{plain / ours:.3g}" if ours < NOISE * plain else "no better"
         times = [milliseconds(values.get(name)) for name in CONTESTANTS]
-        rows.append([report.links(), report.state, report.fault, report.answer, what, *times, factor])
+        rows.append([f"{report.links()} ({report.state})", report.fault, report.answer, what, *times, factor])
     return rows
 
 
@@ -204,14 +217,13 @@ def page(result: dict[str, Any]) -> str:
             "Python": versions["python"]
         }
     versions = ", ".join(f"{name} {version}" for name, version in sorted(seen.items()))
-    command = "python benchmarks/upstream.py --markdown docs/upstream.md"
+    command = "python benchmarks/upstream.py --json upstream.json --markdown docs/upstream.md"
     parts = [PAGE.format(command=command, machine=result["machine"], versions=versions, date=result["date"])]
     for title, reports in SECTIONS.items():
         parts.append(f"## {title}\n\n")
         if reports is SPEED:
             heads = [
                 "report",
-                "state",
                 "what goes wrong",
                 "convlab's answer",
                 "timed",
