@@ -4,13 +4,8 @@ each here, and times.
 
     python benchmarks/upstream.py --json upstream.json --markdown docs/upstream.md
 
-<<<<<<< HEAD
-What is in the JSON file already is not measured again; with --again it is, and the lesser of the times is kept, for
-loud machines. PyTorch takes part if the interpreter has it.
-=======
 What is in the JSON file already is not measured again; with --again it is, and the lesser of the times is kept,
 for loud machines. PyTorch takes part if the interpreter has it.
->>>>>>> upstream
 """
 
 from __future__ import annotations

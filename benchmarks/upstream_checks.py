@@ -1,12 +1,7 @@
 """What reports to JAX, XLA and Flax are about, as checks: each computes one thing with plain JAX ("jax") or with
 convlab ("convlab"), compares it with NumPy or with what the report expects, and raises where that is not met.
-<<<<<<< HEAD
-docs/upstream.md shows what both give, tests/test_upstream.py holds convlab to it. One process has `DEVICES` devices:
-see upstream.py."""
-=======
 docs/upstream.md shows what both give, tests/test_upstream.py holds convlab to it. One process has `DEVICES`
 devices: see upstream.py."""
->>>>>>> upstream
 
 from __future__ import annotations
 

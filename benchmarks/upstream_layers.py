@@ -1,9 +1,4 @@
-<<<<<<< HEAD
-"""The checks of upstream_checks.py that are about layers, transposed convolutions and arguments; most of these reports
-are Flax's."""
-=======
 """The checks of upstream_checks.py that are about layers, transposed convolutions and arguments, mostly Flax's."""
->>>>>>> upstream
 
 from __future__ import annotations
 
@@ -29,12 +24,7 @@ def with_kernel(layer: Any, kernel: np.ndarray) -> Any:
 
 
 def transposed(x: np.ndarray, kernel: np.ndarray, stride: int, pad: int, extra: int = 0, groups: int = 1) -> np.ndarray:
-<<<<<<< HEAD
-    """PyTorch's transposed convolution by its definition, for a kernel `(*k, c_out / groups, c_in)`: each input stamps
-    the kernel."""
-=======
     """PyTorch's transposed convolution, for a kernel `(*k, c_out / groups, c_in)`: each input adds it, times itself."""
->>>>>>> upstream
     rank, spatial = x.ndim - 2, x.shape[1:-1]
     size, out_per_group = kernel.shape[:rank], kernel.shape[rank]
     whole = [(n - 1) * stride + k + extra for n, k in zip(spatial, size)]

@@ -10,15 +10,9 @@ TRACKERS = {"jax": "jax-ml/jax", "flax": "google/flax", "openxla": "openxla/xla"
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-<<<<<<< HEAD
-    """`numbers`: tracker and number, none for what nobody has reported as far as we know; `state`: what the tracker
-    said in September 2026; `check`: of upstream_checks.py or upstream_layers.py; `speed`: a program of
-    upstream_speed.py; `test`: a test elsewhere that holds the row; `better`: whether the check is passed by convlab."""
-=======
     """`numbers`: tracker and number, none of what nobody has reported as far as we know; `state`: the tracker's in
     September 2026; `check`: of upstream_checks.py or upstream_layers.py; `speed`: a program of upstream_speed.py;
     `test`: a test elsewhere that holds the row; `better`: whether convlab passes the check."""
->>>>>>> upstream
 
     numbers: tuple[str, ...]
     state: str
@@ -35,148 +29,6 @@ class Report:
 
 
 SPEED = (
-<<<<<<< HEAD
-    Report(("jax 23713", "flax 4207"), "open", "A depthwise `nnx.Conv` is slower than PyTorch's and TensorFlow's.",
-           "One pass by oneDNN.", speed="depthwise"),
-    Report(("jax 26266",), "open", "A dilated depthwise convolution is slower than one of all channels, on GPUs.",
-           "The dilated sequence is split into undilated ones. On a GPU it is lax's.", speed="dilated depthwise"),
-    Report(("jax 13800",), "open", "The gradients of a grouped convolution cost as much as without groups.",
-           "The kernel gradient is a matrix product; no group sees another's channels.", speed="grouped"),
-    Report(("jax 23783",), "open", "A transposed 1-D convolution is orders of magnitude slower than PyTorch's.",
-           "Subpixel convolution: no zeros between the inputs, on a GPU too.", speed="transposed 1-D"),
-    Report(("jax 31662", "openxla 34273"), "open",
-        "The gradients of a transposed 3-D convolution take 30 times PyTorch's time on a GPU.",
-           "On the CPU as timed; on a GPU the kernel gradient has no zeros between the inputs (see the table below).",
-               speed="transposed 3-D"),
-    Report(("jax 8537",), "closed",
-        "A transposed 3-D convolution takes 4 to 5 times as long as the convolution that it inverts, on a GPU.",
-           "On the CPU as timed; on a GPU lax's by default.", speed="transposed 3-D, forward"),
-    Report(("jax 17464",), "open", "A transposed convolution of a 32 x 32 window with strides of 16 is compiled for very long on a GPU.",
-           "On the CPU both compile at once; the time is that of a call.", speed="transposed, long strides"),
-    Report(("jax 12868",), "open", "A channels-first convolution in a loop's body runs in scalar loops on the CPU.",
-           "Convolutions are laid out by convlab, in a loop as elsewhere.", speed="loop"),
-    Report(("jax 5227",), "open", "A 2-D convolution of two large float64 images is 200 times slower than SciPy's, which uses an FFT.",
-           "`method=\"fft\"`. It has to be asked for.", speed="large kernel"),
-    Report(("jax 25461",), "open", "A 30 x 30 filter mapped over images takes seconds, most of it in choosing an algorithm, on a GPU.",
-           "On the CPU as timed; on a GPU lax's.", speed="mapped filter"),
-    Report(("jax 23085",), "open", "The gradient by the images of a convolution with windows of 16 x 16 or more is extremely slow.",
-           "Windows that tile the image are a matrix product, and so are the gradients.", speed="patches of 16"),
-    Report(("jax 940",), "closed", "float64 convolutions were added, with the remark that the CPU's may be a slow reference.",
-           "A matrix product where it is faster.", speed="float64"),
-    Report(("flax 3551",), "open", "The MNIST convolutional network of the tutorial takes about 5 times as long as PyTorch.",
-           "LeNet-5's training step on 256 images.", speed="lenet"),
-    Report(("jax 14585",), "open", "int8 images and kernels could not give int32.",
-        "They can, exactly, as by now in lax on the CPU.",
-           "whole_numbers", "bytes"),
-    Report(("jax 1606",), "closed", "The gradients of a small network per example compile for very long.",
-           "One grouped convolution for the whole batch, as JAX by now has it.", speed="gradients per example"),
-)  # fmt: skip
-
-WRONG = (
-    Report(("openxla 48713",), "open",
-        "A float32 convolution with a negative low pad reads outside of its input on the CPU.",
-           "Crops first.", "negative_low_padding"),
-    Report(("openxla 48714",), "open",
-        "`reduce_window` with `base_dilation` loses the holes along an axis whose window is 1, on the CPU.",
-           "convlab's pools do not use it, and `accelerate()` lowers it without.", "base_dilation"),
-    Report(("openxla 48715",), "open",
-        "The compiler adds a negative pad to the padding of the next window: values return that were cropped.",
-           "Crops are slices, which are not added.", "crop_before_padding"),
-    Report(("openxla 48719",), "open", "Compiling a window of 1 with a negative pad ends the process.",
-           "Such a window is a slice.", "window_of_one_that_crops"),
-    Report((), "", "The gradients of a float64 convolution with 16 groups and input dilation, mapped over images and kernels, end the process in "
-           "XLA's algebraic simplifier.", "Its gradients are formulations of convlab.", "mapped_dilated_groups"),
-    Report(("jax 9972",), "open", "`conv_general_dilated_patches` multiplies by ones and zeros: an infinity makes NaN of its neighbours.",
-           "`unfold` copies.", "infinity_in_patches"),
-    Report((), "", "Flax's `avg_pool` sums bfloat16 in bfloat16: 4,096 ones average 0.25.",
-           "Sums are float32.", "averages_in_bfloat16"),
-)  # fmt: skip
-
-DERIVATIVES = (
-    Report(("jax 3793",), "closed", "`reduce_window` got window dilation, its maximum never a gradient with it.",
-           "`max_pool(window_dilation=...)` has every derivative. `accelerate()` cannot help: JAX refuses while tracing.", "dilated_maximum"),
-    Report(("jax 7815", "jax 1212"), "open",
-        "`reduce_window` by any other function than a sum, maximum or minimum has no reverse derivative.",
-           "`pool` with any reducer has.", "any_reducer"),
-    Report(("jax 32548",), "open", "A window that returns the place beside the maximum has no derivative.",
-           "`max_pool(return_indices=True)` has every derivative.", "indices_and_gradient"),
-)  # fmt: skip
-
-FEATURES = (
-    Report(("flax 5202",), "open", "NNX has no pooling layers.", "Every pool is a layer too, in NNX and in Linen.",
-        "pooling_layers"),
-    Report(("flax 4271",), "open", "NNX's documentation has no pooling operations.",
-           "The reference has an entry for every layer, with arguments, sizes and a picture.",
-           test="tests/test_site.py::test_the_entry_of_a_layer_says_its_arguments_and_how_it_is_called"),
-    Report(("jax 4637",), "closed", "`lax.conv_transpose` has no groups.",
-        "`conv_transpose(feature_group_count=...)`.", "transposed_groups"),
-    Report(("jax 4592",), "closed", "No transposed convolution takes the shape of its output.",
-           "`output_shape`, or `output_padding`.", "transposed_output_shape"),
-    Report(("flax 4593", "jax 32267"), "closed, open",
-        "Integer pads of a transposed convolution are those of its dilated input, so that it does "
-           "not give back the shape; lax has an option by now, which Flax's layers do not pass on.",
-           "Flax's meaning by default, PyTorch's by `use_consistent_padding=True`, in the layers too.",
-               "transposed_layer_restores_the_shape"),
-    Report(("jax 11252",), "closed",
-        "Flax's transposed convolution does not give PyTorch's numbers with PyTorch's weights.",
-           "It does with `transpose_kernel=True, use_consistent_padding=True`; `weights.from_torch` lays the kernel out.",
-           test="tests/test_torch.py::test_convlab_gives_pytorchs_values_indices_and_gradients"),
-    Report((), "", "Flax documents `ConvTranspose(padding=\"CAUSAL\")`, which raises.", "It is there.",
-        "transposed_causal"),
-    Report(("flax 903", "flax 971"), "open, closed",
-        "Circular and mirrored borders: Flax has them for an output of the input's size only, and "
-           "none that repeats the edge.", "Any number of pads on each side with any mode, one per axis if need be.",
-               "mirrored_and_repeated_borders"),
-    Report(("flax 2993", "flax 963"), "open, closed",
-        "A port of a ResNet differs from PyTorch's from its first layer on: \"SAME\" with strides of 2 pads "
-           "one side more.", "\"SAME\" is Flax's; pads are those of PyTorch where they are written out, and `weights.from_torch` takes the state dict.",
-           "ported_stem"),
-    Report((), "", "A convolution of uint8 images and int8 kernels, the usual pair of a quantised network, is refused.",
-           "int32, exactly.", "mixed_bytes"),
-)  # fmt: skip
-
-MESSAGES = (
-    Report(("flax 1234", "flax 3534"), "closed",
-        "`kernel_size=3` on images is a 1-D convolution along the width, without a word.",
-           "Refused with the remedy, `(3, 3)`.", "kernel_size_is_an_int"),
-    Report(("flax 5495",), "closed", "Pools say `'int' object is not iterable` and the like of wrong arguments.",
-           "The argument, the rule and the value; and an int is every axis.", "wrong_kinds_of_pool_arguments"),
-    Report(("flax 4494",), "open", "A window with an axis too many takes the batch for an axis of the image, one with more fails in an assertion.",
-           "The first is no better: without a batch axis an array is one image, as in Flax. The second is refused with the axes that are "
-           "needed.", "too_many_window_axes"),
-    Report(("flax 1829",), "closed", "A window larger than the image gives an empty array.",
-        "Refused with both sizes.", "window_larger_than_the_image"),
-    Report((), "", "Groups that do not divide the channels fail in an assertion without a text.",
-        "Names the argument.", "groups_that_do_not_divide"),
-    Report(("flax 2029",), "closed", "Pools' strides are 1 where none are given, not the window's size as elsewhere.",
-           "No better: strides are Flax's, so that programs mean the same; it is the first line of each pool's documentation.", "default_strides",
-           better=False),
-)  # fmt: skip
-
-DEVICES = (
-    Report(("openxla 47945",), "open",
-        "A grouped convolution of a batch that is split over devices gathers the whole batch on each.",
-           "Each device computes its part.", "groups_over_devices",
-           test="tests/test_explicit_sharding.py::test_explicit_meshes_split_every_operation"),
-    Report(("jax 31798",), "closed", "The gradients of a convolution on an explicit mesh raised.",
-           "They compute, each device's part by convlab's formulation. JAX has mended it.", "explicit_sharding",
-           test="tests/test_explicit_sharding.py::test_explicit_meshes_split_every_operation"),
-)  # fmt: skip
-
-GPU = (
-    Report(("jax 31662", "openxla 34273", "jax 23783"), "open",
-        "Zeros between the inputs (`lhs_dilation`) make cuDNN slow.",
-           "The kernel gradient has none, nor has a sequence; `method=\"subpixel\"` avoids those of the forward map too.", "transposed_gradients_on_a_gpu"),
-    Report(("jax 13800",), "open", "The kernel gradient of a grouped convolution (`batch_group_count`) costs as much as without groups.",
-           "`method=\"gemm\"`: matrix products.", "grouped_gradients_on_a_gpu"),
-    Report(("jax 37922",), "open", "Nearly no 1-D convolution in bfloat16 finds an algorithm.",
-           "An image with an axis of one, in the gradients too.", "bfloat16_sequences_on_a_gpu"),
-    Report(("jax 30469",), "open", "No algorithm is found for windows of 16 x 16 with strides of 16.",
-           "`method=\"gemm\"`: a matrix product.", "large_strided_windows_on_a_gpu"),
-    Report(("jax 7637",), "open", "Convolutions of whole numbers are not implemented.",
-           "`method=\"gemm\"`: matrix products of int8 to int32.", "whole_numbers_on_a_gpu"),
-)  # fmt: skip
-=======
     Report(
         ("jax 23713", "flax 4207"),
         "open",
@@ -543,7 +395,6 @@ GPU = (
         check="whole_numbers_on_a_gpu",
     ),
 )
->>>>>>> upstream
 
 SECTIONS = {
     "Slow": SPEED,

@@ -37,16 +37,11 @@ SIZES: dict[str, tuple[str, Shapes, Shapes]] = {
     "patches of 16": ("gradients", [(4, 224, 224, 3), (16, 16, 3, 192)], [(2, 8, 8, 3), (4, 4, 3, 5)]),
     "float64": ("gradients", [(2, 28, 28, 32), (3, 3, 32, 32)], [(2, 6, 6, 4), (3, 3, 4, 4)]),
     "bytes": ("forward", [(4, 56, 56, 64), (3, 3, 64, 64)], [(2, 6, 6, 4), (3, 3, 4, 4)]),
-<<<<<<< HEAD
-    "gradients per example": ("compile", [(64, 16, 16, 2), (3, 3, 2, 8), (3, 3, 8, 8)],
-        [(3, 6, 6, 2), (3, 3, 2, 3), (3, 3, 3, 3)]),
-=======
     "gradients per example": (
         "compile",
         [(64, 16, 16, 2), (3, 3, 2, 8), (3, 3, 8, 8)],
         [(3, 6, 6, 2), (3, 3, 2, 3), (3, 3, 3, 3)],
     ),
->>>>>>> upstream
 }  # fmt: skip
 DTYPES = {"float64": np.float64, "bytes": np.int8, "large kernel": np.float64}
 

@@ -1,9 +1,4 @@
-<<<<<<< HEAD
-"""The programs of upstream_speed.py in PyTorch, channels first as PyTorch has them; the better of its memory formats
-counts."""
-=======
 """The programs of upstream_speed.py in PyTorch, channels first as PyTorch has them; the better memory format counts."""
->>>>>>> upstream
 
 from __future__ import annotations
 

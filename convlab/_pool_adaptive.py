@@ -149,12 +149,7 @@ def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
 
 
 def _tile(x: Array, out: tuple[int, ...]) -> tuple[int, ...] | None:
-<<<<<<< HEAD
-    """The window of an ordinary pool that is the same: where windows of one size tile the image, and there are
-    several."""
-=======
     """The window of an ordinary pool that is the same: where several windows of one size tile the image."""
->>>>>>> upstream
     sizes = list(zip(spatial_of(x, len(out)), out))
     if any(n % m for n, m in sizes) or math.prod(out) == 1 or all(n == m for n, m in sizes):
         return None

@@ -76,12 +76,7 @@ def test_the_suite_of_layers_lowers_for_cuda(dtype):
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_equal_adaptive_windows_are_an_ordinary_pool(platform):
-<<<<<<< HEAD
-    """The same instructions, forward and in the gradients; but averages and long windows on a TPU only, where they are
-    one instruction."""
-=======
     """The same instructions, forward and in the gradients; of averages and long windows on a TPU only."""
->>>>>>> upstream
     x = jax.ShapeDtypeStruct((2, 56, 28, 8), jnp.float32)
     pairs = {
         "maximum": (lambda x: convlab.adaptive_max_pool(x, 7), lambda x: convlab.max_pool(x, (8, 4), (8, 4))),

@@ -140,8 +140,8 @@ def drawn_resize(rng, arrays):
         ours["align_corners"] = theirs["align_corners"] = rng.random() < 0.5
     scales = [rng.choice([2.0, 0.5, 1.5, 3.0, rng.uniform(0.4, 3)]) for _ in spatial]
     sizes = [int(n * s) for n, s in zip(spatial, scales)]
-    # PyTorch's gradient is that of another map than its values for an antialiased axis that keeps its size, and for "nearest" with a
-    # factor by which an axis keeps or doubles its size.
+    # PyTorch's gradient is that of another map than its values for an antialiased axis that keeps its size, and for
+    # "nearest" with a factor by which an axis keeps or doubles its size.
     odd = any(b == a or (b == 2 * a and not antialias) for a, b in zip(spatial, sizes)) and (
         antialias or method == "nearest"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from ..problem import Kind, Problem
 from .base import Array, Formulation, Part, Solve
@@ -13,7 +14,7 @@ def unsupported(p: Problem) -> str | None:
 
 
 def _wide(p: Problem) -> Problem:
-    ones: dict = {
+    ones: dict[str, Any] = {
         name: (1, *getattr(p, name)) for name in ("spatial", "window", "strides", "input_dilation", "kernel_dilation")
     }
     return dataclasses.replace(p, pads=((0, 0), *p.pads), **ones)
