@@ -123,8 +123,9 @@ def facts(name: str) -> Facts:
 
 
 def line(name: str, text: str, title: str, form: str, optional: bool = False) -> Any:
-    """The match of the docstring's line `title: form`."""
-    found = re.search(rf"^{title}: {form}$", text, re.MULTILINE)
+    """The match of the docstring's `title: form`, which may go on in the lines below."""
+    unwrapped = re.sub(r"\n *(?=\S)(?![A-Z][\w -]*: )", " ", text)
+    found = re.search(rf"^{title}: {form}$", unwrapped, re.MULTILINE)
     if not found and not (optional and f"{title}:" not in text):
         raise ValueError(
             f"`{name}` must have a line `{title}: ...` in its docstring, in the form that catalogue.py shows."
