@@ -87,9 +87,10 @@ class UNet(UShape):
     Output: 1 x 388 x 388 x 2
     Parameters: 31,030,658 (figure 1: 37,568 + sum of 13.5 w**2 + 2 w for w = 128 to 1024 down, sum of 35 w**2 + 3 w for
         w = 512 to 64 up, 130; tf_unet of 5 layers has as many)
-    Multiply-adds: 150.4 billion (figure 1: 9 c_in c_out for each position of a result, 4 c_in c_out for each position
-    that an up-convolution sees) Receptive field: 140 at `bottom` (figure 1: 1 + 4 (1 + 2 + 4 + 8 + 16) of the
-    convolutions, 1 + 2 + 4 + 8 of the pools)
+    Multiply-adds: 150.4 billion (figure 1: 9 c_in c_out for each position of a result, 4 c_in c_out for each
+        position that an up-convolution sees)
+    Receptive field: 140 at `bottom` (figure 1: 1 + 4 (1 + 2 + 4 + 8 + 16) of the convolutions, 1 + 2 + 4 + 8 of the
+        pools)
 
     Called with `(n, height, width, in_features)`; the scores of the classes, `(n, height - 184, width - 184,
     num_classes)`, or with `padding="SAME"` of the size of the input. The sizes must be even before each pool: 572 - 16

@@ -62,9 +62,9 @@ class UNet3D(UShape):
     Output: 1 x 44 x 44 x 28 x 3
     Parameters: 19,069,955 (section 2; it is the count of the kernels and of one number for each channel of the 3 x 3 x
         3 convolutions)
-    Multiply-adds: 266.7 billion (figure 2: 27 c_in c_out for each position of a result, 8 c_in c_out for each position
-    that an up-convolution sees) Receptive field: 68 at `bottom` (figure 2: 1 + 4 (1 + 2 + 4 + 8) of the convolutions, 1
-    + 2 + 4 of the pools)
+    Multiply-adds: 266.7 billion (figure 2: 27 c_in c_out for each position of a result, 8 c_in c_out for each
+        position that an up-convolution sees)
+    Receptive field: 68 at `bottom` (figure 2: 1 + 4 (1 + 2 + 4 + 8) of the convolutions, 1 + 2 + 4 of the pools)
 
     Called with `(n, depth, height, width, in_features)`; the scores of the classes, `(n, depth - 88, height - 88, width
     - 88, num_classes)`, or with `padding="SAME"` of the size of the input. The sizes must be even before each pool:
