@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from . import _backend
 from ._patches import pad_axis
 from ._promotion import promoting
 
@@ -223,7 +224,7 @@ def _by_gather_on_cpu(
     if weights.shape[1] > MAX_TAPS:
         return elsewhere(x)
     gathered = functools.partial(_by_gather, number, sources, weights)
-    forward = functools.partial(lax.platform_dependent, cpu=gathered, default=elsewhere)
+    forward = functools.partial(_backend.by_platform, cpu=gathered, default=elsewhere)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return forward(x)
     interpolated = jax.custom_jvp(forward)

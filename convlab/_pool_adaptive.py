@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from . import _backend
 from ._argmax import is_winner, least
 from ._masks import only_valid, read_valid
 from ._patches import MAX_UNROLLED_TAPS, as_array, check_image, image_rank, index_dtype
@@ -63,7 +64,7 @@ def adaptive_avg_pool(x: Array, output_shape: OptionalInts) -> Array:
     """
     x, out = _read(x, output_shape)
     if tile := _tile(x, out):
-        return lax.platform_dependent(x, tpu=lambda x: avg_pool(x, tile, tile), default=lambda x: _averages(x, out))
+        return _backend.by_platform(x, tpu=lambda x: avg_pool(x, tile, tile), default=lambda x: _averages(x, out))
     return _averages(x, out)
 
 
@@ -115,7 +116,7 @@ def adaptive_max_pool(
     if tile is None:
         return by_axes(x)
     ordinary = functools.partial(_ordinary_maxima, tile=tile, return_indices=return_indices)
-    return ordinary(x) if max(tile) <= _MOST_TAPS else lax.platform_dependent(x, tpu=ordinary, default=by_axes)
+    return ordinary(x) if max(tile) <= _MOST_TAPS else _backend.by_platform(x, tpu=ordinary, default=by_axes)
 
 
 def _maxima(x: Array, out: tuple[int, ...], return_indices: bool) -> Any:
