@@ -183,3 +183,18 @@ def test_padding_means_pads_in_every_function():
         if function.__name__.endswith("_pool") and "padding" in parameters and function.__name__ != "blur_pool":
             assert parameters["padding"].default == "VALID"
             assert parameters["strides"].default is None
+
+
+def returns(statements):
+    """The return statements of a function's body, those of functions within it left out."""
+    for statement in statements:
+        if isinstance(statement, ast.Return):
+            yield statement
+        elif not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+            yield from returns(node for node in ast.iter_child_nodes(statement) if isinstance(node, ast.stmt))
+
+
+@pytest.mark.parametrize("path", sorted(pathlib.Path(__file__).parent.glob("test_*.py")), ids=lambda p: p.name)
+def test_no_test_returns_where_it_should_skip(path):
+    tests = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+    assert not [n.name for n in tests if n.name.startswith("test_") and any(returns(n.body))]
