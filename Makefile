@@ -18,6 +18,7 @@ test-all: test tools torchvision  ## what is slower too: every mode of JAX, wide
 	$(RUN) -m pytest -m slow
 	for mode in JAX_DISABLE_JIT JAX_ENABLE_CHECKS JAX_CHECK_TRACER_LEAKS JAX_ENABLE_X64; do \
 	    env $$mode=1 $(RUN) -m pytest tests/test_values.py || exit 1; done
+	env JAX_DEBUG_NANS=1 $(RUN) -m pytest tests/test_values.py -k "not nan"
 
 tools:  ## Equinox, qwix, kfac-jax and jax2onnx on convlab's programs
 	$(MAKE) VENV=.venv-tools .venv-tools/.test

@@ -225,3 +225,24 @@ def test_accelerate_leaves_cumulative_operations_alone(name):
     before = lowered()
     with convlab.accelerate():
         assert lowered() == before
+
+
+def test_programs_do_not_grow_with_the_window():
+    """Long windows are loops: each program here has fewer lines than its windows have elements."""
+    sequence, image = (
+        jax.ShapeDtypeStruct((1, 16_000, 1), jnp.float32),
+        jax.ShapeDtypeStruct((1, 300, 300, 1), jnp.float32),
+    )
+    gradient = lambda f: jax.grad(lambda x: f(x).sum())
+    programs = {
+        "unfold": (lambda x: convlab.unfold(x, 1024, 256), sequence),
+        "softmax_pool": (gradient(lambda x: convlab.softmax_pool(x, 1000, 1)), sequence),
+        "lp_pool": (gradient(lambda x: convlab.lp_pool(x, 1000, 1)), sequence),
+        "max_pool": (gradient(lambda x: convlab.max_pool(x, 1000, 1)), sequence),
+        "adaptive_max_pool": (gradient(lambda x: convlab.adaptive_max_pool(x, 997)), sequence),
+        "max_pool's indices": (lambda x: convlab.max_pool(x, (100, 100), (100, 100), return_indices=True), image),
+    }
+    lines = {name: len(jax.jit(f).lower(x).as_text().splitlines()) for name, (f, x) in programs.items()}
+    assert max(lines.values()) < 1000, lines
+    with pytest.raises(ValueError, match="must leave fewer than 2\\*\\*31 positions"):
+        convlab.adaptive_avg_pool(jnp.ones((1, 16, 1)), 9132760301568586890)
