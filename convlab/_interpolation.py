@@ -135,10 +135,10 @@ def interpolate(x: Array, number: int, taps: Taps) -> Array:
         and np.array_equal(np.sort(weights)[:, -1], np.ones(n))
     ):
         return x
-    if step.denominator <= min(MAX_PHASES, m) and taps.weights.shape[1] + step.numerator <= MAX_TAPS:
+    if step > 0 and step.denominator <= min(MAX_PHASES, m) and taps.weights.shape[1] + step.numerator <= MAX_TAPS:
         phases = promoting(functools.partial(by_phase, number=number, taps=taps))
         linear = phases
-        if n * m <= MAX_SMALL:
+        if step.denominator > 1 and n * m <= MAX_SMALL:  # what shrinks has slices that do not overlap much
             parts = _blocks(n, taps.sources(), weights)
             linear = lambda dx: _product(parts, dx, number)
         return _by_gather_on_cpu(x, number, taps.sources(), weights, phases, linear)

@@ -520,6 +520,7 @@ RESAMPLING = [
     case("resize", "antialiased", (2, 9, 8, 2), output_shape=(4, 12), antialias=True),
     case("resize", "antialiased, cubic, one axis, no batch axis", (12, 2), scale=(0.5,), method="cubic",
         antialias=True),
+    case("resize", "one place becomes several, corners aligned", (2, 1, 3, 2), output_shape=(2, 1), align_corners=True),
     case("resize", "the step of the factor", (2, 5, 2), scale=1.7),
     case("resize", "three axes, two batch axes", (2, 1, 2, 3, 2, 1), output_shape=(3, 4, 5), method="trilinear"),
     case("resize", "phases of three halves", (1, 6, 5, 1), scale=1.5),
