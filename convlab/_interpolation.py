@@ -136,7 +136,7 @@ def interpolate(x: Array, number: int, taps: Taps) -> Array:
         return x
     if step.denominator <= min(MAX_PHASES, m) and taps.weights.shape[1] + step.numerator <= MAX_TAPS:
         phases = promoting(functools.partial(by_phase, number=number, taps=taps))
-        linear = phases
+        linear: Callable[[Array], Array] = phases
         if n * m <= MAX_SMALL:
             parts = _blocks(n, taps.sources(), weights)
             linear = lambda dx: _product(parts, dx, number)
