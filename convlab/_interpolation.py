@@ -137,7 +137,7 @@ def interpolate(x: Array, number: int, taps: Taps) -> Array:
         return x
     if step > 0 and step.denominator <= min(MAX_PHASES, m) and taps.weights.shape[1] + step.numerator <= MAX_TAPS:
         phases = promoting(functools.partial(by_phase, number=number, taps=taps))
-        linear = phases
+        linear: Callable[[Array], Array] = phases
         if step.denominator > 1 and n * m <= MAX_SMALL:  # what shrinks has slices that do not overlap much
             parts = _blocks(n, taps.sources(), weights)
             linear = lambda dx: _product(parts, dx, number)

@@ -31,7 +31,7 @@ def optimize(fn: F) -> F:
     a call of a function jitted under the name `convlab_conv_...`, with the same operations inside. On the CPU, where
     jaxlib has oneDNN, that is one call of it. The other convolutions and pools are computed as under `accelerate`.
 
-    It equals `fn` up to rounding, but for NaNs before a fused ReLU or ReLU6: they come out as 0. Derivatives are
+    Equals `fn` up to rounding, but for NaNs before a fused ReLU or ReLU6: they come out as 0. Derivatives are
     those of `fn`. On other platforms, and in an export, the program is that of `fn`.
 
     Args:
