@@ -119,7 +119,9 @@ def agree(drawn):
     for actual, wanted, (*_, what) in zip(results([arrays for _, _, arrays, _ in drawn], weights), expected, drawn):
         for a, e in zip(actual, wanted, strict=True):
             assert a.shape == e.shape, what
-            assert abs(np.asarray(a) - e).max(initial=0) <= 1e-5 * max(abs(e).max(initial=0), 1e-2), what
+            assert abs(np.asarray(a) - e).max(initial=0) <= 1e-5 * max(abs(e).max(initial=0), 0.1), (
+                what
+            )  # sums may cancel
 
 
 def channels_first(function):
