@@ -53,7 +53,8 @@ def row(shape: tuple[int, int, int], taps: int) -> list[float]:
 def main() -> None:
     print(f"jax {jax.__version__}, {platform.machine()}, {jax.default_backend()}, {time.strftime('%Y-%m-%d')}")
     print(
-        "| shape | taps | forward | packed | ratio | gradients | packed | ratio |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
+        "| shape | taps | forward | packed | ratio | gradients | packed | ratio |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     for shape in SHAPES:
         for taps in (2, 3, 4):

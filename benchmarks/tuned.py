@@ -128,7 +128,8 @@ def main() -> int:
         f"{report.started({}).machine}, load {load:.1f} at the start, {datetime.date.today()}, jax {jax.__version__}"
     )
     faster = sum(gain > MARGIN for gain in gains)
-    summary = f"{len(gains)} programs, {faster} of them faster by more than 5 %, the gain in the geometric mean {mean:.2f}, the least {min(gains):.2f}."
+    summary = f"{len(gains)} programs, {faster} of them faster by more than 5 %, "
+    summary += f"the gain in the geometric mean {mean:.2f}, the least {min(gains):.2f}."
     command = " ".join(["python benchmarks/tuned.py", *(f"'{a}'" if " " in a else a for a in sys.argv[1:])])
     lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)

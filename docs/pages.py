@@ -147,7 +147,8 @@ FORMULAS = {
         ("pool", "gem_pool", "softmax_pool", "top_k_pool", "mixed_pool", "stochastic_pool", "blur_pool"), WINDOW
     ),
     "conv_transpose": (
-        r"`SAME`: $o = i s$; `VALID`: $o = i s + \max(e - s, 0)$; pads $p$ of the dilated input: $o = (i - 1) s + 2 + p - e$; with "
+        r"`SAME`: $o = i s$; `VALID`: $o = i s + \max(e - s, 0)$; pads $p$ of the dilated input: "
+        r"$o = (i - 1) s + 2 + p - e$; with "
         r"`use_consistent_padding`: $o = (i - 1) s + e - p$; $e = (k - 1) d + 1$, and `output_padding` is added"
     ),
     "pad": "$o = i + p$",
@@ -156,7 +157,10 @@ FORMULAS = {
     "fractional_max_pool": r"`output_shape`, or $o = \lfloor i r \rfloor$ for an `output_ratio` $r$",
     "spatial_pyramid_pool": r"$c \sum_l l^n$ values for $n$ spatial axes and levels $l$",
 }
-SYMBOLS = "Per spatial axis: input $i$, output $o$, window $k$, strides $s$, dilation $d$, pads before and after together $p$, effective size $e$."
+SYMBOLS = (
+    "Per spatial axis: input $i$, output $o$, window $k$, strides $s$, dilation $d$, pads before and after "
+    "together $p$, effective size $e$."
+)
 DRAWN = {
     "conv": ("image.gif", "A 3 by 3 filter on a mirrored image, with strides of 2"),
     "Conv": ("image.gif", "A 3 by 3 filter on a mirrored image, with strides of 2"),

@@ -377,7 +377,8 @@ def test_a_program_with_the_engine_is_left_out_of_the_cache_with_one_word(tmp_pa
             jax.config.update(name, value)
         compilation_cache.reset_cache()
     assert [str(w.message) for w in told if "cache" in str(w.message)] == [
-        "Programs with jaxlib's own engine are not kept in JAX's persistent compilation cache, which cannot store its calls. "
+        "Programs with jaxlib's own engine are not kept in JAX's persistent compilation cache, "
+        "which cannot store its calls. "
         "convlab.accelerate(engine=False), or CONVLAB_ENGINE=off in the environment, makes programs that are kept."
     ]
     assert with_engine == 0 and without > 0

@@ -1,4 +1,5 @@
-"""The opt-in that gives convlab's formulations to everybody's layers: the lowering rules with the mark implied, on the CPU."""
+"""The opt-in that gives convlab's formulations to everybody's layers: the lowering rules with the mark implied, on the
+CPU."""
 
 from __future__ import annotations
 
@@ -18,16 +19,18 @@ def is_active() -> bool:
 
 
 class accelerate:
-    """Gives convlab's speed on the CPU to every convolution and pool of any JAX program: Flax, Equinox, Keras, plain lax.
+    """Gives convlab's speed on the CPU to every convolution and pool of any JAX program: Flax, Equinox, Keras, plain
+    lax.
 
     A call accelerates from then on; a `with` block until its end, and then everything is as it was. It changes how
-    `lax.conv_general_dilated`, `lax.reduce_window` (sum, max, min) and their derivatives are lowered for the CPU, nothing else: results
-    are equal up to rounding, programs for GPU and TPU are the same to the byte unless a tuning for the device is in force (`autotune`). What was compiled before, and what other threads have
-    compiled, stays as it is. With a version of JAX where this cannot be done it warns once and changes nothing.
+    `lax.conv_general_dilated`, `lax.reduce_window` (sum, max, min) and their derivatives are lowered for the CPU,
+    nothing else: results are equal up to rounding, programs for GPU and TPU are the same to the byte unless a tuning
+    for the device is in force (`autotune`). What was compiled before, and what other threads have compiled, stays as it
+    is. With a version of JAX where this cannot be done it warns once and changes nothing.
 
     Args:
-        engine: False leaves jaxlib's own engine out of every program, convlab's own functions included. Such programs can be kept in JAX's
-            persistent compilation cache, and their convolutions are slower.
+        engine: False leaves jaxlib's own engine out of every program, convlab's own functions included. Such programs
+            can be kept in JAX's persistent compilation cache, and their convolutions are slower.
 
     Returns:
         A context manager; to enter it is not necessary.
@@ -44,7 +47,8 @@ class accelerate:
         >>> y.shape
         (1, 8, 8, 64)
 
-    Changes the lowering of `lax.conv_general_dilated`, `lax.reduce_window` and their derivatives; see also `explain`, `autotune`.
+    Changes the lowering of `lax.conv_general_dilated`, `lax.reduce_window` and their derivatives; see also `explain`,
+    `autotune`.
     """
 
     def __init__(self, *, engine: bool = True) -> None:

@@ -16,7 +16,8 @@ Array = jax.Array
 
 
 def materialize(x: Array) -> Array:
-    """Force a buffer, so that XLA does not recompute `x` for every slice that reads it: what is updated is written in place."""
+    """Force a buffer, so that XLA does not recompute `x` for every slice that reads it: what is updated is written in
+    place."""
     if 0 in x.shape or any(jax.typeof(x).sharding.spec):  # a single element of a split array is on one device only
         return x
     origin = (0,) * x.ndim
@@ -35,7 +36,8 @@ def no_inline(function: Callable, *args: Array) -> Array:
 
 
 def pad_spatial(x: Array, pads: Sequence[tuple[int, int]], dilation: Sequence[int] | None = None) -> Array:
-    """`x: (n, *spatial, ...)` with zeros around its spatial axes (cropped where negative) and, dilated, between the elements."""
+    """`x: (n, *spatial, ...)` with zeros around its spatial axes (cropped where negative) and, dilated, between the
+    elements."""
     config = [(0, 0, 0), *((lo, hi, d - 1) for (lo, hi), d in zip(pads, dilation or [1] * len(pads)))]
     config += [(0, 0, 0)] * (x.ndim - len(config))
     return lax.pad(x, jnp.zeros((), x.dtype), config) if any(map(any, config)) else x

@@ -1,8 +1,8 @@
 """All that convlab asks of JAX and JAX does not document. No other file may touch it.
 
-Every name is looked up here, once, when convlab is imported. Where this version of JAX lacks one, `missing` says which, convlab says so
-in one warning, and every convolution and pool is lax's: right, and as fast as lax is. What can only be seen while a program is lowered
-is guarded there (`lowering`), by the same warning.
+Every name is looked up here, once, when convlab is imported. Where this version of JAX lacks one, `missing` says which,
+convlab says so in one warning, and every convolution and pool is lax's: right, and as fast as lax is. What can only be
+seen while a program is lowered is guarded there (`lowering`), by the same warning.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ except MOVED as error:
 def marked(method: str | None, *operands: Any) -> contextlib.AbstractContextManager:
     """Marks what is bound within with the method that it asks for; None takes a mark away.
 
-    Operands with a symbolic size leave nothing to choose by, and XLA does not refine the arithmetic of sizes that carries a mark.
+    Operands with a symbolic size leave nothing to choose by, and XLA does not refine the arithmetic of sizes that
+    carries a mark.
     """
     if not has_hooks or not all(isinstance(n, int) for a in operands for n in a.shape):
         return contextlib.nullcontext()
@@ -151,7 +152,8 @@ def is_explicit(ctx: Any) -> bool:
 
 
 def spec_of(aval: Any) -> tuple:
-    """How an explicit mesh splits each axis of an array; sums that are still owed to other devices count as a split of their own."""
+    """How an explicit mesh splits each axis of an array; sums that are still owed to other devices count as a split of
+    their own."""
     spec = aval.sharding.spec
     return (*spec, *([frozenset(spec.unreduced)] if getattr(spec, "unreduced", None) else ()))
 
@@ -299,7 +301,8 @@ def keyed(concern: str, value: Any) -> Callable[[], None]:
 
 
 def keep_out_of_cache(holds: Callable[[str], bool], tell: Callable[[], None]) -> None:
-    """Let JAX's persistent cache not try to store programs that it fails to, those whose text `holds` is true of; `tell` is called for each."""
+    """Let JAX's persistent cache not try to store programs that it fails to, those whose text `holds` is true of;
+    `tell` is called for each."""
     from jax._src import compilation_cache
 
     put = compilation_cache.put_executable_and_time
@@ -323,8 +326,8 @@ def keep_out_of_cache(holds: Callable[[str], bool], tell: Callable[[], None]) ->
 def count_as_lax(is_lax: threading.local) -> None:
     """Let `Lowered.cost_analysis` count the operations of lax, whatever the CPU makes of them.
 
-    XLA cannot count what it does not know, as the engine's calls. So a lowered program is analysed as if nothing in it was marked; `is_lax`
-    has the attribute `on` meanwhile.
+    XLA cannot count what it does not know, as the engine's calls. So a lowered program is analysed as if nothing in it
+    was marked; `is_lax` has the attribute `on` meanwhile.
     """
     traced, lowered = jax.stages.Traced, jax.stages.Lowered
     lower, analyse = traced.lower, lowered.cost_analysis
@@ -359,8 +362,8 @@ def count_as_lax(is_lax: threading.local) -> None:
 def guard(install: Callable[[], None]) -> None:
     """Register the rules and test them, or leave JAX as it was.
 
-    The test traces and lowers nothing on a device: convlab's import must leave JAX free to choose its devices. What a rule finds missing
-    when it first lowers a program, it says then.
+    The test traces and lowers nothing on a device: convlab's import must leave JAX free to choose its devices. What a
+    rule finds missing when it first lowers a program, it says then.
     """
     global has_hooks
     if not has_hooks:

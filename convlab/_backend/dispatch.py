@@ -1,7 +1,7 @@
 """From one general convolution of a JAX program to the formulation that computes it.
 
-The operands, in whatever layout, are brought to a `Problem`'s form; a convolution that JAX wrote as somebody's kernel gradient is
-recognised by its structure and computed as one.
+The operands, in whatever layout, are brought to a `Problem`'s form; a convolution that JAX wrote as somebody's kernel
+gradient is recognised by its structure and computed as one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """jaxlib's own oneDNN: the engine that its Linux x86-64 wheels carry and that XLA does not call by itself.
 
-A custom call with the configuration that XLA's rewriter would write reaches it, without any flag. Neither is documented,
-so `available` tries it once in a process, and everything that calls it serves only where that holds. A program that contains the
-call cannot be exported, nor split over devices by the partitioner (`lowering`), nor kept in JAX's persistent cache.
+A custom call with the configuration that XLA's rewriter would write reaches it, without any flag. Neither is
+documented, so `available` tries it once in a process, and everything that calls it serves only where that holds. A
+program that contains the call cannot be exported, nor split over devices by the partitioner (`lowering`), nor kept in
+JAX's persistent cache.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def is_in(program: str) -> bool:
 @functools.cache
 def _say_uncached() -> None:
     warnings.warn(
-        "Programs with jaxlib's own engine are not kept in JAX's persistent compilation cache, which cannot store its calls. "
+        "Programs with jaxlib's own engine are not kept in JAX's persistent compilation cache, "
+        "which cannot store its calls. "
         "convlab.accelerate(engine=False), or CONVLAB_ENGINE=off in the environment, makes programs that are kept.",
         stacklevel=2,
     )
@@ -133,10 +135,11 @@ def tell_uncached() -> None:
 
 
 def _operands(dtype, groups: int = 1, channels: int = 1, features: int = 1, window=(), dilated=(), pads=()):
-    """The dtype in which the engine multiplies: float32, or bfloat16 where the processor and a fast program of oneDNN's do.
+    """The dtype in which the engine multiplies: float32, or bfloat16 where the processor and a fast program of oneDNN's
+    do.
 
-    Elsewhere oneDNN falls back on products in parallel loops, which wait for each other for ever in XLA's pool, or does not
-    come to the end of writing a program. The channels and features are those of a group.
+    Elsewhere oneDNN falls back on products in parallel loops, which wait for each other for ever in XLA's pool, or does
+    not come to the end of writing a program. The channels and features are those of a group.
     """
     if dtype != jnp.bfloat16 or not _multiplies_bfloat16():
         return jnp.float32
@@ -157,7 +160,8 @@ def _multiplies_bfloat16() -> bool:
 def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float32, order=None, ops=(), extras=()):
     """The convolution's custom call, summed in float32. `order`: the kernel's axes in the order (*window, in, out).
 
-    `ops`: what the engine does to the result, in the order BIAS, BINARY_ADD, an activation; `extras`: the operands of the first two.
+    `ops`: what the engine does to the result, in the order BIAS, BINARY_ADD, an activation; `extras`: the operands of
+        the first two.
     """
     rank = x.ndim - 2
     order = order or tuple(range(rank + 2))
@@ -170,7 +174,8 @@ def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float
         max(pair) >= r for pair, r in zip(pads, reach)
     ):  # some fast programs refuse such pads
         x, pads = pad_spatial(x, pads), [(0, 0)] * rank
-    # Its sums over a column of 362 rows and more are wrong where the last axis is a single place; those over a row are right.
+    # Its sums over a column of 362 rows and more are wrong where the last axis is a single place; those over a row are
+    # right.
     single = [n == m == kernel.shape[axis] == 1 for n, m, axis in zip(x.shape[1:], out, order)]
     axes = sorted(range(rank), key=lambda axis: not single[axis])
     x = x.reshape(x.shape[0], *(x.shape[1 + axis] for axis in axes), x.shape[-1])

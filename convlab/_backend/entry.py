@@ -64,7 +64,8 @@ def convolve(
 
 
 def _check_method(method: str, x: Array, kernel: Array, params: dict) -> None:
-    """That the formulation serves the forward map, which a convolution with few positions is though it looks like a gradient."""
+    """That the formulation serves the forward map, which a convolution with few positions is though it looks like a
+    gradient."""
     if method not in FORMULATIONS:
         raise argument_error("method", f"be one of {', '.join(map(repr, ('auto', *FORMULATIONS)))}", method)
     if not all(isinstance(n, int) for a in (x, kernel) for n in a.shape):

@@ -19,8 +19,8 @@ from .tuning import active, device
 class Step:
     """One convolution or pool of a program.
 
-    `operation` is "forward", "kernel gradient" (convolutions) or the kind of pool; `shapes` those of the operands; `parts` the
-    formulations of the convolutions that the formulation is made of, if it is made of any.
+    `operation` is "forward", "kernel gradient" (convolutions) or the kind of pool; `shapes` those of the operands;
+    `parts` the formulations of the convolutions that the formulation is made of, if it is made of any.
     """
 
     operation: str
@@ -53,8 +53,8 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
         platform: "cpu", "gpu" or "tpu"; default where JAX would run it.
 
     Returns:
-        A tuple of steps (`operation`, `shapes`, `formulation`, `reason`, `parts`) that prints as a table. lax's own operations are among
-        them; inside `accelerate()` they are what convlab makes of them.
+        A tuple of steps (`operation`, `shapes`, `formulation`, `reason`, `parts`) that prints as a table. lax's own
+        operations are among them; inside `accelerate()` they are what convlab makes of them.
 
     Raises:
         TypeError, ValueError: what `fn` raises when it is traced.

@@ -12,7 +12,8 @@ Array = jax.Array
 
 
 def take_places(x: Array, places: Sequence[Array]) -> Array:
-    """`x: (n, *spatial, c)` at `places`, one index for each spatial axis, `(n, count)`; beyond the ends it is 0. `(n, count, c)`."""
+    """`x: (n, *spatial, c)` at `places`, one index for each spatial axis, `(n, count)`; beyond the ends it is 0. `(n,
+    count, c)`."""
     spatial = x.shape[1:-1]
     rows = jnp.pad(x, [(0, 0), *[(1, 1)] * len(spatial), (0, 0)])
     at = jnp.arange(len(x), dtype=jnp.int32)[:, None]

@@ -24,8 +24,9 @@ BORDER = -FIRST + 3  # rows of zeros on both sides of an axis, at most
 def sample(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
     """Linear interpolation in cells.
 
-    `x: (n, *spatial, parts, c)`; for each spatial axis `cell`, the lower corner, `FIRST` to the axis's size, and `within`, how far
-    from it to the upper one; both `(taps, parts, n, places)`. The result is `(n, places, parts, taps, c)`.
+    `x: (n, *spatial, parts, c)`; for each spatial axis `cell`, the lower corner, `FIRST` to the axis's size, and
+        `within`, how far from it to the upper one; both `(taps, parts, n, places)`. The result is `(n, places, parts,
+        taps, c)`.
     """
     return lax.platform_dependent(x, tuple(cell), tuple(within), tpu=by_cell, default=by_corner)
 
@@ -42,8 +43,8 @@ def by_corner(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array
 
 
 def by_cell(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
-    """One gather of cells, their corners side by side in the channels, taps outermost: a TPU pays by the row, and lays the two
-    last axes out in tiles of 8 x 128."""
+    """One gather of cells, their corners side by side in the channels, taps outermost: a TPU pays by the row, and lays
+    the two last axes out in tiles of 8 x 128."""
     table, _ = _bordered(x, after=3)
     sizes = [n - 1 for n in table.shape[2:-1]]
     views = [table[:, :, *map(slice, corner, (n + k for n, k in zip(sizes, corner)))] for corner in _corners(cell)]

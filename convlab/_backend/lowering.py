@@ -1,8 +1,9 @@
-"""The lowering rules: of lax's own primitives, where an equation carries convlab's mark, and of convlab's few primitives.
+"""The lowering rules: of lax's own primitives, where an equation carries convlab's mark, and of convlab's few
+primitives.
 
-A rule looks for the mark. Without it, it emits exactly what JAX emits. With it, the platform's table chooses a formulation by the static
-facts of the equation, and the equation is computed by that; where the table says lax, JAX's own rule is called. `accelerate()` is the
-same rules with the mark implied on the CPU.
+A rule looks for the mark. Without it, it emits exactly what JAX emits. With it, the platform's table chooses a
+formulation by the static facts of the equation, and the equation is computed by that; where the table says lax, JAX's
+own rule is called. `accelerate()` is the same rules with the mark implied on the CPU.
 """
 
 from __future__ import annotations

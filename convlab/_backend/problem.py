@@ -1,7 +1,7 @@
 """The one form in which a formulation sees a convolution: channels last, plain integers.
 
-`x` is `(n, *spatial, c)`, the kernel `(*window, c // groups, features)`, the result `(n, *out, features)`. Every convolution of
-a JAX program, forward or derivative, in any layout, is brought to one of two maps:
+`x` is `(n, *spatial, c)`, the kernel `(*window, c // groups, features)`, the result `(n, *out, features)`. Every
+convolution of a JAX program, forward or derivative, in any layout, is brought to one of two maps:
 
 - **forward**: `x, kernel -> y`. The input gradient is this map too, with `input_dilation` in the place of strides.
 - **kernel gradient**: `x, dy -> dkernel`, described by the `Problem` of the forward map that it is the derivative of.

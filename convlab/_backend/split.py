@@ -1,4 +1,5 @@
-"""Operations of which lax has no form for arrays that an explicit mesh splits: each device computes its part of the batch."""
+"""Operations of which lax has no form for arrays that an explicit mesh splits: each device computes its part of the
+batch."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ Array = jax.Array
 
 
 def is_split(x: Any, rank: int) -> bool:
-    """Whether an explicit mesh splits the first batch axis of `x: (*batch, *spatial, c)` with `rank` spatial axes, and no other."""
+    """Whether an explicit mesh splits the first batch axis of `x: (*batch, *spatial, c)` with `rank` spatial axes, and
+    no other."""
     if getattr(x, "ndim", 0) < rank + 2:
         return False
     spec: Any = getattr(getattr(jax.typeof(x), "sharding", None), "spec", ()) if isinstance(x, jax.Array) else ()
@@ -20,7 +22,8 @@ def is_split(x: Any, rank: int) -> bool:
 
 
 def over_batch(function: Callable[..., Array], batched: Sequence[Any], shared: Sequence[Any] = ()) -> Array:
-    """`function(*batched, *shared)` on each device's part of the `batched` arrays, of which the first one `is_split`."""
+    """`function(*batched, *shared)` on each device's part of the `batched` arrays, of which the first one
+    `is_split`."""
     sharding = jax.typeof(batched[0]).sharding
     split = PartitionSpec(sharding.spec[0])
     specs = (*[split] * len(batched), *[PartitionSpec()] * len(shared))

@@ -1,5 +1,6 @@
-"""Which formulation serves a convolution: tables read from top to bottom, static facts only; for the CPU as measured, for TPU as its
-compiler estimates; on a GPU every convolution is lax's but for forms that users report as slow or missing.
+"""Which formulation serves a convolution: tables read from top to bottom, static facts only; for the CPU as measured,
+for TPU as its compiler estimates; on a GPU every convolution is lax's but for forms that users report as slow or
+missing.
 
 A row is (formulation, reason, condition). The first row wins whose condition holds, whose formulation can serve the
 problem, and which is direct summation if the precision is "highest".
@@ -172,7 +173,8 @@ def _narrow(p: Problem) -> bool:
 
 
 def _narrow_sums(p: Problem) -> bool:
-    """`_narrow`, but for one channel and several features, which XLA makes dense itself, and wide windows of 128 features."""
+    """`_narrow`, but for one channel and several features, which XLA makes dense itself, and wide windows of 128
+    features."""
     filled = p.features // p.groups >= 128 and math.prod(p.window) > 9
     return _narrow(p) and not p.depthwise and not filled
 

@@ -42,8 +42,8 @@ def _scattered(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -
 
 
 # --- without a scatter --------------------------------------------------------------------------------------------
-# A TPU scatters and gathers one entry after another. But what comes from a pool stands near the place where its window began, so that
-# few comparisons find it; whether it does is seen when the program runs.
+# A TPU scatters and gathers one entry after another. But what comes from a pool stands near the place where its window
+# began, so that few comparisons find it; whether it does is seen when the program runs.
 
 
 def _step(size: int, pooled: int) -> int:
@@ -52,7 +52,8 @@ def _step(size: int, pooled: int) -> int:
 
 
 def _offsets(size: int, pooled: int) -> range:
-    """How far from the stride's multiple a value may stand: in windows of up to twice the stride, half of one padded."""
+    """How far from the stride's multiple a value may stand: in windows of up to twice the stride, half of one
+    padded."""
     step = _step(size, pooled)
     beyond = 2 if step == 1 else step // 2
     return range(-beyond, step + beyond)
@@ -82,7 +83,8 @@ def _flat(offsets: Sequence[int], shape: tuple[int, ...]) -> int:
 
 
 def _placed_near(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
-    """Each place takes the value, or the sum of those, around it whose index is its own: those of one phase of the strides together, then the phases in turn."""
+    """Each place takes the value, or the sum of those, around it whose index is its own: those of one phase of the
+    strides together, then the phases in turn."""
     pooled, relative = x.shape[1:-1], _relative(indices, shape)
     steps = [_step(size, m) for size, m in zip(shape, pooled)]
     never = jnp.iinfo(indices.dtype).min

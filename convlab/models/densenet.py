@@ -42,7 +42,8 @@ class DenseBlock(Sequential):
 
 
 class DenseNet(nnx.Module):
-    """DenseNet. Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks", arXiv 1608.06993.
+    """DenseNet. Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks",
+    1608.06993.
 
     Args:
         growth_rate: channels that each layer makes.
@@ -95,7 +96,8 @@ class DenseNet(nnx.Module):
 DenseNet121 = named(
     DenseNet,
     "DenseNet121",
-    """DenseNet-121. Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks", arXiv 1608.06993.
+    """DenseNet-121. Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks", arXiv
+    1608.06993.
 
     Input: 1 x 224 x 224 x 3
     Output: 1 x 1000

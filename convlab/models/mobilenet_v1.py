@@ -70,7 +70,8 @@ MobileNet_V1 = named(
 
     Input: 1 x 224 x 224 x 3
     Output: 1 x 1000
-    Parameters: 4,231,976 (github.com/osmr/imgclsmob, mobilenet_w1, and the trainable ones of Keras' MobileNet; the paper says 4.2 million)
+    Parameters: 4,231,976 (github.com/osmr/imgclsmob, mobilenet_w1, and the trainable ones of Keras' MobileNet; the
+        paper says 4.2 million)
     Multiply-adds: 569 million (the paper, table 4)
     Receptive field: 315 at `blocks` (Araujo et al. 2019, mobilenet_v1/Conv2d_13_pointwise)
     """,

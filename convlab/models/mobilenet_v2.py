@@ -62,7 +62,8 @@ class MobileNetV2(nnx.Module):
 MobileNet_V2 = named(
     MobileNetV2,
     "MobileNet_V2",
-    """MobileNet v2. Sandler et al., "MobileNetV2: Inverted residuals and linear bottlenecks", arXiv 1801.04381, table 2.
+    """MobileNet v2. Sandler et al., "MobileNetV2: Inverted residuals and linear bottlenecks", arXiv 1801.04381, table
+    2.
 
     Input: 1 x 224 x 224 x 3
     Output: 1 x 1000

@@ -158,7 +158,8 @@ ResNet50 = named(
     Input: 1 x 224 x 224 x 3
     Output: 1 x 1000
     Parameters: 25,557,032 (torchvision's documentation, resnet50)
-    Multiply-adds: 4.09 billion (torchvision's documentation, resnet50; the paper's 3.8 has the strides in the 1x1 convolutions)
+    Multiply-adds: 4.09 billion (torchvision's documentation, resnet50; the paper's 3.8 has the strides in the 1x1
+        convolutions)
     """,
     block=Bottleneck,
     layers=(3, 4, 6, 3),

@@ -179,7 +179,8 @@ FCN_ResNet101: Builder[FCN] = named(FCN, "FCN_ResNet101", depth=101)
 DeepLabV3_ResNet50: Builder[DeepLabV3] = named(
     DeepLabV3,
     "DeepLabV3_ResNet50",
-    """DeepLab v3 (ResNet-50). Chen, Papandreou, Schroff, Adam, "Rethinking atrous convolution for semantic image segmentation", arXiv 1706.05587, figure 5.
+    """DeepLab v3 (ResNet-50). Chen, Papandreou, Schroff, Adam, "Rethinking atrous convolution for semantic image
+    segmentation", arXiv 1706.05587, figure 5.
 
     Input: 1 x 520 x 520 x 3
     Output: 1 x 520 x 520 x 21

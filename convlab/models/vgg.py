@@ -56,7 +56,8 @@ VGG13 = named(VGG, "VGG13", depths=DEPTHS[13], norm=False)
 VGG16 = named(
     VGG,
     "VGG16",
-    """VGG-16. Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", arXiv 1409.1556.
+    """VGG-16. Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", arXiv
+    1409.1556.
 
     Input: 1 x 224 x 224 x 3
     Output: 1 x 1000

@@ -82,7 +82,8 @@ def knobs(draw: Callable[..., Picture], start: dict[str, Any] | None = None, /, 
         ValueError: more than 64 settings, a knob without values, or a start that is none of them.
 
     Example:
-        >>> show = knobs(lambda size, stride: connections(jnp.ones((size, 1, 1)), 8, strides=stride), size=(1, 3), stride=(1, 2))
+        >>> show = knobs(lambda size, stride: connections(jnp.ones((size, 1, 1)), 8, strides=stride), size=(1, 3),
+        stride=(1, 2))
         >>> show.frames
         4
     """

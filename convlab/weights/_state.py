@@ -313,8 +313,10 @@ def _warn_of_flattening(
             side = math.isqrt(inputs // channels)
             shape = (side, side, channels) if side * side * channels == inputs else f"(*spatial, {channels})"
             warnings.warn(
-                f"`flattened` should say how {module!r} reads the {channels} channels before it: PyTorch flattens channels before"
-                f" places. Pass flattened={{{module!r}: {shape}}}, or None for the shape where no order is to be changed.",
+                f"`flattened` should say how {module!r} reads the {channels} channels before it: "
+                "PyTorch flattens channels before"
+                f" places. Pass flattened={{{module!r}: {shape}}}, "
+                "or None for the shape where no order is to be changed.",
                 UserWarning,
                 stacklevel=3,
             )

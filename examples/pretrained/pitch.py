@@ -119,7 +119,8 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     picture(salience, found, true, args.out / "pitch.png")
     print(
-        f"{len(true)} frames of 10 ms: median error {np.median(cents):.1f} cents, {np.mean(cents < 50):.1%} within half a semitone"
+        f"{len(true)} frames of 10 ms: median error {np.median(cents):.1f} cents, "
+        f"{np.mean(cents < 50):.1%} within half a semitone"
     )
     return 0
 

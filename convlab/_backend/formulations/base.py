@@ -37,8 +37,9 @@ def _no_parts(kind: Kind, p: Problem) -> list[Part]:
 class Formulation:
     """A way to compute a convolution, its kernel gradient, or both.
 
-    `forward(x, kernel, p, solve)` and `kernel_gradient(x, dy, p, solve)` compute the maps of `problem`; neither is ever asked for an empty
-    one. A formulation that is made of other convolutions asks `solve(kind, a, b, problem)` for them, and lists them in `parts`.
+    `forward(x, kernel, p, solve)` and `kernel_gradient(x, dy, p, solve)` compute the maps of `problem`; neither is ever
+    asked for an empty one. A formulation that is made of other convolutions asks `solve(kind, a, b, problem)` for them,
+    and lists them in `parts`.
     """
 
     name: str
@@ -101,7 +102,8 @@ def join_groups(parts: Sequence[Array]) -> Array:
 
 
 def sum_over(function: Callable, grid: tuple[int, ...], unrolled: int, *arrays: Array) -> Array:
-    """The sum of `function(index, *arrays)` over a grid: blocks into rows, rows into the whole, so that no chain of additions is long.
+    """The sum of `function(index, *arrays)` over a grid: blocks into rows, rows into the whole, so that no chain of
+    additions is long.
 
     The function is traced once for all its indices, which are static nowhere.
     """

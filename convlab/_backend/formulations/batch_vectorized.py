@@ -1,8 +1,8 @@
 """Sixteen images side by side, one in each element of a vector register, where the channels are too few to fill it.
 
-The arrays are `(n / 16, *space, c, 16)` meanwhile. XLA's loops then run over whole vectors whatever the channels are, and the way
-there and back cancels between neighbours that both take it, as LeNet's first convolution and pool do. (The layout of oneDNN's
-blocked formats, with the batch in the place of the channels.)
+The arrays are `(n / 16, *space, c, 16)` meanwhile. XLA's loops then run over whole vectors whatever the channels are,
+and the way there and back cancels between neighbours that both take it, as LeNet's first convolution and pool do. (The
+layout of oneDNN's blocked formats, with the batch in the place of the channels.)
 """
 
 from __future__ import annotations

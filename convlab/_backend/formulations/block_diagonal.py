@@ -1,8 +1,8 @@
 """Small groups as large ones: several groups' kernels on the diagonal of one kernel, zeros elsewhere.
 
-For a matrix unit, which multiplies 128 channels by 128 features at once whatever is in them; the zeros are multiplied too, and no
-group of a few channels is laid out in a tile of its own. (The block-diagonal form of a grouped convolution: Xie et al. 2017,
-arXiv:1611.05431, figure 3.)
+For a matrix unit, which multiplies 128 channels by 128 features at once whatever is in them; the zeros are multiplied
+too, and no group of a few channels is laid out in a tile of its own. (The block-diagonal form of a grouped convolution:
+Xie et al. 2017, arXiv:1611.05431, figure 3.)
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def _merged(p: Problem) -> Problem:
 
 
 def _own(p: Problem):
-    """(channels of a kernel, features): whether both are of one group. Features stay where they are, along the vectors."""
+    """(channels of a kernel, features): whether both are of one group. Features stay where they are, along the
+    vectors."""
     of_channels = np.repeat(np.arange(together(p)), p.channels // p.groups)
     of_features = np.arange(p.features) // (p.features // p.groups) % together(p)
     return jnp.asarray(of_channels)[:, None] == jnp.asarray(of_features)

@@ -1,9 +1,9 @@
 """Depthwise convolution in fused elementwise loops, for what `taps` would pad or stuff with zeros.
 
-- `spread`: of a dilated input (a strided convolution's input gradient): each place of the output, told by its block and its phase
-  of the dilation, adds up the inputs that reach it, with their weights laid along the phases.
-- `gram`: the kernel gradient: for each tap the products of image and cotangent, summed over parts of the batch or of space in one
-  loop and over the rest by a product with ones. Only what is real is read.
+- `spread`: of a dilated input (a strided convolution's input gradient): each place of the output, told by its block and
+  its phase of the dilation, adds up the inputs that reach it, with their weights laid along the phases.
+- `gram`: the kernel gradient: for each tap the products of image and cotangent, summed over parts of the batch or of
+  space in one loop and over the rest by a product with ones. Only what is real is read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A dilated input with its zeros written out, and a convolution without dilation: more work, where dilation costs more than that."""
+"""A dilated input with its zeros written out, and a convolution without dilation: more work, where dilation costs more
+than that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Sums of products of bytes in float32, which holds each of them exactly: a CPU multiplies floats far faster than integers."""
+"""Sums of products of bytes in float32, which holds each of them exactly: a CPU multiplies floats far faster than
+integers."""
 
 from __future__ import annotations
 

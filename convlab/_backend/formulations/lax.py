@@ -1,7 +1,8 @@
 """One convolution of lax's, always as NHWC / HWIO / NHWC: it serves everything.
 
-XLA:CPU has one fast loop nest for convolution and reaches other layouts' only outside loops; operands that are transposed
-explicitly keep it inside `scan` too. For kernel gradients JAX itself would write `f01b_i01o->01bf` and `batch_group_count`.
+XLA:CPU has one fast loop nest for convolution and reaches other layouts' only outside loops; operands that are
+transposed explicitly keep it inside `scan` too. For kernel gradients JAX itself would write `f01b_i01o->01bf` and
+`batch_group_count`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve | None = None) -> 
 
 
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve | None = None) -> Array:
-    """A convolution of x by dy with channels in the place of the batch: strides and dilation of the window trade places."""
+    """A convolution of x by dy with channels in the place of the batch: strides and dilation of the window trade
+    places."""
     grouped = x.reshape(*x.shape[:-1], p.groups, p.channels // p.groups)
     # (c / g, *spatial, g * n): each group has its own channels as the batch and sums over n
     images = jnp.moveaxis(jnp.moveaxis(grouped, -1, 0), 1, -1).reshape(-1, *p.spatial, p.groups * p.batch)

@@ -1,5 +1,5 @@
-"""The maps that jaxlib's oneDNN computes (`engine`), which has forward convolutions only. A kernel gradient is one too: x is the image with the
-batch as its features, dy the kernel, and the window's taps come out as the space.
+"""The maps that jaxlib's oneDNN computes (`engine`), which has forward convolutions only. A kernel gradient is one too:
+x is the image with the batch as its features, dy the kernel, and the window's taps come out as the space.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def takes_epilogues(p: Problem) -> bool:
 
 
 def with_epilogues(x: Array, kernel: Array, p: Problem, order: tuple[int, ...], ops: list, extras: list) -> Array:
-    """`forward`, and what the engine does to its result (`engine.convolution`). `order`: the kernel's axes as (*window, in, out)."""
+    """`forward`, and what the engine does to its result (`engine.convolution`). `order`: the kernel's axes as (*window,
+    in, out)."""
     if _plain(p) and p.rank == 1:
         x, kernel, order = x[:, None], kernel[None], (0, *(axis + 1 for axis in order))
         extras = [extra if extra.ndim == 1 else extra[:, None] for extra in extras]
@@ -235,8 +236,9 @@ def _dense_gradient(x, dy, p: Problem):
     """
     per_group = p.channels // p.groups
     if p.batch == 1 and (p.rank == 1 and _gaps(p)[0] > 1 or p.features == p.groups > 1):
-        # A group of one channel under one of dy is a depthwise convolution, which oneDNN has no fast program for where it is dilated; and
-        # an image of one channel under a long dilated column ends the process (it cannot create the primitive). Those of two do not.
+        # A group of one channel under one of dy is a depthwise convolution, which oneDNN has no fast program for where
+        # it is dilated; and an image of one channel under a long dilated column ends the process (it cannot create the
+        # primitive). Those of two do not.
         x, dy = (jnp.concatenate([a, jnp.zeros_like(a)]) for a in (x, dy))
         p = dataclasses.replace(p, batch=2)
     if p.rank == 3 and _gaps(p)[-1] > 1:  # the channels cannot share the last axis, and there is no fourth

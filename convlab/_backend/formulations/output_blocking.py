@@ -1,7 +1,8 @@
 """Neighbouring places of the output packed into its features, where these are too few to fill a vector.
 
-With m places along an axis the convolution has m times the features, m times the stride there and a window m - 1 longer, whose
-kernel holds a copy for every place and zeros beside it. (The inverse of sub-pixel convolution, Shi et al. 2016, arXiv:1609.05158.)
+With m places along an axis the convolution has m times the features, m times the stride there and a window m - 1
+longer, whose kernel holds a copy for every place and zeros beside it. (The inverse of sub-pixel convolution, Shi et al.
+2016, arXiv:1609.05158.)
 """
 
 from __future__ import annotations

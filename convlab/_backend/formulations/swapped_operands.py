@@ -1,7 +1,9 @@
-"""Convolution commutes: the kernel as the image, its features as the batch, and the images as the kernel, with the batch as features.
+"""Convolution commutes: the kernel as the image, its features as the batch, and the images as the kernel, with the
+batch as features.
 
-The batch then fills the engine's vectors, and where the window hangs over the image's edges most of the time, as in the gradient of a
-convolution without padding, the engine leaves out what falls outside. (The oneDNN kernel gradient is the same exchange.)
+The batch then fills the engine's vectors, and where the window hangs over the image's edges most of the time, as in the
+gradient of a convolution without padding, the engine leaves out what falls outside. (The oneDNN kernel gradient is the
+same exchange.)
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Few channels: a row of the image, all its columns and channels, times a banded Toeplitz matrix gives a row of the output.
+"""Few channels: a row of the image, all its columns and channels, times a banded Toeplitz matrix gives a row of the
+output.
 
-One matrix product of useful width where a patch would hold a handful of numbers; the matrix multiplies the zeros outside
-its band too (Golub and Van Loan, Matrix Computations, section 1.3, on band and Toeplitz matrices).
+One matrix product of useful width where a patch would hold a handful of numbers; the matrix multiplies the zeros
+outside its band too (Golub and Van Loan, Matrix Computations, section 1.3, on band and Toeplitz matrices).
 """
 
 from __future__ import annotations

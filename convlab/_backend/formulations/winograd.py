@@ -1,7 +1,8 @@
-"""Winograd's F(4x4, 3x3): a tile of 4 x 4 outputs from 36 products in place of 144 (Lavin and Gray 2016, arXiv:1509.09308).
+"""Winograd's F(4x4, 3x3): a tile of 4 x 4 outputs from 36 products in place of 144 (Lavin and Gray 2016,
+arXiv:1509.09308).
 
-Tiles, window and outputs are mixed by small constant matrices, rows and then columns; between them stand 36 plain matrix
-products over the channels.
+Tiles, window and outputs are mixed by small constant matrices, rows and then columns; between them stand 36 plain
+matrix products over the channels.
 """
 
 from __future__ import annotations

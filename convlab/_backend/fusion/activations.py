@@ -1,4 +1,5 @@
-"""Which of the engine's activations a few elementwise operations are: whatever their spelling, by what they make of numbers."""
+"""Which of the engine's activations a few elementwise operations are: whatever their spelling, by what they make of
+numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How a fused call is lowered: as one call of the engine where it serves the convolution, as it is written elsewhere."""
+"""How a fused call is lowered: as one call of the engine where it serves the convolution, as it is written
+elsewhere."""
 
 from __future__ import annotations
 

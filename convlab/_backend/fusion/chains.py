@@ -1,6 +1,8 @@
-"""Convolutions with what follows them: a bias, a sum with another array, an activation, in this order, each of them perhaps.
+"""Convolutions with what follows them: a bias, a sum with another array, an activation, in this order, each of them
+perhaps.
 
-A product of an image, or of another array of channels last, with a matrix is a convolution too, by a window of one place.
+A product of an image, or of another array of channels last, with a matrix is a convolution too, by a window of one
+place.
 """
 
 from __future__ import annotations
@@ -135,7 +137,8 @@ def _is_residual(other: Value, value: Value, conv: Op) -> bool:
 
 
 def as_call(chain: Chain) -> Callable[..., Any]:
-    """The chain as a call of `jit` whose name tells the lowering rule that it may be one of the engine's; lax's operations are inside."""
+    """The chain as a call of `jit` whose name tells the lowering rule that it may be one of the engine's; lax's
+    operations are inside."""
     fills = list({v for op in chain.function for v in op.inputs if v.constant is not None and v.aval.shape})
     kind = "dot" if is_product(chain.conv) else "conv"
     first = {v: np.ravel(v.constant)[0] for v in fills}

@@ -27,12 +27,16 @@ def _select(which: Any, *cases: Any) -> Any:
 
 # What maps single numbers to single numbers.
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
-    "abs": np.abs, "add": np.add, "add_any": np.add, "and": np.logical_and, "clamp": lambda lo, x, hi: np.minimum(np.maximum(x, lo), hi),
+    "abs": np.abs, "add": np.add, "add_any": np.add, "and": np.logical_and,
+    "clamp": lambda lo, x, hi: np.minimum(np.maximum(x, lo), hi),
     "copy": np.asarray, "copy_p": np.asarray, "cos": np.cos, "div": np.true_divide, "eq": np.equal, "erf": _erf,
-    "erfc": lambda x: 1 - _erf(x), "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "ge": np.greater_equal, "gt": np.greater,
+    "erfc": lambda x: 1 - _erf(x), "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1,
+    "ge": np.greater_equal, "gt": np.greater,
     "le": np.less_equal, "log": np.log, "log1p": np.log1p, "logistic": _logistic, "lt": np.less, "max": np.maximum,
-    "min": np.minimum, "mul": np.multiply, "ne": np.not_equal, "neg": np.negative, "not": np.logical_not, "or": np.logical_or,
-    "pow": _power, "rsqrt": lambda x: 1 / np.sqrt(x), "select_n": _select, "sign": np.sign, "sin": np.sin, "sqrt": np.sqrt,
+    "min": np.minimum, "mul": np.multiply, "ne": np.not_equal, "neg": np.negative, "not": np.logical_not,
+    "or": np.logical_or,
+    "pow": _power, "rsqrt": lambda x: 1 / np.sqrt(x), "select_n": _select, "sign": np.sign, "sin": np.sin,
+    "sqrt": np.sqrt,
     "square": np.square, "stop_gradient": np.asarray, "sub": np.subtract, "tanh": np.tanh,
 }  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""A window along one axis, and the two ways through it without a padded copy: by runs of outputs, and by what each input reaches."""
+"""A window along one axis, and the two ways through it without a padded copy: by runs of outputs, and by what each
+input reaches."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ class Axis:
 
     @functools.cached_property
     def reached(self) -> list[tuple[int, np.ndarray]]:
-        """(back, taps): through `taps[phase]`, -1 for none, the output `block + back` sees the place `stride * block + phase`."""
+        """(back, taps): through `taps[phase]`, -1 for none, the output `block + back` sees the place `stride * block +
+        phase`."""
         found = {}
         for back in range((self.low - self.effective_size) // self.stride, (self.low + self.stride) // self.stride + 1):
             offset = np.arange(self.stride) + self.low - back * self.stride
@@ -103,7 +105,8 @@ class Axis:
 
     @functools.cached_property
     def reached_runs(self) -> list[tuple[int, int, tuple[int, ...]]] | None:
-        """(first block, number, which of `reached` exist) of the runs of blocks that are reached alike; None if too many."""
+        """(first block, number, which of `reached` exist) of the runs of blocks that are reached alike; None if too
+        many."""
         output = np.arange(self.blocks)[:, None] + [back for back, _ in self.reached]
         return _runs((output >= 0) & (output < self.out))
 

@@ -1,7 +1,8 @@
-"""Maxima and minima of windows, with every derivative: by lax's own primitive, and where lax has no derivative by two of ours.
+"""Maxima and minima of windows, with every derivative: by lax's own primitive, and where lax has no derivative by two
+of ours.
 
-lax differentiates windows without dilation whose pads are not negative. For the others the tangent and the cotangent are primitives, each
-the other's transpose.
+lax differentiates windows without dilation whose pads are not negative. For the others the tangent and the cotangent
+are primitives, each the other's transpose.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ def _in_vectors(axes: Sequence[Axis], shape: tuple[int, ...], target: Target) ->
 
 
 def is_long(axes: Sequence[Axis]) -> bool:
-    """Whether a window has many elements along an axis, or overlaps others that span it as those of a cumulative sum do."""
+    """Whether a window has many elements along an axis, or overlaps others that span it as those of a cumulative sum
+    do."""
     return any(a.size > 1 and (a.window > windows.MOST_ELEMENTS or a.window >= a.size and a.out > 1) for a in axes)
 
 

@@ -1,7 +1,8 @@
-"""Maxima of windows on a TPU. It has one instruction for the gradient of a maximum over undilated windows; others are brought to that form.
+"""Maxima of windows on a TPU. It has one instruction for the gradient of a maximum over undilated windows; others are
+brought to that form.
 
-Places that no window sees are cut away, and of a dilated axis every d-th place becomes an axis of its own, outside of the window:
-what is left is `select_and_scatter_add` with pads of its own, which unlike a padded copy never win a tie.
+Places that no window sees are cut away, and of a dilated axis every d-th place becomes an axis of its own, outside of
+the window: what is left is `select_and_scatter_add` with pads of its own, which unlike a padded copy never win a tie.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _MOST_TAPS = 64  # that are compared one by one; of more, axis after axis is qui
 
 @dataclasses.dataclass(frozen=True)
 class _Span:
-    """One axis: which places are kept, every `step`-th from `first` on, and how they and the outputs are laid out in `phases`."""
+    """One axis: which places are kept, every `step`-th from `first` on, and how they and the outputs are laid out in
+    `phases`."""
 
     size: int
     first: int
@@ -106,7 +108,8 @@ def has_instruction(params: dict) -> bool:
 
 
 def _spans(x, v, params: dict) -> list[_Span] | None:
-    """None where the instruction cannot serve: it needs two axes outside of the window, which are XLA's choice to lay out."""
+    """None where the instruction cannot serve: it needs two axes outside of the window, which are XLA's choice to lay
+    out."""
     sizes, strides = params["window_dimensions"], params["window_strides"]
     if (
         not has_instruction(params)
@@ -150,7 +153,8 @@ def max_cotangent(x, dy, params: dict, *, reducer: Reducer):
 
 
 def window_argmax(x, params: dict, *, reducer: Reducer):
-    """`windows.window_argmax`: where lax's maximum stands, in one loop over the output that keeps nothing but the number of an element."""
+    """`windows.window_argmax`: where lax's maximum stands, in one loop over the output that keeps nothing but the
+    number of an element."""
     elements = math.prod(params["window_dimensions"])
     if not jnp.issubdtype(x.dtype, jnp.floating) or max(params["base_dilation"]) > 1 or elements > _MOST_TAPS:
         return windows.window_argmax(x, axes_of(x.shape, params), reducer=reducer)
@@ -172,7 +176,8 @@ def window_argmax(x, params: dict, *, reducer: Reducer):
 
 
 def copied(axes: Sequence[Axis]) -> dict[int, int]:
-    """The axes of one position that every window holds, as in the gradient of a sum over a whole axis, and the size of the result."""
+    """The axes of one position that every window holds, as in the gradient of a sum over a whole axis, and the size of
+    the result."""
     return {axis.index: axis.out for axis in axes if axis.size == 1 and axis.out and axis.real.any(1).all()}
 
 

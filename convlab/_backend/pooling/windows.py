@@ -1,8 +1,8 @@
 """Window reductions in slices, reshapes and elementwise operations: sum, max, and what max needs to be differentiated.
 
-Every reduction here is separable, so a window of several axes is taken one axis after another. Outputs whose windows an edge cuts
-are computed apart, of the elements that are there: XLA's loops then have no padding to ask about. Nothing leaves its window: an infinity
-or a NaN reaches only the outputs whose windows hold it.
+Every reduction here is separable, so a window of several axes is taken one axis after another. Outputs whose windows an
+edge cuts are computed apart, of the elements that are there: XLA's loops then have no padding to ask about. Nothing
+leaves its window: an infinity or a NaN reaches only the outputs whose windows hold it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class _Region:
 
 
 def _over_windows(x: Array, stage: Stage, fill: Any, first: Callable, step: Callable) -> Any:
-    """A fold over the elements of each window: `step(carry, number, values, region)`, from `first(values, region)` of one of them."""
+    """A fold over the elements of each window: `step(carry, number, values, region)`, from `first(values, region)` of
+    one of them."""
     if len(stage) == 1 and stage[0].window > MOST_ELEMENTS:
         return _in_loop(x, stage[0], fill, first, step)
     runs = []
@@ -135,8 +136,9 @@ def _reduce(x: Array, axis: Axis, combine: Callable, fill: Any) -> Array:
 def _back(values: Sequence[Array], stage: Stage, contribution: Callable[..., Array]) -> Array:
     """What each position of the input, before padding, gets from the outputs whose windows hold it.
 
-    `values` are the outputs'. `contribution(*values, elements)` is what some of them send, each through one element of the window for
-    every phase of the strides, -1 for none: the phases are an axis behind each of the window's, and `elements` lies along them.
+    `values` are the outputs'. `contribution(*values, elements)` is what some of them send, each through one element of
+    the window for every phase of the strides, -1 for none: the phases are an axis behind each of the window's, and
+    `elements` lies along them.
     """
     behind = [axis.index + 1 + nth for nth, axis in enumerate(stage)]
     if len(stage) == 1 and len(stage[0].reached) > MOST_ELEMENTS:
@@ -206,7 +208,8 @@ def _merged(x: Array, stage: Stage, counts: Sequence[int]) -> Array:
 
 
 def _without_idle_axes(reduction: Callable[..., Array]) -> Callable[..., Array]:
-    """The reduction of arrays without axes of one position that no window is on, which make XLA's loops up to ten times slower."""
+    """The reduction of arrays without axes of one position that no window is on, which make XLA's loops up to ten times
+    slower."""
 
     @functools.wraps(reduction)
     def reduced(*operands: Any, **options: Any) -> Array:
@@ -253,7 +256,8 @@ def window_max(x: Array, axes: Sequence[Axis], *, reducer: Reducer) -> Array:
 
 
 def _beats(x: Array, best: Array, reducer: Reducer) -> Array:
-    """Where `x`, later in the window, takes the place of `best`: only if better, or a NaN; as in PyTorch the last NaN wins."""
+    """Where `x`, later in the window, takes the place of `best`: only if better, or a NaN; as in PyTorch the last NaN
+    wins."""
     better = lax.gt(x, best) if reducer == "max" else lax.lt(x, best)
     return lax.bitwise_or(better, lax.ne(x, x)) if jnp.issubdtype(x.dtype, jnp.floating) else better
 
@@ -261,8 +265,8 @@ def _beats(x: Array, best: Array, reducer: Reducer) -> Array:
 def _stages(x: Array, axes: Sequence[Axis]) -> list[Stage]:
     """All axes at once where the windows tile the input, one after another, last first, where they overlap or are cut.
 
-    Either way the first of several equal maxima wins, in the order of the window's elements. With fewer channels than a vector holds,
-    XLA's loops over all axes at once are the slower ones.
+    Either way the first of several equal maxima wins, in the order of the window's elements. With fewer channels than a
+    vector holds, XLA's loops over all axes at once are the slower ones.
     """
     few = math.prod(axis.window for axis in axes) <= MOST_ELEMENTS
     together = axes and few and all(axis.tiles for axis in axes) and x.shape[-1] >= _VECTOR

@@ -1,4 +1,5 @@
-"""`autotune`: every convolution and pool of a program by every formulation that can serve it, timed where the program runs."""
+"""`autotune`: every convolution and pool of a program by every formulation that can serve it, timed where the program
+runs."""
 
 from __future__ import annotations
 
@@ -28,10 +29,11 @@ def autotune(
 ) -> Tuning:
     """Measures which formulation is the fastest for each convolution and pool of a program, on the device at hand.
 
-    Traces the program and runs none of it. Each distinct convolution, kernel gradient and window reduction in it, convlab's or anybody's,
-    is computed by every formulation that can serve it, lax's own included, as a compiled call on random arrays of its shapes. One whose
-    numbers differ from lax's by more than rounding is left out. The fastest becomes the choice if it beats the tables' by 5 %, in most of
-    the rounds and in three of four turns of the two alone. What asks for a `method` keeps it. Ctrl-C ends the measuring and keeps what is done.
+    Traces the program and runs none of it. Each distinct convolution, kernel gradient and window reduction in it,
+    convlab's or anybody's, is computed by every formulation that can serve it, lax's own included, as a compiled call
+    on random arrays of its shapes. One whose numbers differ from lax's by more than rounding is left out. The fastest
+    becomes the choice if it beats the tables' by 5 %, in most of the rounds and in three of four turns of the two
+    alone. What asks for a `method` keeps it. Ctrl-C ends the measuring and keeps what is done.
 
     Args:
         fn: a function of arrays, jitted or not; pass `jax.grad(f)` or a whole training step to tune the gradients.
@@ -53,7 +55,8 @@ def autotune(
         >>> tuning.entries[0].operation
         'forward'
 
-    Source: measured choice among algorithms, as in Frigo and Johnson 1998, "FFTW: an adaptive software architecture for the FFT".
+    Source: measured choice among algorithms, as in Frigo and Johnson 1998, "FFTW: an adaptive software architecture for
+        the FFT".
     """
     if not callable(fn):
         raise argument_error("fn", "be a function of arrays", fn, kind=TypeError)

@@ -1,4 +1,5 @@
-"""What a measured choice holds for: a kind of device, its threads, and the versions of what compiles and what chooses."""
+"""What a measured choice holds for: a kind of device, its threads, and the versions of what compiles and what
+chooses."""
 
 from __future__ import annotations
 

@@ -48,7 +48,8 @@ def _plain(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Equation:
-    """A primitive with its parameters on operands of these shapes and dtypes; `count`: how often a run of the program comes to it."""
+    """A primitive with its parameters on operands of these shapes and dtypes; `count`: how often a run of the program
+    comes to it."""
 
     primitive: Any
     operands: tuple[jax.ShapeDtypeStruct, ...]
@@ -124,7 +125,8 @@ def _window_text(params: dict, is_convolution: bool) -> str:
 
 
 def collect(jaxpr: Any, primitives: Any) -> list[Equation]:
-    """The distinct equations of some primitives that ask for no method of their own, in the order of their first places."""
+    """The distinct equations of some primitives that ask for no method of their own, in the order of their first
+    places."""
     found: dict[str, Equation] = {}
     for eqn, times in _walk(jaxpr, 1):
         if eqn.primitive not in primitives or compat.mark_of(eqn.ctx) not in (None, "auto"):
@@ -162,7 +164,8 @@ def _walk(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:
 
 
 def draw(equation: Equation, compared: int | None) -> list[Array]:
-    """Random operands. In the one whose values are compared, those of a window differ: equal maxima have no order in common."""
+    """Random operands. In the one whose values are compared, those of a window differ: equal maxima have no order in
+    common."""
     rng = np.random.default_rng(0)
     arrays = []
     for nth, a in enumerate(equation.operands):

@@ -114,7 +114,8 @@ class Contest:
         self.rounds = [self._duel(name) for name in self._ahead()[:1] for _ in range(2 * repeats)]
 
     def _ahead(self) -> list[str]:
-        """The formulations that beat the table's by more than the noise and in most of the rounds, the fastest first."""
+        """The formulations that beat the table's by more than the noise and in most of the rounds, the fastest
+        first."""
         ordered = sorted(self.seconds, key=lambda name: self.seconds[name])
         limit = self.seconds[self.static]
         return [n for n in ordered if 2 * self.wins.get(n, 0) > self.repeats and self.seconds[n] * MARGIN < limit]

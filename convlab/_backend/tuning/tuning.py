@@ -74,9 +74,10 @@ class Entry:
 class Tuning:
     """Choices of formulations that were measured on a device, for the convolutions and pools of a program.
 
-    `with tuning:` uses them until the block ends, `tuning.use()` from then on: for convlab's own functions, and under `accelerate()` for
-    every convolution and pool, on a GPU or TPU too. They serve the same problems only, on the same kind of device with the same number of
-    threads and versions of jaxlib and convlab; `explain` says where they do not. Of several tunings the one entered last is in force.
+    `with tuning:` uses them until the block ends, `tuning.use()` from then on: for convlab's own functions, and under
+    `accelerate()` for every convolution and pool, on a GPU or TPU too. They serve the same problems only, on the same
+    kind of device with the same number of threads and versions of jaxlib and convlab; `explain` says where they do not.
+    Of several tunings the one entered last is in force.
 
     Args:
         entries: what was measured of each problem.
@@ -201,7 +202,8 @@ class Tuning:
         threads = f", {d['threads']} threads" if d["platform"] == "cpu" else ""
         engine = ", without jaxlib's engine" if d["platform"] == "cpu" and not d["engine"] else ""
         faster = sum(entry.choice != entry.static for entry in self.entries)
-        text = f"{len(self.entries)} problems, {faster} with another choice than the tables'; {d['device']} ({d['platform']}{threads}{engine})"
+        text = f"{len(self.entries)} problems, {faster} with another choice than the tables'; "
+        text += f"{d['device']} ({d['platform']}{threads}{engine})"
         return f"{text}, jaxlib {d['jaxlib']}, convlab {d['convlab']}" + (
             f"; {self.stopped}: not all was measured" if self.stopped else ""
         )
