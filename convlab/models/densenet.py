@@ -42,7 +42,7 @@ class DenseBlock(Sequential):
 
 
 class DenseNet(nnx.Module):
-    """DenseNet. Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks",
+    """DenseNet. Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks", arXiv
     1608.06993.
 
     Args:
