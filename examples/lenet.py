@@ -1,5 +1,4 @@
-"""LeNet-5 on scikit-learn's digits: the whole of a training with convlab, Flax NNX and optax. `python
-examples/lenet.py`"""
+"""LeNet-5 on scikit-learn's digits: a whole training with convlab, Flax NNX and optax. `python examples/lenet.py`"""
 
 import jax
 import jax.numpy as jnp

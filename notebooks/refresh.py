@@ -34,7 +34,9 @@ except ImportError:
         raise SystemExit("The `convlab` installed here is another project: uninstall it, restart the kernel.") from None
     here = pathlib.Path().resolve()
     drive = pathlib.Path("/content/drive/MyDrive")  # where Colab mounts yours
-    found = [path for folder in (here, here.parent / "dist", drive) for path in sorted(folder.glob("convlab_jax-*.whl"))]
+    found = [
+        path for folder in (here, here.parent / "dist", drive) for path in sorted(folder.glob("convlab_jax-*.whl"))
+    ]
     found += [folder for folder in (here, *here.parents) if (folder / "convlab/viz").is_dir()]
     source = f"{{found[0]}}[examples]" if found else "{address}"
     if not source:

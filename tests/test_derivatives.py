@@ -266,7 +266,7 @@ def test_gradients_of_averages_are_summed_in_float32(dtype):
 
 @pytest.mark.parametrize("function", ["conv", "conv_transpose", "max_pool", "avg_pool", "unfold"])
 def test_gradients_have_the_dtype_of_their_arguments(function):
-    case = next(c for c in CASES if c.function == function and c.smooth)
+    case = next(c for c in CASES if c.function == function and c.smooth and not {"valid", "segment_ids"} & {*c.named})
     arrays = [jnp.asarray(a, jnp.bfloat16) for a in case.draw()]
     gradients = jax.grad(lambda *a: output(case.convlab(*a)).astype(jnp.float32).sum(), range(len(arrays)))(*arrays)
     assert {g.dtype for g in gradients} == {jnp.dtype("bfloat16")}

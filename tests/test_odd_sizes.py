@@ -15,7 +15,7 @@ import convlab
 import convlab.linen
 import convlab.nnx
 
-BATCHED = {"x", "indices", "offset", "patches", "samples", "grid", "theta", "boxes"}
+BATCHED = {"x", "indices", "offset", "patches", "samples", "grid", "theta", "boxes", "valid", "segment_ids"}
 
 
 def output(result):
@@ -51,7 +51,9 @@ def test_every_function_meets_an_empty_batch():
         "conv_general_dilated",
         "conv_matrix",
         "explain",
+        "freeze",
         "nms",
+        "optimize",
     }  # nms below: it has no batch
     assert {case.function for case in EMPTY} == set(convlab.__all__) - without
 

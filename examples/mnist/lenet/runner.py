@@ -33,6 +33,7 @@ def cache_compilations() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # A cache that cannot be used costs time, and is no concern of the user's.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+    warnings.filterwarnings("ignore", message="Programs with jaxlib's own engine are not kept")
 
 
 def class_names(name: str) -> tuple[str, ...]:
