@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
-# isort: skip  found by way of mnist_program
-from lenet import data, engine, model, picture, tensorboard, training, workdir
 from mnist_program import EPOCHS, FOLDER, cache, copy, program, resume, trained, wait_for  # noqa: F401  fixtures among them
 
+# `lenet` is found by way of mnist_program.
+from lenet import data, engine, model, picture, tensorboard, training, workdir  # isort: skip
 from lenet.checkpoint import Checkpoints  # isort: skip
 
 KEYS = {"epoch", "seconds", "train_loss", "test_loss", "test_accuracy", "samples_per_second"}
