@@ -100,6 +100,8 @@ def test_every_operation_has_a_representative():
         "accelerate",
         "autotune",
         "explain",
+        "freeze",
+        "optimize",
         "conv_general_dilated",
         "nms",
     }
