@@ -45,7 +45,8 @@ Made by `{command}` on {machine}; {versions}; {date}.
 """
 SLOW = """\
 Milliseconds of a call, the least of {rounds}. Each contestant is a process of its own, and they take turns. The
-machine was shared and loud, so that a figure may be too large by a half, PyTorch's and those of many small pieces
+machine was shared and loud, so that single figures may be several times
+too large, PyTorch's and those of many small pieces
 most of all: read the factors as orders of magnitude. "With gradients" is the convolution and the gradients of all
 its operands, "compile" is tracing, lowering and compiling. `accelerate()` is the plain program under it.
 
