@@ -42,7 +42,10 @@ def main(wheel: pathlib.Path, names: list[str]) -> None:
         shutil.copytree(ROOT / "notebooks", lessons, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
         shutil.copytree(ROOT / "examples/mnist", lessons / "examples/mnist")  # the fifth imports the LeNet program
         shutil.copy(wheel, lessons)
-        chosen = [name for name in sorted(path.name for path in lessons.glob("*.ipynb")) if not names or name in names]
+        present = sorted(path.name for path in lessons.glob("*.ipynb"))
+        if unknown := set(names) - set(present):
+            sys.exit(f"No notebook is called {', '.join(sorted(unknown))}: there are {', '.join(present)}.")
+        chosen = names or present
         subprocess.run([python, "-c", RUN, *chosen], check=True, cwd=lessons, env=environment)
 
 
