@@ -83,7 +83,7 @@ def knobs(draw: Callable[..., Picture], start: dict[str, Any] | None = None, /, 
 
     Example:
         >>> show = knobs(lambda size, stride: connections(jnp.ones((size, 1, 1)), 8, strides=stride), size=(1, 3),
-        stride=(1, 2))
+        ...     stride=(1, 2))
         >>> show.frames
         4
     """
