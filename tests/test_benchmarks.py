@@ -112,8 +112,8 @@ def test_what_cannot_run_is_left_out_with_the_reason():
 
 WRONG = {
     "photos": "invalid choice: 'photos'",
-    "layers --modes froward": "must be some of forward, gradients, scan, vmap, ensemble, step, ",
-    "layers --contestants pytorch": "comma separated, got 'pytorch'",
+    "layers --modes froward": "must be some of forward, gradients, scan, vmap, ensemble, step, batch 1, batch 8, comma separated, got 'froward'",
+    "layers --contestants pytorch": "must be some of convlab, flax, accelerate, torch, frozen, inductor, onnxruntime, comma separated, got 'pytorch'",
     "layers --python newest": "must be NAME=PATH, got 'newest'",
     "layers --budget 0": "must be a positive number, got '0'",
     "layers --json /nowhere/out.json": "must be a file in a folder that exists, got '/nowhere/out.json'",

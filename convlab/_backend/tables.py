@@ -69,7 +69,7 @@ def _few(p: Problem) -> bool:
 
 
 def _few_wide(p: Problem) -> bool:
-    """A first layer, with a window whose sums outweigh the way to the lanes and back."""
+    """A first layer, with a window whose sums outweigh the two changes of layout."""
     return _few(p) and p.channels == 1 and p.rank >= 2 and math.prod(p.window) >= 16
 
 

@@ -94,7 +94,7 @@ def _part(first: Phases, many: int, p: Problem) -> Problem:
 
 
 def _mirrored(p: Problem) -> Problem:
-    """Seen from dy, x is the output of a convolution strided by `input_dilation`: the problem of its kernel
+    """For dy, x is the output of a convolution strided by `input_dilation`: the problem of its kernel
     gradient."""
     return dataclasses.replace(
         p,
