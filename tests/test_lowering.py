@@ -383,6 +383,42 @@ DERIVATIVES = {
 }
 
 
+CLOSE = {jnp.float32: dict(rtol=1e-6, atol=1e-5), jnp.bfloat16: dict(rtol=2e-2, atol=2e-2)}
+
+WINDOWS_THAT_OVERLAP_OR_NOT = [
+    # size, window, strides, pads, dilation
+    ((8, 9), (2, 3), (2, 3), ((0, 0), (0, 0)), (1, 1)),
+    ((9, 8), (3, 2), (2, 3), ((1, 2), (0, -1)), (1, 2)),
+    ((7, 7), (7, 7), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    ((5, 1), (2, 4), (5, 2), ((6, 1), (3, 3)), (2, 1)),
+    ((30, 9), (12, 1), (12, 2), ((0, 6), (-1, 0)), (1, 1)),
+]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_gradient_of_a_sum_reads_no_zeros_between_its_elements(dtype):
+    """lax pads the cotangent between its elements and sums over that: here the values are equal and nothing is padded."""
+
+    def gradients(vs):
+        for v, (size, window, strides, pads, dilation) in zip(vs, WINDOWS_THAT_OVERLAP_OR_NOT):
+            full = dict(zip(("window_dimensions", "window_strides"), ((1, *window, 1), (1, *strides, 1))))
+            full |= dict(padding=((0, 0), *pads, (0, 0)), window_dilation=(1, *dilation, 1))
+            x = jax.ShapeDtypeStruct((2, *size, 3), dtype)
+            summed = lambda x: lax.reduce_window(x, np.zeros((), dtype), lax.add, **full)
+            yield jax.linear_transpose(summed, x)(v)[0] if v is not None else jax.eval_shape(summed, x)
+
+    n = len(WINDOWS_THAT_OVERLAP_OR_NOT)
+    keys = jax.random.split(jax.random.key(0), n)
+    vs = [jax.random.normal(key, like.shape, dtype) for key, like in zip(keys, gradients([None] * n))]
+    plain = jax.jit(lambda vs: list(gradients(vs))).lower(vs).compile()
+    with convlab.accelerate():
+        ours = jax.jit(lambda vs: list(gradients(vs))).lower(vs).compile()
+    has_interior_pads = [bool(re.search(r"padding=\S*\d_\d+_[1-9]", p.as_text())) for p in (plain, ours)]
+    assert has_interior_pads == [True, False]
+    for y, wanted in zip(ours(vs), plain(vs)):
+        np.testing.assert_allclose(*(np.asarray(a, np.float32) for a in (y, wanted)), **CLOSE[dtype])
+
+
 @pytest.mark.parametrize("name", DERIVATIVES)
 def test_accelerate_changes_no_result(name):
     f = jax.jit(DERIVATIVES[name])

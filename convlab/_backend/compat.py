@@ -87,8 +87,11 @@ def mark_of(equation_context: Any) -> str | None:
 _replaced: list[tuple[dict, Any, Any]] = []
 
 
-def replace_rules(primitive: Any, make: Callable[[Callable], Callable]) -> None:
-    """Replace each registered lowering rule of a primitive by `make(rule)`, and add none."""
+def replace_rules(primitive: Any, make: Callable[[Callable], Callable], cacheable: bool = True) -> None:
+    """Replace each registered lowering rule of a primitive by `make(rule)`, and add none.
+
+    A rule that looks at what its operands come from is not cacheable: JAX lowers cacheable ones apart from the program.
+    """
     tables = [(None, _common), *_of_platforms.items()]
     for platform, table in tables:
         if primitive in table:
@@ -96,7 +99,7 @@ def replace_rules(primitive: Any, make: Callable[[Callable], Callable]) -> None:
             _replaced.append((table, primitive, entry))
             former: Any = getattr(entry, "rule", entry)
             options = {"inline": entry.inline} if hasattr(entry, "inline") else {}
-            _register(primitive, make(former), platform=platform, **options)
+            _register(primitive, make(former), platform=platform, cacheable=cacheable, **options)
 
 
 def restore_rules() -> None:
@@ -174,6 +177,22 @@ def lower_as_written(ctx: Any, function: Callable, *args: Any) -> Sequence[Any]:
     """The results of `function`, traced in the equation's own mesh."""
     with marked(None):
         return _lower_fun(function, multiple_results=False)(ctx, *args)
+
+
+def zero_pad_of(x: Any) -> tuple[Any, Sequence[tuple[int, int, int]]] | None:
+    """The array that `x` pads with zeros, and for each axis the pads before, after and between; None if it does not.
+
+    `x` is an operand of the equation that is being lowered.
+    """
+    pad = getattr(x, "owner", None)
+    if getattr(pad, "name", None) != "stablehlo.pad":
+        return None
+    operand, fill = pad.operands
+    constant = getattr(fill, "owner", None)
+    if getattr(constant, "name", None) != "stablehlo.constant" or constant.attributes["value"].get_splat_value().value:
+        return None
+    names = ("edge_padding_low", "edge_padding_high", "interior_padding")
+    return operand, list(zip(*(map(int, pad.attributes[name]) for name in names)))
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
@@ -223,6 +224,8 @@ def _lowered(primitive: Any, former: Callable, method: str, ctx: Any, *args: Any
             return former(ctx, *args, **params)
         return compat.lower_as_written(ctx, _per_device(primitive, method, params, split, ctx), *args)
     platforms = compat.platforms_of(ctx)
+    if primitive is compat.WINDOW_SUM and platforms == ("cpu",):
+        ctx, args, params = _with_pad(ctx, args, params)
     plans = {p: plan_of(primitive, ctx.avals_in, params, method, _target(ctx, p)) for p in platforms}
     bodies = {p: plan.body for p, plan in plans.items() if plan.body is not None}
     if not bodies:
@@ -238,6 +241,25 @@ def _lowered(primitive: Any, former: Callable, method: str, ctx: Any, *args: Any
     return compat.lower(
         ctx, lambda *operands: lax.platform_dependent(*operands, **per_platform, default=as_written), *args
     )
+
+
+def _with_pad(ctx: Any, args: tuple, params: dict) -> tuple[Any, tuple, dict]:
+    """The sum of windows with the zeros around and between its operand's elements as parameters of the window.
+
+    lax's derivative of a sum of windows pads the cotangent and sums with strides of 1, which reads mostly zeros.
+    """
+    dtype, plain = ctx.avals_in[0].dtype, all(tuple(pair) == (0, 0) for pair in params["padding"])
+    if not plain or max(params["base_dilation"]) > 1 or not jnp.issubdtype(dtype, jnp.floating):
+        return ctx, args, params
+    found = compat.zero_pad_of(args[0])
+    if found is None or 0 in found[0].type.shape:
+        return ctx, args, params
+    operand, pads = found
+    shape = tuple(operand.type.shape)
+    padding = tuple((low, high) for low, high, _ in pads)
+    dilation = tuple(between + 1 for *_, between in pads)
+    ctx = ctx.replace(avals_in=(compat.ShapedArray(shape, dtype),))
+    return ctx, (operand,), params | {"padding": padding, "base_dilation": dilation}
 
 
 def _per_device(primitive: Any, method: str, params: dict, split: tuple[Any, tuple[str, ...]], ctx: Any) -> Callable:
@@ -271,7 +293,8 @@ def install() -> None:
         }
     )
     for primitive in list(OPERATIONS):
-        compat.replace_rules(primitive, functools.partial(_rule, primitive))
+        cacheable = primitive is not compat.WINDOW_SUM
+        compat.replace_rules(primitive, functools.partial(_rule, primitive), cacheable)
     if compat.jit_primitive() is not None:
         compat.replace_rules(compat.jit_primitive(), lambda former: call.rule(former, _cpu_target))
     with contextlib.suppress(*compat.MOVED):
