@@ -15,7 +15,7 @@ test: $(VENV)/.test
 	$(RUN) -m pytest
 
 test-all: test tools torchvision  ## what is slower too: every mode of JAX, wide products of options, networks, first cells
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -m "slow or program"
 	for mode in JAX_DISABLE_JIT JAX_ENABLE_CHECKS JAX_CHECK_TRACER_LEAKS JAX_ENABLE_X64; do \
 	    env $$mode=1 $(RUN) -m pytest tests/test_values.py || exit 1; done
 	env JAX_DEBUG_NANS=1 $(RUN) -m pytest tests/test_values.py -k "not nan"

@@ -48,4 +48,5 @@ def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Call
 
 
 def _run(function: Callable, x: jax.Array) -> jax.Array:
-    return jax.block_until_ready(function(x))
+    result = jax.block_until_ready(function(x))
+    return result["out"] if isinstance(result, dict) else result  # of a segmentation

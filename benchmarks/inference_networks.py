@@ -5,25 +5,49 @@ from __future__ import annotations
 
 import numpy as np
 
+PHOTO = (224, 224, 3)
 NETWORKS = {
-    "resnet18": (224, 224, 3),
-    "resnet50": (224, 224, 3),
-    "mobilenet_v2": (224, 224, 3),
-    "convnext_tiny": (224, 224, 3),
-    "densenet121": (224, 224, 3),
+    "resnet18": PHOTO,
+    "resnet50": PHOTO,
+    "mobilenet_v2": PHOTO,
+    "convnext_tiny": PHOTO,
+    "densenet121": PHOTO,
     "unet": (252, 252, 1),  # unpadded, as in its paper
     "tcn": (784, 1),
     "lenet5": (28, 28, 1),
+}
+# Of every other family of torchvision the smallest, at batch 1 alone.
+FAMILIES = {
+    "alexnet": PHOTO,
+    "vgg11": PHOTO,
+    "googlenet": PHOTO,
+    "inception_v3": (299, 299, 3),
+    "resnext50_32x4d": PHOTO,
+    "squeezenet1_1": PHOTO,
+    "mobilenet_v3_small": PHOTO,
+    "mnasnet0_5": PHOTO,
+    "shufflenet_v2_x0_5": PHOTO,
+    "efficientnet_b0": PHOTO,
+    "efficientnet_v2_s": (300, 300, 3),
+    "regnet_x_400mf": PHOTO,
+    "regnet_y_400mf": PHOTO,
+    "fcn_resnet50": PHOTO,
+    "deeplabv3_mobilenet_v3_large": PHOTO,
+    "lraspp_mobilenet_v3_large": PHOTO,
 }
 BATCHES = (1, 8)
 SAMPLES = 256  # numbers of a result that are compared
 
 
 def image(name: str, batch: int, tiny: bool) -> np.ndarray:
-    shape = NETWORKS[name]
-    if tiny and shape[0] == 224:
+    shape = (NETWORKS | FAMILIES)[name]
+    if tiny and shape == PHOTO:
         shape = (64, 64, 3)
     return np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
+
+
+def batches(name: str) -> tuple[int, ...]:
+    return BATCHES if name in NETWORKS else BATCHES[:1]
 
 
 def sampled(result: np.ndarray) -> list[float]:

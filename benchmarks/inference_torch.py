@@ -25,8 +25,10 @@ def build(name: str) -> nn.Module:
     """torchvision's network, or the twin that the tests hold convlab's against."""
     try:
         import torchvision
+        import torchvision.models.segmentation as segmentation
 
-        return torchvision.models.get_model(name, weights=None)
+        backbone = {"weights_backbone": None} if name in torchvision.models.list_models(segmentation) else {}
+        return torchvision.models.get_model(name, weights=None, **backbone)
     except (ImportError, ValueError):  # no torchvision, or none of its networks
         sys.path.append(str(TESTS))
         from twins import twins
@@ -38,6 +40,8 @@ def drawn(name: str) -> nn.Module:
     """In evaluation mode, with weights that depth neither drowns nor blows up."""
     torch.manual_seed(0)
     module = build(name).eval()
+    if hasattr(module, "transform_input"):  # as torchvision's own weights want it
+        module.transform_input = True
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
@@ -66,6 +70,10 @@ def tensor(payload: dict[str, Any], batch: int) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(image(payload["network"], batch, payload["tiny"]), -1, 1)))
 
 
+def scores(result: Any) -> torch.Tensor:
+    return result["out"] if isinstance(result, dict) else result  # of a segmentation
+
+
 def eager(payload: dict[str, Any], batch: int) -> list[Callable[[], np.ndarray]]:
     x = tensor(payload, batch)
 
@@ -74,7 +82,7 @@ def eager(payload: dict[str, Any], batch: int) -> list[Callable[[], np.ndarray]]
 
         def call() -> np.ndarray:
             with torch.inference_mode():
-                return module(image).numpy()
+                return scores(module(image)).numpy()
 
         return call
 
@@ -93,7 +101,7 @@ def inductor(payload: dict[str, Any], batch: int) -> list[Callable[[], np.ndarra
 
         def call() -> np.ndarray:
             with torch.no_grad():  # freezing wants this and not inference_mode
-                return compiled(image).numpy()
+                return scores(compiled(image)).numpy()
 
         return call
 

@@ -107,7 +107,7 @@ def inference(contestants: Group, choice: Choice) -> Iterator[Row]:
     """Whole networks in evaluation mode, all with the weights that PyTorch has drawn, and how far their results are
     apart."""
     torch = next((c.python for c in contestants.values() if c.kind in OF_TORCH), None)
-    for network in inference_networks.NETWORKS:
+    for network in inference_networks.NETWORKS | inference_networks.FAMILIES:
         if not choice.takes(network):
             continue
         if torch is None:
@@ -117,7 +117,7 @@ def inference(contestants: Group, choice: Choice) -> Iterator[Row]:
             made = subprocess.run([torch, str(HERE / "inference_torch.py"), network, weights])
             if made.returncode:
                 raise Unusable(f"PyTorch cannot make {network}: it needs torchvision and pillow beside it")
-            for batch in inference_networks.BATCHES:
+            for batch in inference_networks.batches(network):
                 if f"batch {batch}" in choice.modes_among(INFERENCE_MODES):
                     yield _inference(contestants, choice, network, batch, weights)
 

@@ -138,6 +138,7 @@ def test_what_cannot_be_done_is_said_in_one_line(command):
 # --- accelerators -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.program
 def test_the_command_tries_every_part_without_a_gpu(tmp_path, capfd):
     """Layers and a network in both dtypes, LeNet's training; and what is in the folder is not measured again."""
     only = "depthwise w3 dw 128 @56,max pool w2 s2 64 @56,mobilenet"

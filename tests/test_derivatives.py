@@ -1,7 +1,8 @@
 """Every case under every transform, in float64, against differences of the oracle.
 
-One compiled program a case: values, jvp, vjp, second derivatives, vmap of each argument alone and of all, gradients of
-single examples by vmap and, checkpointed, by scan. The scalar whose gradients they are is half the weighted sum of
+One compiled program a case: values, jvp, vjp, and for the first case of each function (of the others among the slow
+tests) second derivatives, vmap of each argument alone and of all, gradients of single examples by vmap and,
+checkpointed, by scan. The scalar whose gradients they are is half the weighted sum of
 squares, so that second derivatives of linear operations are not zero.
 """
 
@@ -20,12 +21,15 @@ import convlab
 SMOOTH = [c for c in CASES if c.smooth and c.dtype.itemsize >= 4]
 
 
-def slow_if_alike():
-    """Sizes and spellings that two functions have shown to make no difference are tried on the rest among the slow."""
+FIRST = {case.function: case for case in reversed(SMOOTH)}.values()
+
+
+def new_cases():
+    """The cases but for sizes and spellings that two functions have shown to make no difference."""
     of_function, of_what = collections.Counter(), collections.Counter()
     for case in SMOOTH:
-        new = case not in ALIKE and (of_function[case.function] < 2 or of_what[case.what] < 2)
-        yield case if new else pytest.param(case, marks=pytest.mark.slow)
+        if case not in ALIKE and (of_function[case.function] < 2 or of_what[case.what] < 2):
+            yield case
         of_function.update([case.function])
         of_what.update([case.what])
 
@@ -130,7 +134,23 @@ def close(actual, expected, tolerance):
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * scale)
 
 
-@pytest.mark.parametrize("case", list(slow_if_alike()), ids=str)
+@pytest.mark.parametrize("case", [case for case in new_cases() if case not in FIRST], ids=str)
+def test_first_derivatives(case, x64):
+    p = Problem(case)
+
+    def program(*point):
+        y, tangent = jax.jvp(p.value, point, p.t)
+        return y, tangent, jax.vjp(p.value, *point)[1](jnp.asarray(p.weight, y.dtype))
+
+    y, tangent, pulled = jax.device_get(quick(program)(*p.point))
+    close(y, p.true_value(p.point), 1e-12)
+    close(tangent, difference(p.true_value, p.point, p.t), 1e-7)
+    close(paired(pulled, p.t), (p.weight * tangent).sum().real, 1e-11)
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in FIRST else pytest.param(case, marks=pytest.mark.slow) for case in SMOOTH], ids=str
+)
 def test_derivatives(case, x64):
     p = Problem(case)
     y, tangent, pulled, second, vmapped, by_vmap, by_scan = jax.device_get(everything(p))
@@ -154,7 +174,7 @@ def test_derivatives(case, x64):
         close(paired([g[i] for g in by_vmap], p.t), slope, 1e-6)
 
 
-@pytest.mark.parametrize("case", [*{case.function: case for case in reversed(SMOOTH)}.values()], ids=str)
+@pytest.mark.parametrize("case", [*FIRST], ids=str)
 def test_gradients_of_gradients(case, x64):
     p = Problem(case)
     everywhere = tuple(range(len(p.point)))

@@ -98,7 +98,8 @@ for f, kernel in ((lambda x, k: convlab.conv(x, k, feature_group_count=8), d), (
 
 
 def test_explicit_meshes_split_every_operation():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-W", "error:convlab works", "-c", PROGRAM], capture_output=True, text=True, env=environment
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import reference
 from jax import lax
+from quick import quick
 
 import convlab
 from convlab._backend import accelerate, compat, dispatch, engine, tables
@@ -120,7 +121,7 @@ def test_formulations_sum_as_the_oracle_does(name, kind):
         if tables.FORMULATIONS[name].unsupported_reason(kind, p) or 0 in p.out:
             continue
         x, kernel, dy = operands(p)
-        actual = jax.jit(forced(name, kind, p))(x, kernel if kind == "forward" else dy)
+        actual = quick(forced(name, kind, p))(x, kernel if kind == "forward" else dy)
         assert actual.dtype == p.out_dtype
         assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
         served += 1
@@ -138,15 +139,15 @@ def test_depthwise_sums_and_spreads(seed, monkeypatch):
     p = problem(rng, **channels, batch=int(rng.choice([1, 4, 11])), rank=2)
     x, _, dy = operands(p)
     if 0 not in p.out:
-        actual = jax.jit(forced("taps", "kernel_gradient", p))(x, dy)
+        actual = quick(forced("taps", "kernel_gradient", p))(x, dy)
         assert_near("taps", actual, oracle_gradient(p, x, dy))
     p = problem(rng, **channels, rank=2, input_dilation=(2, 3), strides=(1, 1))
     x, kernel, _ = operands(p)
     assert tables.choose("forward", p, "auto", tables.Target()).formulation.name == "taps"
-    assert_near("taps", jax.jit(forced("taps", "forward", p))(x, kernel), oracle(p, x, kernel))
+    assert_near("taps", quick(forced("taps", "forward", p))(x, kernel), oracle(p, x, kernel))
     if 0 not in x.shape:
         x = x.at[0, 0, 0, 0].set(np.inf)
-        actual = np.asarray(jax.jit(forced("taps", "forward", p))(x, kernel))
+        actual = np.asarray(quick(forced("taps", "forward", p))(x, kernel))
         assert not np.isfinite(oracle(p, x, kernel)[~np.isfinite(actual)]).any()
 
 
@@ -166,7 +167,7 @@ def test_formulations_in_other_dtypes(name, dtype, x64):
     p = problem(np.random.default_rng(3), **{**dict(rank=2), **typical(name), **dtypes})
     for kind in supported_kinds(name, p):
         x, kernel, dy = operands(p)
-        actual = jax.jit(forced(name, kind, p))(x, kernel if kind == "forward" else dy)
+        actual = quick(forced(name, kind, p))(x, kernel if kind == "forward" else dy)
         assert actual.dtype == p.out_dtype
         assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy), p.dtype)
 
@@ -192,7 +193,7 @@ def test_direct_formulations_keep_an_inf_in_its_windows(name):
         x = x.at[(0, *(n // 2 for n in p.spatial), 0)].set(np.inf)
         with np.errstate(invalid="ignore"):
             touched = ~np.isfinite(oracle(p, x, kernel))
-        np.testing.assert_array_equal(~np.isfinite(jax.jit(forced(name, "forward", p))(x, kernel)), touched)
+        np.testing.assert_array_equal(~np.isfinite(quick(forced(name, "forward", p))(x, kernel)), touched)
 
 
 def test_one_long_dilated_sequence_has_a_gradient():
@@ -203,7 +204,7 @@ def test_one_long_dilated_sequence_has_a_gradient():
         channels=16, features=16,
     )  # fmt: skip
     x, _, dy = operands(p)
-    assert_near("onednn", jax.jit(forced("auto", "kernel_gradient", p))(x, dy), oracle_gradient(p, x, dy))
+    assert_near("onednn", quick(forced("auto", "kernel_gradient", p))(x, dy), oracle_gradient(p, x, dy))
 
 
 @pytest.mark.parametrize("kind", ["forward", "kernel_gradient"])
@@ -215,7 +216,7 @@ def test_a_long_column_sums_right(kind):
     )
     p = problem(np.random.default_rng(0), rank=2, **size, **rest)
     x, kernel, dy = operands(p)
-    actual = jax.jit(forced("auto", kind, p))(x, kernel if kind == "forward" else dy)
+    actual = quick(forced("auto", kind, p))(x, kernel if kind == "forward" else dy)
     assert_near("onednn", actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
 
 
@@ -232,7 +233,7 @@ def test_the_engine_gets_no_pads_as_wide_as_the_window():
         if why := tables.FORMULATIONS["onednn"].unsupported_reason(kind, problem_):
             pytest.skip(why)
         x, kernel, dy = operands(problem_)
-        text = jax.jit(forced("onednn", kind, problem_)).lower(x, kernel if kind == "forward" else dy).as_text()
+        text = quick(forced("onednn", kind, problem_)).lower(x, kernel if kind == "forward" else dy).as_text()
         (config,) = (
             json.loads(found.replace(r"\22", '"')) for found in re.findall(r'backend_config = "(.*?)", operand', text)
         )
@@ -265,7 +266,7 @@ def test_the_engine_multiplies_bfloat16_where_that_is_safe(name, monkeypatch):
         if why := tables.FORMULATIONS["onednn"].unsupported_reason(kind, p):
             pytest.skip(why)
         second = kernel if kind == "forward" else dy
-        actual = jax.jit(forced("onednn", kind, p))(x, second)
+        actual = quick(forced("onednn", kind, p))(x, second)
         assert actual.dtype == p.out_dtype
         expected = oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy)
         np.testing.assert_allclose(reference.wide(actual), expected, rtol=2**-8, atol=1e-5 * np.abs(expected).max())
@@ -397,7 +398,7 @@ WINDOWS_THAT_OVERLAP_OR_NOT = [
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_gradient_of_a_sum_reads_no_zeros_between_its_elements(dtype):
-    """lax pads the cotangent between its elements and sums over that: here the values are equal and nothing is padded."""
+    """lax pads the cotangent between its elements and sums over that; here nothing is padded, values are equal."""
 
     def gradients(vs):
         for v, (size, window, strides, pads, dilation) in zip(vs, WINDOWS_THAT_OVERLAP_OR_NOT):

@@ -114,6 +114,7 @@ def test_predict_names_the_digit(trained, tmp_path, capsys, form):
 # Taking a run up again
 
 
+@pytest.mark.program
 def test_a_prolonged_run_is_identical(trained, tmp_path, capsys):
     folder = tmp_path / "new"
     assert resume(folder, capsys, "--epochs", 1) == (0, "")
@@ -156,6 +157,7 @@ def test_a_cut_off_checkpoint_falls_back(copy, capsys):
     assert f"after epoch {EPOCHS - 1}" in captured.out
 
 
+@pytest.mark.program
 def test_interrupted_at_any_moment_a_run_ends_identical(trained, tmp_path, capsys):
     folder = tmp_path / "run"
     arguments = "train", "--workdir", folder, "--epochs", EPOCHS, "--resume"

@@ -23,6 +23,7 @@ HERE = pathlib.Path(__file__).parent
 OPTIONS = "train", "--data", "digits", "--batch-size", "64", "--epochs", "2"
 
 
+@pytest.mark.program
 def test_on_eight_devices():
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     command = [
@@ -92,6 +93,7 @@ def two(cache, tmp_path_factory):
     return folder
 
 
+@pytest.mark.program
 def test_two_processes_train_what_one_trains(two, tmp_path):
     assert program.main([*OPTIONS, "--workdir", str(tmp_path / "one")]) == 0
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
@@ -100,6 +102,7 @@ def test_two_processes_train_what_one_trains(two, tmp_path):
     assert [row["epoch"] for row in rows] == [1, 2]
 
 
+@pytest.mark.program
 def test_two_processes_that_are_killed_and_started_again_end_identical(two, tmp_path):
     with two_processes(*OPTIONS, "--workdir", tmp_path / "killed") as processes:
         wait_for(tmp_path / "killed" / "checkpoints" / "1", processes[0])
@@ -108,6 +111,7 @@ def test_two_processes_that_are_killed_and_started_again_end_identical(two, tmp_
     jax.tree.map(np.testing.assert_array_equal, parameters(two, 2), parameters(tmp_path / "killed", 2))
 
 
+@pytest.mark.program
 def test_what_the_first_process_refuses_ends_both(cache, tmp_path):
     (tmp_path / "something").write_text("else")
     codes, errors = in_two_processes("train", "--workdir", tmp_path)

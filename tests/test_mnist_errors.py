@@ -96,6 +96,7 @@ def test_the_program_itself_exits_with_2_and_one_line():
 # Data files
 
 
+@pytest.mark.program
 def test_files_of_ones_own_are_learned_from(cache, idx, tmp_path):
     folder = tmp_path / "run"
     arguments = ["train", "--data", "idx", "--data-dir", str(idx), "--workdir", str(folder), "--epochs", "4"]
@@ -255,6 +256,7 @@ def test_a_read_only_workdir(tmp_path, capsys):
     tmp_path.chmod(0o700)
 
 
+@pytest.mark.program
 def test_a_full_disk(copy):
     """A limit on the size of files stands for the disk: the write fails in the middle of a checkpoint."""
     before = contents(copy / "checkpoints")
