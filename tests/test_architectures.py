@@ -35,6 +35,7 @@ def small(name):
     return jax.ShapeDtypeStruct(catalogue.NETWORKS[name].small or given.shape, given.dtype)
 
 
+@pytest.mark.program
 @every_network
 def test_counts_are_the_published_ones(name):
     facts, shapes = catalogue.facts(name), catalogue.shapes(name)

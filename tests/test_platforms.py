@@ -63,6 +63,7 @@ def test_each_platform_has_its_own_formulations(operands):
     assert convolutions["cpu"] != convolutions["tpu"]
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_suite_of_layers_lowers_for_cuda(dtype):
     layers_jax, suite = pytest.importorskip("layers_jax"), pytest.importorskip("suite")

@@ -25,6 +25,7 @@ FATAL = {"window_of_one_that_crops", "mapped_dilated_groups"}  # end a process o
 HERE = [report for report in REPORTS if report.check and report.check not in FATAL and report not in DEVICES]
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("report", HERE, ids=lambda report: report.check)
 def test_convlab_answers(report):
     if not report.better:

@@ -45,6 +45,7 @@ def test_values(case):
     check(case, quick(case.convlab))
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("case", [*{case.function: case for case in reversed(CASES)}.values()], ids=str)
 def test_values_without_jit(case):
     check(case, case.convlab)
