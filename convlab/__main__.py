@@ -1,4 +1,4 @@
-"""`python -m convlab` prints what a bug report needs: versions, devices, whether oneDNN is used, and typical
+"""`python -m convlab` prints a report for bug reports: versions, devices, whether oneDNN is used, typical
 formulations."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
 def versions() -> str:
-    """The versions of Python and of the packages that convlab computes with."""
+    """Return the versions of Python and of the packages that convlab computes with."""
     found = [f"{name} {_version(name) or 'is not installed'}" for name in PACKAGES]
     return ", ".join([f"Python {platform.python_version()} on {sys.platform} {platform.machine()}", *found])
 
@@ -33,7 +33,7 @@ def _version(package: str) -> str | None:
 
 
 def other_project() -> str | None:
-    """A line about the unrelated distribution that is named as convlab is imported, None if it is not installed."""
+    """Return a line about the unrelated distribution named `convlab`, or None if it is not installed."""
     try:
         found = importlib.metadata.distribution("convlab")
     except importlib.metadata.PackageNotFoundError:
@@ -47,7 +47,7 @@ def other_project() -> str | None:
 
 
 def where_to_report() -> str | None:
-    """The address for issues, None until the project has one."""
+    """Return the address for issues, or None until the project has one."""
     try:
         urls = importlib.metadata.metadata(DISTRIBUTION).get_all("Project-URL") or []
     except importlib.metadata.PackageNotFoundError:
@@ -56,7 +56,7 @@ def where_to_report() -> str | None:
 
 
 def devices() -> str:
-    """The devices that JAX sees, or the reason why it sees none."""
+    """Return the devices that JAX sees, or the reason why it sees none."""
     try:
         return ", ".join(f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices())
     except RuntimeError as error:
@@ -64,7 +64,7 @@ def devices() -> str:
 
 
 def engine() -> str:
-    """Whether CPU convolutions call the oneDNN in jaxlib, and why not."""
+    """Return whether CPU convolutions call the oneDNN in jaxlib, and if not, why."""
     x, kernel = jnp.ones((1, 28, 28, 64)), jnp.ones((3, 3, 1, 64))
     try:
         convlab.explain(
@@ -79,7 +79,7 @@ def engine() -> str:
 
 
 def layers() -> dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]]:
-    """A few typical layers: each a function and its arguments."""
+    """Return a few typical layers by name: each a function and its arguments."""
 
     def shaped(*shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         return tuple(np.zeros(shape, np.float32) for shape in shapes)
@@ -105,7 +105,7 @@ def layers() -> dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]]:
 
 
 def formulations() -> list[str]:
-    """A line for each convolution or pool of the typical layers: what computes it, and why."""
+    """Return a line for each convolution or pool of the typical layers: its formulation and the reason for it."""
     lines = []
     for name, (function, arguments) in layers().items():
         for step in convlab.explain(function, *arguments):
@@ -115,7 +115,7 @@ def formulations() -> list[str]:
 
 
 def report() -> str:
-    """The whole report."""
+    """Return the whole report."""
     lines = [
         f"{DISTRIBUTION} {convlab.__version__}",
         versions(),

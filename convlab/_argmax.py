@@ -1,4 +1,4 @@
-"""Argmax over windows of any size: compare along one axis after another."""
+"""Argmax over windows of any size, by comparisons along one axis after another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def argmax_by_axis(x: Array, window: Window, position: Array, reducer: Any) -> A
         at, geometry = first + axis, (window.size[axis], window.strides[axis], window.dilation[axis])
         values = unfold_axis(pad_axis(x, at, pads[axis], "zeros"), at, *geometry)
         positions = unfold_axis(pad_axis(position, at, pads[axis], "constant", -1), at, *geometry)
-        is_best = is_winner(values, at + 1, reducer, positions >= 0)
+        is_best = is_argmax(values, at + 1, reducer, positions >= 0)
         position = jnp.where(is_best, positions, -1).max(at + 1)
         x = (
             (is_best & values).any(at + 1)
@@ -34,11 +34,11 @@ def argmax_by_axis(x: Array, window: Window, position: Array, reducer: Any) -> A
     return position
 
 
-def is_winner(x: Array, axis: int, reducer: Any = "max", real: Array | None = None) -> Array:
+def is_argmax(x: Array, axis: int, reducer: Any = "max", real: Array | None = None) -> Array:
     """Mark the last NaN along the axis or, without a NaN, the first of the best elements; `real` excludes elements."""
     tap = lax.broadcasted_iota(jnp.int32, x.shape, axis)
     best = jnp.max if reducer == "max" else jnp.min
-    x = x if real is None else jnp.where(real, x, least(x.dtype, reducer))
+    x = x if real is None else jnp.where(real, x, reduction_identity(x.dtype, reducer))
     equal, nan = x == best(x, axis, keepdims=True), x != x
     equal = equal if real is None else equal & real
     first = jnp.where(equal, tap, x.shape[axis]).min(axis, keepdims=True)
@@ -46,8 +46,8 @@ def is_winner(x: Array, axis: int, reducer: Any = "max", real: Array | None = No
     return tap == jnp.where(last < 0, first, last)
 
 
-def least(dtype: Any, reducer: Any) -> Any:
-    """Return the value that every element is at least as good as."""
+def reduction_identity(dtype: Any, reducer: Any) -> Any:
+    """Return the identity of the reducer: the value that no element is worse than."""
     if dtype.kind == "b":
         return reducer == "min"
     if jnp.issubdtype(dtype, jnp.floating):

@@ -40,12 +40,12 @@ def conv(
     out_sharding: Any = None,
     method: Method = "auto",
 ) -> Array:
-    """Convolution (cross-correlation, as in every deep-learning library) over any number of spatial axes.
+    """Compute a convolution (cross-correlation, as in every deep-learning library) over any number of spatial axes.
 
     Args:
         x: `(*batch, *spatial, c_in)`, any number of batch axes, none included.
         kernel: `(*window, c_in / feature_group_count, c_out)`; its rank fixes the number of spatial axes.
-        bias: `(c_out,)`, added to every place.
+        bias: `(c_out,)`, added at every position.
         strides: steps of the window, one or one per axis.
         padding: "VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL", "CIRCULAR", "REFLECT", an int, or one int or
             (before, after) pair per axis; negative numbers crop.
@@ -53,14 +53,15 @@ def conv(
         padding_value: the number that "constant" pads with.
         input_dilation: 1 + the zeros put between neighbours of `x` before it is padded.
         kernel_dilation: distance between neighbouring taps.
-        feature_group_count: groups of channels that do not see each other; `c_in` of them make a depthwise convolution.
-        flip_kernel: mirror the kernel, which makes it the convolution of mathematics.
-        mask: of the kernel's shape, multiplied with it.
+        feature_group_count: number of groups; the output channels of a group read only its input channels, so that
+            `c_in` groups make a depthwise convolution.
+        flip_kernel: mirror the kernel, which gives the convolution of mathematics.
+        mask: an array of the kernel's shape that multiplies it.
         segment_ids: for packed sequences, integers `(*batch, length)`: output `i` belongs to the segment at input
-            position `i * strides` (the last tap of a causal window, the middle of a "SAME" one), and its taps see zeros
-            in the others.
-        valid: for padded batches, booleans `(*batch, *spatial)`: the convolution sees zeros where they are False.
-        precision: as in `jax.lax`; "highest" sums directly, so that an inf or NaN stays in the windows that see it.
+            position `i * strides` (the last tap of a causal window, the middle of a "SAME" one), and its taps read
+            zeros in other segments.
+        valid: for padded batches, booleans `(*batch, *spatial)`: the convolution reads zeros where they are False.
+        precision: as in `jax.lax`; "highest" sums directly, so that an inf or NaN stays in the windows that read it.
         preferred_element_type: dtype of the result, no narrower than the operands'.
         out_sharding: sharding of the result in JAX's explicit mode.
         method: the formulation: "auto", "lax", "onednn", "taps", "batch_vectorized", "gemm",
@@ -81,14 +82,14 @@ def conv(
 
     Equals `lax.conv_general_dilated` in layout NHWC / HWIO / NHWC, and `torch.nn.functional.conv2d` in PyTorch's.
     """
-    kinds = {str(getattr(a, "dtype", "")) for a in (x, kernel)}
-    if kinds == {"int8", "uint8"}:  # JAX promotes bytes of both signs only where it may
+    dtypes = {str(getattr(a, "dtype", "")) for a in (x, kernel)}
+    if dtypes == {"int8", "uint8"}:  # strict dtype promotion refuses int8 with uint8
         x, kernel = jnp.asarray(x, jnp.int16), jnp.asarray(kernel, jnp.int16)
         preferred_element_type = jnp.int32 if preferred_element_type is None else preferred_element_type
     x, kernel = promoted(x, kernel)
     window = as_window(kernel, strides, padding, kernel_dilation)
     rank, groups = window.rank, integer("feature_group_count", feature_group_count)
-    spread_input, modes = read_border(window, padding, padding_mode, input_dilation)
+    input_dilations, modes = read_border(window, padding, padding_mode, input_dilation)
     check_scalar("padding_value", padding_value, x)
     if "constant" not in modes and isinstance(padding_value, (int, float, complex)) and padding_value != 0:
         raise argument_error(
@@ -108,31 +109,31 @@ def conv(
         x = only_valid(x, read_valid(valid, x))
 
     batch, spatial = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 : -1]
-    dilated = dilate(spatial, spread_input)
+    dilated = dilate(spatial, input_dilations)
     window.checked_output_shape("kernel", dilated)
     pads = window.pads(dilated)
     if segment_ids is not None:
         ids = read_segments(segment_ids, x, rank)
-        others = {"input_dilation": (input_dilation, max(spread_input), 1), "method": (method, method, "auto")}
+        others = {"input_dilation": (input_dilation, max(input_dilations), 1), "method": (method, method, "auto")}
         others["out_sharding"] = (out_sharding, out_sharding, None)
         check_plain(window, modes, padding, padding_mode, others)
         return packed_conv(x, kernel, bias, ids, packed_line(window, spatial[0], padding), groups=groups,
             precision=precision,
                            preferred_element_type=preferred_element_type)  # fmt: skip
-    outside = [(0, 0) if mode == "zeros" else pair for pair, mode in zip(pads, modes)]
-    inside = [pair if mode == "zeros" else (0, 0) for pair, mode in zip(pads, modes)]
-    x = pad_spatial(x, outside, modes, padding_value, padding)
+    mode_pads = [(0, 0) if mode == "zeros" else pair for pair, mode in zip(pads, modes)]
+    zero_pads = [pair if mode == "zeros" else (0, 0) for pair, mode in zip(pads, modes)]
+    x = pad_spatial(x, mode_pads, modes, padding_value, padding)
     options = dict(
         strides=window.strides,
-        pads=inside,
-        input_dilation=spread_input,
+        pads=zero_pads,
+        input_dilation=input_dilations,
         kernel_dilation=window.dilation,
         groups=groups,
         precision=precision,
         preferred_element_type=preferred_element_type,
         out_sharding=out_sharding,
         method=method,
-        holds_bytes=kinds == {"int8", "uint8"} and mask is None and "constant" not in modes,
+        holds_bytes=dtypes == {"int8", "uint8"} and mask is None and "constant" not in modes,
     )
     x = x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x
     y = _backend.convolve(x, kernel, **options)
@@ -157,33 +158,33 @@ def conv_transpose(
     preferred_element_type: Any = None,
     method: Method = "auto",
 ) -> Array:
-    """Transposed convolution: a convolution of `x` with `strides - 1` zeros between neighbours.
+    """Compute a transposed convolution: a convolution of `x` with `strides - 1` zeros between neighbours.
 
     With `use_consistent_padding=True, transpose_kernel=True` it is exactly the adjoint of `conv` with the same kernel,
     strides, padding, padding mode, dilation and groups, and so exactly PyTorch's ConvTranspose.
 
     Args:
         x: `(*batch, *spatial, c_in)`, any number of batch axes, none included.
-        kernel: `(*window, c_in / feature_group_count, c_out)`, or with `transpose_kernel` that of the convolution of
-            which this is the transpose: `(*window, c_out / feature_group_count, c_in)`.
+        kernel: `(*window, c_in / feature_group_count, c_out)`, or with `transpose_kernel` the kernel of the
+            convolution that this transposes: `(*window, c_out / feature_group_count, c_in)`.
         bias: `(c_out,)`.
-        strides: how many places of the result lie between neighbours of `x`, one or one per axis.
+        strides: distance in the result between neighbours of `x`, one or one per axis.
         padding: names mean the padding of the convolution from the result back to `x` ("SAME": the result is `strides`
-            times as large; "CAUSAL" without `use_consistent_padding`: no place of the result sees a later one of `x`).
-            Pairs and ints pad the dilated input, as in `lax.conv_transpose`; with `use_consistent_padding` they too
-            mean the convolution's.
-        padding_mode: "zeros", "reflect", "replicate", "circular", or one per axis, of that convolution: what falls into
-            its padding is added where the padding came from.
+            times as large; "CAUSAL" without `use_consistent_padding`: no position of the result depends on a later one
+            of `x`). Pairs and ints pad the dilated input, as in `lax.conv_transpose`; with `use_consistent_padding`
+            they too mean the padding of that convolution.
+        padding_mode: "zeros", "reflect", "replicate", "circular", or one per axis, of that convolution: values in its
+            padding are added to the positions that the padding repeats.
         kernel_dilation: distance between neighbouring taps.
-        feature_group_count: groups of channels that do not see each other.
-        output_padding: places appended to the natural size, fewer than the larger of stride and dilation.
-        output_shape: the spatial sizes of the result instead, at least natural and less than that larger.
+        feature_group_count: number of groups, as in `conv`.
+        output_padding: positions appended to the natural size, fewer than the larger of stride and dilation.
+        output_shape: instead, the spatial sizes of the result, within the same range.
         transpose_kernel: mirror the kernel and swap its input and output channels.
-        use_consistent_padding: give pairs and ints the meaning that names have.
+        use_consistent_padding: let pairs and ints too mean the padding of the convolution back to `x`.
         precision, preferred_element_type, method: as in `conv`.
 
     Returns:
-        `(*batch, *out, c_out)`; a natural size is `(n - 1) * stride + reach - before - after`.
+        `(*batch, *out, c_out)`; a natural size is `(n - 1) * stride + effective_size - before - after`.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -218,15 +219,15 @@ def conv_transpose(
         raise argument_error(
             "padding", "leave a result", padding, f"spatial shape {spatial} and a result of shape {out}"
         )
-    pads, folded = [], []
-    for ((before, after), _), length, reach, dilated, mode in zip(
+    pads, border_pads = [], []
+    for ((before, after), _), length, effective_size, dilated, mode in zip(
         inverted, out, window.effective_size, dilate(spatial, window.strides), modes
     ):
-        # the convolution's padded axis is -before .. length + after; what a mode folds is computed first
-        fold = mode in ("reflect", "replicate", "circular")
-        low, high = (before, max(after, dilated + reach - 1 - before - length)) if fold else (0, 0)
-        folded.append((low, high))
-        pads.append((reach - 1 - before + low, length + high + before - dilated))
+        # The convolution's padded axis is -before .. length + after; a mode that repeats positions needs all of it.
+        folds = mode in ("reflect", "replicate", "circular")
+        low, high = (before, max(after, dilated + effective_size - 1 - before - length)) if folds else (0, 0)
+        border_pads.append((low, high))
+        pads.append((effective_size - 1 - before + low, length + high + before - dilated))
     y = _backend.convolve(
         x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x,
         kernel,
@@ -240,39 +241,43 @@ def conv_transpose(
         out_sharding=None,
         method=method,
     )
-    for axis, (pair, mode, length) in enumerate(zip(folded, modes, out), 1):
+    for axis, (pair, mode, length) in enumerate(zip(border_pads, modes, out), 1):
         y = _fold_back(y, axis, pair, mode, length, padding)
     return with_bias(y, bias, y.shape[-1]).reshape(*batch, *y.shape[1:])
 
 
 def _transposed_kernel(kernel: Array, groups: int) -> Array:
-    """(*window, o / g, i) mirrored, as (*window, i / g, o)."""
-    *size, made, seen = kernel.shape
+    """Mirror a kernel `(*window, out / groups, in)` and return it as `(*window, in / groups, out)`."""
+    *size, out_channels, in_channels = kernel.shape
     if groups == 1:
         swapped = kernel.swapaxes(-1, -2)
     else:
-        grouped = kernel.reshape(*size, made, groups, seen // groups)
-        swapped = jnp.moveaxis(grouped, -1, -3).swapaxes(-1, -2).reshape(*size, seen // groups, groups * made)
-    return lax.rev(swapped, range(len(size)))  # last, where a compiler makes it a property of the convolution
+        grouped = kernel.reshape(*size, out_channels, groups, in_channels // groups)
+        swapped = jnp.moveaxis(grouped, -1, -3).swapaxes(-1, -2)
+        swapped = swapped.reshape(*size, in_channels // groups, groups * out_channels)
+    return lax.rev(swapped, range(len(size)))  # last, so that XLA merges the reversal into the convolution
 
 
 def _fold_back(y: Array, axis: int, pair: tuple[int, int], mode: str, length: int, shown: Any) -> Array:
-    """The adjoint of padding an axis of `length` by `pair`: what lies in the pads is added where they came from."""
+    """Apply the adjoint of padding an axis of `length` by `pair`: add each padded position to the one that it
+    repeats."""
     if pair == (0, 0):
         return y
     if mode == "circular":
         low = -pair[0] % length
-        whole = -(-(low + y.shape[axis]) // length) * length
-        y = pad_axis(y, axis, (low, whole - low - y.shape[axis]), "zeros")
-        return y.reshape(*y.shape[:axis], whole // length, length, *y.shape[axis + 1 :]).sum(axis, dtype=y.dtype)
+        padded_length = -(-(low + y.shape[axis]) // length) * length
+        y = pad_axis(y, axis, (low, padded_length - low - y.shape[axis]), "zeros")
+        return y.reshape(*y.shape[:axis], padded_length // length, length, *y.shape[axis + 1 :]).sum(
+            axis, dtype=y.dtype
+        )
     image = jax.ShapeDtypeStruct((*y.shape[:axis], length, *y.shape[axis + 1 :]), y.dtype)
 
-    def padded(z):
+    def pad_one_axis(z):
         pairs = [(0, 0)] * (z.ndim - 2)
         pairs[axis - 1] = pair
         return pad_spatial(z, pairs, [mode] * (z.ndim - 2), shown=shown)
 
-    return jax.linear_transpose(padded, image)(y)[0]
+    return jax.linear_transpose(pad_one_axis, image)(y)[0]
 
 
 def conv_general_dilated(
@@ -289,7 +294,7 @@ def conv_general_dilated(
     preferred_element_type: Any = None,
     out_sharding: Any = None,
 ) -> Array:
-    """`jax.lax.conv_general_dilated` with convlab's speed: the same arguments, results, derivatives and errors.
+    """Compute `jax.lax.conv_general_dilated` with convlab's speed: the same arguments, results, derivatives and errors.
 
     Args:
         lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,

@@ -1,5 +1,4 @@
-"""Convolutions that vary over the image: in their kernel (`conv_local`) or in the positions they read
-(`deform_conv`)."""
+"""Convolutions whose kernel (`conv_local`) or whose sampling positions (`deform_conv`) vary over the image."""
 
 from __future__ import annotations
 
@@ -81,22 +80,24 @@ def conv_local(
         padding,
         broadcast_to_rank("kernel_dilation", kernel_dilation, rank),
     )
-    spread, modes = read_border(window, padding, padding_mode, input_dilation)
-    batch, dilated = x.shape[: x.ndim - 1 - rank], dilate(spatial_of(x, rank), spread)
+    input_dilations, modes = read_border(window, padding, padding_mode, input_dilation)
+    batch, dilated = x.shape[: x.ndim - 1 - rank], dilate(spatial_of(x, rank), input_dilations)
     out, taps, features = window.checked_output_shape("kernel_size", dilated), math.prod(size), kernel.shape[-1]
     if kernel.shape[:-1] != (*out, channels * taps) or 0 in kernel.shape:
         rule = f"have shape {(*out, channels * taps)} and output channels"
         fact = f"spatial shape {dilated}, {channels} channels and kernel_size {size}"
         raise argument_error("kernel", rule, kernel.shape, fact)
 
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, dilation - 1) for dilation in (*(1,) * len(batch), *spread, 1)])
+    x = lax.pad(
+        x, jnp.zeros((), x.dtype), [(0, 0, dilation - 1) for dilation in (*(1,) * len(batch), *input_dilations, 1)]
+    )
     x = pad_spatial(x, window.pads(dilated), modes, shown=padding)
-    x, window_in_image = (
+    x, valid_window = (
         x.reshape(math.prod(batch), *x.shape[len(batch) :]),
         Window(size, window.strides, "VALID", window.dilation),
     )
     y = local_products(
-        x, kernel, functools.partial(_stacked, window=window_in_image), window_in_image, precision
+        x, kernel, functools.partial(_stack_windows, window=valid_window), valid_window, precision
     ).reshape(*batch, *out, features)
     if bias is None:
         return y
@@ -109,7 +110,7 @@ def conv_local(
     return y + jnp.expand_dims(bias.astype(y.dtype), range(len(batch)))
 
 
-def _stacked(x: Array, window: Window) -> Array:
+def _stack_windows(x: Array, window: Window) -> Array:
     """Stack the windows of `x: (n, *spatial, c)` as `(n, c * taps, *out)`.
 
     The order, channels before taps, is the kernel's; stacking is cheap because the positions are the innermost axes."""
@@ -138,13 +139,13 @@ def deform_conv(
     """Apply a deformable convolution: offsets move the taps, and linear interpolation reads between positions.
 
     Args:
-        x: `(*batch, *spatial, c_in)`, any number of batch axes, none included; outside of it everything is 0.
+        x: `(*batch, *spatial, c_in)`, any number of batch axes, none included; positions outside of it read 0.
         offset: `(*batch, *out, groups * taps * n_spatial)`: for each offset group and tap (in row-major order) its
             displacement along each axis (y before x), in steps of the input. The shape determines the number of groups;
             each group moves `c_in / groups` neighbouring channels.
         kernel: `(*window, c_in / feature_group_count, c_out)`.
         bias: `(c_out,)`.
-        mask: `(*batch, *out, groups * taps)`: modulation, a factor for each tap.
+        mask: `(*batch, *out, groups * taps)`: the modulation, a factor for each tap.
         strides, padding, kernel_dilation, feature_group_count, precision: as in `conv`.
 
     Returns:
@@ -187,56 +188,61 @@ def deform_conv(
     check_channels(x, kernel, kernel.shape[-2] * groups, features, groups)
     batch, taps = x.shape[: x.ndim - 1 - rank], math.prod(window.size)
     out = window.checked_output_shape("kernel", spatial_of(x, rank))
-    places = (*batch, *out)
+    positions = (*batch, *out)
     offset = as_array("offset", offset)
     if jnp.iscomplexobj(offset):
         raise argument_error("offset", "be real", offset.dtype.name, kind=TypeError)
-    parts, rest = divmod(offset.shape[-1] if offset.ndim else 0, taps * rank)
-    if offset.shape[:-1] != places or rest or parts < 1 or channels % parts:
-        rule = f"have shape ({', '.join(map(str, places))}, groups * {taps * rank}), with groups that divide {channels}"
+    offset_groups, rest = divmod(offset.shape[-1] if offset.ndim else 0, taps * rank)
+    if offset.shape[:-1] != positions or rest or offset_groups < 1 or channels % offset_groups:
+        rule = (
+            f"have shape ({', '.join(map(str, positions))}, groups * {taps * rank}), with groups that divide {channels}"
+        )
         raise argument_error("offset", rule, offset.shape, f"{channels} channels and a kernel of shape {kernel.shape}")
     x, window = settled(x, window)
-    index_dtype((parts, *batch, *(size + BORDER for size in spatial_of(x, rank))))
-    n, spots = math.prod(batch), math.prod(out)
-    low, within = _positions(x, window, offset.reshape(n, spots, parts, taps, rank))
+    index_dtype((offset_groups, *batch, *(size + BORDER for size in spatial_of(x, rank))))
+    n, out_positions = math.prod(batch), math.prod(out)
+    low, within = _positions(x, window, offset.reshape(n, out_positions, offset_groups, taps, rank))
     cell = [
         jnp.where(at > FIRST, jnp.minimum(at, size), FIRST).astype(jnp.int32)
         for at, size in zip(low, spatial_of(x, rank))
     ]
-    samples = sample(x.reshape(n, *spatial_of(x, rank), parts, channels // parts), cell, within)
+    samples = sample(x.reshape(n, *spatial_of(x, rank), offset_groups, channels // offset_groups), cell, within)
     if mask is not None:
         mask = as_array("mask", mask)
-        if mask.shape != (*places, parts * taps):
+        if mask.shape != (*positions, offset_groups * taps):
             raise argument_error(
-                "mask", f"have shape {(*places, parts * taps)}", mask.shape, f"offset of shape {offset.shape}"
+                "mask",
+                f"have shape {(*positions, offset_groups * taps)}",
+                mask.shape,
+                f"offset of shape {offset.shape}",
             )
         check_kept("mask", mask, samples.dtype, "an image")
-        samples = samples * mask.reshape(n, spots, parts, taps, 1).astype(samples.dtype)
+        samples = samples * mask.reshape(n, out_positions, offset_groups, taps, 1).astype(samples.dtype)
     samples = samples.astype(x.dtype).swapaxes(2, 3)
     if groups == 1:  # without a group axis the product needs no transposed copy
-        samples, kernel = samples.reshape(n * spots, taps * channels), kernel.reshape(taps * channels, features)
+        samples, kernel = samples.reshape(n * out_positions, taps * channels), kernel.reshape(taps * channels, features)
         y = sum_of_products("pi,io->po", samples, kernel, precision)
     else:
-        samples = samples.reshape(n * spots, taps, groups, channels // groups)
+        samples = samples.reshape(n * out_positions, taps, groups, channels // groups)
         kernel = kernel.reshape(taps, channels // groups, groups, features // groups)
         y = sum_of_products("ptgi,tigo->pgo", samples, kernel, precision)
-    return with_bias(y.reshape(*places, features), bias, features)
+    return with_bias(y.reshape(*positions, features), bias, features)
 
 
 def _positions(x: Array, window: Window, offset: Array) -> tuple[list[Array], list[Array]]:
-    """Return by axis, for each tap, the position before it and the distance beyond that, `(taps, parts, n,
-    positions)`."""
+    """Return for each axis and tap the integer position before its sampling position, and the distance between the two,
+    of shape `(taps, parts, n, positions)`."""
     spatial = spatial_of(x, window.rank)
     offset = offset.astype(accumulator(offset)).transpose(4, 3, 2, 0, 1)
     position, out = [], window.out(spatial)
     for axis, (lo, _) in enumerate(window.pads(spatial)):
-        start = _numbers(out, axis) * window.strides[axis] - lo
-        step = _numbers(window.size, axis) * window.dilation[axis]
+        start = _coordinates(out, axis) * window.strides[axis] - lo
+        step = _coordinates(window.size, axis) * window.dilation[axis]
         position.append((start[None, None, None] + step[:, None, None, None]).astype(offset.dtype) + offset[axis])
     low = [lax.stop_gradient(jnp.floor(at)) for at in position]
     return low, [at - before for at, before in zip(position, low)]
 
 
-def _numbers(sizes: tuple[int, ...], axis: int) -> Array:
-    """Return the coordinate along one axis of each position of an image of shape `sizes`, flat."""
+def _coordinates(sizes: tuple[int, ...], axis: int) -> Array:
+    """Return the coordinates along one axis of all positions of an image of shape `sizes`, flat."""
     return lax.broadcasted_iota(jnp.int32, sizes, axis).ravel()

@@ -60,7 +60,7 @@ def local_response_norm(x: Array, size: int, *, alpha: float = 1e-4, beta: float
 
 
 def _neighbours(x: Array, before: int, after: int) -> Array:
-    """Return the sums over `before` channels before, the channel itself, and `after` channels after."""
+    """Return the sums over `before` preceding channels, the channel itself, and `after` following channels."""
     count, channels = before + after + 1, x.shape[-1]
     if count > MAX_SLICES:
         return windows_sum(x[..., None], Window((count,), (1,), ((before, after),), (1,)))[..., 0]

@@ -1,4 +1,4 @@
-"""Pools of the windows of `(*batch, *spatial, c)`: by maximum, minimum, sum, average and any other reduction."""
+"""Pools over windows of `(*batch, *spatial, c)`: maximum, minimum, sum, average and any other reduction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from . import _backend
-from ._argmax import least
+from ._argmax import reduction_identity
 from ._masks import only_valid
 from ._patches import check_number, check_scalar, scan_taps, tap_groups
 from ._pool_windows import (
@@ -147,7 +147,11 @@ def _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, retu
     x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
     check_ordered(x)
     valid = read_mask(valid, x, window, padding)
-    y = reduce(window_max if reducer == "max" else window_min, only_valid(x, valid, least(x.dtype, reducer)), window)
+    y = reduce(
+        window_max if reducer == "max" else window_min,
+        only_valid(x, valid, reduction_identity(x.dtype, reducer)),
+        window,
+    )
     return (y, argmax(x, window, reducer, valid)) if return_indices else y
 
 

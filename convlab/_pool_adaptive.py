@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from . import _backend
-from ._argmax import is_winner, least
+from ._argmax import is_argmax, reduction_identity
 from ._masks import only_valid, read_valid
 from ._patches import MAX_UNROLLED_TAPS, as_array, check_image, image_rank, index_dtype
 from ._pool import avg_pool, max_pool
@@ -31,7 +31,7 @@ from ._window import (
 from .typing import OptionalInts, Reduce
 
 Array = jax.Array
-_MOST_TAPS = 8  # along an axis; of longer windows an ordinary maximum's gradient takes a CPU longer
+_MOST_TAPS = 8  # along an axis; for longer windows the gradient of an ordinary max pool is slower on a CPU
 
 
 # --- adaptive -----------------------------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ _MOST_TAPS = 8  # along an axis; of longer windows an ordinary maximum's gradien
 def adaptive_avg_pool(x: Array, output_shape: OptionalInts) -> Array:
     """Average windows that divide the image into `output_shape` nearly equal parts.
 
-    Along an axis of size n, window i of m reaches from `floor(i * n / m)` to `ceil((i + 1) * n / m)`: windows overlap
+    Along an axis of size n, window i of m extends from `floor(i * n / m)` to `ceil((i + 1) * n / m)`: windows overlap
     where m does not divide n, and repeat where m is larger.
 
     Args:
@@ -63,7 +63,7 @@ def adaptive_avg_pool(x: Array, output_shape: OptionalInts) -> Array:
     Equals `torch.nn.functional.adaptive_avg_pool2d` and Keras' `AdaptiveAveragePooling2D`, in any rank.
     """
     x, out = _read(x, output_shape)
-    if tile := _tile(x, out):
+    if tile := _tile_window(x, out):
         return _backend.by_platform(x, tpu=lambda x: avg_pool(x, tile, tile), default=lambda x: _averages(x, out))
     return _averages(x, out)
 
@@ -73,7 +73,9 @@ def _averages(x: Array, out: tuple[int, ...]) -> Array:
     for axis, m in _axes_of(x, out):
         firsts, lasts = _bounds(x.shape[axis], m)
         count = along_axis(lasts - firsts, x.ndim, axis, total.dtype) * count
-        total = _joined([jnp.where(real, window, 0).sum(axis + 1) for window, real in _windows(total, axis, m)], axis)
+        total = _interleave(
+            [jnp.where(real, window, 0).sum(axis + 1) for window, real in _windows(total, axis, m)], axis
+        )
     return (total / count).astype(averaged(x))
 
 
@@ -111,7 +113,7 @@ def adaptive_max_pool(
     """
     x, out = _read(x, output_shape)
     check_ordered(x)
-    tile = _tile(x, out)
+    tile = _tile_window(x, out)
     by_axes = functools.partial(_maxima, out=out, return_indices=return_indices)
     if tile is None:
         return by_axes(x)
@@ -122,8 +124,8 @@ def adaptive_max_pool(
 def _maxima(x: Array, out: tuple[int, ...], return_indices: bool) -> Any:
     y = x
     for axis, m in _axes_of(x, out):
-        y = _joined([_largest(window, axis + 1) for window, _ in _windows(y, axis, m)], axis)
-    return (y, _places_of_winners(x, out)) if return_indices else y
+        y = _interleave([_max(window, axis + 1) for window, _ in _windows(y, axis, m)], axis)
+    return (y, _argmax_positions(x, out)) if return_indices else y
 
 
 def _ordinary_maxima(x: Array, tile: tuple[int, ...], return_indices: bool) -> Any:
@@ -149,8 +151,9 @@ def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
     return x, tuple(n if m is None else int(m) for n, m in zip(spatial, sizes))
 
 
-def _tile(x: Array, out: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The window of an ordinary pool that is the same: where several windows of one size tile the image."""
+def _tile_window(x: Array, out: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the window of an ordinary pool with the same result, or None unless several windows of one size tile the
+    image."""
     sizes = list(zip(spatial_of(x, len(out)), out))
     if any(n % m for n, m in sizes) or math.prod(out) == 1 or all(n == m for n, m in sizes):
         return None
@@ -169,7 +172,8 @@ def _axes_of(x: Array, out: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 def _windows(x: Array, axis: int, m: int) -> list[tuple[Array, Any]]:
-    """Return the `m` windows along an axis, their taps on the axis after it, and which taps are real.
+    """Return the `m` windows along an axis, their taps on the axis after it, and a mask of the taps that belong to the
+    window.
 
     One slice extracts all windows that are m / gcd apart. Many windows are gathered at once, with the last tap of
     shorter ones repeated.
@@ -184,14 +188,14 @@ def _windows(x: Array, axis: int, m: int) -> list[tuple[Array, Any]]:
     tap = lax.broadcasted_iota(jnp.int32, (len(firsts), size), 1)
     place = jnp.asarray(firsts, jnp.int32)[:, None] + tap
     last = jnp.asarray(lasts - 1, jnp.int32)[:, None]
-    seen = jnp.take(x, jnp.minimum(place, last), axis + 1, mode="clip")
-    seen = seen.reshape(*x.shape[:axis], m, size, *x.shape[axis + 2 :])
+    windows = jnp.take(x, jnp.minimum(place, last), axis + 1, mode="clip")
+    windows = windows.reshape(*x.shape[:axis], m, size, *x.shape[axis + 2 :])
     real = jnp.tile(place <= last, (blocks, 1))
-    return [(seen, jnp.expand_dims(real, [a for a in range(seen.ndim) if a not in (axis, axis + 1)]))]
+    return [(windows, jnp.expand_dims(real, [a for a in range(windows.ndim) if a not in (axis, axis + 1)]))]
 
 
-def _joined(parts: Sequence[Array], axis: int) -> Array:
-    """Put the reduced windows in order."""
+def _interleave(parts: Sequence[Array], axis: int) -> Array:
+    """Interleave the reduced windows in order."""
     if len(parts) == 1:
         return parts[0]
     y = jnp.stack(parts, axis + 1)
@@ -199,33 +203,33 @@ def _joined(parts: Sequence[Array], axis: int) -> Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _largest(x: Array, axis: int) -> Array:
+def _max(x: Array, axis: int) -> Array:
     return jnp.max(x, axis)
 
 
-@_largest.defjvp
-def _largest_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+@_max.defjvp
+def _max_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    return _largest(x, axis), _of_winner(x, dx, axis)
+    return _max(x, axis), _select_argmax(x, dx, axis)
 
 
-def _of_winner(x: Array, payload: Array, axis: int) -> Array:
+def _select_argmax(x: Array, payload: Array, axis: int) -> Array:
     """Select the payload of the last NaN along the axis or, without a NaN, of the first maximum."""
-    return jnp.where(is_winner(x, axis), payload, 0).sum(axis, dtype=payload.dtype)
+    return jnp.where(is_argmax(x, axis), payload, 0).sum(axis, dtype=payload.dtype)
 
 
-def _places_of_winners(x: Array, out: tuple[int, ...]) -> Array:
+def _argmax_positions(x: Array, out: tuple[int, ...]) -> Array:
     """Return the position of the maximum of each window, flat over the spatial axes of `x`."""
     spatial = spatial_of(x, len(out))
     place = jnp.arange(math.prod(spatial), dtype=index_dtype(spatial))
     place = place.reshape((1,) * (x.ndim - 1 - len(out)) + (*spatial, 1))
     x, place = lax.stop_gradient(x), jnp.broadcast_to(place, x.shape)
     for axis, m in _axes_of(x, out):
-        seen, places = _windows(x, axis, m), _windows(place, axis, m)
-        place = _joined(
-            [_of_winner(window, payload, axis + 1) for (window, _), (payload, _) in zip(seen, places)], axis
+        windows, places = _windows(x, axis, m), _windows(place, axis, m)
+        place = _interleave(
+            [_select_argmax(window, payload, axis + 1) for (window, _), (payload, _) in zip(windows, places)], axis
         )
-        x = _joined([jnp.max(window, axis + 1) for window, _ in seen], axis)
+        x = _interleave([jnp.max(window, axis + 1) for window, _ in windows], axis)
     return place
 
 
@@ -254,7 +258,7 @@ def global_avg_pool(x: Array, *, keepdims: bool = False, valid: Array | None = N
 
     Equals Keras' `GlobalAveragePooling2D` and `torch.nn.AdaptiveAvgPool2d(1)`.
     """
-    x, axes = _whole(x)
+    x, axes = _read_global(x)
     valid = read_valid(valid, x)
     if valid is None:
         return jnp.mean(x, axes, accumulator(x), keepdims=keepdims).astype(averaged(x))
@@ -269,8 +273,8 @@ def global_max_pool(x: Array, *, keepdims: bool = False, valid: Array | None = N
     Args:
         x: `(n, *spatial, c)` of a real dtype.
         keepdims: keep the spatial axes, of size 1.
-        valid: for padded batches, booleans `(n, *spatial)`: what is not valid never wins; where nothing is, the result
-            is -inf.
+        valid: for padded batches, booleans `(n, *spatial)`: invalid positions are never the maximum; without a valid
+            position the result is -inf.
 
     Returns:
         `(n, c)` of the dtype of `x`; ties, NaN and the gradient as in `max_pool`.
@@ -285,14 +289,14 @@ def global_max_pool(x: Array, *, keepdims: bool = False, valid: Array | None = N
 
     Equals Keras' `GlobalMaxPooling2D` and `torch.nn.AdaptiveMaxPool2d(1)`.
     """
-    x, axes = _whole(x)
+    x, axes = _read_global(x)
     check_ordered(x)
-    x = only_valid(x, read_valid(valid, x), least(x.dtype, "max"))
-    y = _largest(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
+    x = only_valid(x, read_valid(valid, x), reduction_identity(x.dtype, "max"))
+    y = _max(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
     return jnp.expand_dims(y, axes) if keepdims else y
 
 
-def _whole(x: Any) -> tuple[Array, tuple[int, ...]]:
+def _read_global(x: Any) -> tuple[Array, tuple[int, ...]]:
     x = as_array("x", x)
     if x.ndim < 3:
         raise argument_error("x", "have the axes (n, *spatial, c)", x.shape)

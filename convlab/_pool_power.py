@@ -33,7 +33,7 @@ Array = jax.Array
 
 
 def read_real(x: Any, *geometry: Any) -> tuple[Array, Window]:
-    """Read as `read` does, for real numbers, in the dtype for sums."""
+    """Read the arguments of a pool and check that the image is real."""
     x, window = read(x, *geometry)
     check_ordered(x)
     return x, window

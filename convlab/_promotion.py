@@ -1,4 +1,4 @@
-"""A decorator that makes a function broadcast and promote as NumPy does, whatever JAX's settings."""
+"""A decorator that applies NumPy's broadcasting and promotion rules, whatever JAX's settings are."""
 
 from __future__ import annotations
 

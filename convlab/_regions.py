@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._patches import as_array
-from ._pool_adaptive import _largest
+from ._pool_adaptive import _max
 from ._pool_windows import accumulator, averaged, check_ordered
 from ._promotion import promoting
 from ._window import argument_error, as_int, broadcast_to_rank, integer
@@ -163,8 +163,8 @@ def roi_pool(x: Array, boxes: Array, output_shape: Ints, *, spatial_scale: float
         image, row, column = one
         position = image.astype(jnp.int32)
         own = lax.dynamic_index_in_dim(x, position, 0, keepdims=False)
-        y = _largest(jnp.where(column[None, :, :, None], own[:, None], jnp.asarray(lowest, x.dtype)), 2)
-        y = _largest(jnp.where(row[:, :, None, None], y[None], jnp.asarray(lowest, x.dtype)), 1)
+        y = _max(jnp.where(column[None, :, :, None], own[:, None], jnp.asarray(lowest, x.dtype)), 2)
+        y = _max(jnp.where(row[:, :, None, None], y[None], jnp.asarray(lowest, x.dtype)), 1)
         empty = ~row.any(1)[:, None, None] | ~column.any(1)[None, :, None]
         known = (position >= 0) & (position < len(x))
         return jnp.where(empty | ~known, jnp.zeros((), x.dtype), y)

@@ -1,5 +1,4 @@
-"""Networks for inference: parameters as constants, normalisation in kernels, what follows a convolution in the same
-call."""
+"""Networks for inference: constant folding, normalisation folded into kernels, and fused convolutions."""
 
 from .freeze import Frozen, Report, freeze
 from .optimize import optimize

@@ -1,4 +1,4 @@
-"""Chains of sums and products by numbers of a channel, after a convolution, as part of its kernel and bias."""
+"""Folding of affine operations per channel that follow a convolution into its kernel and bias."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Array = jax.Array
 FLOATS = ("float32", "float64")
 
 
-def folded(program: Program) -> tuple[Program, int]:
-    """The program with these chains in kernels and biases, and how many operations they took in."""
+def fold_affine(program: Program) -> tuple[Program, int]:
+    """Fold these chains into kernels and biases; return the program and the number of folded operations."""
     users, count = program.users(), 0
     new: dict[Op, list[Op]] = {}
     for op in filter(_is_foldable, program.ops):
         chain, scale, shift = _chain(op, users, program.outputs)
-        made = _replacement(op, chain[-1].outputs[0], scale, shift) if len(chain) > 1 else []
-        if made:
-            new |= dict.fromkeys(chain[:-1], []) | {chain[-1]: made}
+        replacement = _replacement(op, chain[-1].outputs[0], scale, shift) if len(chain) > 1 else []
+        if replacement:
+            new |= dict.fromkeys(chain[:-1], []) | {chain[-1]: replacement}
             count += len(chain) - 1
-    ops = [made for op in program.ops for made in new.get(op, [op])]
+    ops = [replaced for op in program.ops for replaced in new.get(op, [op])]
     return Program(program.inputs, program.outputs, ops), count
 
 
@@ -38,7 +38,7 @@ def _is_foldable(op: Op) -> bool:
 
 
 def _chain(conv: Op, users: dict[Value, list[Op]], outputs: list[Value]) -> tuple[list[Op], Any, Any]:
-    """The convolution and the affine operations after it, with the scale and shift of each channel."""
+    """Return the convolution and the affine operations after it, with the scale and shift of each channel."""
     value, axis, chain = conv.outputs[0], channel_axis(conv), [conv]
     scale, shift = np.ones(value.aval.shape[axis]), np.zeros(value.aval.shape[axis])
     while value not in outputs and len(users[value]) == 1:
@@ -53,8 +53,8 @@ def _chain(conv: Op, users: dict[Value, list[Op]], outputs: list[Value]) -> tupl
 
 
 def _step(op: Op, value: Value, axis: int) -> tuple[Any, Any] | None:
-    """The scale and shift of an affine operation on `value`; None if it is another operation, or not the same for a
-    whole channel."""
+    """Return the scale and shift of an affine operation on `value`; None if it is another operation, or varies within a
+    channel."""
     if (
         len(op.outputs) != 1
         or op.outputs[0].aval.shape != value.aval.shape
@@ -80,8 +80,8 @@ def _step(op: Op, value: Value, axis: int) -> tuple[Any, Any] | None:
 
 
 def per_channel(other: Value, shape: tuple[int, ...], axis: int) -> Any:
-    """The numbers of the channels, if a constant that is broadcast to `shape` is the same along every other axis; else
-    None."""
+    """Return the value of each channel of a constant broadcast to `shape`; None if it varies along another axis or is
+    no constant."""
     if other.constant is None:
         return None
     numbers = np.asarray(other.constant)
@@ -97,7 +97,8 @@ def per_channel(other: Value, shape: tuple[int, ...], axis: int) -> Any:
 
 
 def _replacement(conv: Op, result: Value, scale: Any, shift: Any) -> list[Op]:
-    """The convolution by the scaled kernel and the sum with the shift unless it is 0; nothing if one is not finite."""
+    """Return the convolution with the scaled kernel, and the addition of the shift unless that is 0; nothing if a
+    number is not finite."""
     spec = axes_of(conv)
     kernel = np.asarray(conv.inputs[1].constant)
     along = [1] * kernel.ndim
@@ -120,7 +121,7 @@ def constant(numbers: Any) -> Value:
 
 
 def with_kernel(conv: Op, kernel: Any, params: dict[str, Any], result: Value) -> Op:
-    """A convolution of the same image by another kernel, with lax's `params`."""
+    """Return a convolution of the same image with another kernel and lax's `params`."""
     named = {name: value for name, value in params.items() if name != "padding"}
 
     def run(x: Array, kernel: Array) -> list[Array]:
@@ -132,7 +133,7 @@ def with_kernel(conv: Op, kernel: Any, params: dict[str, Any], result: Value) ->
 
 
 def output_first(program: Program) -> Program:
-    """The program with constant kernels laid out as the engine reads them: features, channels, window."""
+    """Lay constant kernels out as the engine reads them: output channels, input channels, window."""
     ops = [_output_first(op) if is_convolution(op) and op.inputs[1].constant is not None else op for op in program.ops]
     return Program(program.inputs, program.outputs, ops)
 

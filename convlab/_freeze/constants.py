@@ -1,4 +1,4 @@
-"""What depends on parameters alone, computed once."""
+"""Constant folding: compute once what depends on parameters only."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from .._backend import compat
 from .._backend.fusion import numbers
 from .._backend.fusion.program import Op, Program, without_dead_ops
 
-SMALL = 2**14  # bytes that are always worth keeping
+SMALL = 2**14  # bytes: constants up to this size are always stored
 
 
-def folded(program: Program) -> Program:
-    """The program with every value that depends on no argument as a constant.
+def fold_constants(program: Program) -> Program:
+    """Replace every value that depends on no argument by a constant.
 
-    A large array that a few numbers fill is known to those who ask, but computed where it is used and not kept.
+    A large array computed from a few numbers, such as a broadcast, is recomputed where it is used and not stored.
     """
     ops = []
     with compat.at_once():
         for op in program.ops:
-            if not _is_known(op) or not _evaluate(op) or not _is_worth_keeping(op):
+            if not _is_constant(op) or not _evaluate(op) or not _is_worth_storing(op):
                 ops.append(op)
     return without_dead_ops(Program(program.inputs, program.outputs, ops))
 
 
-def _is_known(op: Op) -> bool:
+def _is_constant(op: Op) -> bool:
     ordinary = all(isinstance(getattr(v.aval, "dtype", None), np.dtype) for v in (*op.inputs, *op.outputs))
     return ordinary and not op.has_effects and all(v.constant is not None for v in op.inputs)
 
 
 def _evaluate(op: Op) -> bool:
-    """Gives the outputs their constants; false where that fails."""
+    """Set the constants of the outputs; return False if the operation cannot be evaluated."""
     operands = [v.constant for v in op.inputs]
-    quick = numbers.result(op, operands)
-    results: Iterable[Any] = [quick]
-    if quick is None:
-        if not op.inputs:  # iota and the like: cheap to make anew
+    by_numpy = numbers.result(op, operands)
+    results: Iterable[Any] = [by_numpy]
+    if by_numpy is None:
+        if not op.inputs:  # iota and the like: cheap to recompute
             return False
         results = map(np.asarray, op.run(*operands))
     for value, result in zip(op.outputs, results):
@@ -46,6 +46,6 @@ def _evaluate(op: Op) -> bool:
     return True
 
 
-def _is_worth_keeping(op: Op) -> bool:
+def _is_worth_storing(op: Op) -> bool:
     own = sum(v.constant.nbytes for v in op.outputs)
     return own <= max(SMALL, 2 * sum(np.asarray(v.constant).nbytes for v in op.inputs))

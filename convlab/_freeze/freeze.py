@@ -1,4 +1,4 @@
-"""`freeze`: a network for inference."""
+"""`freeze`: compile a network for inference."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ from .._backend.fusion.program import Program, accelerated, without_dead_ops
 from . import affine, constants
 from .trace import Arguments, function_of, is_module
 
-TOLERANCE = 1e-3  # parts of the largest result that folding may change
+TOLERANCE = 1e-3  # how much folding may change results, relative to the largest
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `freeze` made of a program.
+    """The changes that `freeze` made to a program.
 
-    `convolutions`: how many there are; `folded`: operations that kernels and biases took in; `fused`: how many calls
-    take what follows a convolution, by what that is; `operations`: of the program before and after; `difference`: the
-    largest one between the results for the example, in parts of the largest number, None if the example had shapes
-    alone; `notes`: what was left, and why.
+    Attributes:
+        convolutions: number of convolutions.
+        folded: number of operations folded into kernels and biases.
+        fused: number of fused calls, by the kinds of operations that follow the convolution.
+        operations: number of operations before and after.
+        difference: largest difference from the function's results for the example, relative to their largest value;
+            None if the example had shapes only.
+        notes: remarks on what was not changed, and why.
     """
 
     convolutions: int
@@ -48,7 +52,7 @@ class Report:
 
 
 class Frozen:
-    """What `freeze` returns: a function of the arguments alone. `report` says what was made of the program."""
+    """The result of `freeze`: a function of the arguments without the parameters. `report` lists the changes."""
 
     report: Report
 
@@ -63,16 +67,16 @@ class Frozen:
         return jax.tree.unflatten(structure, run(*arguments.arrays))
 
     def _program(self, arguments: Arguments) -> tuple[Callable, Any, Report]:
-        """For these shapes; made when they are first seen."""
+        """Return the compiled program for these shapes, which the first call compiles."""
         key = arguments.key
         if key not in self._programs:
             program, structure = arguments.trace(self._function)
-            program, report = _frozen(program, self._folds)
+            program, report = _freeze_program(program, self._folds)
             self._programs[key] = jax.jit(program.__call__), structure, report
         return self._programs[key]
 
     def _check(self, arguments: Arguments) -> None:
-        """Compares the results for an example with the function's, and does without folding if they differ."""
+        """Compare the results for an example with the function's, and compile without folding if they differ."""
         _, _, report = self._program(arguments)
         self.report = report
         if any(isinstance(a, jax.ShapeDtypeStruct) for a in arguments.arrays):
@@ -88,11 +92,11 @@ class Frozen:
         self.report = dataclasses.replace(report, difference=difference)
 
 
-def _frozen(program: Program, folds: bool) -> tuple[Program, Report]:
+def _freeze_program(program: Program, folds: bool) -> tuple[Program, Report]:
     before, folded = len(program.ops), 0
-    program = constants.folded(without_dead_ops(program))
+    program = constants.fold_constants(without_dead_ops(program))
     if folds:
-        program, folded = affine.folded(program)
+        program, folded = affine.fold_affine(program)
     program = affine.output_first(without_dead_ops(program))
     found = [chain for chain in chains(program) if chain.kinds or not is_product(chain.conv)]
     count = sum(map(is_convolution, program.ops))
@@ -102,7 +106,7 @@ def _frozen(program: Program, folds: bool) -> tuple[Program, Report]:
 
 
 def _difference(got: Any, expected: Any) -> float:
-    """The largest difference of two trees of arrays, in parts of an array's largest number."""
+    """Return the largest difference of two trees of arrays, relative to the largest value of each array."""
     worst = 0.0
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
         if not isinstance(getattr(b, "dtype", None), np.dtype) or b.dtype.kind == "b" or b.size == 0:
@@ -117,30 +121,29 @@ def _difference(got: Any, expected: Any) -> float:
 
 
 def freeze(fn: Any, *args: Any, **kwargs: Any) -> Frozen:
-    """Makes a network for inference of a function and its parameters, or of a module: constants folded, operations
-    fused.
+    """Compile a function with its parameters, or a module, for inference: fold constants and fuse operations.
 
-    The parameters become constants, and what depends on them alone is computed once. Batch normalisation in evaluation
+    The parameters become constants, and what depends only on them is computed once. Batch normalisation in evaluation
     mode and other sums and products by numbers of a channel, after a convolution, become part of its kernel and bias.
     On the CPU, where jaxlib has oneDNN, a convolution and the bias, the sum with an array of its shape and the
-    activation (ReLU, ReLU6, SiLU, sigmoid, tanh, ELU, GELU) that follow it are one call. All else stays as it is:
-    dropout, statistics of the batch, results that something else reads too, a normalisation before a convolution.
+    activation (ReLU, ReLU6, SiLU, sigmoid, tanh, ELU, GELU) that follow it are one call. Everything else is unchanged:
+    dropout, statistics of the batch, results that other operations read too, a normalisation before a convolution.
 
-    Results equal those of the function up to rounding, but for NaNs before a ReLU or ReLU6 that is part of a call: they
-    come out as 0.
+    Results equal those of the function up to rounding, except that a NaN before a ReLU or ReLU6 that is part of a call
+    becomes 0.
 
     Args:
         fn: a function `fn(params, *args)`, such as a Linen module's `apply`; or a module of NNX or Equinox, in
             evaluation mode.
         *args: for a function first its parameters, any tree of arrays; then an example of the other arguments, arrays
-            or `jax.ShapeDtypeStruct`s. What is no array is static.
-        **kwargs: more of the example.
+            or `jax.ShapeDtypeStruct`s. Values that are not arrays are static.
+        **kwargs: keyword arguments of the example.
 
     Returns:
         A function `frozen(*args)`, equal to `fn(params, *args)` or `model(*args)`. `frozen.report` says what was folded
-        and fused and how far the results for the example are from the function's. It takes other shapes, which are
-        compiled at their first call, and can be called in `jax.jit`, and exported. It does not see later changes of the
-        parameters.
+        and fused and how far the results for the example are from the function's. It accepts other shapes, which are
+        compiled at their first call, and can be called in `jax.jit`, and exported. Later changes of the parameters
+        have no effect on it.
 
     Raises:
         TypeError: `fn` is no function and no module, or a function without parameters.

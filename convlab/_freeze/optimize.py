@@ -1,4 +1,4 @@
-"""`optimize`: what follows a convolution in the same call, in anybody's program."""
+"""`optimize`: fuse convolutions with the operations that follow them, in any program."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ BODIES = {
 
 
 def optimize(fn: F) -> F:
-    """Fuses a function's convolutions with the bias, the sum and the activation that follow them, on the CPU.
+    """Fuse a function's convolutions with the bias, the sum and the activation that follow them, on the CPU.
 
     A convolution of float32 whose result goes to a bias, to a sum with an array of its shape and to an activation
-    (ReLU, ReLU6, SiLU, sigmoid, tanh, ELU, GELU), in this order and each of them perhaps, and to nothing else, becomes
-    a call of a function jitted under the name `convlab_conv_...`, with the same operations inside. On the CPU, where
-    jaxlib has oneDNN, that is one call of it. The other convolutions and pools are computed as under `accelerate`.
+    (ReLU, ReLU6, SiLU, sigmoid, tanh, ELU, GELU), each optional, in this order and to nothing else, becomes a call of a
+    function jitted under the name `convlab_conv_...`, with the same operations inside. On the CPU, where jaxlib has
+    oneDNN, that is one call of oneDNN. The other convolutions and pools are computed as under `accelerate`.
 
-    Equals `fn` up to rounding, but for NaNs before a fused ReLU or ReLU6: they come out as 0. Derivatives are
-    those of `fn`. On other platforms, and in an export, the program is that of `fn`.
+    Results equal those of `fn` up to rounding, except that a NaN before a fused ReLU or ReLU6 becomes 0. Derivatives
+    are those of `fn`. On other platforms, and in an export, the program is that of `fn`.
 
     Args:
-        fn: a function of arrays, jitted or not. It is traced at every call, as by `jax.grad`, so jit what calls the
-            result; only of a jitted function the programs are kept.
+        fn: a function of arrays, jitted or not. It is traced at every call, as by `jax.grad`, so jit the caller of the
+            result; programs are cached for a jitted function only.
 
     Returns:
-        A function with `fn`'s signature. `explain` shows what is fused in it.
+        A function with `fn`'s signature. `explain` shows its fused operations.
 
     Raises:
-        TypeError: `fn` is no function.
+        TypeError: `fn` is not a function.
 
     Example:
         >>> from convlab import conv
@@ -59,18 +59,18 @@ def optimize(fn: F) -> F:
     """
     if not callable(fn):
         raise TypeError(f"`fn` must be a function, got {fn!r}.")
-    kept: dict[Hashable, tuple[Any, Any]] | None = {} if hasattr(fn, "lower") else None
+    cache: dict[Hashable, tuple[Any, Any]] | None = {} if hasattr(fn, "lower") else None
 
     @functools.wraps(fn)
     def optimized(*args: Any, **kwargs: Any) -> Any:
         arguments = Arguments.of(args, kwargs)
-        if kept is None:
+        if cache is None:
             run, structure = _optimized(arguments, fn)
         else:
-            if arguments.key not in kept:
+            if arguments.key not in cache:
                 run, structure = _optimized(arguments, fn)
-                kept[arguments.key] = jax.jit(run.__call__), structure
-            run, structure = kept[arguments.key]
+                cache[arguments.key] = jax.jit(run.__call__), structure
+            run, structure = cache[arguments.key]
         return jax.tree.unflatten(structure, run(*arguments.arrays))
 
     return optimized  # type: ignore[return-value]  # of the same signature
@@ -78,11 +78,12 @@ def optimize(fn: F) -> F:
 
 def _optimized(arguments: Arguments, fn: Callable) -> tuple[Any, Any]:
     program, structure = arguments.trace(fn)
-    return fused(program), structure
+    return fuse(program), structure
 
 
-def fused(program: Program) -> Program:
-    """The program, and the bodies in it, with one call for a convolution and what follows it."""
+def fuse(program: Program) -> Program:
+    """Fuse each convolution with the operations that follow it, in the program and in the bodies of its loops and
+    branches."""
     found = [chain for chain in chains(program) if chain.kinds]
     program = accelerated(with_calls(program, found))
     return Program(program.inputs, program.outputs, list(map(_with_fused_bodies, program.ops)))
@@ -97,12 +98,12 @@ def _with_fused_bodies(op: Op) -> Op:
 
 
 def _fused_jaxpr(jaxpr: Any) -> Any:
-    """The same kind of thing: a closed jaxpr, an open one, or several."""
+    """Fuse a closed jaxpr, an open one, or a tuple of them, and return the same kind."""
     if isinstance(jaxpr, tuple):
         return tuple(map(_fused_jaxpr, jaxpr))
     program = of_jaxpr(jaxpr)
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type) for v in program.inputs]
-    new = jax.make_jaxpr(lambda *arrays: fused(program)(*arrays))(*avals)
+    new = jax.make_jaxpr(lambda *arrays: fuse(program)(*arrays))(*avals)
     if hasattr(jaxpr, "jaxpr"):
         return new
     return jaxpr if new.consts else new.jaxpr

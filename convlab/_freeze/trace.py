@@ -1,4 +1,4 @@
-"""Functions and modules as programs of their array arguments."""
+"""Programs of functions and modules, as functions of their array arguments."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from .._backend.fusion.program import Program, of_jaxpr
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Positional and keyword arguments: their arrays, and all else, which is static as it is where a function is
-    called."""
+    """Positional and keyword arguments, split into arrays and static values."""
 
     structure: Any
     static: tuple[tuple[int, Any], ...]
@@ -44,7 +43,7 @@ class Arguments:
         return function(*args, **kwargs)
 
     def trace(self, function: Callable) -> tuple[Program, Any]:
-        """The program of `function` of the arrays, and the structure of its results."""
+        """Return the program of `function` of the arrays, and the structure of its results."""
         closed, shapes = jax.make_jaxpr(lambda *arrays: self.call(function, arrays), return_shape=True)(*self.arrays)
         return of_jaxpr(closed), jax.tree.structure(shapes)
 
@@ -54,7 +53,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def is_module(model: Any) -> bool:
-    """Whether this is a module of Flax's NNX or of Equinox, which holds its parameters itself."""
+    """Return whether this is an NNX or Equinox module, which holds its parameters itself."""
     return _is_nnx(model) or "equinox" in sys.modules and isinstance(model, sys.modules["equinox"].Module)
 
 
@@ -64,10 +63,10 @@ def _is_nnx(model: Any) -> bool:
 
 
 def function_of(model: Any) -> Callable:
-    """A module's call, which leaves the module as it is."""
+    """Return a function that calls the module without changing its state."""
     if not _is_nnx(model):
         return model
     nnx = sys.modules["flax.nnx"]
     graph, state = nnx.split(model)
-    # Variables made within the trace, which the call may write to.
+    # The call may write to variables that are created inside the trace.
     return lambda *args, **kwargs: nnx.merge(graph, jax.tree.map(lambda a: a, state))(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Layers without their parameters; `nnx` and `linen` make and keep those."""
+"""Layers without their parameters, which `nnx` and `linen` create and store."""
 
 from .causal import CausalConv as CausalConv
 from .convolutions import Constant as Constant

@@ -38,7 +38,7 @@ class CausalConv(Conv):
 
     @property
     def _context(self) -> int:
-        """The number of earlier positions that a position of the result depends on."""
+        """Return the number of earlier positions that a position of the result depends on."""
         return (self._size[0] - 1) * self._broadcast("kernel_dilation")[0]
 
     def _empty_cache(self, input_shape: Any, dtype: Any) -> Array:

@@ -64,7 +64,8 @@ class Constant:
 
 
 def options_of(function: Callable, *called: str) -> tuple[str, ...]:
-    """Names of the options that a layer stores: the keyword arguments of `function` without those of the call.
+    """Return the names of the options that a layer stores: the keyword-only parameters of `function` except those of
+    the call.
 
     `feature_group_count` is left out too, because some layers derive it."""
     parameters = inspect.signature(function).parameters.values()

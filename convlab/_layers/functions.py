@@ -1,4 +1,4 @@
-"""The pool functions under Flax's name of their image: `max_pool(inputs=x, ...)`."""
+"""The pool functions with Flax's name for the image: `max_pool(inputs=x, ...)`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def with_inputs(function: Function) -> Function:
-    """`function`, whose first argument is `inputs`, as in Flax; everything else is as it was."""
+    """Rename the first parameter of `function` to `inputs`, as in Flax."""
     first, *others = inspect.signature(function).parameters.values()
     shown = [first.replace(name="inputs"), *others]
 

@@ -41,7 +41,7 @@ class Row:
 
 
 class Finder:
-    """Collects the rows of a program while walking over its equations."""
+    """A collector of the rows of a program during a walk over its equations."""
 
     def __init__(self, calls: Sequence[Call]):
         self.calls, self.rows = calls, []  # type: Sequence[Call], list[Row]

@@ -1,5 +1,4 @@
-"""Models as programs: a jaxpr in which the calls of layers are marked, from an NNX module, a Linen module or a
-function.
+"""Tracing of NNX modules, Linen modules and functions to a jaxpr in which the calls of layers are marked.
 
 While the model is traced, the calls of its submodules are wrapped so that their first argument and their result pass
 through `jax.ad_checkpoint.checkpoint_name`, an identity that leaves an equation with a name in the program.
@@ -40,7 +39,7 @@ class Trace:
 
 
 class Recorder:
-    """Marks calls while a model is traced."""
+    """A recorder that marks the calls of submodules while a model is traced."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -60,7 +59,7 @@ class Recorder:
 
 
 def _named(tree: Any, name: str) -> Any:
-    """`tree` with its first array behind an identity called `name`."""
+    """Pass the first array of `tree` through an identity called `name`."""
     leaves, structure = jax.tree.flatten(tree)
     for i, leaf in enumerate(leaves):
         if isinstance(leaf, jax.Array):
@@ -70,7 +69,7 @@ def _named(tree: Any, name: str) -> Any:
 
 
 def read_mark(eqn: Any) -> tuple[int, str] | None:
-    """(number of the call, "enter" or "exit") of a marking equation."""
+    """Return (number of the call, "enter" or "exit") of a marking equation, or None."""
     name = eqn.params.get("name", "") if eqn.primitive.name == "name" else ""
     if not isinstance(name, str) or not name.startswith(MARK):
         return None
@@ -79,7 +78,8 @@ def read_mark(eqn: Any) -> tuple[int, str] | None:
 
 
 def trace(model: Any, x: Any, args: tuple, kwargs: dict, variables: Any = None) -> Trace:
-    """The program of `model(x, *args, **kwargs)` as a function of its parameters and `x`; its first argument is `x`."""
+    """Return the program of `model(x, *args, **kwargs)` as a function of `x`, its first argument, and its
+    parameters."""
     recorder = Recorder()
     run, state, parameters = _runner(model, recorder, x, args, kwargs, variables)
     program = jax.make_jaxpr(run)(x, state)
@@ -87,8 +87,8 @@ def trace(model: Any, x: Any, args: tuple, kwargs: dict, variables: Any = None) 
 
 
 def _runner(model, recorder, x, args, kwargs, variables):
-    """(function of `x` and a state, that state, a dictionary of parameters that is full once the function was
-    traced)."""
+    """Return a function of `x` and a state, that state, and a dictionary of parameters that tracing the function
+    fills."""
     if "flax" in sys.modules:
         from flax import linen, nnx
 
@@ -127,8 +127,8 @@ def _nnx_runner(model, recorder, args, kwargs):
 
 @contextlib.contextmanager
 def _nnx_calls(model: Any, paths: dict[int, str], recorder: Recorder) -> Iterator[None]:
-    """Within, calls of the submodules of `model` are marked: their classes' `__call__` is replaced, as `nnx.tabulate`
-    does."""
+    """Mark the calls of the submodules of `model` in this context, by replacing `__call__` of their classes, as
+    `nnx.tabulate` does."""
     from flax import nnx
 
     types = {type(node) for _, node in nnx.iter_graph(model) if isinstance(node, nnx.Module)}

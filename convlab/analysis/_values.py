@@ -1,4 +1,4 @@
-"""The numbers that the layers of a program compute."""
+"""The results that the layers of a program compute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._walk import walk
 
 
 def values_of(traced: Trace, rows: Sequence[Row]) -> dict[str, jax.Array]:
-    """By path, what the equations of `rows` give."""
+    """Return the results of the equations of `rows`, by path."""
     wanted, found, event = {row.event: row for row in rows}, {}, -1
     times: collections.Counter = collections.Counter()
 

@@ -1,4 +1,4 @@
-"""One walk over a program, with what it computes left open: spans, or the numbers themselves."""
+"""A walk over the equations of a program, for any values: spans or arrays."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ CALLS = {
 
 
 def walk(closed: Any, arguments: Sequence[Any], constant: Callable, step: Callable) -> list[Any]:
-    """Evaluates a closed jaxpr: `step(eqn, following, inputs) -> outputs` for every equation, calls entered.
+    """Evaluate a closed jaxpr with `step(eqn, following, inputs) -> outputs` for every equation, including those of
+    calls.
 
-    `constant` turns literals and constants into values; `following` are the equations after `eqn`.
+    `constant` converts literals and constants to values; `following` are the equations after `eqn`.
     """
     return _walk(closed.jaxpr, [constant(c) for c in closed.consts], arguments, constant, step)
 
@@ -44,7 +45,7 @@ def _walk(jaxpr: Any, consts: Iterable[Any], arguments: Iterable[Any], constant:
 
 
 def _called(eqn: Any) -> Any:
-    """The closed jaxpr of an equation that only calls it."""
+    """Return the closed jaxpr that an equation calls, or None if the equation does more than call it."""
     if eqn.primitive.name not in CALLS:
         return None
     from jax.extend import core

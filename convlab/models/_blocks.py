@@ -1,5 +1,4 @@
-"""What the networks share: chains under PyTorch's names, convolutions with their normalisation, squeeze and
-excitation."""
+"""Building blocks of the networks: chains under PyTorch's names, normalised convolutions, squeeze and excitation."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ gelu = partial(nnx.gelu, approximate=False)
 
 
 class Sequential(nnx.Module):
-    """Layers one after the other, named as in `torch.nn.Sequential`: "0", "1", ..., or by keyword.
+    """Layers that run one after another, named as in `torch.nn.Sequential`: "0", "1", ..., or by keyword.
 
     Args:
         layers: modules or functions of an array, or None for one that has no counterpart here.
@@ -45,7 +44,7 @@ class Sequential(nnx.Module):
         return x
 
     def outputs(self, x: Array, names: Sequence[str]) -> list[Array]:
-        """The results of the layers `names`, in their order; what comes after the last of them is not computed."""
+        """Return the results of the layers `names`, in their order; layers after the last of them are not computed."""
         found = {}
         for name in self.names[: max(map(self.names.index, names)) + 1]:
             layer = getattr(self, name)
@@ -75,8 +74,8 @@ def conv(
     use_bias: bool = False,
     rngs: nnx.Rngs,
 ) -> cn.Conv:
-    """A convolution of images; `padding=None` keeps the size where `strides` is 1 and the window odd, as PyTorch's `k
-    // 2`."""
+    """Create a convolution of images. `padding=None` pads by `(kernel_size - 1) // 2 * dilation`, as networks in
+    PyTorch do."""
     window = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
     padding = tuple((k - 1) // 2 * dilation for k in window) if padding is None else padding
     options: dict[str, Any] = dict(
@@ -133,7 +132,8 @@ class BasicConv(nnx.Module):
 
 
 class SqueezeExcitation(nnx.Module):
-    """Scales each channel by what two 1x1 convolutions make of the means of all. Hu et al., arXiv 1709.01507.
+    """Squeeze and excitation: scale each channel by a function of the means of all channels. Hu et al., arXiv
+    1709.01507.
 
     Args:
         features: channels of the input and of the result.
@@ -174,34 +174,34 @@ class LocalResponseNorm(nnx.Module):
 
 
 def stochastic_depth(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout:
-    """Zeroes a branch for whole images of a batch, in training. Huang et al., arXiv 1603.09382."""
+    """Create a layer that zeroes a branch for whole images of a batch, in training. Huang et al., arXiv 1603.09382."""
     return nnx.Dropout(rate, broadcast_dims=(1, 2, 3), rngs=rngs)
 
 
 def multiple_of_8(channels: float) -> int:
-    """The multiple of 8 next to `channels`, at least 8 and not below 90 % of it, as the MobileNets round their
+    """Return the multiple of 8 nearest to `channels`, at least 8 and not below 90 % of it, as the MobileNets round
     widths."""
     return divisible(channels, 8)
 
 
 def divisible(channels: float, divisor: int) -> int:
-    """The multiple of `divisor` next to `channels`, at least `divisor` and not below 90 % of `channels`."""
+    """Return the multiple of `divisor` nearest to `channels`, at least `divisor` and not below 90 % of `channels`."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 def per_channel(values: Array, x: Array) -> Array:
-    """`values`, one for each channel, in the rank and the dtype of `x`."""
+    """Return `values`, one for each channel, with the rank and the dtype of `x`."""
     return jnp.asarray(values, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def imagenet_input(x: Array) -> Array:
-    """Images normalised with ImageNet's means and deviations as those between -1 and 1 that Inception was trained
+    """Convert images normalised with ImageNet's means and deviations to the range -1 to 1 that Inception was trained
     on."""
     deviation, mean = jnp.array([0.229, 0.224, 0.225]), jnp.array([0.485, 0.456, 0.406])
     return x * per_channel(deviation / 0.5, x) + per_channel((mean - 0.5) / 0.5, x)
 
 
 def upsampled(x: Array, image: Array) -> Array:
-    """Bilinearly, to the size of `image`."""
+    """Resize `x` bilinearly to the size of `image`."""
     return jax.image.resize(x, (x.shape[0], *image.shape[1:-1], x.shape[-1]), "linear", antialias=False)

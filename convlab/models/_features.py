@@ -1,4 +1,4 @@
-"""Intermediate results of a network, by the paths of the layers that make them."""
+"""Intermediate results of a network, by the paths of its layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flax import nnx
 
 
 def features(model: nnx.Module, x: Any, names: Sequence[str], *args: Any, **options: Any) -> dict[str, Any]:
-    """Calls a network and returns what the layers `names` made.
+    """Call a network and return the results of the layers `names`.
 
     Args:
         model: the network, any NNX module.
@@ -30,13 +30,13 @@ def features(model: nnx.Module, x: Any, names: Sequence[str], *args: Any, **opti
         >>> {name: y.shape for name, y in maps.items()}
         {'layer2': (1, 8, 8, 128), 'layer4': (1, 2, 2, 512)}
 
-    It works within `jax.jit`, `jax.grad` and `nnx.jit`; the model is left as it is, but for running statistics in
+    It works within `jax.jit`, `jax.grad` and `nnx.jit`. The model does not change, except for running statistics in
     training.
     """
     found: dict[str, Any] = {}
     recording = copy.copy(model)
     copies = {"": recording}
-    for name in sorted(names, key=lambda name: -name.count(".")):  # what is within a layer before the layer
+    for name in sorted(names, key=lambda name: -name.count(".")):  # layers inside a layer before that layer
         *parents, last = name.split(".")
         for n in range(len(parents)):
             path, above = ".".join(parents[: n + 1]), copies[".".join(parents[:n])]
@@ -62,7 +62,7 @@ def _child(parent: Any, name: str, path: str) -> Any:
 
 
 class _Recording:
-    """A layer in all but its calls, which leave what they return in `found`."""
+    """A layer that stores the results of its calls in `found`."""
 
     def __init__(self, layer: Any, name: str, found: dict[str, Any]):
         self._layer, self._name, self._found = layer, name, found

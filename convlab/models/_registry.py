@@ -1,4 +1,4 @@
-"""Networks by name: what a name builds, with which numbers, and from which weights."""
+"""Networks by name: the class, the options and the weights that a name stands for."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ Weights = str | os.PathLike | Mapping[str, Any]
 
 
 class SameKey(nnx.RngStream):
-    """A stream that draws one key again and again: shapes need no other, and to count draws is slow while a network is
-    traced."""
+    """A stream that always draws the same key: shapes do not depend on it, and counting draws is slow while tracing."""
 
     def __call__(self) -> jax.Array:
         return self.key[...]
@@ -32,7 +31,7 @@ class SameKey(nnx.RngStream):
 
 
 def abstract(network: Callable[..., M], **options: Any) -> M:
-    """The network with shapes in the place of numbers."""
+    """Return the network with abstract arrays, which have a shape and no values."""
 
     def make() -> M:
         rngs = nnx.Rngs(0)
@@ -44,12 +43,12 @@ def abstract(network: Callable[..., M], **options: Any) -> M:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Builder(Generic[M]):
-    """A network with its numbers: called with options it makes the module, with `weights` it fills it.
+    """A named network: a call with options creates the module, and `weights` fills it.
 
     Attributes:
         network: the class of the module.
         name: the network's name; in lower case it is the name of torchvision's builder, and that of `get_model`.
-        options: what of the class's arguments the name fixes.
+        options: the arguments of the class that the name fixes.
     """
 
     network: type[M]
@@ -57,7 +56,7 @@ class Builder(Generic[M]):
     options: Mapping[str, Any]
 
     def __call__(self, *args: Any, weights: Weights | None = None, rngs: nnx.Rngs | None = None, **options: Any) -> M:
-        """Builds the network.
+        """Create the network.
 
         Args:
             args, options: of the class, such as `num_classes`, without those that the name fixes.
@@ -87,7 +86,7 @@ class Builder(Generic[M]):
         return model
 
     def abstract(self, **options: Any) -> M:
-        """The network with shapes in the place of numbers, for counts, analyses and `convlab.weights.from_torch`."""
+        """Return the network with abstract arrays, for counts, analyses and `convlab.weights.from_torch`."""
         return abstract(self.network, **{**self.options, **options})
 
     def __repr__(self) -> str:
@@ -95,7 +94,7 @@ class Builder(Generic[M]):
 
 
 def named(network: type[M], name: str, doc: str = "", **options: Any) -> Builder[M]:
-    """Registers `network` with `options` under `name`."""
+    """Register `network` with `options` under `name`."""
     builder = Builder(network, name, options)
     title = inspect.cleandoc(doc) if doc else f"{name}, a `{getattr(network, '__name__', name)}`. {_source(network)}"
     object.__setattr__(builder, "__doc__", title)
@@ -104,7 +103,7 @@ def named(network: type[M], name: str, doc: str = "", **options: Any) -> Builder
 
 
 def network(cls: type[M]) -> Builder[M]:
-    """A class that is a network of its own, as the callable of its name; the class stays reachable as its `network`."""
+    """Register a class as a network under its own name; the class remains available as `network` of the builder."""
     name = cls.__name__
     cls.__qualname__ = f"{name}.network"  # where pickle finds it
     return named(cls, name, cls.__doc__ or "")
@@ -115,7 +114,7 @@ def _source(network: Callable) -> str:
 
 
 def get_model(name: str, *args: Any, **options: Any) -> nnx.Module:
-    """Builds a network by its name, as `torchvision.models.get_model` does.
+    """Create a network by its name, as `torchvision.models.get_model` does.
 
     Args:
         name: one of `list_models()`, in any case.
@@ -135,11 +134,11 @@ def get_model(name: str, *args: Any, **options: Any) -> nnx.Module:
 
 
 def list_models(*, include: str | Iterable[str] | None = None, exclude: str | Iterable[str] | None = None) -> list[str]:
-    """The names of the networks, sorted.
+    """Return the names of the networks, sorted.
 
     Args:
-        include: patterns such as `"resnet*"`, of which a name must match one.
-        exclude: patterns of which it must match none.
+        include: patterns such as `"resnet*"`; a name must match one of them.
+        exclude: patterns; a name must match none of them.
 
     Example:
         >>> list_models(include="vgg1*", exclude="*_bn")

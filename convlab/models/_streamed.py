@@ -1,4 +1,4 @@
-"""Networks of causal layers, which give the same for a whole sequence and for its chunks as they come."""
+"""Networks of causal layers, which compute a whole sequence or its chunks with the same results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = jax.Array
 
 
 class Streamed(nnx.Module):
-    """`run(x, layer_of)` of the network is its forward pass, in which `layer_of(layer, x)` calls each causal layer."""
+    """A network whose forward pass is `run(x, layer_of)`, in which `layer_of(layer, x)` calls each causal layer."""
 
     run: Callable[[Array, Callable[[Any, Array], Array]], Array]
 
@@ -22,11 +22,11 @@ class Streamed(nnx.Module):
         return self.run(x, lambda layer, x: layer(x))
 
     def init_cache(self, batch: int = 1) -> None:
-        """Forgets what `step` has been given."""
+        """Reset the caches of all causal layers, for a new sequence."""
         for _, layer in nnx.iter_modules(self):
             if isinstance(layer, cn.CausalConv):
                 layer.init_cache((batch, 1, layer.in_features or 0))
 
     def step(self, x: Array) -> Array:
-        """What the network gives for the chunk `x`, `(n, time, channels)`, that follows what it has been given."""
+        """Return the result for the chunk `x`, `(n, time, channels)`, that follows the chunks of earlier calls."""
         return self.run(x, lambda layer, x: layer.step(x))

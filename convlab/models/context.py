@@ -20,8 +20,7 @@ LARGE = (2, 2, 4, 8, 16, 32, 32)
 
 
 def identity(features: int, noise: float = 0.0) -> Callable:
-    """Equation 5: a layer passes each of the `features` maps on, split over as many channels as it makes of it, plus
-    noise."""
+    """Return an initializer by equation 5, near the identity: each of `features` maps passes through, plus noise."""
 
     def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         *window, in_channels, out_channels = shape

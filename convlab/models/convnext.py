@@ -1,4 +1,4 @@
-"""ConvNeXt: a ResNet with the habits of a transformer."""
+"""ConvNeXt: a ResNet with design choices of transformers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ norm = partial(nnx.LayerNorm, epsilon=1e-6)
 
 
 class CNBlock(nnx.Module):
-    """7x7 in each channel, a normalisation, and two dense layers with GELU between them, scaled and beside the
+    """A depthwise 7x7 convolution, a normalisation, and two dense layers with GELU between them, scaled, plus the
     identity."""
 
     def __init__(self, width: int, layer_scale: float, rate: float, *, rngs: nnx.Rngs):

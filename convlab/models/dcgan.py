@@ -18,8 +18,7 @@ normal = nnx.initializers.normal(0.02)  # section 4
 
 
 def doubling(in_features: int, out_features: int, rngs: nnx.Rngs) -> cn.ConvTranspose:
-    """A 5 x 5 convolution with stride 1/2, the input of the authors' convolution with stride 2 that pads 2 and sees
-    twice the size."""
+    """Create a transposed 5 x 5 convolution that doubles the size: the adjoint of one with strides 2 and padding 2."""
     options: dict[str, Any] = dict(
         strides=2, padding=((2, 3), (2, 3)), transpose_kernel=True, use_bias=False, kernel_init=normal
     )

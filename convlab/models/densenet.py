@@ -1,4 +1,4 @@
-"""DenseNet: each layer reads what all layers before it made."""
+"""DenseNet: each layer reads the results of all layers before it in its block."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = jax.Array
 
 
 class DenseLayer(nnx.Module):
-    """Normalisation, ReLU and 1x1 to a bottleneck, the same and 3x3 to `growth_rate` channels."""
+    """Normalisation, ReLU and 1x1 to a bottleneck, then normalisation, ReLU and 3x3 to `growth_rate` channels."""
 
     def __init__(self, in_features: int, growth_rate: int, bn_size: int, drop_rate: float, *, rngs: nnx.Rngs):
         between = bn_size * growth_rate
@@ -33,7 +33,7 @@ class DenseLayer(nnx.Module):
 
 
 class DenseBlock(Sequential):
-    """Layers each of which puts what it makes behind what it read."""
+    """Layers that each append their result to their input along the channels."""
 
     def __call__(self, x: Array) -> Array:
         for layer in self:
@@ -56,7 +56,7 @@ class DenseNet(nnx.Module):
 
     @staticmethod
     def torch_renamed(key: str) -> str:
-        """The published files write `norm.1` for `norm1` within a dense layer."""
+        """Rename `norm.1` of the published files to `norm1` within a dense layer, and likewise `norm.2` and `conv`."""
         return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key)
 
     def __init__(

@@ -15,7 +15,7 @@ from ._registry import named
 
 
 class Residual(nnx.Module):
-    """`block` beside the identity where shapes are equal; in training whole images skip the block at `rate`."""
+    """`block` plus the identity where shapes are equal; in training the block is skipped for whole images at `rate`."""
 
     def __init__(self, block: Sequential, equal: bool, rate: float, *, rngs: nnx.Rngs):
         self.block = block
@@ -28,7 +28,8 @@ class Residual(nnx.Module):
 def mbconv(
     inputs: int, features: int, expansion: int, window: int, strides: int, unit: Callable, rngs: nnx.Rngs
 ) -> Sequential:
-    """1x1 to more channels, a depthwise window, squeeze and excitation, 1x1 to fewer."""
+    """Create an MBConv block: 1x1 to more channels, a depthwise window, squeeze and excitation, 1x1 to fewer
+    channels."""
     wide = multiple_of_8(inputs * expansion)
     return Sequential(
         *([] if wide == inputs else [unit(inputs, wide, 1)]),
@@ -41,7 +42,8 @@ def mbconv(
 def fused(
     inputs: int, features: int, expansion: int, window: int, strides: int, unit: Callable, rngs: nnx.Rngs
 ) -> Sequential:
-    """The window to more channels, 1x1 to fewer; the window alone where channels stay as many."""
+    """Create a fused MBConv block: the window to more channels, then 1x1 to fewer; one window if channels stay
+    equal."""
     wide = multiple_of_8(inputs * expansion)
     if wide == inputs:
         return Sequential(unit(inputs, features, window, strides))

@@ -31,7 +31,7 @@ CLASSIFIED = ("4a", "4d")  # what the auxiliary classifiers read
 
 
 class Inception(nnx.Module):
-    """Four branches side by side, put together along the channels.
+    """Four parallel branches, concatenated along the channels.
 
     Args:
         row: of `TABLE`.
@@ -51,7 +51,7 @@ class Inception(nnx.Module):
 
 
 def inceptions(unit: Callable, window: int, rngs: nnx.Rngs) -> Iterator[tuple[str, Inception, int]]:
-    """The rows of the table as modules, with their names and the channels that they make."""
+    """Create the modules of the rows of the table, with their names and their output channels."""
     inputs = 192
     for name, row in TABLE.items():
         module = Inception(inputs, row, unit, window, rngs=rngs)
@@ -64,7 +64,7 @@ def basic(in_features: int, out_features: int, window: int, strides: int = 1, *,
 
 
 class GoogLeNetOutputs(NamedTuple):
-    """What the network returns in training."""
+    """The results of the network in training."""
 
     logits: Array
     aux_logits2: Array
@@ -72,7 +72,7 @@ class GoogLeNetOutputs(NamedTuple):
 
 
 class InceptionAux(nnx.Module):
-    """A classifier on the way, which only training uses."""
+    """An auxiliary classifier of intermediate features, used in training only."""
 
     torch_flattened = {"fc1": (4, 4, 128)}
 
@@ -154,7 +154,7 @@ class GoogLeNet(nnx.Module):
         return GoogLeNetOutputs(logits, self.aux2(read[second]), self.aux1(read[first]))
 
     def set_view(self, deterministic: bool | None = None) -> None:
-        """For `nnx.view`."""
+        """Set the mode, for `nnx.view`."""
         self.deterministic = self.deterministic if deterministic is None else deterministic
 
 

@@ -1,4 +1,4 @@
-"""Inception v3: windows of 7 are a row and a column."""
+"""Inception v3: convolutions with windows of 7 are factored into a row and a column."""
 
 from __future__ import annotations
 
@@ -83,8 +83,7 @@ STAGES: dict[str, list] = {
 
 
 class Mixed(nnx.Module):
-    """Branches side by side, put together along the channels; the last reads a pool, a maximum where the size is
-    halved."""
+    """Parallel branches, concatenated along the channels; the last one pools, by maximum where the size is halved."""
 
     def __init__(self, in_features: int, branches: list, *, rngs: nnx.Rngs):
         self.out_features, names = 0, []
@@ -114,7 +113,7 @@ class Mixed(nnx.Module):
 
 
 class InceptionAux(nnx.Module):
-    """A classifier on the way, which only training uses."""
+    """An auxiliary classifier of intermediate features, used in training only."""
 
     def __init__(self, in_features: int, num_classes: int, *, rngs: nnx.Rngs):
         self.pool = cn.AvgPool(5, 3)
@@ -127,7 +126,7 @@ class InceptionAux(nnx.Module):
 
 
 class InceptionOutputs(NamedTuple):
-    """What the network returns in training."""
+    """The results of the network in training."""
 
     logits: Array
     aux_logits: Array
@@ -192,7 +191,7 @@ class Inception3(nnx.Module):
         return logits if aux is None else InceptionOutputs(logits, aux)
 
     def set_view(self, deterministic: bool | None = None) -> None:
-        """For `nnx.view`."""
+        """Set the mode, for `nnx.view`."""
         self.deterministic = self.deterministic if deterministic is None else deterministic
 
 

@@ -51,7 +51,7 @@ def squash(x: jax.Array) -> jax.Array:
 
 
 class Subsampling(nnx.Module):
-    """The sum of two by two positions, times a coefficient and plus a bias that each channel learns."""
+    """The sum of 2 x 2 positions, times a learned coefficient and plus a learned bias for each channel."""
 
     def __init__(self, channels: int):
         self.sum = cn.SumPool(2, 2)
@@ -63,7 +63,7 @@ class Subsampling(nnx.Module):
 
 
 class Connected(nnx.Module):
-    """C3: maps that see equally many maps are the groups of one convolution."""
+    """Layer C3: maps that read equally many input maps are the groups of one convolution."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         rows = {wide: [row for row in TABLE_I if len(row) == wide] for wide in (3, 4, 6)}
@@ -78,8 +78,8 @@ class Connected(nnx.Module):
 
 
 def codes(num_classes: int) -> np.ndarray:
-    """What F6 should say of each class: 84 numbers of -1 and 1, `(num_classes, 84)`. The paper drew digits; these are
-    drawn at random."""
+    """Return the target of F6 for each class: 84 numbers of -1 and 1, `(num_classes, 84)`. The paper drew digits; these
+    are random."""
     return np.random.default_rng(1998).choice((-1.0, 1.0), (num_classes, 84)).astype(np.float32)
 
 

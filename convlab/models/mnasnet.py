@@ -18,8 +18,8 @@ ROWS = (  # of the paper's figure 7: channels, window, strides of the first, exp
 
 
 class InvertedResidual(nnx.Module):
-    """1x1 to more channels, a depthwise window, 1x1 to fewer without an activation, beside the identity where shapes
-    are equal."""
+    """1x1 to more channels, a depthwise window, 1x1 to fewer without an activation, plus the identity where shapes are
+    equal."""
 
     def __init__(
         self, in_features: int, out_features: int, window: int, strides: int, expansion: int, *, rngs: nnx.Rngs

@@ -1,4 +1,4 @@
-"""MobileNet v2: bottlenecks inside out, narrow where ResNet's are wide."""
+"""MobileNet v2: inverted residual blocks, whose narrow ends are connected by the identity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = (  # of the paper's table 2: expansion, channels, repetitions, strides of
 
 
 class InvertedResidual(nnx.Module):
-    """1x1 to more channels, 3x3 in each, 1x1 to fewer without an activation, beside the identity where shapes are
+    """1x1 to more channels, a depthwise 3x3, 1x1 to fewer without an activation, plus the identity where shapes are
     equal."""
 
     def __init__(self, in_features: int, out_features: int, strides: int, expansion: int, *, rngs: nnx.Rngs):

@@ -50,7 +50,7 @@ TAIL = 3  # blocks that `dilated` and `reduced_tail` change
 
 
 class InvertedResidual(nnx.Module):
-    """1x1 to more channels, a depthwise window, squeeze and excitation, 1x1 to fewer, beside the identity where shapes
+    """1x1 to more channels, a depthwise window, squeeze and excitation, 1x1 to fewer, plus the identity where shapes
     are equal."""
 
     def __init__(self, in_features: int, row: tuple, dilation: int = 1, *, rngs: nnx.Rngs):

@@ -13,7 +13,7 @@ from ._registry import network
 
 
 def mlpconv(in_features: int, features: tuple[int, int, int], window: int, *, rngs: nnx.Rngs) -> list:
-    """A convolution and two of one tap: a perceptron with two hidden layers at every position."""
+    """Create a convolution and two 1x1 convolutions: a perceptron with two hidden layers at every position."""
     first, second, third = features
     return [
         cn.Conv(in_features, first, (window, window), rngs=rngs), nnx.relu,

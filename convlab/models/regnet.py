@@ -14,8 +14,8 @@ from ._registry import named
 
 
 def stages(depth: int, w_0: int, w_a: float, w_m: float, group_width: int) -> list[tuple[int, int, int]]:
-    """Width, depth and group width of each stage, by the paper's equations 2 to 4, widths in multiples of the group
-    width."""
+    """Return width, depth and group width of each stage, by the paper's equations 2 to 4, widths in multiples of the
+    group width."""
     linear = np.arange(depth, dtype=np.float32) * np.float32(w_a) + w_0
     power = np.round(np.log(linear / w_0) / np.float32(np.log(w_m)))
     widths = (np.round(w_0 * np.float32(w_m) ** power / 8) * 8).astype(int).tolist()
@@ -24,7 +24,7 @@ def stages(depth: int, w_0: int, w_a: float, w_m: float, group_width: int) -> li
 
 
 class ResBottleneckBlock(nnx.Module):
-    """1x1, 3x3 in groups, perhaps squeeze and excitation, and 1x1, beside the identity or a projection."""
+    """1x1, 3x3 in groups, optional squeeze and excitation, and 1x1, plus the identity or a projection."""
 
     def __init__(self, inputs: int, width: int, strides: int, group_width: int, se_ratio: float, *, rngs: nnx.Rngs):
         changes = inputs != width or strides != 1

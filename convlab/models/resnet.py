@@ -17,7 +17,7 @@ Array = jax.Array
 
 
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions beside the identity, or beside `downsample` where the shape changes."""
+    """Two 3x3 convolutions plus the identity, or plus `downsample` where the shape changes."""
 
     expansion = 1
 
@@ -33,7 +33,7 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1 to fewer channels, 3x3 among them, perhaps in groups or dilated, and 1x1 to four times `features`, beside the
+    """1x1 to fewer channels, 3x3 (optionally grouped or dilated), and 1x1 to four times `features`, plus the
     identity."""
 
     expansion = 4
@@ -64,7 +64,7 @@ class Bottleneck(nnx.Module):
 
 
 def downsample(in_features: int, out_features: int, strides: int, rngs: nnx.Rngs) -> ConvNormActivation | None:
-    """None for the identity, or a strided 1x1 convolution where the shape changes."""
+    """Create a strided 1x1 convolution where the shape changes; return None for the identity."""
     if in_features == out_features and strides == 1:
         return None
     return ConvNormActivation(in_features, out_features, 1, strides, activation=None, rngs=rngs)
@@ -124,7 +124,7 @@ class ResNet(nnx.Module):
         return [self.layer1, self.layer2, self.layer3, self.layer4]
 
     def stages(self, x: Array) -> list[Array]:
-        """What each of the four stages makes of the image."""
+        """Return the results of the four stages for an image."""
         x, found = self.maxpool(nnx.relu(self.bn1(self.conv1(x)))), []
         for stage in self._stages():
             x = stage(x)

@@ -1,4 +1,4 @@
-"""FCN, DeepLab v3 and LR-ASPP: classes for every pixel, on backbones that classify images."""
+"""FCN, DeepLab v3 and LR-ASPP: a class for every pixel, on the backbones of image classifiers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FCNHead(Sequential):
 
 
 class ASPPPooling(Sequential):
-    """The whole image's mean through a 1x1 convolution, for every position."""
+    """The mean over the image, through a 1x1 convolution, at every position."""
 
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
         layers = conv(in_features, out_features, 1, rngs=rngs), batch_norm(out_features, rngs=rngs), nnx.relu
@@ -44,8 +44,8 @@ class ASPPPooling(Sequential):
 
 
 class ASPP(nnx.Module):
-    """Atrous spatial pyramid pooling, figure 5: a 1x1 convolution, 3x3 ones of growing rates and the whole image's
-    mean."""
+    """Atrous spatial pyramid pooling, figure 5: a 1x1 convolution, 3x3 convolutions of growing dilation and the mean
+    over the image."""
 
     def __init__(self, in_features: int, rates: Sequence[int], out_features: int = 256, *, rngs: nnx.Rngs):
         self.convs = nnx.List(
@@ -66,7 +66,7 @@ class ASPP(nnx.Module):
 
 
 class DeepLabHead(Sequential):
-    """The pyramid, 3x3, and 1x1 to the classes."""
+    """Atrous spatial pyramid pooling, 3x3, and 1x1 to the classes."""
 
     def __init__(self, in_features: int, num_classes: int, rates: Sequence[int] = (12, 24, 36), *, rngs: nnx.Rngs):
         super().__init__(
@@ -77,8 +77,8 @@ class DeepLabHead(Sequential):
 
 
 class Segmentation(nnx.Module):
-    """Scores from the last features of a backbone, and perhaps auxiliary scores from earlier ones, at the size of the
-    image.
+    """Scores from the last features of a backbone, and optionally auxiliary scores from earlier ones, at the size of
+    the image.
 
     Returns a dictionary: "out" and, with `aux_loss`, "aux", both `(n, height, width, num_classes)`.
     """
@@ -102,7 +102,7 @@ class Segmentation(nnx.Module):
 
 
 def resnet_backbone(depth: int, rngs: nnx.Rngs) -> ResNet:
-    """ResNet without its classifier, whose last two stages keep their size."""
+    """Create a ResNet without its classifier, whose last two stages keep their size."""
     dilated = (False, True, True)
     return ResNet(Bottleneck, ROWS[depth], None, replace_stride_with_dilation=dilated, rngs=rngs)
 
@@ -147,7 +147,7 @@ class DeepLabV3(Segmentation):
 
 
 class LRASPPHead(nnx.Module):
-    """Late features gated by their means, and early ones, each through a 1x1 convolution to the classes."""
+    """Late features gated by their means, and early features, each through a 1x1 convolution to the classes."""
 
     def __init__(self, low: int, high: int, num_classes: int, between: int = 128, *, rngs: nnx.Rngs):
         self.cbr = ConvNormActivation(high, between, 1, rngs=rngs)

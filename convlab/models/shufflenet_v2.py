@@ -1,4 +1,4 @@
-"""ShuffleNet v2: half the channels pass a block as they are, and a shuffle mixes both halves."""
+"""ShuffleNet v2: half the channels skip each block, and a channel shuffle mixes both halves."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ Array = jax.Array
 
 
 def channel_shuffle(x: Array, groups: int) -> Array:
-    """The channels of the groups in turns: the first of each, the second of each, ..."""
+    """Interleave the channels of the groups: the first of each, the second of each, ..."""
     return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
 class InvertedResidual(nnx.Module):
-    """`branch2` on half the channels, or with strides 2 `branch1` and `branch2` on all of them; then a shuffle."""
+    """`branch2` on half the channels or, with strides 2, `branch1` and `branch2` on all of them; then a channel
+    shuffle."""
 
     def __init__(self, in_features: int, out_features: int, strides: int, *, rngs: nnx.Rngs):
         half = out_features // 2

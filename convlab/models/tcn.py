@@ -16,7 +16,7 @@ Array = jax.Array
 
 
 class Block(nnx.Module):
-    """Two dilated causal convolutions with weight normalisation, ReLU and dropout, beside an identity or a 1-tap
+    """Two dilated causal convolutions with weight normalisation, ReLU and dropout, plus the identity or a 1x1
     convolution."""
 
     def __init__(

@@ -20,13 +20,13 @@ Array = jax.Array
 
 
 def crop(x: Array, spatial: Sequence[int]) -> Array:
-    """The middle of an image, of size `spatial`."""
+    """Return the middle of an image, of size `spatial`."""
     left = [n - m for n, m in zip(x.shape[1:-1], spatial)]
     return pad(x, [(-(n // 2), n // 2 - n) for n in left])
 
 
 class Double(nnx.Module):
-    """Two 3 x 3 convolutions, each with a ReLU, before which there may be a batch normalisation."""
+    """Two 3 x 3 convolutions, each followed by an optional batch normalisation and a ReLU."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, batch_norm: bool = False, rngs: nnx.Rngs):
         options = dict(kernel_size=(3, 3), padding=padding, use_bias=not batch_norm, rngs=rngs)
@@ -44,7 +44,7 @@ class Double(nnx.Module):
 
 
 class Up(nnx.Module):
-    """A 2 x 2 up-convolution, the cropped features of the way down before its channels, and a `Double`."""
+    """A 2 x 2 up-convolution, concatenated behind the cropped features of the contracting path, and a `Double`."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, batch_norm: bool = False, rngs: nnx.Rngs):
         self.up = cn.ConvTranspose(
@@ -58,8 +58,8 @@ class Up(nnx.Module):
 
 
 class UShape(nnx.Module):
-    """`down` with a `pool` behind each level, `bottom`, `up` with what each level has left on the way down, and a
-    `head`."""
+    """A contracting path (`down`, each level followed by `pool`), `bottom`, an expanding path (`up`) that reads its
+    features, and `head`."""
 
     down: nnx.List
     pool: nnx.Module

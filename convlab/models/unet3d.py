@@ -18,7 +18,7 @@ Array = jax.Array
 
 
 class ConvNorm(nnx.Module):
-    """A 3 x 3 x 3 convolution, batch normalisation with a shift only, since a ReLU and a convolution follow, and the
+    """A 3 x 3 x 3 convolution, batch normalisation with a shift only, since a ReLU and a convolution follow, and a
     ReLU."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
@@ -30,7 +30,7 @@ class ConvNorm(nnx.Module):
 
 
 class Double(nnx.Module):
-    """Two convolutions, by way of `between` channels: they double before a pool, which avoids bottlenecks."""
+    """Two convolutions with `between` channels between them: they double before a pool, which avoids bottlenecks."""
 
     def __init__(self, in_features: int, between: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
         self.conv1 = ConvNorm(in_features, between, padding=padding, rngs=rngs)
@@ -41,7 +41,7 @@ class Double(nnx.Module):
 
 
 class Up(nnx.Module):
-    """A 2 x 2 x 2 up-convolution, the cropped features of the way down before its channels, and a `Double`."""
+    """A 2 x 2 x 2 up-convolution, concatenated behind the cropped features of the contracting path, and a `Double`."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
         both: dict[str, Any] = dict(padding="VALID", use_bias=False, transpose_kernel=True, rngs=rngs)

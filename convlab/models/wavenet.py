@@ -17,8 +17,7 @@ DILATIONS = tuple(2**i for i in range(10)) * 5
 
 
 class Block(nnx.Module):
-    """The gated unit of equation 2, tanh(filter) * sigmoid(gate), and what it gives to the next block and to the sum of
-    skips.
+    """The gated unit of equation 2, tanh(filter) * sigmoid(gate), with its residual and its skip output.
 
     The last block has no next one, and so no convolution towards it, which no gradient would reach.
     """

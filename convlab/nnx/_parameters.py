@@ -23,7 +23,7 @@ lecun_normal, zeros = nnx.initializers.lecun_normal(), nnx.initializers.zeros_in
 
 
 class UninitializedParam(nnx.Param):
-    """A stand-in for the parameters of a layer before its first input: the random keys that will initialize them.
+    """A placeholder for the parameters of a layer before its first input: the random keys that will initialize them.
 
     It stores the bytes of the keys as floats, so that a gradient with respect to all parameters reaches it and raises
     an error with the remedy.
@@ -31,7 +31,7 @@ class UninitializedParam(nnx.Param):
 
 
 class InitSpec(NamedTuple):
-    """How to initialize the parameters of a layer."""
+    """The initializers and metadata for the parameters of a layer."""
 
     kernel_init: Callable
     bias_init: Callable

@@ -60,7 +60,7 @@ def conv(
     kernel_dilation: Ints = 1,
     **options: Any,
 ) -> Array:
-    """`convlab.conv` of an image whose spatial axes are split over devices.
+    """Compute `convlab.conv` of an image whose spatial axes are split over devices.
 
     Args:
         x: `(*batch, *spatial, c_in)`, this device's part.
@@ -118,7 +118,7 @@ def conv_transpose(
     use_consistent_padding: bool = False,
     **options: Any,
 ) -> Array:
-    """`convlab.conv_transpose` of an image whose spatial axes are split over devices.
+    """Compute `convlab.conv_transpose` of an image whose spatial axes are split over devices.
 
     Args:
         x: `(*batch, *spatial, c_in)`, this device's part.
@@ -182,7 +182,8 @@ def max_pool(
     axis_names: AxisNames,
     window_dilation: Ints = 1,
 ) -> Array:
-    """`convlab.max_pool` of an image whose spatial axes are split over devices. Strides default to 1, as in Flax.
+    """Compute `convlab.max_pool` of an image whose spatial axes are split over devices. Strides default to 1, as in
+    Flax.
 
     Args:
         x: `(*batch, *spatial, c)`, this device's part.
@@ -218,7 +219,7 @@ def min_pool(
     axis_names: AxisNames,
     window_dilation: Ints = 1,
 ) -> Array:
-    """`convlab.min_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
+    """Compute `convlab.min_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
     return _pool(
         convlab.min_pool, x, window_shape, strides, padding, axis_names, window_dilation, fill=_highest(x.dtype)
     )
@@ -233,7 +234,7 @@ def sum_pool(
     axis_names: AxisNames,
     window_dilation: Ints = 1,
 ) -> Array:
-    """`convlab.sum_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
+    """Compute `convlab.sum_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
     return _pool(convlab.sum_pool, x, window_shape, strides, padding, axis_names, window_dilation)
 
 
@@ -247,7 +248,7 @@ def lp_pool(
     norm_type: float = 2.0,
     window_dilation: Ints = 1,
 ) -> Array:
-    """`convlab.lp_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
+    """Compute `convlab.lp_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
     pool = functools.partial(convlab.lp_pool, norm_type=norm_type)
     return _pool(pool, x, window_shape, strides, padding, axis_names, window_dilation)
 
@@ -262,7 +263,7 @@ def avg_pool(
     axis_names: AxisNames,
     window_dilation: Ints = 1,
 ) -> Array:
-    """`convlab.avg_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`.
+    """Compute `convlab.avg_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`.
 
     `count_include_pad` as in `convlab.avg_pool`.
     """

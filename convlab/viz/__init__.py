@@ -1,4 +1,4 @@
-"""Pictures of convolution: a kernel on its way, filters, feature maps, receptive fields, matrices and networks.
+"""Pictures of convolution: sliding kernels, filters, feature maps, receptive fields, matrices and networks.
 
 Every function returns a `Picture` (a `matplotlib.figure.Figure` that notebooks display) or a `Slideshow` (which
 notebooks play). convlab computes the numbers; `picture.savefig(path)` saves a picture. In colours for numbers, blue is

@@ -34,7 +34,7 @@ class Picture(Figure):
         FigureCanvasAgg(self)
 
     def _pixels(self) -> tuple[int, int]:
-        """The displayed size."""
+        """Return the displayed size in pixels."""
         return round(100 * self.get_figwidth()), round(100 * self.get_figheight())
 
     def _image(self, dots: int = SHARP) -> Any:
@@ -97,13 +97,12 @@ class Slideshow:
         return animated_png(self._images, seconds, self.colours)
 
     def html(self, seconds: float = 1.0) -> str:
-        """A page fragment: each frame for so many seconds, with buttons to stop and step, or with a slider for each
-        knob."""
+        """Return an HTML fragment that shows each frame for `seconds`, with buttons, or with a slider for each knob."""
         data = self._apng(seconds)
         return page(data, self.picture._pixels(), seconds, self.knobs, self.frames, self.start, self.alt)
 
     def save(self, path: str | os.PathLike[str], seconds: float = 1.0) -> None:
-        """Writes an animation: an animated PNG where the name ends in `.png`, otherwise a GIF."""
+        """Write an animated PNG if the name ends in `.png`, otherwise a GIF."""
         if os.fspath(path).endswith(".png"):
             data = self._apng(seconds)
             with open(path, "wb") as file:

@@ -1,4 +1,4 @@
-"""Diagrams: which output is connected to which input, and how the channels of an image meet the kernels of a layer."""
+"""Diagrams of connections: which outputs read which inputs, and which channels a kernel combines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MOST = 40  # inputs or outputs of a diagram
 
 
 def connections(kernel: Any, x: Any, *, mark: int | None = None, title: str | None = None, **options: Any) -> Picture:
-    """Inputs and outputs of a layer as two rows of units, with a line for every weight between them.
+    """Draw inputs and outputs of a layer as two rows of units, with a line for every weight between them.
 
     Lines of one colour have one weight: a convolution connects each output with a few neighbours, and all outputs share
     the kernel's elements; a dense layer connects everything, with a weight of its own for each line.
@@ -158,7 +158,7 @@ def channels(
     names: Sequence[str] = (),
     **options: Any,
 ) -> Picture:
-    """A layer's channels: each filter has a kernel for every channel of the image, adds them and a bias, and makes one
+    """Draw the channels of a layer: each filter convolves every channel, adds the results and a bias, and gives one
     map.
 
     Args:
@@ -265,7 +265,7 @@ def channels(
 def _plane(
     axes: Any, array: np.ndarray, x: float, y: float, side: float, depth: float, *, limit=None, tint=None
 ) -> None:
-    """A channel as a square; with a limit from red through white to blue."""
+    """Draw a channel as a square; with a limit, in colours from red through white to blue."""
     height = side * array.shape[0] / array.shape[1]
     place: dict[str, Any] = dict(extent=(x, x + side, y + height, y), interpolation="nearest", zorder=depth)
     bounds = axes.get_xlim(), axes.get_ylim()

@@ -1,4 +1,4 @@
-"""Pictures with knobs: one for every setting, drawn ahead, with sliders that need no kernel."""
+"""Pictures with knobs: one picture for each setting, drawn in advance, with sliders that need no kernel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MANY, MOST = 16, 64  # settings
 
 @dataclasses.dataclass(eq=False, repr=False)
 class _Settings(Slideshow):
-    """Frames that are pictures of their own, as large as the largest of them."""
+    """Frames that are separate pictures, all padded to the size of the largest."""
 
     make: Callable[[int], Picture] = lambda number: Picture(1, 1)
 
@@ -46,7 +46,7 @@ class _Settings(Slideshow):
         return super().html(seconds)
 
     def widget(self) -> Any:
-        """The same sliders as a widget of ipywidgets, which asks a running kernel for each picture."""
+        """Return the same sliders as a widget of ipywidgets, which asks a running kernel for each picture."""
         import ipywidgets
 
         values = [list(v) for v in self.knobs.values()]
@@ -64,7 +64,7 @@ class _Settings(Slideshow):
 
 
 def knobs(draw: Callable[..., Picture], start: dict[str, Any] | None = None, /, **values: Sequence[Any]) -> Slideshow:
-    """A picture of every setting of some knobs, with a slider for each.
+    """Draw a picture for every setting of some knobs, with a slider for each knob.
 
     The pictures are drawn ahead, so that the sliders work in a page or a notebook without a kernel; where a page may
     run no scripts, they follow each other. `knobs(...).widget()` makes the sliders of the package ipywidgets, which

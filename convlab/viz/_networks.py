@@ -1,4 +1,4 @@
-"""Pictures of models: feature maps, receptive fields, and the shapes through a network as blocks."""
+"""Pictures of models: feature maps, receptive fields, and the shapes of a network's layers as blocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._pictures import _image, _limit, _signed, colour_bar
 
 
 def _pixels(x: Any) -> np.ndarray:
-    """The first image of a batch as matplotlib draws it: in grey, or in colour within [0, 1]."""
+    """Return the first image of a batch as matplotlib draws it: in grey, or in colour within [0, 1]."""
     image = np.asarray(x, np.float32)[0]
     image = image if image.shape[-1] in (1, 3) else image[..., :1]
     low, high = float(image.min()), float(image.max())
@@ -35,7 +35,7 @@ def feature_maps(
     variables: Any = None,
     **kwargs: Any,
 ) -> Picture:
-    """What the layers of a model make of an image: a row for each layer, a map for each of its first channels.
+    """Draw the results of a model's layers for an image: a row for each layer, a map for each of its first channels.
 
     Args:
         model, variables, kwargs: as in `convlab.analysis.activations`.
@@ -83,7 +83,7 @@ def feature_maps(
 def receptive_field(
     model: Any, x: Any, layer: str, position: Sequence[int], *, variables: Any = None, **kwargs: Any
 ) -> Picture:
-    """The receptive field of one position of a layer: the theoretical one as a frame, the gradient within it as colour.
+    """Draw the receptive field of one position of a layer: the theoretical one as a frame, the gradient as colour.
 
     Args:
         model, variables, kwargs: as in `convlab.analysis.activations`.
@@ -132,8 +132,7 @@ def receptive_field(
 
 
 def shapes(model: Any, x: Any, *, variables: Any = None, columns: int = 8, **kwargs: Any) -> Picture:
-    """The shapes through a network as blocks: height and width of an image to the square root, channels to the
-    logarithm.
+    """Draw the shapes of a network's layers as blocks: height and width by square root, channels by logarithm.
 
     Args:
         model, x, variables, kwargs: as in `convlab.analysis.analyze`.
@@ -177,7 +176,7 @@ def shapes(model: Any, x: Any, *, variables: Any = None, columns: int = 8, **kwa
 
 
 def _block(axes: Any, x: float, y: float, shape: Sequence[int], largest: float, colour: str) -> None:
-    """A box around (x, y), seen from the side: channels to the right, width into the depth; a vector is a bar."""
+    """Draw a box around (x, y), seen from the side: channels to the right, width into the depth; a vector is a bar."""
     *spatial, channels = shape
     depth = 0.10 + 0.055 * math.log2(channels + 1)
     tall = 1.15 * math.sqrt(spatial[0]) / largest if spatial else 0.12 + 0.1 * math.log2(channels + 1)

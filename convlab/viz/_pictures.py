@@ -24,7 +24,7 @@ def images(
     shared_scale: bool = True,
     size: float = 1.7,
 ) -> Picture:
-    """Images beside each other, each with its title.
+    """Draw images beside each other, each with its title.
 
     Args:
         arrays: `(height, width)`, `(height, width, 1)` or, in [0, 1], `(height, width, 3)`.
@@ -72,7 +72,7 @@ def images(
 
 
 def colour_bar(picture: Picture, mappable: Any, axes: Any, height: float, label: str = "") -> None:
-    """A colour bar beside some axes, with few round numbers."""
+    """Draw a colour bar beside some axes, with few round numbers."""
     shrink = min(1.0, 2.2 / height)
     bar = picture.colorbar(
         mappable, ax=axes, shrink=shrink, aspect=max(12 * min(height, 2.2) / 1.6, 8), pad=0.02, label=label
@@ -106,7 +106,7 @@ def _image(axes: Any, array: np.ndarray, signed: bool | None = None, limit: floa
 
 
 def filters(kernel: Any, *, most: int = 32, shared_scale: bool = True) -> Picture:
-    """The filters of a convolution, one picture for each output channel.
+    """Draw the filters of a convolution, one picture for each output channel.
 
     Args:
         kernel: `(width, c_in, c_out)` or `(height, width, c_in, c_out)`. Three input channels make colours (grey is 0,
@@ -141,7 +141,7 @@ def filters(kernel: Any, *, most: int = 32, shared_scale: bool = True) -> Pictur
 
 
 def _mosaic(kernel: np.ndarray) -> np.ndarray:
-    """The input channels of `(height, width, c)` as tiles, row by row, with a line of NaN between them."""
+    """Arrange the input channels of `(height, width, c)` as tiles, row by row, with a line of NaN between them."""
     height, width, channels = kernel.shape
     columns = math.ceil(math.sqrt(channels * height / width))
     rows = math.ceil(channels / columns)
@@ -153,7 +153,8 @@ def _mosaic(kernel: np.ndarray) -> np.ndarray:
 
 
 def matrix(kernel: Any, input_shape: Sequence[int], *, numbers: bool | None = None, **options: Any) -> Picture:
-    """The matrix of a convolution, `convlab.conv_matrix`: input positions to the right, output positions downwards.
+    """Draw the matrix of a convolution, `convlab.conv_matrix`: input positions to the right, output positions
+    downwards.
 
     Args:
         kernel: `(*window, c_in / groups, c_out)`.

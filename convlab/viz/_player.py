@@ -92,12 +92,12 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _packed(indices: np.ndarray) -> bytes:
-    """Rows of palette indices as PNG stores them, each behind the number of its filter (none)."""
+    """Return rows of palette indices as PNG stores them, each behind the number of its filter (none)."""
     return zlib.compress(np.pad(indices, ((0, 0), (1, 0))).tobytes(), 9)
 
 
 def animated_png(images: Sequence[Any], seconds: float, colours: int) -> bytes:
-    """An animated PNG of Pillow's images of one size, the last of them shown longer.
+    """Return an animated PNG of Pillow images of one size, and show the last of them longer.
 
     Frames share a palette, and after the first hold only the box that changes, transparent where nothing does: that is
     what keeps an animation of 36 frames below 300 KB.
@@ -155,7 +155,8 @@ def page(
     start: int,
     alt: str,
 ) -> str:
-    """The fragment that shows an animated PNG with buttons, or with a slider for each knob, in `size` pixels."""
+    """Return the HTML fragment that shows an animated PNG with buttons, or with a slider for each knob, in `size`
+    pixels."""
     values = [[str(v) for v in options] for options in knobs.values()] or [
         [f"{i + 1} of {frames}" for i in range(frames)]
     ]

@@ -1,4 +1,4 @@
-"""A kernel on its way over the input, with the numbers: convolution and transposed convolution on one and two axes."""
+"""Animations of a kernel that slides over the input, with the numbers, on one and two axes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MOST = 400  # frames
 
 
 def _image(x: Any, kernel: Any) -> tuple[np.ndarray, np.ndarray]:
-    """`x` as `(height, width, c)` and the kernel as `(kh, kw, i, o)`; one axis lies along the width."""
+    """Return `x` as `(height, width, c)` and the kernel as `(kh, kw, i, o)`; a single axis becomes the width."""
     x, kernel = np.asarray(x, np.float32), np.asarray(kernel, np.float32)
     if kernel.ndim not in (3, 4):
         raise ValueError(
@@ -50,7 +50,7 @@ def _image(x: Any, kernel: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _flat(option: Any, rank: int, still: Any) -> Any:
-    """An option per axis, with the one that leaves the height of a 1-D image alone."""
+    """Return an option per axis, with the one that leaves the height of a 1-D image unchanged."""
     return option if rank == 2 or isinstance(option, str) else (still, *per_axis(option, 1))
 
 
@@ -68,7 +68,7 @@ def slide(
     flip_kernel: bool = False,
     names: Sequence[str] = (),
 ) -> Slideshow:
-    """The kernel of `convlab.conv` moves over the input, and each frame adds one number of the result.
+    """Animate `convlab.conv`: the kernel moves over the input, and each frame adds one number of the result.
 
     Args:
         x: one image, `(n, c)`, `(height, width, c)`, or either with a batch axis of 1 before it.
@@ -135,7 +135,7 @@ def _factor(value: float) -> str:
 
 
 class _Scene:
-    """A convolution laid out: padded input, kernel and result side by side (one axis: below each other)."""
+    """The layout of a convolution: padded input, kernel and result side by side (one axis: below each other)."""
 
     def __init__(self, x, source, kernel, bias, y, strides, dilation, low, size, groups, mode, names):
         self.x, self.source, self.kernel, self.bias, self.y = x, source, kernel, bias, y
@@ -175,7 +175,7 @@ class _Scene:
         return self.x.shape[:2] != tuple(self.size)
 
     def positions(self, number: int) -> tuple[int, int, int]:
-        """Row, column and channel of the result that a frame computes: channel after channel."""
+        """Return row, column and channel of the result that each frame computes, channel after channel."""
         oh, ow, o = self.y.shape
         channel, rest = divmod(number, oh * ow)
         return rest // ow, rest % ow, channel
@@ -208,7 +208,7 @@ class _Scene:
             )
 
     def _taps(self, number: int):
-        """(kernel row, kernel column, input row, input column) of every tap of a frame."""
+        """Return (kernel row, kernel column, input row, input column) of every tap of a frame."""
         row, column, _ = self.positions(number)
         kh, kw = self.kernel.shape[:2]
         for a, b in itertools.product(range(kh), range(kw)):
@@ -284,7 +284,7 @@ class _Scene:
         note(axes, left, bottom + 1.1 * o + 0.6, self._sum(number), color=WINDOW, size=12, weight="bold")
 
     def _sources(self, axes, x0: float, y: float) -> None:
-        """Beneath the padding, what it repeats."""
+        """Draw beneath the padding the positions that it repeats."""
         for column, position in enumerate(self.source[0]):
             if not self._real(0, column):
                 text = "pad" if position == 0 else f"x{position - 1}"

@@ -1,4 +1,4 @@
-"""A pool's window on its way over the input, with the numbers, on one and two axes."""
+"""Animations of a pool's window that slides over the input, with the numbers, on one and two axes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def slide_pool(
     reduce: Reduce = "max",
     **options: Any,
 ) -> Slideshow:
-    """The window of a pool moves over the input, and each frame adds one number of the result.
+    """Animate a pool: the window moves over the input, and each frame adds one number of the result.
 
     Args:
         x: one image of one channel, `(n, 1)`, `(height, width, 1)`, or the latter with a batch axis of 1 before it.
@@ -91,7 +91,7 @@ def slide_pool(
 
 
 class _Scene:
-    """Input and result of a pool beside each other (one axis: below each other), in coordinates of the padded input."""
+    """The layout of a pool: input and result side by side (one axis: below each other), in padded coordinates."""
 
     def __init__(self, x, y, size, strides, dilation, low, reduce):
         self.x, self.y, self.size, self.strides, self.dilation, self.low = x, y, size, strides, dilation, low
@@ -113,7 +113,7 @@ class _Scene:
         return Slideshow(picture, lambda number: self.draw(blank(picture, *extent), number), self.y.size, alt=alt)
 
     def _value(self, row: int, column: int) -> float | None:
-        """The number of the input at a position of the padded input, None in the padding."""
+        """Return the number of the input at a position of the padded input, or None in the padding."""
         row, column = row - self.low[0], column - self.low[1]
         inside = 0 <= row < self.x.shape[0] and 0 <= column < self.x.shape[1]
         return float(self.x[row, column]) if inside else None

@@ -1,4 +1,4 @@
-"""A transposed convolution, one scaled copy of the kernel after the other, on one and two axes."""
+"""Animations of a transposed convolution that add one scaled copy of the kernel after another, on one and two axes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._slide import _image
 
 
 def slide_transpose(x: Any, kernel: Any, **options: Any) -> Slideshow:
-    """The kernel of `convlab.conv_transpose` is stamped onto the result, once for each number of the input.
+    """Animate `convlab.conv_transpose`: each frame adds the kernel, scaled by one number of the input, to the result.
 
     Args:
         x: one image of one channel, `(n, 1)`, `(height, width, 1)`, or either with a batch axis of 1 before it.
@@ -54,7 +54,7 @@ def slide_transpose(x: Any, kernel: Any, **options: Any) -> Slideshow:
 
 
 def _touched(position: int, shape: Sequence[int], kernel: Any, options: dict[str, Any]) -> np.ndarray:
-    """Which positions of the result a number of the input reaches, were no kernel element 0."""
+    """Return which positions of the result a number of the input contributes to, for a kernel without zeros."""
     one = np.zeros(math.prod(shape), np.float32)
     one[position] = 1
     return (

@@ -74,7 +74,7 @@ class Layouts:
         return ".".join(filter(None, [self.module(path[:-1]), name]))
 
     def _renamed(self, path: Path) -> tuple[str | None, tuple[int, ...] | None]:
-        """Look up a leaf in `leaves`, by path or last name: the name and shape of its entry."""
+        """Return the name and shape of the entry of a leaf, from `leaves` by path or last name."""
         said = self.renamed.get(".".join(path), self.renamed.get(path[-1]))
         if said is None or isinstance(said, str):
             return said, None

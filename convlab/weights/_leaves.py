@@ -118,7 +118,7 @@ def _ordered(model: Any) -> list[str]:
 
 
 def _seed(model: Any) -> None:
-    """Initialize the random streams of an abstract model: dropout draws as from `nnx.Rngs(0)`."""
+    """Initialize the random streams of an abstract model, so that dropout draws as from `nnx.Rngs(0)`."""
     import jax
     import jax.numpy as jnp
     from flax import nnx

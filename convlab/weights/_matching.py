@@ -41,12 +41,12 @@ class Table:
 
     @property
     def agrees(self) -> bool:
-        """Whether all pairs have the same entries and shapes."""
+        """Return whether all pairs have the same entries and shapes."""
         return all(row.agrees for row in self.rows)
 
     @property
     def names(self) -> dict[str, str]:
-        """The argument `names` of `from_torch`."""
+        """Return the argument `names` of `from_torch`."""
         return {row.ours: row.theirs for row in self.rows if row.ours and row.theirs}
 
     def __str__(self) -> str:

@@ -35,11 +35,11 @@ STORAGES = {
 
 
 class Refused(Exception):
-    """The file contains something other than tensors and plain containers."""
+    """The error for a file that contains something other than tensors and plain containers."""
 
 
 class Storage:
-    """A flat array that a legacy file stores after its pickles: it is filled later."""
+    """A flat array that a legacy file stores after its pickles and that is filled later."""
 
     def __init__(self, dtype: np.dtype, size: int):
         self.values = np.zeros(size, dtype) if size >= 0 else np.zeros(0, dtype)
@@ -75,7 +75,8 @@ PLAIN: dict[tuple[str, str], Any] = {
 
 
 class Reader(pickle.Unpickler):
-    """Unpickles dictionaries, lists, numbers, texts and tensors; any other name is refused without being resolved."""
+    """An unpickler of dictionaries, lists, numbers, texts and tensors that refuses any other name without resolving
+    it."""
 
     def __init__(self, file: Any, storage: Callable[..., Storage], encoding: str = "utf-8"):
         super().__init__(file, encoding=encoding)
