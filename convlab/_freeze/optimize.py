@@ -31,7 +31,7 @@ def optimize(fn: F) -> F:
     function jitted under the name `convlab_conv_...`, with the same operations inside. On the CPU, where jaxlib has
     oneDNN, that is one call of oneDNN. The other convolutions and pools are computed as under `accelerate`.
 
-    Results equal those of `fn` up to rounding, except that a NaN before a fused ReLU or ReLU6 becomes 0. Derivatives
+    Equals `fn` up to rounding, except that a NaN before a fused ReLU or ReLU6 becomes 0. Derivatives
     are those of `fn`. On other platforms, and in an export, the program is that of `fn`.
 
     Args:
