@@ -11,7 +11,7 @@ from ._freeze import freeze, optimize
 from ._grid_sample import affine_grid, grid_sample
 from ._matrix import conv_matrix, fold, unfold
 from ._normalize import local_response_norm
-from ._patches import pad
+from ._padding import pad
 from ._pixel_shuffle import pixel_shuffle, pixel_unshuffle
 from ._pool import avg_pool, max_pool, min_pool, pool, sum_pool
 from ._pool_adaptive import (

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._patches import pad_axis, unfold_axis
+from ._padding import pad_axis
+from ._patches import unfold_axis
 from ._window import Window
 
 Array = jax.Array

@@ -10,10 +10,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _backend
+from ._arguments import (
+    argument_error,
+    as_array,
+    check_castable,
+    check_scalar,
+    describe_axes,
+    is_int,
+    read_int,
+    read_modes,
+)
+from ._conv_operands import add_bias, check_channels, promote_operands, read_dilation_and_modes, read_window
 from ._masks import check_plain, only_valid, packed_conv, packed_line, read_segments, read_valid
-from ._operands import as_window, check_channels, check_zeros, promoted, read_border, with_bias
-from ._patches import as_array, check_kept, check_scalar, pad_axis, pad_spatial
-from ._window import argument_error, axes, dilate, integer, is_int, read_modes, read_output, transposed
+from ._padding import check_zero_padding, pad_axis, pad_spatial
+from ._window import dilate, read_output_shape, transposed_geometry
 from .typing import Ints, Method, Padding, PaddingModes
 
 Array = jax.Array
@@ -86,10 +96,10 @@ def conv(
     if dtypes == {"int8", "uint8"}:  # strict dtype promotion refuses int8 with uint8
         x, kernel = jnp.asarray(x, jnp.int16), jnp.asarray(kernel, jnp.int16)
         preferred_element_type = jnp.int32 if preferred_element_type is None else preferred_element_type
-    x, kernel = promoted(x, kernel)
-    window = as_window(kernel, strides, padding, kernel_dilation)
-    rank, groups = window.rank, integer("feature_group_count", feature_group_count)
-    input_dilations, modes = read_border(window, padding, padding_mode, input_dilation)
+    x, kernel = promote_operands(x, kernel)
+    window = read_window(kernel, strides, padding, kernel_dilation)
+    rank, groups = window.rank, read_int("feature_group_count", feature_group_count)
+    input_dilations, modes = read_dilation_and_modes(window, padding, padding_mode, input_dilation)
     check_scalar("padding_value", padding_value, x)
     if "constant" not in modes and isinstance(padding_value, (int, float, complex)) and padding_value != 0:
         raise argument_error(
@@ -100,12 +110,12 @@ def conv(
         mask = as_array("mask", mask)
         if mask.shape != kernel.shape:
             raise argument_error("mask", f"have the kernel's shape {kernel.shape}", mask.shape)
-        check_kept("mask", mask, kernel.dtype, "a kernel")
+        check_castable("mask", mask, kernel.dtype, "a kernel")
         kernel = kernel * mask.astype(kernel.dtype)
     if flip_kernel:
         kernel = jnp.flip(kernel, range(rank))
     if valid is not None:
-        check_zeros(window, modes, padding, padding_mode, "valid positions")
+        check_zero_padding(window, modes, padding, padding_mode, "valid positions")
         x = only_valid(x, read_valid(valid, x))
 
     batch, spatial = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 : -1]
@@ -137,7 +147,7 @@ def conv(
     )
     x = x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x
     y = _backend.convolve(x, kernel, **options)
-    return with_bias(y, bias, kernel.shape[-1]).reshape(*batch, *y.shape[1:])
+    return add_bias(y, bias, kernel.shape[-1]).reshape(*batch, *y.shape[1:])
 
 
 def conv_transpose(
@@ -197,9 +207,9 @@ def conv_transpose(
 
     Equals `lax.conv_transpose` (which has no groups) and, as said, `torch.nn.functional.conv_transpose2d`.
     """
-    x, kernel = promoted(x, kernel)
-    window = as_window(kernel, strides, padding, kernel_dilation)
-    rank, groups = window.rank, integer("feature_group_count", feature_group_count)
+    x, kernel = promote_operands(x, kernel)
+    window = read_window(kernel, strides, padding, kernel_dilation)
+    rank, groups = window.rank, read_int("feature_group_count", feature_group_count)
     modes = read_modes(padding_mode, rank, window.padding)
     if "constant" in modes:
         rule = "be 'zeros', 'reflect', 'replicate' or 'circular', or one of them per axis"
@@ -212,9 +222,9 @@ def conv_transpose(
 
     batch, spatial = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 : -1]
     if 0 in spatial:
-        raise argument_error("x", "have no empty spatial axis", x.shape, axes(rank))
-    inverted = transposed(window, spatial, consistent=use_consistent_padding, flipped=transpose_kernel)
-    out = read_output(output_padding, output_shape, [length for _, length in inverted], window)
+        raise argument_error("x", "have no empty spatial axis", x.shape, describe_axes(rank))
+    inverted = transposed_geometry(window, spatial, consistent=use_consistent_padding, flipped=transpose_kernel)
+    out = read_output_shape(output_padding, output_shape, [length for _, length in inverted], window)
     if any(is_int(size) and size < 1 for size in out):
         raise argument_error(
             "padding", "leave a result", padding, f"spatial shape {spatial} and a result of shape {out}"
@@ -243,7 +253,7 @@ def conv_transpose(
     )
     for axis, (pair, mode, length) in enumerate(zip(border_pads, modes, out), 1):
         y = _fold_back(y, axis, pair, mode, length, padding)
-    return with_bias(y, bias, y.shape[-1]).reshape(*batch, *y.shape[1:])
+    return add_bias(y, bias, y.shape[-1]).reshape(*batch, *y.shape[1:])
 
 
 def _transposed_kernel(kernel: Array, groups: int) -> Array:

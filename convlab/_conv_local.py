@@ -11,12 +11,24 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _backend
+from ._arguments import (
+    argument_error,
+    as_array,
+    broadcast_to_rank,
+    check_castable,
+    check_not_empty,
+    index_dtype,
+    read_int,
+    spatial_shape,
+)
 from ._backend.interpolate import BORDER, FIRST, sample
 from ._backend.local import local_products, sum_of_products
-from ._operands import as_window, check_channels, promoted, read_border, with_bias
-from ._patches import as_array, check_kept, has_many_taps, index_dtype, pad_spatial, patches, unfold_axes
-from ._pool_windows import accumulator, settled, spatial_of
-from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, dilate, integer
+from ._conv_operands import add_bias, check_channels, promote_operands, read_dilation_and_modes, read_window
+from ._dtypes import accumulation_dtype
+from ._padding import pad_spatial
+from ._patches import has_many_taps, patches, unfold_axes
+from ._pool_windows import resolve_padding
+from ._window import Window, dilate
 from .typing import Ints, Padding, PaddingModes
 
 Array = jax.Array
@@ -70,7 +82,7 @@ def conv_local(
             precision=precision,
         )
         return _backend.over_batch(functools.partial(conv_local, **options), (x,), (kernel, bias))
-    x, kernel = promoted(x, kernel)
+    x, kernel = promote_operands(x, kernel)
     check_not_empty("kernel_size", kernel_size)
     rank, channels = kernel.ndim - 2, x.shape[-1]
     size = broadcast_to_rank("kernel_size", kernel_size, rank)
@@ -80,8 +92,8 @@ def conv_local(
         padding,
         broadcast_to_rank("kernel_dilation", kernel_dilation, rank),
     )
-    input_dilations, modes = read_border(window, padding, padding_mode, input_dilation)
-    batch, dilated = x.shape[: x.ndim - 1 - rank], dilate(spatial_of(x, rank), input_dilations)
+    input_dilations, modes = read_dilation_and_modes(window, padding, padding_mode, input_dilation)
+    batch, dilated = x.shape[: x.ndim - 1 - rank], dilate(spatial_shape(x, rank), input_dilations)
     out, taps, features = window.checked_output_shape("kernel_size", dilated), math.prod(size), kernel.shape[-1]
     if kernel.shape[:-1] != (*out, channels * taps) or 0 in kernel.shape:
         rule = f"have shape {(*out, channels * taps)} and output channels"
@@ -106,7 +118,7 @@ def conv_local(
         raise argument_error(
             "bias", f"have shape {(*out, features)}", bias.shape, f"{features} output channels at {out} places"
         )
-    check_kept("bias", bias, y.dtype, "a result")
+    check_castable("bias", bias, y.dtype, "a result")
     return y + jnp.expand_dims(bias.astype(y.dtype), range(len(batch)))
 
 
@@ -179,15 +191,15 @@ def deform_conv(
             return deform_conv(x, offset, kernel, bias, mask=mask, **options)
 
         return _backend.over_batch(part, (x, offset, mask), (kernel, bias))
-    x, kernel = promoted(x, kernel)
-    window = as_window(kernel, strides, padding, kernel_dilation)
-    groups = integer("feature_group_count", feature_group_count)
+    x, kernel = promote_operands(x, kernel)
+    window = read_window(kernel, strides, padding, kernel_dilation)
+    groups = read_int("feature_group_count", feature_group_count)
     rank, channels, features = window.rank, x.shape[-1], kernel.shape[-1]
     if rank == 0:
         raise argument_error("kernel", "have at least 3 axes (*window, c_in / groups, c_out)", kernel.shape)
     check_channels(x, kernel, kernel.shape[-2] * groups, features, groups)
     batch, taps = x.shape[: x.ndim - 1 - rank], math.prod(window.size)
-    out = window.checked_output_shape("kernel", spatial_of(x, rank))
+    out = window.checked_output_shape("kernel", spatial_shape(x, rank))
     positions = (*batch, *out)
     offset = as_array("offset", offset)
     if jnp.iscomplexobj(offset):
@@ -198,15 +210,15 @@ def deform_conv(
             f"have shape ({', '.join(map(str, positions))}, groups * {taps * rank}), with groups that divide {channels}"
         )
         raise argument_error("offset", rule, offset.shape, f"{channels} channels and a kernel of shape {kernel.shape}")
-    x, window = settled(x, window)
-    index_dtype((offset_groups, *batch, *(size + BORDER for size in spatial_of(x, rank))))
+    x, window = resolve_padding(x, window)
+    index_dtype((offset_groups, *batch, *(size + BORDER for size in spatial_shape(x, rank))))
     n, out_positions = math.prod(batch), math.prod(out)
     low, within = _positions(x, window, offset.reshape(n, out_positions, offset_groups, taps, rank))
     cell = [
         jnp.where(at > FIRST, jnp.minimum(at, size), FIRST).astype(jnp.int32)
-        for at, size in zip(low, spatial_of(x, rank))
+        for at, size in zip(low, spatial_shape(x, rank))
     ]
-    samples = sample(x.reshape(n, *spatial_of(x, rank), offset_groups, channels // offset_groups), cell, within)
+    samples = sample(x.reshape(n, *spatial_shape(x, rank), offset_groups, channels // offset_groups), cell, within)
     if mask is not None:
         mask = as_array("mask", mask)
         if mask.shape != (*positions, offset_groups * taps):
@@ -216,7 +228,7 @@ def deform_conv(
                 mask.shape,
                 f"offset of shape {offset.shape}",
             )
-        check_kept("mask", mask, samples.dtype, "an image")
+        check_castable("mask", mask, samples.dtype, "an image")
         samples = samples * mask.reshape(n, out_positions, offset_groups, taps, 1).astype(samples.dtype)
     samples = samples.astype(x.dtype).swapaxes(2, 3)
     if groups == 1:  # without a group axis the product needs no transposed copy
@@ -226,14 +238,14 @@ def deform_conv(
         samples = samples.reshape(n * out_positions, taps, groups, channels // groups)
         kernel = kernel.reshape(taps, channels // groups, groups, features // groups)
         y = sum_of_products("ptgi,tigo->pgo", samples, kernel, precision)
-    return with_bias(y.reshape(*positions, features), bias, features)
+    return add_bias(y.reshape(*positions, features), bias, features)
 
 
 def _positions(x: Array, window: Window, offset: Array) -> tuple[list[Array], list[Array]]:
     """Return for each axis and tap the integer position before its sampling position, and the distance between the two,
     of shape `(taps, parts, n, positions)`."""
-    spatial = spatial_of(x, window.rank)
-    offset = offset.astype(accumulator(offset)).transpose(4, 3, 2, 0, 1)
+    spatial = spatial_shape(x, window.rank)
+    offset = offset.astype(accumulation_dtype(offset)).transpose(4, 3, 2, 0, 1)
     position, out = [], window.out(spatial)
     for axis, (lo, _) in enumerate(window.pads(spatial)):
         start = _coordinates(out, axis) * window.strides[axis] - lo

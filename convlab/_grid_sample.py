@@ -14,12 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ._arguments import argument_error, as_array, broadcast_to_rank, describe_axes, spatial_shape
 from ._backend.gather import take_places
 from ._backend.interpolate import FIRST, sample
-from ._patches import as_array
-from ._pool_windows import accumulator, averaged, spatial_of
-from ._promotion import promoting
-from ._window import argument_error, axes, broadcast_to_rank
+from ._dtypes import accumulation_dtype, average_dtype, promoting
 from .typing import BorderMode, Ints, Sampling
 
 Array = jax.Array
@@ -80,24 +78,27 @@ def grid_sample(
             grid.shape,
             f"`x` of shape {x.shape}",
         )
-    batch, spatial = x.shape[: x.ndim - 1 - rank], spatial_of(x, rank)
+    batch, spatial = x.shape[: x.ndim - 1 - rank], spatial_shape(x, rank)
     if grid.shape[: len(batch)] != batch or grid.ndim <= len(batch):
         raise argument_error(
-            "grid", f"begin with the batch axes {batch}", grid.shape, f"{axes(rank)} and `x` of shape {x.shape}"
+            "grid",
+            f"begin with the batch axes {batch}",
+            grid.shape,
+            f"{describe_axes(rank)} and `x` of shape {x.shape}",
         )
     if 0 in (*spatial, x.shape[-1]):
         raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     if kind == "cubic" and rank != 2:
-        raise argument_error("method", "be 'linear' or 'nearest'", kind, axes(rank))
+        raise argument_error("method", "be 'linear' or 'nearest'", kind, describe_axes(rank))
     out, n = grid.shape[len(batch) : -1], math.prod(batch)
-    wide = jnp.promote_types(accumulator(x), accumulator(grid))
-    images = x.reshape(n, *spatial, x.shape[-1]).astype(accumulator(x))
+    wide = jnp.promote_types(accumulation_dtype(x), accumulation_dtype(grid))
+    images = x.reshape(n, *spatial, x.shape[-1]).astype(accumulation_dtype(x))
     positions = grid.astype(wide).reshape(n, math.prod(out), rank)
     at = [
         _unnormalized(positions[..., rank - 1 - axis], size, bool(align_corners)) for axis, size in enumerate(spatial)
     ]
     samples = _SAMPLERS[kind](images, at, padding_mode, bool(align_corners))
-    return samples.reshape(*batch, *out, x.shape[-1]).astype(averaged(x))
+    return samples.reshape(*batch, *out, x.shape[-1]).astype(average_dtype(x))
 
 
 def _choice(argument: str, value: Any, known: Sequence[str]) -> str:
@@ -222,6 +223,6 @@ def affine_grid(theta: Array, output_shape: Ints, *, align_corners: bool = False
     ends = [1 if align_corners else (n - 1) / n for n in shape]
     along = [np.linspace(-end, end, n) if n > 1 else np.zeros(1) for end, n in zip(ends, shape)]
     mesh = np.stack([*np.meshgrid(*along, indexing="ij")[::-1], np.ones(shape)], -1)
-    wide = theta.astype(accumulator(theta))
+    wide = theta.astype(accumulation_dtype(theta))
     y = jnp.einsum("...ij,pj->...pi", wide, jnp.asarray(mesh.reshape(-1, rank + 1), wide.dtype), precision="highest")
     return y.reshape(*theta.shape[:-2], *shape, rank).astype(theta.dtype)

@@ -15,8 +15,8 @@ import numpy as np
 from jax import lax
 
 from . import _backend
-from ._patches import pad_axis
-from ._promotion import promoting
+from ._dtypes import promoting
+from ._padding import pad_axis
 
 Array = jax.Array
 Part = tuple[np.ndarray, int, int]  # a block of rows of a matrix, and the range of columns that it reads

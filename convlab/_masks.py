@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._operands import check_zeros, with_bias
-from ._patches import MAX_UNROLLED_TAPS, as_array, pad_axis
-from ._window import Pair, Window, argument_error, axes, output_size
+from ._arguments import argument_error, as_array, describe_axes
+from ._conv_operands import add_bias
+from ._padding import check_zero_padding, pad_axis
+from ._patches import MAX_UNROLLED_TAPS
+from ._window import Pair, Window, output_size
 
 Array = jax.Array
 
@@ -64,7 +66,9 @@ def read_segments(segment_ids: Any, x: Array, rank: int) -> Array:
     """Integers, `(*batch, length)`."""
     ids = as_array("segment_ids", segment_ids, "an array of integers")
     if rank != 1:
-        raise argument_error("segment_ids", "be None", ids.shape, axes(rank), "Sequences have one spatial axis.")
+        raise argument_error(
+            "segment_ids", "be None", ids.shape, describe_axes(rank), "Sequences have one spatial axis."
+        )
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise argument_error("segment_ids", "be integers", ids.dtype.name, kind=TypeError)
     if ids.shape != x.shape[:-1]:
@@ -77,7 +81,7 @@ def check_plain(
 ) -> None:
     """That a convolution of packed sequences has no options but those of its window: for each other (given, read,
     default)."""
-    check_zeros(window, modes, padding, padding_mode, "packed sequences")
+    check_zero_padding(window, modes, padding, padding_mode, "packed sequences")
     for name, (given, read, default) in others.items():
         if read != default:
             raise argument_error(name, f"be {default!r}", given, "packed sequences")
@@ -112,7 +116,7 @@ def packed_conv(
     ids = ids.reshape(math.prod(batch), ids.shape[-1])
     x = x.reshape(*ids.shape, x.shape[-1])
     y = _convolve(x, kernel, ids, line, groups, precision, preferred_element_type)
-    return with_bias(y, bias, features).reshape(*batch, *y.shape[1:])
+    return add_bias(y, bias, features).reshape(*batch, *y.shape[1:])
 
 
 def _convolve(

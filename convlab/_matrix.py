@@ -11,22 +11,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._operands import as_window, read_border
-from ._patches import as_array, check_mode, check_number, source, stacked_patches
-from ._pool_windows import accumulator, read, settled
-from ._window import (
-    Window,
+from ._arguments import (
     argument_error,
+    as_array,
     broadcast_to_rank,
     check_axis_sizes,
     check_not_empty,
-    dilate,
-    integer,
+    check_number_dtype,
     is_int,
     is_sequence,
-    listed,
-    traced,
+    read_int,
+    to_list,
+    tracing_hint,
 )
+from ._conv_operands import read_dilation_and_modes, read_window
+from ._dtypes import accumulation_dtype
+from ._padding import check_pads, source_positions
+from ._patches import stacked_patches
+from ._pool_windows import read_pool, resolve_padding
+from ._window import Window, dilate
 from .typing import Ints, Padding, PaddingModes
 
 Array = jax.Array
@@ -55,7 +58,7 @@ def unfold(
 
     Equals `torch.nn.functional.unfold`, whose result is `(n, c * taps, positions)`, in any rank; its adjoint is `fold`.
     """
-    return stacked_patches(*settled(*read(x, window_shape, strides, padding, window_dilation)))
+    return stacked_patches(*resolve_padding(*read_pool(x, window_shape, strides, padding, window_dilation)))
 
 
 def fold(
@@ -110,7 +113,7 @@ def _summed(x: Array) -> Any:
     """Return the dtype for sums: float32 for 16-bit floats."""
     if x.dtype == bool:
         return jnp.dtype(jnp.int32)
-    return accumulator(x) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
+    return accumulation_dtype(x) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
 
 
 def conv_matrix(
@@ -149,16 +152,16 @@ def conv_matrix(
     Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv 1603.07285, section 4.1.
     """
     kernel = as_array("kernel", kernel)
-    check_number(kernel, "kernel")
+    check_number_dtype(kernel, "kernel")
     if kernel.ndim < 2:
         raise argument_error("kernel", "have at least 2 axes (*window, c_in / groups, c_out)", kernel.shape)
-    window = as_window(kernel, strides, padding, kernel_dilation)
-    rank, groups = window.rank, integer("feature_group_count", feature_group_count)
+    window = read_window(kernel, strides, padding, kernel_dilation)
+    rank, groups = window.rank, read_int("feature_group_count", feature_group_count)
     *size, in_channels, features = kernel.shape
     *spatial, channels = _read_shape(input_shape, kernel, in_channels * groups)
     if features % groups:
         raise argument_error("feature_group_count", "divide the output channels", groups, f"{features} output channels")
-    spread, modes = read_border(window, padding, padding_mode, input_dilation)
+    spread, modes = read_dilation_and_modes(window, padding, padding_mode, input_dilation)
 
     position = _positions(window, spatial, spread, modes, padding).reshape(-1, math.prod(size))
     check_axis_sizes(
@@ -185,9 +188,9 @@ def conv_matrix(
 def _read_shape(input_shape: Any, kernel: Array, channels: int) -> tuple[int, ...]:
     rule = f"be {kernel.ndim - 1} ints >= 1, (*spatial, {channels})"
     fact = f"a kernel of shape {kernel.shape}"
-    input_shape = listed(input_shape)
+    input_shape = to_list(input_shape)
     if not is_sequence(input_shape) or not all(map(is_int, input_shape)):
-        raise argument_error("input_shape", rule, input_shape, fact, traced(input_shape), TypeError)
+        raise argument_error("input_shape", rule, input_shape, fact, tracing_hint(input_shape), TypeError)
     check_axis_sizes("input_shape", [math.prod(input_shape)], input_shape)
     if len(input_shape) != kernel.ndim - 1 or min(input_shape) < 1 or input_shape[-1] != channels:
         raise argument_error("input_shape", rule, input_shape, fact)
@@ -200,8 +203,10 @@ def _positions(window: Window, spatial, spread, modes, padding) -> np.ndarray:
     out = window.checked_output_shape("kernel", dilated)
     flat = np.zeros((1,) * 2 * rank, int)
     for axis, (n, gap, pair, mode) in enumerate(zip(dilated, spread, window.pads(dilated), modes)):
-        check_mode(n, pair, mode, padding)
-        positions = np.arange(-pair[0], n + pair[1]) if mode in ("zeros", "constant") else source(n, pair, mode)
+        check_pads(n, pair, mode, padding)
+        positions = (
+            np.arange(-pair[0], n + pair[1]) if mode in ("zeros", "constant") else source_positions(n, pair, mode)
+        )
         positions = np.where((positions >= 0) & (positions < n) & (positions % gap == 0), positions // gap, -1)
         start, tap = np.arange(out[axis]) * window.strides[axis], np.arange(window.size[axis]) * window.dilation[axis]
         others = [a for a in range(2 * rank) if a not in (axis, rank + axis)]

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._patches import as_array
-from ._pool_windows import accumulator, averaged, windows_sum
-from ._promotion import promoting
-from ._window import Window, argument_error, integer
+from ._arguments import argument_error, as_array, read_int
+from ._dtypes import accumulation_dtype, average_dtype, promoting
+from ._pool_windows import sum_windows
+from ._window import Window
 
 Array = jax.Array
 
@@ -45,7 +45,7 @@ def local_response_norm(x: Array, size: int, *, alpha: float = 1e-4, beta: float
     Equals `torch.nn.functional.local_response_norm`.
     Source: Krizhevsky et al., "ImageNet classification with deep convolutional neural networks" (2012), section 3.3.
     """
-    x, size = as_array("x", x), integer("size", size)
+    x, size = as_array("x", x), read_int("size", size)
     for name, value in (("alpha", alpha), ("beta", beta), ("k", k)):
         if isinstance(value, (str, bytes, bool)) or value is None:
             raise argument_error(name, "be a number", value, kind=TypeError)
@@ -53,17 +53,17 @@ def local_response_norm(x: Array, size: int, *, alpha: float = 1e-4, beta: float
         raise argument_error("x", "have channels on its last axis", x.shape)
     if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
         raise argument_error("x", "have a real number dtype", x.dtype.name, kind=TypeError)
-    y = x.astype(accumulator(x))
+    y = x.astype(accumulation_dtype(x))
     before, after = min(size // 2, x.shape[-1] - 1), min((size - 1) // 2, x.shape[-1] - 1)
     scaled = jnp.asarray(k, y.dtype) + jnp.asarray(alpha, y.dtype) * (_neighbours(y * y, before, after) / size)
-    return (y * _power(scaled, beta)).astype(averaged(x))
+    return (y * _power(scaled, beta)).astype(average_dtype(x))
 
 
 def _neighbours(x: Array, before: int, after: int) -> Array:
     """Return the sums over `before` preceding channels, the channel itself, and `after` following channels."""
     count, channels = before + after + 1, x.shape[-1]
     if count > MAX_SLICES:
-        return windows_sum(x[..., None], Window((count,), (1,), ((before, after),), (1,)))[..., 0]
+        return sum_windows(x[..., None], Window((count,), (1,), ((before, after),), (1,)))[..., 0]
     laid = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 1) + [(before, after, 0)])
     return functools.reduce(operator.add, (lax.slice_in_dim(laid, i, i + channels, axis=-1) for i in range(count)))
 

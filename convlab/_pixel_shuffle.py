@@ -7,8 +7,15 @@ from typing import Any
 
 import jax
 
-from ._patches import as_array, check_image, image_rank
-from ._window import argument_error, broadcast_to_rank, check_not_empty, is_sequence
+from ._arguments import (
+    argument_error,
+    as_array,
+    broadcast_to_rank,
+    check_image,
+    check_not_empty,
+    image_rank,
+    is_sequence,
+)
 from .typing import Ints
 
 Array = jax.Array

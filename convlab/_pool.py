@@ -12,23 +12,22 @@ from jax import lax
 
 from . import _backend
 from ._argmax import reduction_identity
+from ._arguments import argument_error, check_number_dtype, check_ordered_dtype, check_scalar, read_int
+from ._dtypes import accumulation_dtype, average_dtype
 from ._masks import only_valid
-from ._patches import check_number, check_scalar, scan_taps, tap_groups
+from ._patches import scan_taps, tap_groups
 from ._pool_windows import (
-    accumulator,
     argmax,
-    averaged,
-    check_ordered,
-    counts,
-    read,
-    read_mask,
-    reduce,
-    settled,
+    count_taps,
+    read_pool,
+    read_valid_mask,
+    reduce_windows,
+    resolve_padding,
+    sum_windows,
     window_max,
     window_min,
-    windows_sum,
 )
-from ._window import argument_error, integer
+from ._window import Window
 from .typing import Ints, Padding
 
 Array = jax.Array
@@ -93,7 +92,9 @@ def max_pool(
 
     Equals `flax.nnx.max_pool` and `torch.nn.functional.max_pool2d` with their options.
     """
-    return _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, valid, "max")
+    x, window = read_pool(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    check_ordered_dtype(x)
+    return _extrema("max", x, window, read_valid_mask(valid, x, window, padding), return_indices)
 
 
 @overload
@@ -140,14 +141,14 @@ def min_pool(
 
     Equals `flax.nnx.min_pool`.
     """
-    return _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, valid, "min")
+    x, window = read_pool(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    check_ordered_dtype(x)
+    return _extrema("min", x, window, read_valid_mask(valid, x, window, padding), return_indices)
 
 
-def _extreme(x, window_shape, strides, padding, window_dilation, ceil_mode, return_indices, valid, reducer):
-    x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
-    check_ordered(x)
-    valid = read_mask(valid, x, window, padding)
-    y = reduce(
+def _extrema(reducer: str, x: Any, window: Window, valid: Array | None, return_indices: bool) -> Any:
+    """Return the extremum of each window and, with `return_indices`, its position."""
+    y = reduce_windows(
         window_max if reducer == "max" else window_min,
         only_valid(x, valid, reduction_identity(x.dtype, reducer)),
         window,
@@ -186,9 +187,9 @@ def sum_pool(
 
     Equals `torch.nn.functional.avg_pool2d` with `divisor_override=1`.
     """
-    x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
-    check_number(x)
-    return windows_sum(only_valid(x, read_mask(valid, x, window, padding)), window).astype(x.dtype)
+    x, window = read_pool(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    check_number_dtype(x)
+    return sum_windows(only_valid(x, read_valid_mask(valid, x, window, padding)), window).astype(x.dtype)
 
 
 def avg_pool(
@@ -230,13 +231,13 @@ def avg_pool(
 
     Equals `flax.nnx.avg_pool` (which sums in the dtype of `x`) and `torch.nn.functional.avg_pool2d` with their options.
     """
-    x, window = read(x, window_shape, strides, padding, window_dilation, ceil_mode)
-    if divisor_override is not None and integer("divisor_override", divisor_override, None) == 0:
+    x, window = read_pool(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    if divisor_override is not None and read_int("divisor_override", divisor_override, None) == 0:
         raise argument_error("divisor_override", "be an int other than 0", divisor_override)
-    valid = read_mask(valid, x, window, padding)
-    total = reduce(_backend.window_sum, only_valid(x, valid).astype(accumulator(x)), window)
-    divisor = divisor_override or counts(x, window, count_include_pad, valid)
-    return (total / jnp.asarray(divisor, total.dtype)).astype(averaged(x))
+    valid = read_valid_mask(valid, x, window, padding)
+    total = reduce_windows(_backend.window_sum, only_valid(x, valid).astype(accumulation_dtype(x)), window)
+    divisor = divisor_override or count_taps(x, window, count_include_pad, valid)
+    return (total / jnp.asarray(divisor, total.dtype)).astype(average_dtype(x))
 
 
 # --- any reducer --------------------------------------------------------------------------------------------------
@@ -273,16 +274,16 @@ def pool(
 
     Equals `flax.nnx.pool`, which is differentiable for three reducers only.
     """
-    x, window = read(x, window_shape, strides, padding)
+    x, window = read_pool(x, window_shape, strides, padding)
     if not callable(reduce_fn):
         raise argument_error("reduce_fn", "be a function of two arrays", reduce_fn, kind=TypeError)
     check_scalar("init", init, x)
-    x = only_valid(x, read_mask(valid, x, window, padding), init)
+    x = only_valid(x, read_valid_mask(valid, x, window, padding), init)
     primitive = _primitive_of(x, init, reduce_fn)
     if primitive is not None:
-        return reduce(primitive, x, window)
+        return reduce_windows(primitive, x, window)
     init = jnp.asarray(init).astype(x.dtype)
-    groups = tap_groups(*settled(x, window), init)
+    groups = tap_groups(*resolve_padding(x, window), init)
     return scan_taps(reduce_fn, jnp.broadcast_to(init, groups[0].shape[1:]), groups)
 
 

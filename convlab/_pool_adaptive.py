@@ -14,20 +14,27 @@ from jax import lax
 
 from . import _backend
 from ._argmax import is_argmax, reduction_identity
-from ._masks import only_valid, read_valid
-from ._patches import MAX_UNROLLED_TAPS, as_array, check_image, image_rank, index_dtype
-from ._pool import avg_pool, max_pool
-from ._pool_windows import accumulator, along_axis, averaged, check_ordered, spatial_of
-from ._window import (
+from ._arguments import (
     argument_error,
-    axes,
+    as_array,
     check_axis_sizes,
+    check_image,
     check_not_empty,
+    check_ordered_dtype,
+    describe_axes,
+    image_rank,
+    index_dtype,
     is_int,
     is_sequence,
-    listed,
-    traced,
+    spatial_shape,
+    to_list,
+    tracing_hint,
 )
+from ._dtypes import accumulation_dtype, average_dtype
+from ._masks import only_valid, read_valid
+from ._patches import MAX_UNROLLED_TAPS
+from ._pool import avg_pool, max_pool
+from ._pool_windows import along_axis
 from .typing import OptionalInts, Reduce
 
 Array = jax.Array
@@ -69,14 +76,14 @@ def adaptive_avg_pool(x: Array, output_shape: OptionalInts) -> Array:
 
 
 def _averages(x: Array, out: tuple[int, ...]) -> Array:
-    total, count = x.astype(accumulator(x)), jnp.ones((), accumulator(x))
+    total, count = x.astype(accumulation_dtype(x)), jnp.ones((), accumulation_dtype(x))
     for axis, m in _axes_of(x, out):
         firsts, lasts = _bounds(x.shape[axis], m)
         count = along_axis(lasts - firsts, x.ndim, axis, total.dtype) * count
         total = _interleave(
             [jnp.where(real, window, 0).sum(axis + 1) for window, real in _windows(total, axis, m)], axis
         )
-    return (total / count).astype(averaged(x))
+    return (total / count).astype(average_dtype(x))
 
 
 @overload
@@ -112,7 +119,7 @@ def adaptive_max_pool(
     Equals `torch.nn.functional.adaptive_max_pool2d` and Keras' `AdaptiveMaxPooling2D`, in any rank.
     """
     x, out = _read(x, output_shape)
-    check_ordered(x)
+    check_ordered_dtype(x)
     tile = _tile_window(x, out)
     by_axes = functools.partial(_maxima, out=out, return_indices=return_indices)
     if tile is None:
@@ -137,15 +144,17 @@ def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
     x = as_array("x", x)
     check_not_empty("output_shape", output_shape)
     rank = len(output_shape) if is_sequence(output_shape) else image_rank(x, "output_shape")
-    sizes = listed((output_shape,) * rank if is_int(output_shape) else output_shape)
+    sizes = to_list((output_shape,) * rank if is_int(output_shape) else output_shape)
     rule = "be an int >= 1, or one int >= 1 or None per axis"
     if not is_sequence(sizes) or not all(m is None or is_int(m) for m in sizes):
-        raise argument_error("output_shape", rule, output_shape, axes(rank), traced(output_shape), TypeError)
+        raise argument_error(
+            "output_shape", rule, output_shape, describe_axes(rank), tracing_hint(output_shape), TypeError
+        )
     if any(m is not None and m < 1 for m in sizes):
-        raise argument_error("output_shape", rule, output_shape, axes(rank))
+        raise argument_error("output_shape", rule, output_shape, describe_axes(rank))
     check_image(x, rank)
     check_axis_sizes("output_shape", [m for m in sizes if m is not None], output_shape)
-    spatial = spatial_of(x, rank)
+    spatial = spatial_shape(x, rank)
     if 0 in (*spatial, x.shape[-1]):
         raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     return x, tuple(n if m is None else int(m) for n, m in zip(spatial, sizes))
@@ -154,7 +163,7 @@ def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
 def _tile_window(x: Array, out: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the window of an ordinary pool with the same result, or None unless several windows of one size tile the
     image."""
-    sizes = list(zip(spatial_of(x, len(out)), out))
+    sizes = list(zip(spatial_shape(x, len(out)), out))
     if any(n % m for n, m in sizes) or math.prod(out) == 1 or all(n == m for n, m in sizes):
         return None
     return tuple(n // m for n, m in sizes)
@@ -220,7 +229,7 @@ def _select_argmax(x: Array, payload: Array, axis: int) -> Array:
 
 def _argmax_positions(x: Array, out: tuple[int, ...]) -> Array:
     """Return the position of the maximum of each window, flat over the spatial axes of `x`."""
-    spatial = spatial_of(x, len(out))
+    spatial = spatial_shape(x, len(out))
     place = jnp.arange(math.prod(spatial), dtype=index_dtype(spatial))
     place = place.reshape((1,) * (x.ndim - 1 - len(out)) + (*spatial, 1))
     x, place = lax.stop_gradient(x), jnp.broadcast_to(place, x.shape)
@@ -258,13 +267,13 @@ def global_avg_pool(x: Array, *, keepdims: bool = False, valid: Array | None = N
 
     Equals Keras' `GlobalAveragePooling2D` and `torch.nn.AdaptiveAvgPool2d(1)`.
     """
-    x, axes = _read_global(x)
+    x, describe_axes = _read_global(x)
     valid = read_valid(valid, x)
     if valid is None:
-        return jnp.mean(x, axes, accumulator(x), keepdims=keepdims).astype(averaged(x))
-    total = only_valid(x, valid).sum(axes, accumulator(x), keepdims=keepdims)
-    count = jnp.maximum(valid.sum(axes, jnp.int32, keepdims=keepdims), 1)
-    return (total / count.astype(total.dtype)).astype(averaged(x))
+        return jnp.mean(x, describe_axes, accumulation_dtype(x), keepdims=keepdims).astype(average_dtype(x))
+    total = only_valid(x, valid).sum(describe_axes, accumulation_dtype(x), keepdims=keepdims)
+    count = jnp.maximum(valid.sum(describe_axes, jnp.int32, keepdims=keepdims), 1)
+    return (total / count.astype(total.dtype)).astype(average_dtype(x))
 
 
 def global_max_pool(x: Array, *, keepdims: bool = False, valid: Array | None = None) -> Array:
@@ -289,11 +298,11 @@ def global_max_pool(x: Array, *, keepdims: bool = False, valid: Array | None = N
 
     Equals Keras' `GlobalMaxPooling2D` and `torch.nn.AdaptiveMaxPool2d(1)`.
     """
-    x, axes = _read_global(x)
-    check_ordered(x)
+    x, describe_axes = _read_global(x)
+    check_ordered_dtype(x)
     x = only_valid(x, read_valid(valid, x), reduction_identity(x.dtype, "max"))
     y = _max(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
-    return jnp.expand_dims(y, axes) if keepdims else y
+    return jnp.expand_dims(y, describe_axes) if keepdims else y
 
 
 def _read_global(x: Any) -> tuple[Array, tuple[int, ...]]:
@@ -331,9 +340,9 @@ def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce:
     Source: He et al., "Spatial pyramid pooling in deep convolutional networks for visual recognition", arXiv 1406.4729.
     """
     x = as_array("x", x)
-    levels = listed(levels)
+    levels = to_list(levels)
     if not is_sequence(levels) or not all(map(is_int, levels)):
-        raise argument_error("levels", "be a sequence of ints >= 1", levels, hint=traced(levels), kind=TypeError)
+        raise argument_error("levels", "be a sequence of ints >= 1", levels, hint=tracing_hint(levels), kind=TypeError)
     if len(levels) == 0 or min(levels) < 1:
         raise argument_error("levels", "be a sequence of at least one int >= 1", levels)
     pools: dict[str, Any] = {"max": adaptive_max_pool, "avg": adaptive_avg_pool}

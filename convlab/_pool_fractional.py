@@ -10,10 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._patches import as_array, index_dtype
+from ._arguments import (
+    argument_error,
+    as_array,
+    broadcast_to_rank,
+    check_axis_sizes,
+    check_not_empty,
+    check_ordered_dtype,
+    describe_axes,
+    index_dtype,
+    is_sequence,
+    spatial_shape,
+)
 from ._pool import max_pool
-from ._pool_windows import check_ordered, read, spatial_of
-from ._window import Window, argument_error, axes, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
+from ._pool_windows import read_pool
+from ._window import Window
 from .typing import Floats, Ints
 
 Array = jax.Array
@@ -74,9 +85,9 @@ def fractional_max_pool(
     where PyTorch rounds every step of its sequence to 16 bits.
     Source: Graham, "Fractional max-pooling", arXiv 1412.6071.
     """
-    x, window = read(x, window_shape, 1, "VALID")
-    check_ordered(x)
-    spatial, rank = spatial_of(x, window.rank), window.rank
+    x, window = read_pool(x, window_shape, 1, "VALID")
+    check_ordered_dtype(x)
+    spatial, rank = spatial_shape(x, window.rank), window.rank
     out = _fractional_shape(output_shape, output_ratio, spatial, window)
     batch, channels = x.shape[: x.ndim - 1 - rank], x.shape[-1]
     samples = _samples(key, samples, (*batch, channels, rank))
@@ -112,9 +123,9 @@ def _fractional_shape(output_shape: Any, output_ratio: Any, spatial, window: Win
         ratios = output_ratio if is_sequence(output_ratio) else (output_ratio,) * window.rank
         rule = "be a number between 0 and 1, or one per axis"
         if not all(isinstance(r, (int, float, np.number)) for r in ratios):
-            raise argument_error("output_ratio", rule, output_ratio, axes(window.rank), kind=TypeError)
+            raise argument_error("output_ratio", rule, output_ratio, describe_axes(window.rank), kind=TypeError)
         if len(ratios) != window.rank or not all(0 < r < 1 for r in ratios):
-            raise argument_error("output_ratio", rule, output_ratio, axes(window.rank))
+            raise argument_error("output_ratio", rule, output_ratio, describe_axes(window.rank))
         output_shape = tuple(int(n * r) for n, r in zip(spatial, ratios))
     check_not_empty("output_shape", output_shape)
     out, most = broadcast_to_rank("output_shape", output_shape, window.rank), window.out(spatial)

@@ -11,22 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ._arguments import argument_error, check_ordered_dtype, spatial_shape
+from ._dtypes import accumulation_dtype, average_dtype
 from ._masks import only_valid
-from ._patches import max_taps, pad_axis, sum_taps, tap_groups
+from ._padding import pad_axis
+from ._patches import max_taps, sum_taps, tap_groups
 from ._pool_windows import (
-    accumulator,
-    averaged,
-    check_ordered,
-    counts,
-    read,
-    read_mask,
-    reduce,
-    settled,
-    spatial_of,
+    count_taps,
+    read_pool,
+    read_valid_mask,
+    reduce_windows,
+    resolve_padding,
     window_max,
     window_min,
 )
-from ._window import Window, argument_error
+from ._window import Window
 from .typing import Ints, Padding
 
 Array = jax.Array
@@ -34,8 +33,8 @@ Array = jax.Array
 
 def read_real(x: Any, *geometry: Any) -> tuple[Array, Window]:
     """Read the arguments of a pool and check that the image is real."""
-    x, window = read(x, *geometry)
-    check_ordered(x)
+    x, window = read_pool(x, *geometry)
+    check_ordered_dtype(x)
     return x, window
 
 
@@ -50,7 +49,7 @@ def real_weight(
             raise argument_error(argument, rule, value.shape, f"{x.shape[-1]} channels")
         if jnp.iscomplexobj(value):
             raise argument_error(argument, rule, value.dtype.name, kind=TypeError)
-        value = jnp.asarray(value).astype(accumulator(x))
+        value = jnp.asarray(value).astype(accumulation_dtype(x))
         return jnp.expand_dims(value, range(x.ndim - value.ndim)) if value.ndim else value
     if (
         isinstance(value, bool)
@@ -82,7 +81,7 @@ def power_sums(x: Array, window: Window, p: Any) -> tuple[Array, Array]:
 
     The scaling keeps powers inside the range of the dtype. Both are 0 for a window of zeros.
     """
-    x, window = settled(x, window)
+    x, window = resolve_padding(x, window)
     sign = -1 if isinstance(p, float) and p < 0 else 1
     size = jnp.minimum(lax.stop_gradient(jnp.abs(x)), jnp.finfo(x.dtype).max)
     nonzero = size != 0
@@ -91,7 +90,7 @@ def power_sums(x: Array, window: Window, p: Any) -> tuple[Array, Array]:
         size = jnp.where(nonzero, jnp.minimum(1 / jnp.where(nonzero, size, 1), jnp.finfo(x.dtype).max), 0)
         total = jnp.where(nonzero, total, 0)
     first = x.ndim - 1 - window.rank
-    for axis, pair in enumerate(window.pads(spatial_of(x, window.rank))):
+    for axis, pair in enumerate(window.pads(spatial_shape(x, window.rank))):
         at, geometry = first + axis, (window.size[axis], window.strides[axis], window.dilation[axis])
         size, total = (pad_axis(a, at, pair, "zeros") for a in (size, total))
         size, total = _sums_along(size, total, at, *geometry, p if sign > 0 else -p)
@@ -180,23 +179,23 @@ def lp_pool(
     rule = "be a number other than 0"
     if isinstance(norm_type, bool) or not isinstance(norm_type, (int, float, np.number)):
         raise argument_error("norm_type", rule, norm_type, kind=TypeError)
-    wide, p = x.astype(accumulator(x)), float(norm_type)
+    wide, p = x.astype(accumulation_dtype(x)), float(norm_type)
     if p == 0 or p != p:
         raise argument_error("norm_type", rule, norm_type)
-    valid = read_mask(valid, x, window, padding)
+    valid = read_valid_mask(valid, x, window, padding)
     wide = only_valid(wide, valid)
     if abs(p) == math.inf:
         sizes = [only_valid(jnp.abs(wide), valid, nothing) for nothing in (-1, math.inf)]
-        largest = reduce(window_max, sizes[0], window)
-        y = largest if p > 0 else reduce(window_min, sizes[1], window)
-        return jnp.where(largest < 0, 0, y).astype(averaged(x))
-    scale = math.prod(window.size) / counts(wide, window, include_pad=True)
+        largest = reduce_windows(window_max, sizes[0], window)
+        y = largest if p > 0 else reduce_windows(window_min, sizes[1], window)
+        return jnp.where(largest < 0, 0, y).astype(average_dtype(x))
+    scale = math.prod(window.size) / count_taps(wide, window, include_pad=True)
     size, total = power_sums(wide, window, p)
     y = size * _power(total * scale, 1 / p)
     if p < 0:  # a zero makes the sum infinite, and so the norm 0
         zeros = wide == 0 if valid is None else (wide == 0) & valid
-        y = jnp.where(reduce(window_max, zeros.astype(wide.dtype), window) > 0, 0, y)
-    return y.astype(averaged(x))
+        y = jnp.where(reduce_windows(window_max, zeros.astype(wide.dtype), window) > 0, 0, y)
+    return y.astype(average_dtype(x))
 
 
 def gem_pool(
@@ -232,7 +231,7 @@ def gem_pool(
     """
     x, window = read_real(x, window_shape, strides, padding)
     p = real_weight("p", p, x)
-    valid = read_mask(valid, x, window, padding)
-    size, total = power_sums(only_valid(x, valid).astype(accumulator(x)), window, p)
-    count = math.prod(window.size) if valid is None else counts(x, window, False, valid)
-    return (size * _power(total / count, 1 / p)).astype(averaged(x))
+    valid = read_valid_mask(valid, x, window, padding)
+    size, total = power_sums(only_valid(x, valid).astype(accumulation_dtype(x)), window, p)
+    count = math.prod(window.size) if valid is None else count_taps(x, window, False, valid)
+    return (size * _power(total / count, 1 / p)).astype(average_dtype(x))

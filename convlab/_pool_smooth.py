@@ -13,22 +13,22 @@ import numpy as np
 from jax import lax
 
 from . import _backend
+from ._arguments import argument_error, read_int, read_modes, spatial_shape
+from ._dtypes import accumulation_dtype, average_dtype
 from ._masks import only_valid
-from ._patches import MAX_UNROLLED_TAPS, are_many, max_taps, pad_spatial, scan_taps, sum_taps, tap_groups
+from ._padding import pad_spatial
+from ._patches import MAX_UNROLLED_TAPS, are_stacked, max_taps, scan_taps, sum_taps, tap_groups
 from ._pool_power import power_sums, read_real, real_weight
 from ._pool_windows import (
-    accumulator,
     along_axis,
-    averaged,
-    counts,
-    read,
-    read_mask,
-    reduce,
-    settled,
-    spatial_of,
+    count_taps,
+    read_pool,
+    read_valid_mask,
+    reduce_windows,
+    resolve_padding,
     window_max,
 )
-from ._window import Window, argument_error, integer, read_modes
+from ._window import Window
 from .typing import Ints, Padding, PaddingModes
 
 Array = jax.Array
@@ -70,8 +70,8 @@ def softmax_pool(
     """
     x, window = read_real(x, window_shape, strides, padding)
     temperature = real_weight("temperature", temperature, x)
-    wide = only_valid(x.astype(accumulator(x)), read_mask(valid, x, window, padding), -jnp.inf)
-    groups = tap_groups(*settled(wide, window), -jnp.inf)
+    wide = only_valid(x.astype(accumulation_dtype(x)), read_valid_mask(valid, x, window, padding), -jnp.inf)
+    groups = tap_groups(*resolve_padding(wide, window), -jnp.inf)
     largest = max_taps(groups)
     infinite = largest == jnp.inf  # the mean is inf then; elsewhere an infinity is -inf or padding, and has no weight
     temperature = temperature[None] if isinstance(temperature, jax.Array) and temperature.ndim else temperature
@@ -83,7 +83,7 @@ def softmax_pool(
 
     total, weighted = sum_taps(weigh, groups)
     y = jnp.where(infinite, largest, weighted / jnp.where(total == 0, 1, total))
-    return y[0].astype(averaged(x))
+    return y[0].astype(average_dtype(x))
 
 
 def top_k_pool(
@@ -120,13 +120,13 @@ def top_k_pool(
     """
     x, window = read_real(x, window_shape, strides, padding)
     count = math.prod(window.size)
-    if integer("k", k) > count:
+    if read_int("k", k) > count:
         raise argument_error("k", f"be an int from 1 to {count}", k, f"window_shape {window.size}")
-    valid = read_mask(valid, x, window, padding)
-    laid, window = settled(x.astype(accumulator(x)), window)
+    valid = read_valid_mask(valid, x, window, padding)
+    laid, window = resolve_padding(x.astype(accumulation_dtype(x)), window)
     total = _sum_of_largest(laid, valid, window, k)
-    inside = jnp.asarray(counts(laid, window, include_pad=False, valid=valid), total.dtype)
-    return (total / jnp.minimum(inside, k)).astype(averaged(x))
+    inside = jnp.asarray(count_taps(laid, window, include_pad=False, valid=valid), total.dtype)
+    return (total / jnp.minimum(inside, k)).astype(average_dtype(x))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -235,12 +235,12 @@ def mixed_pool(
     Source: Lee, Gallagher and Tu, "Generalizing pooling functions in convolutional neural networks", arXiv 1509.08985.
     """
     x, window = read_real(x, window_shape, strides, padding)
-    alpha, wide = real_weight("alpha", alpha, x, 0, 1, closed=True), x.astype(accumulator(x))
-    valid = read_mask(valid, x, window, padding)
-    largest = reduce(window_max, only_valid(wide, valid, -math.inf), window)
-    count = math.prod(window.size) if valid is None else counts(wide, window, False, valid)
-    average = reduce(_backend.window_sum, only_valid(wide, valid), window) / count
-    return (alpha * largest + (1 - alpha) * average).astype(averaged(x))
+    alpha, wide = real_weight("alpha", alpha, x, 0, 1, closed=True), x.astype(accumulation_dtype(x))
+    valid = read_valid_mask(valid, x, window, padding)
+    largest = reduce_windows(window_max, only_valid(wide, valid, -math.inf), window)
+    count = math.prod(window.size) if valid is None else count_taps(wide, window, False, valid)
+    average = reduce_windows(_backend.window_sum, only_valid(wide, valid), window) / count
+    return (alpha * largest + (1 - alpha) * average).astype(average_dtype(x))
 
 
 def stochastic_pool(
@@ -275,9 +275,9 @@ def stochastic_pool(
     1301.3557.
     """
     x, window = read_real(x, window_shape, strides, padding)
-    wide = only_valid(jax.nn.relu(x.astype(accumulator(x))), read_mask(valid, x, window, padding))
+    wide = only_valid(jax.nn.relu(x.astype(accumulation_dtype(x))), read_valid_mask(valid, x, window, padding))
     y = _expected(wide, window) if key is None else _drawn(wide, window, key)
-    return y.astype(averaged(x))
+    return y.astype(average_dtype(x))
 
 
 def _expected(x: Array, window: Window) -> Array:
@@ -288,7 +288,7 @@ def _expected(x: Array, window: Window) -> Array:
 
 def _drawn(x: Array, window: Window, key: Any) -> Array:
     """Select the first element whose running sum exceeds a uniform fraction of the total; NaN if the window has one."""
-    groups = tap_groups(*settled(x, window))
+    groups = tap_groups(*resolve_padding(x, window))
     largest = max_taps(groups)
     unit, infinite = jnp.where((largest == 0) | (largest == jnp.inf), 1, largest), largest == jnp.inf
 
@@ -344,10 +344,10 @@ def blur_pool(
 
     Source: Zhang, "Making convolutional networks shift-invariant again", arXiv 1904.11486.
     """
-    x, window = read(x, window_shape, strides, padding)
-    rank, spatial = window.rank, spatial_of(x, window.rank)
+    x, window = read_pool(x, window_shape, strides, padding)
+    rank, spatial = window.rank, spatial_shape(x, window.rank)
     modes = read_modes(padding_mode, rank, window.padding)
-    y = pad_spatial(x.astype(accumulator(x)), window.pads(spatial), modes, shown=padding)
+    y = pad_spatial(x.astype(accumulation_dtype(x)), window.pads(spatial), modes, shown=padding)
     for axis, (k, stride) in enumerate(zip(window.size, window.strides)):
         size, strides, weights = (
             [1] * rank,
@@ -357,6 +357,6 @@ def blur_pool(
         size[axis], strides[axis] = k, stride
         groups = tap_groups(y, Window(tuple(size), tuple(strides)))
         factors = along_axis(weights, y.ndim + 1, 0, y.dtype)
-        parts = [factors] if are_many(groups) else jnp.split(factors, k)
+        parts = [factors] if are_stacked(groups) else jnp.split(factors, k)
         y = sum_taps(lambda tap, factor: tap * factor, groups, parts)[0]
-    return y.astype(averaged(x))
+    return y.astype(average_dtype(x))

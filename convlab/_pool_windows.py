@@ -1,4 +1,4 @@
-"""Steps that all pools share: reading of arguments, padding, XLA's window reductions, and the argmax."""
+"""Steps that all pools share: their arguments, padding, XLA's window reductions, the argmax and counts of taps."""
 
 from __future__ import annotations
 
@@ -13,15 +13,29 @@ from jax import lax
 
 from . import _backend
 from ._argmax import argmax_by_axis
+from ._arguments import (
+    argument_error,
+    as_array,
+    broadcast_to_rank,
+    check_image,
+    check_not_empty,
+    image_rank,
+    index_dtype,
+    is_int,
+    is_sequence,
+    read_modes,
+    spatial_shape,
+)
+from ._dtypes import accumulation_dtype
 from ._masks import only_valid, read_valid
-from ._operands import check_zeros
-from ._patches import as_array, check_image, has_many_taps, image_rank, index_dtype, pad_spatial, source
-from ._window import Window, argument_error, broadcast_to_rank, check_not_empty, is_int, is_sequence, read_modes
+from ._padding import check_zero_padding, pad_spatial, source_positions
+from ._patches import has_many_taps
+from ._window import Window
 
 Array = jax.Array
 
 
-def read(
+def read_pool(
     x: Any, window_shape: Any, strides: Any, padding: Any, window_dilation: Any = 1, ceil_mode: bool = False
 ) -> tuple[Array, Window]:
     """Read the image and the window of a pool; strides of None are 1."""
@@ -34,36 +48,35 @@ def read(
     window = Window(
         size, strides, padding, broadcast_to_rank("window_dilation", window_dilation, rank), bool(ceil_mode)
     )
-    spatial = spatial_of(x, rank)
+    spatial = spatial_shape(x, rank)
     if x.shape[-1] == 0:
         raise argument_error("x", "have channels on its last axis", x.shape)
     window.checked_output_shape("window_shape", spatial)
     return x, window
 
 
-def read_mask(valid: Any, x: Array, window: Window, padding: Any) -> Array | None:
+def read_valid_mask(valid: Any, x: Array, window: Window, padding: Any) -> Array | None:
     """Read `valid` as a mask of the positions of `x`, with an axis for its channels."""
     if valid is not None:
-        check_zeros(window, read_modes("zeros", window.rank, window.padding), padding, "zeros", "valid positions")
+        check_zero_padding(
+            window, read_modes("zeros", window.rank, window.padding), padding, "zeros", "valid positions"
+        )
     return read_valid(valid, x)
 
 
-def spatial_of(x: Array, rank: int) -> tuple[int, ...]:
-    return x.shape[x.ndim - 1 - rank : -1]
-
-
-def settled(x: Array, window: Window) -> tuple[Array, Window]:
-    """Pad the image for "CIRCULAR" and "REFLECT", and crop ends that an overhang of `ceil_mode` must not read."""
+def resolve_padding(x: Array, window: Window) -> tuple[Array, Window]:
+    """Pad the image for "CIRCULAR" and "REFLECT", and crop ends that the overhang of `ceil_mode` must not read; return
+    the image and the window that is left to apply."""
     modes = set(read_modes("zeros", window.rank, window.padding))
     if modes <= {"zeros"}:
-        return _cut(x, window)
-    x = pad_spatial(x, window.declared(spatial_of(x, window.rank)), list(modes) * window.rank, shown=window.padding)
+        return _crop_overhang(x, window)
+    x = pad_spatial(x, window.declared(spatial_shape(x, window.rank)), list(modes) * window.rank, shown=window.padding)
     return x, Window(window.size, window.strides, "VALID", window.dilation, window.ceil_mode)
 
 
-def _cut(x: Array, window: Window) -> tuple[Array, Window]:
+def _crop_overhang(x: Array, window: Window) -> tuple[Array, Window]:
     """Crop the end by the negative pads if a window of `ceil_mode` could extend over it."""
-    spatial = spatial_of(x, window.rank)
+    spatial = spatial_shape(x, window.rank)
     pads = window.declared(spatial)
     cuts = [min(n, max(0, -hi)) for n, (_, hi) in zip(spatial, pads)]
     if not window.ceil_mode or not any(cuts):
@@ -73,10 +86,10 @@ def _cut(x: Array, window: Window) -> tuple[Array, Window]:
     return x, Window(window.size, window.strides, padding, window.dilation, window.ceil_mode)
 
 
-def on_all_axes(x: Array, window: Window) -> dict[str, tuple]:
+def window_params(x: Array, window: Window) -> dict[str, tuple]:
     """Return the parameters of the window primitives, with an entry for every axis of `x`."""
     before = (1,) * (x.ndim - 1 - window.rank)
-    pads = window.pads(spatial_of(x, window.rank))
+    pads = window.pads(spatial_shape(x, window.rank))
     return dict(
         window_dimensions=(*before, *window.size, 1),
         window_strides=(*before, *window.strides, 1),
@@ -86,9 +99,9 @@ def on_all_axes(x: Array, window: Window) -> dict[str, tuple]:
     )
 
 
-def reduce(reduction: Callable[[Array, dict], Array], x: Array, window: Window) -> Array:
-    x, window = settled(x, window)
-    return reduction(x, on_all_axes(x, window))
+def reduce_windows(reduction: Callable[[Array, dict], Array], x: Array, window: Window) -> Array:
+    x, window = resolve_padding(x, window)
+    return reduction(x, window_params(x, window))
 
 
 def window_max(x: Array, params: dict) -> Array:
@@ -99,74 +112,59 @@ def window_min(x: Array, params: dict) -> Array:
     return _backend.window_max(x, params, "min")
 
 
-def accumulator(x: Array) -> Any:
-    """Return the dtype for sums of averages: float32 for 16-bit and integer input."""
-    return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) and x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
-
-
-def averaged(x: Array) -> Any:
-    """Return the dtype of an average: that of the input, float32 for integers."""
-    return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
-
-
 # --- argmax -------------------------------------------------------------------------------------------------------
-
-
-def check_ordered(x: Array) -> None:
-    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer) and x.dtype != bool:
-        raise argument_error("x", "have an ordered dtype", x.dtype.name, kind=TypeError)
 
 
 def argmax(x: Array, window: Window, reducer: Any, valid: Array | None = None) -> Array:
     """Return the position of the extremum of each window, flat over the spatial axes of `x`; -1 for padding only."""
-    spatial = spatial_of(x, window.rank)
+    spatial = spatial_shape(x, window.rank)
     dtype, x = index_dtype(spatial), lax.stop_gradient(x)
     if has_many_taps(window) or valid is not None:
-        place = jnp.broadcast_to(jnp.arange(math.prod(spatial), dtype=dtype).reshape(*spatial, 1), x.shape)
-        place = only_valid(place, valid, -1)
-        return argmax_by_axis(*settled(x, window), settled(place, window)[0], reducer)
+        position = jnp.broadcast_to(jnp.arange(math.prod(spatial), dtype=dtype).reshape(*spatial, 1), x.shape)
+        position = only_valid(position, valid, -1)
+        return argmax_by_axis(*resolve_padding(x, window), resolve_padding(position, window)[0], reducer)
     modes, borders = read_modes("zeros", window.rank, window.padding), window.declared(spatial)
-    laid, window = settled(lax.stop_gradient(x), window)
-    tap = _backend.window_argmax(laid, on_all_axes(laid, window), reducer)
-    first, pads = x.ndim - 1 - window.rank, window.pads(spatial_of(laid, window.rank))
+    padded, window = resolve_padding(lax.stop_gradient(x), window)
+    tap = _backend.window_argmax(padded, window_params(padded, window), reducer)
+    first, pads = x.ndim - 1 - window.rank, window.pads(spatial_shape(padded, window.rank))
     index, real = jnp.zeros((), dtype), np.True_
     for axis, (n, stride, dilation, mode) in enumerate(zip(spatial, window.strides, window.dilation, modes)):
         digit = tap // math.prod(window.size[axis + 1 :]) % window.size[axis]
-        place = lax.broadcasted_iota(jnp.int32, tap.shape, first + axis) * stride + digit * dilation - pads[axis][0]
+        position = lax.broadcasted_iota(jnp.int32, tap.shape, first + axis) * stride + digit * dilation - pads[axis][0]
         if mode != "zeros":
-            place = jnp.asarray(source(n, borders[axis], mode), jnp.int32)[place]
+            position = jnp.asarray(source_positions(n, borders[axis], mode), jnp.int32)[position]
         elif pads[axis] != (0, 0):
-            real &= (place >= 0) & (place < n)
-        index = index * n + place.astype(dtype)
+            real &= (position >= 0) & (position < n)
+        index = index * n + position.astype(dtype)
     return index if real is np.True_ else jnp.where(real, index, -1)
 
 
 # --- sums and counts ----------------------------------------------------------------------------------------------
 
 
-def windows_sum(x: Array, window: Window) -> Array:
+def sum_windows(x: Array, window: Window) -> Array:
     """Sum windows; 16-bit floats are summed in float32."""
     narrow = jnp.issubdtype(x.dtype, jnp.floating)
-    return reduce(_backend.window_sum, x.astype(accumulator(x)) if narrow else x, window)
+    return reduce_windows(_backend.window_sum, x.astype(accumulation_dtype(x)) if narrow else x, window)
 
 
-def counts(x: Array, window: Window, include_pad: bool, valid: Array | None = None) -> Any:
+def count_taps(x: Array, window: Window, include_pad: bool, valid: Array | None = None) -> Any:
     """Return the number of counted taps of each window, at least 1: an int, or floats that broadcast with the
     result."""
-    spatial, dtype = spatial_of(x, window.rank), accumulator(x)
+    spatial, dtype = spatial_shape(x, window.rank), accumulation_dtype(x)
     if valid is not None:
-        return jnp.maximum(reduce(_backend.window_sum, valid.astype(jnp.finfo(dtype).dtype), window), 1)
-    bordered = set(read_modes("zeros", window.rank, window.padding)) != {"zeros"}
-    if not window.ceil_mode and (include_pad or bordered):
+        return jnp.maximum(reduce_windows(_backend.window_sum, valid.astype(jnp.finfo(dtype).dtype), window), 1)
+    pads_with_values = set(read_modes("zeros", window.rank, window.padding)) != {"zeros"}
+    if not window.ceil_mode and (include_pad or pads_with_values):
         return math.prod(window.size)
     if not all(map(is_int, spatial)):  # symbolic ones of `jax.export`
         ones = jnp.ones((*(1,) * (x.ndim - 1 - window.rank), *spatial, 1), dtype)
-        return jnp.maximum(reduce(_backend.window_sum, ones, window), 1)
+        return jnp.maximum(reduce_windows(_backend.window_sum, ones, window), 1)
     count: Any = 1
     for axis, (n, (lo, hi), out, k, s, d) in enumerate(
         zip(spatial, window.declared(spatial), window.out(spatial), window.size, window.strides, window.dilation)
     ):
-        first, last = (-lo, n + hi) if include_pad or bordered else (max(0, -lo), min(n, n + hi))
+        first, last = (-lo, n + hi) if include_pad or pads_with_values else (max(0, -lo), min(n, n + hi))
         start = np.arange(out) * s - lo
         along = np.minimum(k, -(-(last - start) // d)) - np.maximum(0, -(-(first - start) // d))
         count = count * along_axis(np.maximum(along, 1), x.ndim, axis - window.rank - 1, dtype)

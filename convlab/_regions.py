@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._patches import as_array
+from ._arguments import argument_error, as_array, as_int, broadcast_to_rank, check_ordered_dtype, read_int
+from ._dtypes import accumulation_dtype, average_dtype, promoting
 from ._pool_adaptive import _max
-from ._pool_windows import accumulator, averaged, check_ordered
-from ._promotion import promoting
-from ._window import argument_error, as_int, broadcast_to_rank, integer
 from .typing import Ints
 
 Array = jax.Array
@@ -64,8 +62,8 @@ def roi_align(
     if ratio is None:
         raise argument_error("sampling_ratio", "be an int", sampling_ratio, kind=TypeError)
     if len(x) == 0:
-        return jnp.full((len(boxes), *out, x.shape[-1]), math.nan, averaged(x))
-    wide = x.astype(accumulator(x))
+        return jnp.full((len(boxes), *out, x.shape[-1]), math.nan, average_dtype(x))
+    wide = x.astype(accumulation_dtype(x))
     boxes = lax.stop_gradient(boxes).astype(wide.dtype)
     rows, columns = (
         _bin_weights(
@@ -90,7 +88,7 @@ def roi_align(
         lambda one: lax.cond(jnp.isfinite(_image_of(wide, one[0])).all(), pooled, alone, one),
         (boxes[:, 0], rows, columns),
     )
-    return y.astype(averaged(x))
+    return y.astype(average_dtype(x))
 
 
 def _image_of(x: Array, number: Array) -> Array:
@@ -149,7 +147,7 @@ def roi_pool(x: Array, boxes: Array, output_shape: Ints, *, spatial_scale: float
     Source: Girshick, "Fast R-CNN", arXiv 1504.08083.
     """
     x, boxes, out = _read(x, boxes, output_shape, spatial_scale)
-    check_ordered(x)
+    check_ordered_dtype(x)
     if len(x) == 0:
         return jnp.zeros((len(boxes), *out, x.shape[-1]), x.dtype)
     boxes = lax.stop_gradient(boxes).astype(jnp.promote_types(boxes.dtype, jnp.float32))
@@ -213,14 +211,14 @@ def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) 
     Equals `torchvision.ops.nms`, whose result has one index per kept box.
     """
     boxes, scores = as_array("boxes", boxes), as_array("scores", scores)
-    size = integer("max_outputs", max_outputs)
+    size = read_int("max_outputs", max_outputs)
     if isinstance(iou_threshold, (str, bytes, bool)) or iou_threshold is None:
         raise argument_error("iou_threshold", "be a number", iou_threshold, kind=TypeError)
     if boxes.ndim != 2 or boxes.shape[-1] != 4:
         raise argument_error("boxes", "have shape (k, 4)", boxes.shape)
     if scores.shape != boxes.shape[:1]:
         raise argument_error("scores", f"have shape ({len(boxes)},)", scores.shape, f"boxes of shape {boxes.shape}")
-    boxes = lax.stop_gradient(boxes).astype(accumulator(boxes))
+    boxes = lax.stop_gradient(boxes).astype(accumulation_dtype(boxes))
     indices, count = jnp.full(size, -1, jnp.int32), jnp.zeros((), jnp.int32)
     if len(boxes) == 0:
         return indices, count

@@ -11,6 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._arguments import (
+    argument_error,
+    as_array,
+    broadcast_to_rank,
+    check_image,
+    check_not_empty,
+    describe_axes,
+    image_rank,
+    is_sequence,
+    spatial_shape,
+    to_list,
+    tracing_hint,
+)
+from ._dtypes import accumulation_dtype, average_dtype, promoting
 from ._interpolation import (
     Axis,
     antialiased_taps,
@@ -20,11 +34,7 @@ from ._interpolation import (
     linear_taps,
     nearest_positions,
 )
-from ._patches import as_array, check_image, image_rank
 from ._pool_adaptive import adaptive_avg_pool
-from ._pool_windows import accumulator, averaged, spatial_of
-from ._promotion import promoting
-from ._window import argument_error, axes, broadcast_to_rank, check_not_empty, is_sequence, listed, traced
 from .typing import Floats, Interpolation, Ints
 
 Array = jax.Array
@@ -79,7 +89,7 @@ def resize(
     x = as_array("x", x)
     x, out, factors = _read(x, output_shape, scale)
     kind = _read_method(method, align_corners, antialias)
-    spatial, first = spatial_of(x, len(out)), x.ndim - 1 - len(out)
+    spatial, first = spatial_shape(x, len(out)), x.ndim - 1 - len(out)
     if kind == "area":
         return adaptive_avg_pool(x, out)
     steps = [_step(n, m, factor, bool(align_corners)) for n, m, factor in zip(spatial, out, factors)]
@@ -93,7 +103,7 @@ def resize(
         return x
     if x.dtype == bool:
         raise argument_error("x", "have a number dtype", x.dtype.name, f"method {kind!r}", kind=TypeError)
-    y = x.astype(accumulator(x))
+    y = x.astype(accumulation_dtype(x))
     for i in numbers:
         axis = Axis(spatial[i], out[i], steps[i], bool(align_corners))
         if axis.n == axis.m and (antialias or kind == "linear"):
@@ -104,7 +114,7 @@ def resize(
             y = interpolate(y, first + i, cubic_taps(axis))
         else:
             y = interpolate(y, first + i, linear_taps(axis))
-    return y.astype(averaged(x))
+    return y.astype(average_dtype(x))
 
 
 def _step(n: int, m: int, factor: float | None, align_corners: bool) -> Fraction:
@@ -126,7 +136,7 @@ def _read(x: Array, output_shape: Any, scale: Any) -> tuple[Array, tuple[int, ..
     check_not_empty(name, given)
     rank = len(given) if is_sequence(given) else image_rank(x, name)
     check_image(x, rank)
-    spatial = spatial_of(x, rank)
+    spatial = spatial_shape(x, rank)
     if 0 in (*spatial, x.shape[-1]):
         raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     if scale is None:
@@ -140,12 +150,12 @@ def _read(x: Array, output_shape: Any, scale: Any) -> tuple[Array, tuple[int, ..
 
 def _factors(scale: Any, rank: int) -> tuple[float, ...]:
     rule = "be a number > 0 or one number > 0 per axis"
-    several = listed(scale if is_sequence(scale) else (scale,) * rank)
+    several = to_list(scale if is_sequence(scale) else (scale,) * rank)
     values = [v.item() if isinstance(v, np.generic) else v for v in several]
     if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-        raise argument_error("scale", rule, scale, axes(rank), traced(scale), TypeError)
+        raise argument_error("scale", rule, scale, describe_axes(rank), tracing_hint(scale), TypeError)
     if not all(0 < v < math.inf for v in values):
-        raise argument_error("scale", rule, scale, axes(rank))
+        raise argument_error("scale", rule, scale, describe_axes(rank))
     return tuple(map(float, values))
 
 

@@ -9,9 +9,18 @@ import jax
 import jax.numpy as jnp
 
 from . import _backend
+from ._arguments import (
+    argument_error,
+    as_array,
+    broadcast_to_rank,
+    check_axis_sizes,
+    check_image,
+    check_not_empty,
+    image_rank,
+    index_dtype,
+    is_sequence,
+)
 from ._backend.unpool import unpool
-from ._patches import as_array, check_image, image_rank, index_dtype
-from ._window import argument_error, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
 from .typing import Ints
 
 Array = jax.Array

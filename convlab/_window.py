@@ -1,174 +1,50 @@
-"""Geometry of windows, named paddings and the form of error messages: integers only, no arrays.
-
-This module reads loose arguments once, into tuples and a frozen `Window`; other modules rely on their form.
-"""
+"""The geometry of windows: paddings, effective sizes and numbers of positions, with integers only."""
 
 from __future__ import annotations
 
 import dataclasses
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import jax
 
+from ._arguments import (
+    argument_error,
+    broadcast_to_rank,
+    check_axis_sizes,
+    describe_axes,
+    is_int,
+    is_sequence,
+    read_padding,
+)
+
 Pair = tuple[int, int]
-
-
-def argument_error(
-    argument: str, rule: str, value: Any, fact: str = "", hint: str = "", kind: type[Exception] = ValueError
-) -> Exception:
-    """Build the exception for a bad argument in the form of all messages: argument, rule, fact, value, hint."""
-    text = f"`{argument}` must {rule}" + (f" for {fact}" if fact else "") + f", got {value!r}."
-    return kind(text + (f" {hint}" if hint else ""))
-
-
-# --- integers: one, or one per axis -------------------------------------------------------------------------------
-
-
-def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
-    """Return whether `value` is a list, a tuple or an array with an axis; texts and mappings are not sequences."""
-    if isinstance(value, (str, bytes, dict, set)):
-        return False
-    return getattr(value, "ndim", 1) > 0 and hasattr(value, "__len__") and hasattr(value, "__iter__")
-
-
-def as_int(value: Any) -> int | None:
-    """Return `value` as an int, or None for anything else: booleans, floats, values that `jax.jit` traces."""
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None
-
-
-def is_int(value: Any) -> bool:
-    return as_int(value) is not None
-
-
-def listed(value: Any) -> Any:
-    """Convert an array to lists, so that its elements are no arrays, which `jax.jit` would trace; return all else."""
-    try:
-        return value.tolist() if hasattr(value, "tolist") else value
-    except TypeError:
-        return value
-
-
-def traced(value: Any) -> str:
-    """Return a hint if `value` is traced, and so known too late; otherwise an empty text."""
-    late = "Tracer" in type(value).__name__ or (isinstance(value, (tuple, list)) and any(map(traced, value)))
-    return "It is traced: name it in `static_argnames` of `jax.jit`." if late else ""
-
-
-def axes(rank: int) -> str:
-    return f"{rank} spatial {'axis' if rank == 1 else 'axes'}"
-
-
-def integer(argument: str, value: Any, minimum: int | None = 1, fact: str = "") -> int:
-    """Return `value` as an int, checked to be at least `minimum`."""
-    rule = "be an int" + ("" if minimum is None else f" >= {minimum}")
-    number = as_int(value)
-    if number is None:
-        raise argument_error(argument, rule, value, fact, traced(value), TypeError)
-    if minimum is not None and number < minimum:
-        raise argument_error(argument, rule, value, fact)
-    return number
-
-
-def check_not_empty(argument: str, value: Any) -> None:
-    """Check that `value` is not an empty sequence, which would mean no spatial axis."""
-    if is_sequence(value) and len(value) == 0:
-        raise argument_error(argument, "have a number for at least one spatial axis", value)
-
-
-MAX_AXIS = 2**31 - 1  # XLA counts the positions along an axis in 32 bits
-
-
-def check_axis_sizes(argument: str, sizes: Sequence[int], value: Any, fact: str = "") -> None:
-    """Check that XLA can index every axis of the result."""
-    if any(is_int(size) and size > MAX_AXIS for size in sizes):
-        raise argument_error(argument, "leave fewer than 2**31 positions along every axis", value, fact)
-
-
-def broadcast_to_rank(argument: str, value: Any, rank: int, minimum: int | None = 1, hint: str = "") -> tuple[int, ...]:
-    """Return one int for all axes, or one int per axis, as `rank` ints of at least `minimum`."""
-    several = listed((value,) * rank if is_int(value) else value)
-    bound = "" if minimum is None else f" >= {minimum}"
-    rule = f"be an int{bound} or one int{bound} per axis"
-    if not is_sequence(several) or not all(map(is_int, several)):
-        raise argument_error(argument, rule, value, axes(rank), traced(value) or hint, TypeError)
-    numbers = tuple(map(operator.index, several))
-    if len(numbers) != rank or (minimum is not None and any(v < minimum for v in numbers)):
-        raise argument_error(argument, rule, value, axes(rank), hint)
-    return numbers
-
-
-def at_least_zero(size: Any) -> Any:
-    """Return the larger of a size and 0, also of a symbolic size of `jax.export`, which may not tell before it is
-    known."""
-    return max(size, 0) if is_int(size) else jax.core.max_dim(size, 0)
 
 
 # --- paddings -----------------------------------------------------------------------------------------------------
 
 
-def _same(reach: int, stride: int, length: int) -> Pair:
-    total = at_least_zero((-(-length // stride) - 1) * stride + reach - length)
+def at_least_zero(size: Any) -> Any:
+    """Return the larger of a size and 0, also for a symbolic size of `jax.export`, whose sign may be unknown."""
+    return max(size, 0) if is_int(size) else jax.core.max_dim(size, 0)
+
+
+def _same(effective_size: int, stride: int, length: int) -> Pair:
+    total = at_least_zero((-(-length // stride) - 1) * stride + effective_size - length)
     return total // 2, total - total // 2
 
 
 # How much a named padding pads: (effective size, stride, length) -> (before, after).
-NAMED: dict[str, Callable[[int, int, int], Pair]] = {
-    "VALID": lambda reach, stride, length: (0, 0),
+NAMED_PADDINGS: dict[str, Callable[[int, int, int], Pair]] = {
+    "VALID": lambda effective_size, stride, length: (0, 0),
     "SAME": _same,
-    "SAME_LOWER": lambda reach, stride, length: _same(reach, stride, length)[::-1],
-    "CAUSAL": lambda reach, stride, length: (reach - 1, 0),
-    "FULL": lambda reach, stride, length: (reach - 1, reach - 1),
-    "CIRCULAR": lambda reach, stride, length: ((reach - 1) // 2, reach // 2),
-    "REFLECT": lambda reach, stride, length: ((reach - 1) // 2, reach // 2),
+    "SAME_LOWER": lambda effective_size, stride, length: _same(effective_size, stride, length)[::-1],
+    "CAUSAL": lambda effective_size, stride, length: (effective_size - 1, 0),
+    "FULL": lambda effective_size, stride, length: (effective_size - 1, effective_size - 1),
+    "CIRCULAR": lambda effective_size, stride, length: ((effective_size - 1) // 2, effective_size // 2),
+    "REFLECT": lambda effective_size, stride, length: ((effective_size - 1) // 2, effective_size // 2),
 }
-MODES = ("zeros", "constant", "reflect", "replicate", "circular")
-
-
-def read_padding(padding: Any, rank: int, argument: str = "padding", named: Sequence[str] = tuple(NAMED)):
-    """Return a padding as its upper-case name, or as one (before, after) pair per axis."""
-    names = f"one of {', '.join(map(repr, named))}, " if named else ""
-    rule = f"be {names}an int, or one int or (before, after) pair per axis"
-    if isinstance(padding, str):
-        if padding.upper() in named:
-            return padding.upper()
-        raise argument_error(argument, rule, padding, axes(rank))
-    if is_int(padding):
-        return ((operator.index(padding),) * 2,) * rank
-    if not is_sequence(padding):
-        raise argument_error(argument, rule, padding, axes(rank), traced(padding), TypeError)
-    pairs = tuple((p, p) if is_int(p) else listed(p) for p in listed(padding))
-    if not all(is_sequence(p) and all(map(is_int, p)) for p in pairs):
-        raise argument_error(argument, rule, padding, axes(rank), traced(padding), TypeError)
-    if len(pairs) != rank or any(len(p) != 2 for p in pairs):
-        is_scalar = rank == 1 and len(pairs) == 2 and all(map(is_int, padding))
-        raise argument_error(
-            argument, rule, padding, axes(rank), f"Write ({tuple(padding)},) for one pair." if is_scalar else ""
-        )
-    return tuple((operator.index(a), operator.index(b)) for a, b in pairs)
-
-
-def read_modes(
-    padding_mode: Any, rank: int, padding: Any = (), argument: str = "padding_mode", value: Any = 0
-) -> tuple[str, ...]:
-    """Return one padding mode per axis; the paddings "CIRCULAR" and "REFLECT" imply theirs."""
-    rule = f"be one of {', '.join(map(repr, MODES))}, or one of them per axis"
-    modes = (padding_mode,) * rank if isinstance(padding_mode, str) else padding_mode
-    if not is_sequence(modes) or not all(isinstance(m, str) for m in modes):
-        raise argument_error(argument, rule, padding_mode, axes(rank), kind=TypeError)
-    lower = tuple(m.lower() for m in modes)
-    if len(lower) != rank or not set(lower) <= set(MODES):
-        raise argument_error(argument, rule, padding_mode, axes(rank))
-    if padding in ("CIRCULAR", "REFLECT"):
-        own = padding.lower()
-        if not set(lower) <= {"zeros", own}:
-            raise argument_error(argument, f"be 'zeros' or {own!r}", padding_mode, f"padding {padding!r}")
-        return (own,) * rank
-    return lower
 
 
 # --- the window ---------------------------------------------------------------------------------------------------
@@ -213,11 +89,11 @@ class Window:
 
     def __post_init__(self):
         size = broadcast_to_rank("size", self.size, len(self.size) if is_sequence(self.size) else 1)
-        fix = object.__setattr__
-        fix(self, "size", size)
-        fix(self, "strides", broadcast_to_rank("strides", self.strides, self.rank))
-        fix(self, "padding", read_padding(self.padding, self.rank))
-        fix(self, "dilation", broadcast_to_rank("dilation", self.dilation, self.rank))
+        set_field = object.__setattr__  # the class is frozen
+        set_field(self, "size", size)
+        set_field(self, "strides", broadcast_to_rank("strides", self.strides, self.rank))
+        set_field(self, "padding", read_padding(self.padding, self.rank, tuple(NAMED_PADDINGS)))
+        set_field(self, "dilation", broadcast_to_rank("dilation", self.dilation, self.rank))
 
     @property
     def rank(self) -> int:
@@ -231,7 +107,7 @@ class Window:
     def declared(self, spatial: Sequence[int]) -> tuple[Pair, ...]:
         """Return the padding before and after each axis, without the overhang of `ceil_mode`."""
         if isinstance(self.padding, str):
-            return tuple(map(NAMED[self.padding], self.effective_size, self.strides, spatial))
+            return tuple(map(NAMED_PADDINGS[self.padding], self.effective_size, self.strides, spatial))
         return self.padding
 
     def pads(self, spatial: Sequence[int]) -> tuple[Pair, ...]:
@@ -257,7 +133,7 @@ class Window:
     def checked_output_shape(self, argument: str, spatial: Sequence[int]) -> tuple[int, ...]:
         """Return `out`, checked not to be empty; an error message names `argument`."""
         if 0 in spatial:
-            raise argument_error("x", "have no empty spatial axis", tuple(spatial), axes(self.rank))
+            raise argument_error("x", "have no empty spatial axis", tuple(spatial), describe_axes(self.rank))
         out = self.out(spatial)
         if 0 in out:
             rule = f"fit into the padded input (a reach of at most {self._padded(spatial)} with its dilation)"
@@ -279,17 +155,17 @@ def output_size(length: int, pads: Pair, effective_size: int, stride: int) -> in
 
 
 def dilate(spatial: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
-    """Return sizes after `dilation - 1` zeros are put between neighbours."""
+    """Return the sizes after `dilation - 1` zeros are inserted between neighbours."""
     return tuple((n - 1) * d + 1 if n else 0 for n, d in zip(spatial, dilation))
 
 
 # --- transposed convolution ---------------------------------------------------------------------------------------
 
 
-def transposed(
+def transposed_geometry(
     window: Window, spatial: Sequence[int], *, consistent: bool, flipped: bool
 ) -> tuple[tuple[Pair, int], ...]:
-    """Return for each axis ((before, after), length): the convolution that the transposed convolution inverts.
+    """Return for each axis ((before, after), length) of the convolution that the transposed convolution inverts.
 
     `before` and `after` are that convolution's pads, `length` is its input size, the natural size of the transposed
     result. Named paddings mean the padding of that convolution, and so do pairs if `consistent`; otherwise pairs pad
@@ -297,34 +173,36 @@ def transposed(
     """
     paddings = (window.padding,) * window.rank if isinstance(window.padding, str) else window.padding
     rows = zip(spatial, window.effective_size, window.strides, paddings)
-    return tuple(_transposed(*row, consistent=consistent, flipped=flipped) for row in rows)
+    return tuple(_transposed_axis(*row, consistent=consistent, flipped=flipped) for row in rows)
 
 
-def _transposed(n: int, reach: int, stride: int, padding: str | Pair, *, consistent: bool, flipped: bool):
-    natural = (n - 1) * stride + reach
+def _transposed_axis(n: int, effective_size: int, stride: int, padding: str | Pair, *, consistent: bool, flipped: bool):
+    natural = (n - 1) * stride + effective_size
     if not isinstance(padding, str):
-        lo, hi = padding if consistent else (reach - 1 - padding[0], reach - 1 - padding[1])
+        lo, hi = padding if consistent else (effective_size - 1 - padding[0], effective_size - 1 - padding[1])
         return (lo, hi), natural - lo - hi
     if padding == "VALID":
-        return (0, 0), n * stride + max(reach - stride, 0)
+        return (0, 0), n * stride + max(effective_size - stride, 0)
     if padding == "CIRCULAR" and not consistent:
         return _flax_circular(n * stride, max(natural, n * stride), flipped), n * stride
     if padding == "CAUSAL" and not consistent:
-        return (0, reach - 1), n * stride
-    lo, hi = NAMED[padding](reach, stride, n * stride)
+        return (0, effective_size - 1), n * stride
+    lo, hi = NAMED_PADDINGS[padding](effective_size, stride, n * stride)
     return (lo, hi), natural - lo - hi if padding == "FULL" else n * stride
 
 
 def _flax_circular(period: int, length: int, flipped: bool) -> Pair:
-    """Return the pads of Flax's periodic transposed convolution, which is no adjoint for even kernels."""
+    """Return the pads of Flax's periodic transposed convolution, which is not an adjoint for even kernels."""
     missing = -(length - period) % (2 * period)
     before = missing // 2 if flipped else (missing + 1) // 2
     lo = -before % period
     return lo, length - period - lo
 
 
-def read_output(output_padding: Any, output_shape: Any, natural: Sequence[int], window: Window) -> tuple[int, ...]:
-    """Return the sizes of a transposed result: natural, enlarged by `output_padding`, or given by `output_shape`."""
+def read_output_shape(
+    output_padding: Any, output_shape: Any, natural: Sequence[int], window: Window
+) -> tuple[int, ...]:
+    """Return the spatial shape of a transposed result: natural, enlarged by `output_padding`, or `output_shape`."""
     max_output_padding = tuple(map(max, window.strides, window.dilation))
     extra = broadcast_to_rank("output_padding", output_padding, window.rank, 0)
     if any(e >= s for e, s in zip(extra, max_output_padding)):
@@ -345,6 +223,6 @@ def read_output(output_padding: Any, output_shape: Any, natural: Sequence[int], 
     if not all(n <= size < n + s for size, n, s in zip(shape, natural, max_output_padding)):
         most = tuple(n + s - 1 for n, s in zip(natural, max_output_padding))
         raise argument_error(
-            "output_shape", f"lie between {tuple(natural)} and {most}", output_shape, axes(window.rank)
+            "output_shape", f"lie between {tuple(natural)} and {most}", output_shape, describe_axes(window.rank)
         )
     return shape

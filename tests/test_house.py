@@ -1,4 +1,4 @@
-"""The rules of the house: who imports whom, what is public, what every docstring has."""
+"""Conventions of the package: import rules, public names, the sections of every docstring."""
 
 import ast
 import doctest
@@ -19,37 +19,39 @@ PACKAGE = pathlib.Path(convlab.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
-def room(path):
+def module_of(path):
+    """The module or package directly under convlab/ that a source belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 # Who may import whom; "public" is `import convlab` itself.
 PUBLIC = {"public", "typing", "nnx", "linen", "analysis", "viz", "weights", "sharding", "models"}
-NOT_OPERATIONS = {"__init__", "__main__", "_extras", "_window", "_backend", "_layers"}
-OPERATIONS = {room(p) for p in SOURCES if room(p).startswith("_")} - NOT_OPERATIONS
-ARROWS = dict.fromkeys(OPERATIONS, {"typing", "_window", "_backend", *OPERATIONS}) | {
+NOT_OPERATIONS = {"__init__", "__main__", "_arguments", "_extras", "_window", "_backend", "_layers"}
+OPERATIONS = {module_of(p) for p in SOURCES if module_of(p).startswith("_")} - NOT_OPERATIONS
+IMPORT_RULES = dict.fromkeys(OPERATIONS, {"typing", "_arguments", "_window", "_backend", *OPERATIONS}) | {
     "__main__": {"public"},
     "_extras": set(),
     "typing": set(),
-    "_window": set(),
-    "_backend": {"_window"},
-    "_layers": {"typing", "_window", *OPERATIONS},
-    "nnx": {"typing", "_extras", "_layers", "_window", *OPERATIONS},
-    "linen": {"typing", "_extras", "_layers", "_window", *OPERATIONS},
+    "_arguments": set(),
+    "_window": {"_arguments"},
+    "_backend": {"_arguments", "_window"},
+    "_layers": {"typing", "_arguments", "_window", *OPERATIONS},
+    "nnx": {"typing", "_extras", "_layers", "_arguments", *OPERATIONS},
+    "linen": {"typing", "_extras", "_layers", "_arguments", *OPERATIONS},
     "analysis": PUBLIC,
     "viz": {"_extras", *PUBLIC},
     "weights": PUBLIC,
-    "sharding": PUBLIC,
+    "sharding": {"_arguments", *PUBLIC},
     "models": PUBLIC,
 }
 
 
-def test_only_the_seam_knows_platforms():
-    others = [p for p in SOURCES if room(p) not in ("_backend", "sharding", "viz", "analysis")]
+def test_only_the_backend_knows_platforms():
+    others = [p for p in SOURCES if module_of(p) not in ("_backend", "sharding", "viz", "analysis")]
     assert not [str(p) for p in others if re.search(r"platform_dependent|register_lowering", p.read_text())]
-    told = (PACKAGE / "_backend" / "README.md").read_text()
-    rooms = {p.stem for p in SOURCES if room(p) == "_backend"} - {"__init__"}
-    assert not {name for name in rooms if f"`{name}`" not in told}
+    readme = (PACKAGE / "_backend" / "README.md").read_text()
+    modules = {p.stem for p in SOURCES if module_of(p) == "_backend"} - {"__init__"}
+    assert not {name for name in modules if f"`{name}`" not in readme}
 
 
 def imported(path):
@@ -64,26 +66,26 @@ def imported(path):
             yield from (f"{module}.{a.name}" for a in node.names) if module == "convlab" else (module,)
 
 
-def rooms_imported(path):
+def modules_imported(path):
     for name in imported(path):
         top, _, rest = name.partition(".")
         if top == "convlab":
             first = rest.split(".")[0]
-            yield first if first in ARROWS else "public"
+            yield first if first in IMPORT_RULES else "public"
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in SOURCES if room(p) != "__init__"], ids=lambda p: str(p.relative_to(PACKAGE))
+    "path", [p for p in SOURCES if module_of(p) != "__init__"], ids=lambda p: str(p.relative_to(PACKAGE))
 )
-def test_arrows(path):
-    assert room(path) in ARROWS, "a new room of the house needs its arrows"
-    assert set(rooms_imported(path)) - {room(path)} <= ARROWS[room(path)]
+def test_import_rules(path):
+    assert module_of(path) in IMPORT_RULES, "a new module needs its import rules"
+    assert set(modules_imported(path)) - {module_of(path)} <= IMPORT_RULES[module_of(path)]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_the_module_systems_import_flax(path):
     systems = {"nnx", "linen", "weights", "analysis", "models"}
-    assert room(path) in systems or not any(name.split(".")[0] == "flax" for name in imported(path))
+    assert module_of(path) in systems or not any(name.split(".")[0] == "flax" for name in imported(path))
 
 
 def test_import_convlab_imports_no_flax():

@@ -17,8 +17,8 @@ import convlab
 import convlab.linen
 import convlab.nnx
 import convlab.typing
+from convlab._arguments import PADDING_MODES
 from convlab._backend.tables import FORMULATIONS
-from convlab._window import MODES
 
 ROOT = pathlib.Path(convlab.__file__).parent.parent
 FUNCTIONS = {
@@ -101,7 +101,7 @@ def test_the_literals_are_what_the_functions_accept():
     assert set(methods) <= {"auto", *FORMULATIONS}
     told = convlab.conv.__doc__.split("method: the formulation")[1].split("Returns:")[0]
     assert set(re.findall(r'"(\w+)"', told)) == set(methods)
-    assert typing.get_args(convlab.typing.PaddingMode) == MODES
+    assert typing.get_args(convlab.typing.PaddingMode) == PADDING_MODES
     aliases = {n for n in vars(convlab.typing) if n[0].isupper()} - {"Literal", "Sequence", "TypeAlias"}
     assert aliases == set(convlab.typing.__all__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 
-from .._window import argument_error
+from .._arguments import argument_error
 from . import compat
 from . import engine as _engine
 

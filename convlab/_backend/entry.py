@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from .._window import argument_error
+from .._arguments import argument_error
 from . import compat, dispatch
 from .pooling import maxima
 from .tables import FORMULATIONS

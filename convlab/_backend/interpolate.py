@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._window import MAX_AXIS
+from .._arguments import MAX_AXIS
 
 Array = jax.Array
 

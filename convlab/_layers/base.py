@@ -9,7 +9,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 import jax
 
-from .._window import is_sequence
+from .._arguments import is_sequence
 from .validation import Call, fitting_size, frozen, validate_options
 
 Array = jax.Array

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._arguments import argument_error, as_array, is_int, is_sequence
+from .._conv_operands import promote_operands
 from .._masks import Line, packed_conv, read_segments
-from .._operands import promoted
-from .._patches import as_array, pad_axis
-from .._window import Window, argument_error, is_int, is_sequence
+from .._padding import pad_axis
+from .._window import Window
 from .convolutions import Conv
 
 Array = jax.Array
@@ -110,7 +111,7 @@ class CausalConv(Conv):
         jax.eval_shape(lambda ids: self._convolve(hook, data, kernel, bias, {}, segment_ids=ids), check)
         (size,), (stride,), (dilation,) = self._size, self._broadcast("strides"), self._broadcast("kernel_dilation")
         line = Line(size, stride, dilation, (0, 0), self._context)
-        data, kernel = promoted(data, jnp.flip(kernel, 0) if options["flip_kernel"] else kernel)
+        data, kernel = promote_operands(data, jnp.flip(kernel, 0) if options["flip_kernel"] else kernel)
         same = {name: options[name] for name in ("precision", "preferred_element_type")}
         y = packed_conv(data, kernel, bias, segments, line, groups=options["feature_group_count"], **same)
         return lax.slice_in_dim(y, 0, 0 if short else None, axis=time), keep, next_segments

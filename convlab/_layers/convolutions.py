@@ -15,24 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._conv import conv, conv_transpose
-from .._conv_local import conv_local, deform_conv
-from .._masks import only_valid, read_valid
-from .._operands import check_zeros
-from .._patches import as_array, check_kept, pad_spatial
-from .._pool_windows import accumulator
-from .._window import (
-    Window,
+from .._arguments import (
     argument_error,
-    axes,
+    as_array,
     broadcast_to_rank,
+    check_castable,
     check_not_empty,
-    dilate,
-    integer,
+    describe_axes,
     is_int,
     is_sequence,
+    read_int,
     read_modes,
 )
+from .._conv import conv, conv_transpose
+from .._conv_local import conv_local, deform_conv
+from .._dtypes import accumulation_dtype
+from .._masks import only_valid, read_valid
+from .._padding import check_zero_padding, pad_spatial
+from .._window import Window, dilate
 from ..typing import Ints, Method, Padding, PaddingModes
 from .validation import Call, Shape, fitting_size, validate_options
 
@@ -96,7 +96,7 @@ class Kernel:
         return broadcast_to_rank("kernel_size", size, len(size) if is_sequence(size) else 1)
 
     def _groups(self, channels: int) -> int:
-        return integer("feature_group_count", self.feature_group_count)
+        return read_int("feature_group_count", self.feature_group_count)
 
     def _options(self, channels: int) -> dict[str, Any]:
         return {name: self._option(name) for name in self._names} | {"feature_group_count": self._groups(channels)}
@@ -130,7 +130,7 @@ class Kernel:
     def _check_inputs(self, x: Array) -> None:
         if self._has_scalar_size() and x.ndim > 3 and not self._is_pointwise():
             hint = f"Write {self._size * (x.ndim - 2)}."
-            raise argument_error("kernel_size", "be one int per axis", self._size[0], axes(x.ndim - 2), hint)
+            raise argument_error("kernel_size", "be one int per axis", self._size[0], describe_axes(x.ndim - 2), hint)
 
     def _is_pointwise(self) -> bool:
         """Return whether the layer has one tap, strides of 1 and no padding, so that the number of axes does not
@@ -152,7 +152,7 @@ class Kernel:
         if self.mask is None:
             return kernel
         mask = jnp.asarray(self.mask)
-        check_kept("mask", mask, kernel.dtype, "a kernel")
+        check_castable("mask", mask, kernel.dtype, "a kernel")
         return kernel * mask.astype(kernel.dtype)
 
 
@@ -201,7 +201,7 @@ class Conv(Kernel):
             return x
         window = Window(self._size, self._broadcast("strides"), self.padding)
         modes = read_modes(self._option("padding_mode"), window.rank, window.padding)
-        check_zeros(window, modes, self.padding, self._option("padding_mode"), "valid positions")
+        check_zero_padding(window, modes, self.padding, self._option("padding_mode"), "valid positions")
         return only_valid(x, read_valid(valid, x))
 
 
@@ -247,13 +247,13 @@ def channels_last(ndim: int) -> lax.ConvDimensionNumbers:
 
 def channel_norms(kernel: Array) -> Array:
     """Return the Euclidean norm of the kernel of each output channel."""
-    wide = kernel.astype(accumulator(kernel))
+    wide = kernel.astype(accumulation_dtype(kernel))
     return jnp.sqrt((wide * wide).sum(range(kernel.ndim - 1))).astype(kernel.dtype)
 
 
 def with_norms(kernel: Array, scale: Array) -> Array:
     """Scale the kernel of each output channel to the norm `scale`; a kernel of zeros stays zero."""
-    wide = kernel.astype(accumulator(kernel))
+    wide = kernel.astype(accumulation_dtype(kernel))
     squares = (wide * wide).sum(range(kernel.ndim - 1))
     factor = scale.astype(wide.dtype) * lax.rsqrt(jnp.where(squares == 0, 1, squares))
     return (wide * jnp.expand_dims(factor, range(wide.ndim - 1))).astype(kernel.dtype)
@@ -270,7 +270,7 @@ class DepthwiseConv(Conv):
         return channels
 
     def _out_channels(self, channels: int) -> int:
-        return channels * integer("multiplier", self.multiplier)
+        return channels * read_int("multiplier", self.multiplier)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -288,7 +288,7 @@ class WSConv(Conv):
         super()._check_options(channels)
 
     def _effective(self, kernel: Array) -> Array:
-        over, wide = range(kernel.ndim - 1), kernel.astype(accumulator(kernel))
+        over, wide = range(kernel.ndim - 1), kernel.astype(accumulation_dtype(kernel))
         mean, variance = wide.mean(over, keepdims=True), wide.var(over, keepdims=True)
         return super()._effective(((wide - mean) * lax.rsqrt(variance + self.epsilon)).astype(kernel.dtype))
 

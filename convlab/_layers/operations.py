@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._arguments import argument_error, as_array, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
 from .._matrix import fold, unfold
 from .._normalize import local_response_norm
-from .._patches import as_array, pad
+from .._padding import pad
 from .._pixel_shuffle import pixel_shuffle, pixel_unshuffle
 from .._pool import avg_pool, max_pool, min_pool, sum_pool
 from .._pool_adaptive import (
@@ -29,7 +30,6 @@ from .._pool_smooth import blur_pool, mixed_pool, softmax_pool, stochastic_pool,
 from .._regions import roi_align, roi_pool
 from .._resize import resize
 from .._unpool import max_unpool
-from .._window import argument_error, broadcast_to_rank, check_axis_sizes, check_not_empty, is_sequence
 from ..typing import Floats, Interpolation, Ints, OptionalInts, Padding, PaddingModes, Reduce
 from .base import ImageOperation, IndexedOperation, MaskedOperation, Operation, layer
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._window import is_int, is_sequence
+from .._arguments import is_int, is_sequence
 
 Shape = tuple[int, ...]
 

@@ -13,7 +13,7 @@ from flax import linen
 from flax.linen.dtypes import promote_dtype
 
 from .. import _layers
-from .._window import integer, is_int
+from .._arguments import is_int, read_int
 from ..typing import Ints, Method, Padding, PaddingModes
 
 Array = jax.Array
@@ -29,7 +29,7 @@ class Layer(linen.Module):
 
     @linen.nowrap
     def _out_channels(self, channels: int) -> int:
-        return integer("features", self.features)
+        return read_int("features", self.features)
 
     @linen.nowrap
     def _has_scalar_size(self) -> bool:

@@ -17,11 +17,11 @@ try:
 except ModuleNotFoundError as error:
     raise missing("flax", extra="flax", by=__name__) from error
 
+from .._arguments import argument_error
 from .._layers import avg_pool as avg_pool
 from .._layers import max_pool as max_pool
 from .._layers import min_pool as min_pool
 from .._layers import pool as pool
-from .._window import argument_error
 from ._causal import CausalConv as CausalConv
 from ._convolutions import Conv as Conv
 from ._convolutions import ConvLocal as ConvLocal

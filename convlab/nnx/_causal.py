@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import _layers
-from .._window import argument_error
+from .._arguments import argument_error
 from ..typing import Padding
 from ._convolutions import Conv
 

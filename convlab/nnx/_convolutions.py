@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import _layers
+from .._arguments import broadcast_to_rank, is_int
 from .._conv import conv_general_dilated
-from .._window import broadcast_to_rank, is_int
 from ..typing import Ints, Padding, PaddingModes
 from ._parameters import InitSpec, Layer, lecun_normal, promote_dtype, zeros
 

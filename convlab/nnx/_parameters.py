@@ -15,7 +15,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 from jax import lax
 
 from .. import _layers
-from .._window import argument_error, integer, is_int
+from .._arguments import argument_error, is_int, read_int
 
 Array = jax.Array
 MISSING = "Call the layer, or its `initialize(inputs)`, first."
@@ -90,7 +90,7 @@ class Layer(nnx.Module):
 
     def __post_init__(self, kernel_init, bias_init, rngs, kernel_metadata, bias_metadata):
         if self.in_features is not None:
-            integer("in_features", self.in_features)
+            read_int("in_features", self.in_features)
         self._check_options(self.in_features)
         for field in dataclasses.fields(self):
             if field.init and field.name != "mask":
@@ -142,7 +142,7 @@ class Layer(nnx.Module):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _out_channels(self, channels: int) -> int:
-        return integer("out_features", self.out_features)
+        return read_int("out_features", self.out_features)
 
     def _has_scalar_size(self) -> bool:
         return self._int

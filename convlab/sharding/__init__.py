@@ -31,14 +31,12 @@ from jax import Array, lax
 
 import convlab
 
+from .._arguments import argument_error, broadcast_to_rank, read_modes
 from ..typing import Ints, Padding, PaddingModes
 from ._parts import (
     AxisNames,
-    argument_error,
-    broadcast_to_rank,
     exchange,
     gather,
-    read_modes,
     read_names,
     views_of,
     whole_output,
@@ -94,7 +92,7 @@ def conv(
         convlab.conv, kernel=kernel, bias=bias, strides=strides, padding=padding, kernel_dilation=kernel_dilation, **own
     )
     out = whole_output(whole, x, split)
-    modes = read_modes(padding, padding_mode, len(size))
+    modes = read_modes(padding_mode, len(size), _upper(padding))
     views = tuple(views_of(x, size, strides, padding, kernel_dilation, split, out))
     part = gather(x, views, modes, padding_value)
     own["padding_mode"] = tuple("zeros" if view.name else mode for view, mode in zip(views, modes))
@@ -149,7 +147,8 @@ def conv_transpose(
     kernel = jnp.asarray(kernel)
     rank = kernel.ndim - 2
     split = read_names(axis_names, rank)
-    steps, gaps = broadcast_to_rank(strides, rank), broadcast_to_rank(kernel_dilation, rank)
+    steps = broadcast_to_rank("strides", strides, rank)
+    dilations = broadcast_to_rank("kernel_dilation", kernel_dilation, rank)
     own: dict[str, Any] = dict(strides=strides, kernel_dilation=kernel_dilation, **options)
     ends: dict[str, Any] = dict(
         output_padding=output_padding, output_shape=output_shape, use_consistent_padding=use_consistent_padding
@@ -158,18 +157,19 @@ def conv_transpose(
     out = whole_output(whole, x, split)
     pads, first = [], x.ndim - 1 - rank
     for axis, name in enumerate(split):
-        length, step, reach = x.shape[first + axis], steps[axis], (kernel.shape[axis] - 1) * gaps[axis] + 1
-        lo, positions = _crop(padding, axis, reach, step, out[axis], use_consistent_padding), out[axis]
+        length, step = x.shape[first + axis], steps[axis]
+        effective_size = (kernel.shape[axis] - 1) * dilations[axis] + 1
+        lo, positions = _crop(padding, axis, effective_size, step, out[axis], use_consistent_padding), out[axis]
         if name:
             if positions != (whole_length := length * lax.axis_size(name)) * step:
                 rule = f"grow an axis that is split by its stride {step}"
                 raise argument_error(
                     "padding", rule, padding, f"spatial axis {axis}, of which it makes {positions} from {whole_length}"
                 )
-            before, after = max(0, (reach - 1 - lo) // step), max(0, -(-lo // step))
+            before, after = max(0, (effective_size - 1 - lo) // step), max(0, -(-lo // step))
             x = exchange(x, first + axis, name, before, after)
             lo, positions, length = lo + before * step, length * step, x.shape[first + axis]
-        pads.append((lo, (length - 1) * step + reach - lo - positions))
+        pads.append((lo, (length - 1) * step + effective_size - lo - positions))
     return convlab.conv_transpose(x, kernel, bias, padding=pads, use_consistent_padding=True, **own)
 
 
@@ -274,10 +274,11 @@ def avg_pool(
     y = _pool(pool, x.astype(dtype), window_shape, strides, padding, axis_names, window_dilation)
     split, rank = read_names(axis_names, len(axis_names)), len(axis_names)
     out = [y.shape[y.ndim - 1 - rank + axis] * (lax.axis_size(name) if name else 1) for axis, name in enumerate(split)]
-    views = views_of(x, broadcast_to_rank(window_shape, rank), _steps(strides), padding, window_dilation, split, out)
+    size = broadcast_to_rank("window_shape", window_shape, rank)
+    views = views_of(x, size, _steps(strides), padding, window_dilation, split, out)
     for axis, view in enumerate(views):
         if view.name:  # the pool counted the received positions around the image as part of it
-            taps = view.start() + jnp.arange(view.out)[:, None] * view.step + jnp.arange(view.taps) * view.gap
+            taps = view.start() + jnp.arange(view.out)[:, None] * view.step + jnp.arange(view.taps) * view.dilation
             count = ((taps >= 0) & (taps < view.whole)).sum(1)
             factor = jnp.where(count > 0, view.taps / jnp.maximum(count, 1), 0).astype(dtype)
             y = y * factor.reshape([-1 if a == y.ndim - 1 - rank + axis else 1 for a in range(y.ndim)])
@@ -287,9 +288,9 @@ def avg_pool(
 def _pool(pool: Callable, x: Array, window_shape, strides, padding, axis_names, dilation, fill: Any = 0) -> Array:
     rank = len(axis_names)
     split = read_names(axis_names, rank)
-    size, steps = broadcast_to_rank(window_shape, rank), _steps(strides)
+    size, steps = broadcast_to_rank("window_shape", window_shape, rank), _steps(strides)
     out = whole_output(lambda x: pool(x, size, steps, padding, window_dilation=dilation), x, split)
-    modes = read_modes(padding, "zeros", rank)
+    modes = read_modes("zeros", rank, _upper(padding))
     views = tuple(views_of(x, size, steps, padding, dilation, split, out))
     modes = tuple("constant" if mode == "zeros" and fill != 0 else mode for mode in modes)
     part = gather(x, views, modes, fill)
@@ -304,15 +305,19 @@ def _steps(strides: Any) -> Any:
     return 1 if strides is None else strides
 
 
-def _crop(padding: Any, axis: int, reach: int, step: int, out: int, consistent: bool) -> int:
+def _upper(padding: Any) -> Any:
+    return padding.upper() if isinstance(padding, str) else padding
+
+
+def _crop(padding: Any, axis: int, effective_size: int, step: int, out: int, consistent: bool) -> int:
     """Return how much `padding` crops from the start of the full transposed result."""
     if not isinstance(padding, str):
         given = padding if hasattr(padding, "__index__") else padding[axis]
         before = given if hasattr(given, "__index__") else given[0]
-        return before if consistent else reach - 1 - before
+        return before if consistent else effective_size - 1 - before
     if padding.upper() == "CAUSAL" and not consistent:
         return 0
-    return convlab.Window((reach,), step, padding).declared((out,))[0][0]
+    return convlab.Window((effective_size,), step, padding).declared((out,))[0][0]
 
 
 def _lowest(dtype: Any) -> Any:

@@ -11,6 +11,8 @@ from jax import Array, lax
 
 import convlab
 
+from .._arguments import argument_error
+
 AxisNames = Sequence[str | None]
 
 
@@ -59,7 +61,7 @@ class View(NamedTuple):
     kept: tuple[int, int]  # pads that are left to the operation
     taps: int = 0
     step: int = 1
-    gap: int = 1
+    dilation: int = 1
     pads: tuple[int, int] = (0, 0)  # of the whole axis
     part: int = 0  # positions of the input on a device
     whole: int = 0  # positions of the input on all of them
@@ -68,7 +70,7 @@ class View(NamedTuple):
     @property
     def length(self) -> int:
         """Return the number of positions that the device's windows read, inside the image or around it."""
-        return (self.out - 1) * self.step + (self.taps - 1) * self.gap + 1
+        return (self.out - 1) * self.step + (self.taps - 1) * self.dilation + 1
 
     @property
     def firsts(self) -> list[int]:
@@ -96,8 +98,17 @@ def views_of(x, size, strides, padding, dilation, split, out) -> Iterator[View]:
             rule = f"make an output that {devices[axis]} devices can share evenly"
             fact = f"spatial axis {axis}, of which it makes {out[axis]} from {parts[axis] * devices[axis]}"
             raise argument_error("padding", rule, padding, fact, f'"SAME" with strides that divide {parts[axis]} does.')
-        numbers = window.size[axis], window.strides[axis], window.dilation[axis], pads[axis], parts[axis]
-        yield View(name, (0, 0), *numbers, parts[axis] * devices[axis], out[axis] // devices[axis])
+        yield View(
+            name,
+            kept=(0, 0),
+            taps=window.size[axis],
+            step=window.strides[axis],
+            dilation=window.dilation[axis],
+            pads=pads[axis],
+            part=parts[axis],
+            whole=parts[axis] * devices[axis],
+            out=out[axis] // devices[axis],
+        )
 
 
 def gather(x: Array, views: Sequence[View], modes: Sequence[str], fill: Any) -> Array:
@@ -146,10 +157,6 @@ def _edge(x: Array, axis: int, view: View, mode: str, before: int, after: int) -
 # --- reading arguments ----------------------------------------------------------------------------------------------
 
 
-def argument_error(argument: str, rule: str, value: Any, fact: str, hint: str = "") -> ValueError:
-    return ValueError(f"`{argument}` must {rule} for {fact}, got {value!r}." + (f" {hint}" if hint else ""))
-
-
 def read_names(axis_names: AxisNames, rank: int) -> tuple[str | None, ...]:
     if isinstance(axis_names, str) or len(axis_names) != rank:
         raise argument_error("axis_names", "be one mesh axis or None per axis", axis_names, f"{rank} spatial axes")
@@ -162,14 +169,3 @@ def whole_output(operation: Callable[[Any], Array], x: Array, split: Sequence[st
     whole = [n * (lax.axis_size(name) if name else 1) for n, name in zip(x.shape[first:-1], split)]
     result = jax.eval_shape(operation, jax.ShapeDtypeStruct((*x.shape[:first], *whole, x.shape[-1]), x.dtype))
     return result.shape[first:-1]
-
-
-def read_modes(padding: Any, padding_mode: Any, rank: int) -> tuple[str, ...]:
-    if isinstance(padding, str) and padding.upper() in ("CIRCULAR", "REFLECT"):
-        return (padding.lower(),) * rank
-    modes = (padding_mode,) * rank if isinstance(padding_mode, str) else padding_mode
-    return tuple(mode.lower() for mode in modes)
-
-
-def broadcast_to_rank(value: Any, rank: int) -> tuple[int, ...]:
-    return (value,) * rank if hasattr(value, "__index__") else tuple(value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from ..._window import argument_error
+from ..._arguments import argument_error
 from .. import compat, engine, lowering
 from ..tables import Target
 from . import device

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..._window import argument_error
+from ..._arguments import argument_error
 from .. import compat
 from . import active, device
 
