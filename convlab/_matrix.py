@@ -104,12 +104,12 @@ def fold(
     if patches.shape[first : first + rank] != out:
         axes = ", ".join(map(str, ("*batch", *out, *size, "c")))
         raise argument_error("patches", f"have the axes ({axes})", patches.shape, f"output_shape {output_shape!r}")
-    image = jax.ShapeDtypeStruct((*patches.shape[:first], *shape, patches.shape[-1]), _summed(patches))
+    image = jax.ShapeDtypeStruct((*patches.shape[:first], *shape, patches.shape[-1]), _sum_dtype(patches))
     adjoint = jax.linear_transpose(lambda x: unfold(x, size, strides, padding, window_dilation=window.dilation), image)
     return adjoint(patches.astype(image.dtype))[0].astype(patches.dtype)
 
 
-def _summed(x: Array) -> Any:
+def _sum_dtype(x: Array) -> Any:
     """Return the dtype for sums: float32 for 16-bit floats."""
     if x.dtype == bool:
         return jnp.dtype(jnp.int32)
@@ -161,9 +161,9 @@ def conv_matrix(
     *spatial, channels = _read_shape(input_shape, kernel, in_channels * groups)
     if features % groups:
         raise argument_error("feature_group_count", "divide the output channels", groups, f"{features} output channels")
-    spread, modes = read_dilation_and_modes(window, padding, padding_mode, input_dilation)
+    input_dilations, modes = read_dilation_and_modes(window, padding, padding_mode, input_dilation)
 
-    position = _positions(window, spatial, spread, modes, padding).reshape(-1, math.prod(size))
+    position = _positions(window, spatial, input_dilations, modes, padding).reshape(-1, math.prod(size))
     check_axis_sizes(
         "kernel", [position.shape[0] * features], kernel.shape, f"a matrix for images of shape {tuple(spatial)}"
     )
@@ -197,17 +197,19 @@ def _read_shape(input_shape: Any, kernel: Array, channels: int) -> tuple[int, ..
     return tuple(map(int, input_shape))
 
 
-def _positions(window: Window, spatial, spread, modes, padding) -> np.ndarray:
+def _positions(window: Window, spatial, input_dilations, modes, padding) -> np.ndarray:
     """Return the flat position in the image that each tap of each window reads, `(*out, *size)`; -1 for a zero."""
-    dilated, rank = dilate(spatial, spread), window.rank
+    dilated, rank = dilate(spatial, input_dilations), window.rank
     out = window.checked_output_shape("kernel", dilated)
     flat = np.zeros((1,) * 2 * rank, int)
-    for axis, (n, gap, pair, mode) in enumerate(zip(dilated, spread, window.pads(dilated), modes)):
+    for axis, (n, dilation, pair, mode) in enumerate(zip(dilated, input_dilations, window.pads(dilated), modes)):
         check_pads(n, pair, mode, padding)
         positions = (
             np.arange(-pair[0], n + pair[1]) if mode in ("zeros", "constant") else source_positions(n, pair, mode)
         )
-        positions = np.where((positions >= 0) & (positions < n) & (positions % gap == 0), positions // gap, -1)
+        positions = np.where(
+            (positions >= 0) & (positions < n) & (positions % dilation == 0), positions // dilation, -1
+        )
         start, tap = np.arange(out[axis]) * window.strides[axis], np.arange(window.size[axis]) * window.dilation[axis]
         others = [a for a in range(2 * rank) if a not in (axis, rank + axis)]
         along = np.expand_dims(positions[start[:, None] + tap], others)

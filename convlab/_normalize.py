@@ -64,8 +64,8 @@ def _neighbours(x: Array, before: int, after: int) -> Array:
     count, channels = before + after + 1, x.shape[-1]
     if count > MAX_SLICES:
         return sum_windows(x[..., None], Window((count,), (1,), ((before, after),), (1,)))[..., 0]
-    laid = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 1) + [(before, after, 0)])
-    return functools.reduce(operator.add, (lax.slice_in_dim(laid, i, i + channels, axis=-1) for i in range(count)))
+    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 1) + [(before, after, 0)])
+    return functools.reduce(operator.add, (lax.slice_in_dim(padded, i, i + channels, axis=-1) for i in range(count)))
 
 
 def _power(x: Array, beta: Any) -> Array:

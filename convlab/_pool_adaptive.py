@@ -171,8 +171,8 @@ def _tile_window(x: Array, out: tuple[int, ...]) -> tuple[int, ...] | None:
 
 def _bounds(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the starts and the ends of the windows."""
-    place = np.arange(m)
-    return place * n // m, -(-(place + 1) * n // m)
+    position = np.arange(m)
+    return position * n // m, -(-(position + 1) * n // m)
 
 
 def _axes_of(x: Array, out: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -195,11 +195,11 @@ def _windows(x: Array, axis: int, m: int) -> list[tuple[Array, Any]]:
         return [(lax.slice_in_dim(x, *bounds, axis=axis + 1), True) for bounds in zip(firsts.tolist(), lasts.tolist())]
     size = int((lasts - firsts).max())
     tap = lax.broadcasted_iota(jnp.int32, (len(firsts), size), 1)
-    place = jnp.asarray(firsts, jnp.int32)[:, None] + tap
+    position = jnp.asarray(firsts, jnp.int32)[:, None] + tap
     last = jnp.asarray(lasts - 1, jnp.int32)[:, None]
-    windows = jnp.take(x, jnp.minimum(place, last), axis + 1, mode="clip")
+    windows = jnp.take(x, jnp.minimum(position, last), axis + 1, mode="clip")
     windows = windows.reshape(*x.shape[:axis], m, size, *x.shape[axis + 2 :])
-    real = jnp.tile(place <= last, (blocks, 1))
+    real = jnp.tile(position <= last, (blocks, 1))
     return [(windows, jnp.expand_dims(real, [a for a in range(windows.ndim) if a not in (axis, axis + 1)]))]
 
 
@@ -230,16 +230,16 @@ def _select_argmax(x: Array, payload: Array, axis: int) -> Array:
 def _argmax_positions(x: Array, out: tuple[int, ...]) -> Array:
     """Return the position of the maximum of each window, flat over the spatial axes of `x`."""
     spatial = spatial_shape(x, len(out))
-    place = jnp.arange(math.prod(spatial), dtype=index_dtype(spatial))
-    place = place.reshape((1,) * (x.ndim - 1 - len(out)) + (*spatial, 1))
-    x, place = lax.stop_gradient(x), jnp.broadcast_to(place, x.shape)
+    position = jnp.arange(math.prod(spatial), dtype=index_dtype(spatial))
+    position = position.reshape((1,) * (x.ndim - 1 - len(out)) + (*spatial, 1))
+    x, position = lax.stop_gradient(x), jnp.broadcast_to(position, x.shape)
     for axis, m in _axes_of(x, out):
-        windows, places = _windows(x, axis, m), _windows(place, axis, m)
-        place = _interleave(
-            [_select_argmax(window, payload, axis + 1) for (window, _), (payload, _) in zip(windows, places)], axis
+        windows, positions = _windows(x, axis, m), _windows(position, axis, m)
+        position = _interleave(
+            [_select_argmax(window, payload, axis + 1) for (window, _), (payload, _) in zip(windows, positions)], axis
         )
         x = _interleave([jnp.max(window, axis + 1) for window, _ in windows], axis)
-    return place
+    return position
 
 
 # --- the whole image ----------------------------------------------------------------------------------------------

@@ -93,23 +93,23 @@ def fractional_max_pool(
     samples = _samples(key, samples, (*batch, channels, rank))
     images, dtype = math.prod(batch), index_dtype(spatial) if return_indices else jnp.dtype(jnp.int32)
     y = x.reshape(images, *spatial, channels)
-    places = []
+    positions = []
     for axis, (n, k, m) in enumerate(zip(spatial, window.size, out)):
         check_axis_sizes("window_shape", [m * k], window_shape, f"output_shape {out}")
         starts = _starts(samples[..., axis].reshape(images, channels), n, k, m)
-        place = starts[:, :, None] + lax.broadcasted_iota(jnp.int32, (1, 1, k, 1), 2)
-        place = place.reshape(images, m * k, channels)
-        y = jnp.take_along_axis(y, jnp.expand_dims(place, [a + 1 for a in range(rank) if a != axis]), axis + 1)
-        places.append(place)
+        position = starts[:, :, None] + lax.broadcasted_iota(jnp.int32, (1, 1, k, 1), 2)
+        position = position.reshape(images, m * k, channels)
+        y = jnp.take_along_axis(y, jnp.expand_dims(position, [a + 1 for a in range(rank) if a != axis]), axis + 1)
+        positions.append(position)
     y = y.reshape(*batch, *y.shape[1:])
     if not return_indices:
         return max_pool(y, window.size, window.size)
     cut = y.shape[len(batch) : -1]
     y, at = max_pool(y, window.size, window.size, return_indices=True)
     flat, index = at.reshape(images, math.prod(out), channels), jnp.zeros((), dtype)
-    for axis, (n, place) in enumerate(zip(spatial, places)):
+    for axis, (n, position) in enumerate(zip(spatial, positions)):
         along = flat // math.prod(cut[axis + 1 :]) % cut[axis]
-        index = index * n + jnp.take_along_axis(place, along, 1).astype(dtype)
+        index = index * n + jnp.take_along_axis(position, along, 1).astype(dtype)
     return y, index.reshape(at.shape)
 
 

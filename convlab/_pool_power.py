@@ -31,14 +31,14 @@ from .typing import Ints, Padding
 Array = jax.Array
 
 
-def read_real(x: Any, *geometry: Any) -> tuple[Array, Window]:
+def read_real_pool(x: Any, *geometry: Any) -> tuple[Array, Window]:
     """Read the arguments of a pool and check that the image is real."""
     x, window = read_pool(x, *geometry)
     check_ordered_dtype(x)
     return x, window
 
 
-def real_weight(
+def read_parameter(
     argument: str, value: Any, x: Array, low: float = 0, high: float = math.inf, closed: bool = False
 ) -> Any:
     """Return a real parameter: a number in the range, or a (learned) array with one entry or one per channel."""
@@ -104,7 +104,7 @@ def _sums_along(
     if taps <= max(4, 2 * stride):
         ones = (1,) * (size.ndim - axis - 2)
         window = Window((taps, *ones), (stride, *ones), "VALID", (dilation, *ones))
-        return _merged(tap_groups(size, window), tap_groups(total, window), p)
+        return _add_scaled(tap_groups(size, window), tap_groups(total, window), p)
 
     def part(pair: tuple[Array, Array], start: int, length: int, step: int = 1) -> tuple[Array, Array]:
         size, total = (lax.slice_in_dim(a, start, start + (length - 1) * step + 1, step, axis) for a in pair)
@@ -112,7 +112,7 @@ def _sums_along(
 
     def both(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
         sizes, totals = ([a[None], b[None]] for a, b in zip(one, other))
-        return _merged(sizes, totals, p)
+        return _add_scaled(sizes, totals, p)
 
     n, out = size.shape[axis], size.shape[axis] - (taps - 1) * dilation
     block, width, whole, done = (
@@ -133,7 +133,7 @@ def _sums_along(
     return part(whole, 0, (out - 1) // stride + 1, stride)
 
 
-def _merged(sizes: Sequence[Array], totals: Sequence[Array], p: Any) -> tuple[Array, Array]:
+def _add_scaled(sizes: Sequence[Array], totals: Sequence[Array], p: Any) -> tuple[Array, Array]:
     """Sum groups of taps by sums of the largest size."""
     largest = max_taps(sizes)
     unit = jnp.where(largest == 0, 1, largest)
@@ -175,7 +175,7 @@ def lp_pool(
 
     Equals `torch.nn.functional.lp_pool2d`, applied to `|x|` for every p.
     """
-    x, window = read_real(x, window_shape, strides, padding, window_dilation, ceil_mode)
+    x, window = read_real_pool(x, window_shape, strides, padding, window_dilation, ceil_mode)
     rule = "be a number other than 0"
     if isinstance(norm_type, bool) or not isinstance(norm_type, (int, float, np.number)):
         raise argument_error("norm_type", rule, norm_type, kind=TypeError)
@@ -229,8 +229,8 @@ def gem_pool(
 
     Source: Radenovic, Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation", arXiv 1711.02512.
     """
-    x, window = read_real(x, window_shape, strides, padding)
-    p = real_weight("p", p, x)
+    x, window = read_real_pool(x, window_shape, strides, padding)
+    p = read_parameter("p", p, x)
     valid = read_valid_mask(valid, x, window, padding)
     size, total = power_sums(only_valid(x, valid).astype(accumulation_dtype(x)), window, p)
     count = math.prod(window.size) if valid is None else count_taps(x, window, False, valid)

@@ -18,7 +18,7 @@ from ._dtypes import accumulation_dtype, average_dtype
 from ._masks import only_valid
 from ._padding import pad_spatial
 from ._patches import MAX_UNROLLED_TAPS, are_stacked, max_taps, scan_taps, sum_taps, tap_groups
-from ._pool_power import power_sums, read_real, real_weight
+from ._pool_power import power_sums, read_parameter, read_real_pool
 from ._pool_windows import (
     along_axis,
     count_taps,
@@ -68,8 +68,8 @@ def softmax_pool(
 
     Source: Stergiou, Poppe and Kalliatakis, "Refining activation downsampling with SoftPool", arXiv 2101.00440.
     """
-    x, window = read_real(x, window_shape, strides, padding)
-    temperature = real_weight("temperature", temperature, x)
+    x, window = read_real_pool(x, window_shape, strides, padding)
+    temperature = read_parameter("temperature", temperature, x)
     wide = only_valid(x.astype(accumulation_dtype(x)), read_valid_mask(valid, x, window, padding), -jnp.inf)
     groups = tap_groups(*resolve_padding(wide, window), -jnp.inf)
     largest = max_taps(groups)
@@ -118,30 +118,31 @@ def top_k_pool(
     Source: Kalchbrenner, Grefenstette and Blunsom, "A convolutional neural network for modelling sentences", arXiv
     1404.2188, whose k-max pooling keeps the k values where this takes their mean.
     """
-    x, window = read_real(x, window_shape, strides, padding)
+    x, window = read_real_pool(x, window_shape, strides, padding)
     count = math.prod(window.size)
     if read_int("k", k) > count:
         raise argument_error("k", f"be an int from 1 to {count}", k, f"window_shape {window.size}")
     valid = read_valid_mask(valid, x, window, padding)
-    laid, window = resolve_padding(x.astype(accumulation_dtype(x)), window)
-    total = _sum_of_largest(laid, valid, window, k)
-    inside = jnp.asarray(count_taps(laid, window, include_pad=False, valid=valid), total.dtype)
+    padded, window = resolve_padding(x.astype(accumulation_dtype(x)), window)
+    total = _sum_of_largest(padded, valid, window, k)
+    inside = jnp.asarray(count_taps(padded, window, include_pad=False, valid=valid), total.dtype)
     return (total / jnp.minimum(inside, k)).astype(average_dtype(x))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _sum_of_largest(x: Array, valid: Array | None, window: Window, k: int) -> Array:
-    groups = _orders(x, valid, window)
-    if _sorts(window, k):
-        return _value(_sorted(groups, k)[0], x.dtype).sum(-1)
-    return functools.reduce(operator.add, [_value(order, x.dtype) for order in _largest(groups, k)])[0]
+    groups = _order_keys(x, valid, window)
+    if _use_sort(window, k):
+        return _value_of_key(_top_k_by_sort(groups, k)[0], x.dtype).sum(-1)
+    values = [_value_of_key(key, x.dtype) for key in _top_k_by_insertion(groups, k)]
+    return functools.reduce(operator.add, values)[0]
 
 
 @_sum_of_largest.defjvp
 def _sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x, valid), (dx, _) = primals, tangents
-    groups = _orders(lax.stop_gradient(x), valid, window)
-    least, last = _last_chosen(groups, k, _sorts(window, k))
+    groups = _order_keys(lax.stop_gradient(x), valid, window)
+    least, last = _last_chosen(groups, k, _use_sort(window, k))
     numbers = [sum(map(len, groups[:i])) for i in range(len(groups))]
     chosen = []
     for number, order in zip(numbers, groups):
@@ -151,11 +152,11 @@ def _sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple)
     return _sum_of_largest(x, valid, window, k), dy[0]
 
 
-def _sorts(window: Window, k: int) -> bool:
+def _use_sort(window: Window, k: int) -> bool:
     return math.prod(window.size) * k > 4 * MAX_UNROLLED_TAPS
 
 
-def _sorted(groups: list[Array], k: int) -> tuple[Array, Array]:
+def _top_k_by_sort(groups: list[Array], k: int) -> tuple[Array, Array]:
     """Return the `k` largest values of each window in descending order, `(*batch, *out, c, k)`, and their taps."""
     largest, taps = lax.top_k(jnp.moveaxis(jnp.concatenate(groups), 0, -1), k)
     return largest, taps
@@ -164,9 +165,9 @@ def _sorted(groups: list[Array], k: int) -> tuple[Array, Array]:
 def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Array]:
     """Return the k-th largest value of each window, and the last selected tap among those equal to it."""
     if by_sort:
-        largest, taps = _sorted(groups, k)
+        largest, taps = _top_k_by_sort(groups, k)
         return largest[None, ..., -1], taps[None, ..., -1].astype(jnp.int32)
-    least = _backend.materialize(_largest(groups, k)[-1])
+    least = _backend.materialize(_top_k_by_insertion(groups, k)[-1])
     left = k - functools.reduce(operator.add, [(order > least).astype(jnp.int32) for order in groups])
     last = jnp.zeros(left.shape, jnp.int32)
     for number, order in enumerate(groups):
@@ -175,25 +176,25 @@ def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Arr
     return least, _backend.materialize(last)
 
 
-def _orders(x: Array, valid: Array | None, window: Window) -> list[Array]:
+def _order_keys(x: Array, valid: Array | None, window: Window) -> list[Array]:
     """Map each tap to an integer of the same order, with NaN above all and padding, -2 ** 31 (or 63), below all."""
-    bits = _folded(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
+    bits = _convert_bits(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
     most = jnp.iinfo(bits.dtype)
     return tap_groups(only_valid(jnp.where(x != x, most.max, bits), valid, most.min), window, most.min)
 
 
-def _folded(x: Array, dtype: Any) -> Array:
+def _convert_bits(x: Array, dtype: Any) -> Array:
     """Convert between a float's bits and an integer of the same order; negative numbers have theirs reversed."""
     bits = x if jnp.issubdtype(x.dtype, jnp.integer) else lax.bitcast_convert_type(x, dtype)
     bits = jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
     return bits if bits.dtype == dtype else lax.bitcast_convert_type(bits, dtype)
 
 
-def _value(order: Array, dtype: Any) -> Array:
-    return jnp.where(order == jnp.iinfo(order.dtype).min, 0, _folded(order, dtype))
+def _value_of_key(order: Array, dtype: Any) -> Array:
+    return jnp.where(order == jnp.iinfo(order.dtype).min, 0, _convert_bits(order, dtype))
 
 
-def _largest(orders: list[Array], k: int) -> list[Array]:
+def _top_k_by_insertion(orders: list[Array], k: int) -> list[Array]:
     """Return the `k` largest values of each window in descending order, by insertion."""
     found: list[Array] = []
     for order in orders:
@@ -234,8 +235,8 @@ def mixed_pool(
 
     Source: Lee, Gallagher and Tu, "Generalizing pooling functions in convolutional neural networks", arXiv 1509.08985.
     """
-    x, window = read_real(x, window_shape, strides, padding)
-    alpha, wide = real_weight("alpha", alpha, x, 0, 1, closed=True), x.astype(accumulation_dtype(x))
+    x, window = read_real_pool(x, window_shape, strides, padding)
+    alpha, wide = read_parameter("alpha", alpha, x, 0, 1, closed=True), x.astype(accumulation_dtype(x))
     valid = read_valid_mask(valid, x, window, padding)
     largest = reduce_windows(window_max, only_valid(wide, valid, -math.inf), window)
     count = math.prod(window.size) if valid is None else count_taps(wide, window, False, valid)
@@ -274,19 +275,19 @@ def stochastic_pool(
     Source: Zeiler and Fergus, "Stochastic pooling for regularization of deep convolutional neural networks", arXiv
     1301.3557.
     """
-    x, window = read_real(x, window_shape, strides, padding)
+    x, window = read_real_pool(x, window_shape, strides, padding)
     wide = only_valid(jax.nn.relu(x.astype(accumulation_dtype(x))), read_valid_mask(valid, x, window, padding))
-    y = _expected(wide, window) if key is None else _drawn(wide, window, key)
+    y = _expectation(wide, window) if key is None else _sample(wide, window, key)
     return y.astype(average_dtype(x))
 
 
-def _expected(x: Array, window: Window) -> Array:
+def _expectation(x: Array, window: Window) -> Array:
     (size, sums), (_, squares) = power_sums(x, window, 1.0), power_sums(x, window, 2.0)
     infinite = sums == jnp.inf
     return jnp.where(infinite, jnp.inf, size * (squares / jnp.where(infinite | (sums == 0), 1, sums)))
 
 
-def _drawn(x: Array, window: Window, key: Any) -> Array:
+def _sample(x: Array, window: Window, key: Any) -> Array:
     """Select the first element whose running sum exceeds a uniform fraction of the total; NaN if the window has one."""
     groups = tap_groups(*resolve_padding(x, window))
     largest = max_taps(groups)

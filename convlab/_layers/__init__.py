@@ -9,7 +9,7 @@ from .convolutions import DeformConv as DeformConv
 from .convolutions import DepthwiseConv as DepthwiseConv
 from .convolutions import WSConv as WSConv
 from .convolutions import channel_norms as channel_norms
-from .convolutions import with_norms as with_norms
+from .convolutions import scale_to_norms as scale_to_norms
 from .functions import avg_pool as avg_pool
 from .functions import max_pool as max_pool
 from .functions import min_pool as min_pool

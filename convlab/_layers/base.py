@@ -16,7 +16,7 @@ Array = jax.Array
 Body = TypeVar("Body", bound="type[Operation]")
 
 # Options that may be arrays: `frozen` leaves them as they are.
-WEIGHTS = {"p", "temperature", "alpha"}
+ARRAY_OPTIONS = {"p", "temperature", "alpha"}
 
 
 class Operation:
@@ -24,7 +24,7 @@ class Operation:
 
     def __post_init__(self) -> None:
         self._validate_options()
-        for name in self._options().keys() - WEIGHTS:
+        for name in self._options().keys() - ARRAY_OPTIONS:
             object.__setattr__(self, name, frozen(getattr(self, name)))
         getattr(super(), "__post_init__", lambda: None)()
 
@@ -61,10 +61,10 @@ class IndexedOperation(Operation):
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
-def layer(function: Callable, tried: Callable | None = None) -> Callable[[Body], Body]:
+def layer(function: Callable, validator: Callable | None = None) -> Callable[[Body], Body]:
     """Decorate a class whose fields are options of `function`: make it a dataclass that calls the function with them.
 
-    The other parameters of `function` are arguments of the call. Validation calls `tried`, if given, instead of
+    The other parameters of `function` are arguments of the call. Validation calls `validator`, if given, instead of
     `function`, with an image as its only array.
     """
 
@@ -76,7 +76,7 @@ def layer(function: Callable, tried: Callable | None = None) -> Callable[[Body],
             return {name: getattr(self, name) for name in names}
 
         def validate(self) -> None:
-            _validate_on_images(tried or function, options(self))
+            _validate_on_images(validator or function, options(self))
 
         def apply(self, x: Array, *arrays: Any, **named: Any) -> Any:
             return function(x, *arrays, **named, **options(self))

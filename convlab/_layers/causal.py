@@ -60,37 +60,37 @@ class CausalConv(Conv):
         if segments is not None:
             raise argument_error("segment_ids", "be given", None, "a cache of packed sequences")
 
-    def _step(self, hook: Callable | None, kept: Array, x: Array, kernel: Array, bias: Any) -> tuple[Array, Array]:
+    def _step(self, hook: Callable | None, cache: Array, x: Array, kernel: Array, bias: Any) -> tuple[Array, Array]:
         """Return the positions of the result that the chunk `x` completes, and the next cache."""
-        time = kept.ndim - 1 - len(self._size)
-        expected = (*kept.shape[:time], "any", *kept.shape[time + 1 :])
-        if x.ndim != kept.ndim or (*x.shape[:time], "any", *x.shape[time + 1 :]) != expected:
+        time = cache.ndim - 1 - len(self._size)
+        expected = (*cache.shape[:time], "any", *cache.shape[time + 1 :])
+        if x.ndim != cache.ndim or (*x.shape[:time], "any", *x.shape[time + 1 :]) != expected:
             shown = ", ".join(map(str, expected))
             raise argument_error(
                 "inputs", f"have the shape ({shown})", x.shape, "the cache", "`init_cache` makes one for another shape."
             )
-        data, keep, short = self._chunk(kept, x, time)
+        data, next_cache, tail_padding = self._chunk(cache, x, time)
         window = Window(self._size, self._broadcast("strides"), "CAUSAL", self._broadcast("kernel_dilation"))
         pads = ((0, 0), *window.pads(x.shape[time:-1])[1:])
         y = self._convolve(hook, data, kernel, bias, {}, padding=pads)
-        return lax.slice_in_dim(y, 0, 0 if short else None, axis=time), keep
+        return lax.slice_in_dim(y, 0, 0 if tail_padding else None, axis=time), next_cache
 
-    def _chunk(self, kept: Array, x: Array, time: int) -> tuple[Array, Array, int]:
+    def _chunk(self, cache: Array, x: Array, time: int) -> tuple[Array, Array, int]:
         """Return the positions that the windows of a chunk read, the next cache, and the length of added padding."""
         context, stride = self._context, self._broadcast("strides")[0]
-        phase, length = kept.shape[time] - context, kept.shape[time] + x.shape[time]
-        data = jnp.concatenate([kept.astype(x.dtype), x], time)
-        keep = lax.slice_in_dim(data, length - context - (phase + x.shape[time]) % stride, length, axis=time)
+        phase, length = cache.shape[time] - context, cache.shape[time] + x.shape[time]
+        data = jnp.concatenate([cache.astype(x.dtype), x], time)
+        next_cache = lax.slice_in_dim(data, length - context - (phase + x.shape[time]) % stride, length, axis=time)
         first = stride if phase else 0
         # Pad a chunk that completes no position to one position, which the callers slice off.
-        short = max(first + context + 1 - length, 0)
-        data = pad_axis(lax.slice_in_dim(data, min(first, length), length, axis=time), time, (0, short), "zeros")
-        return data, keep.astype(kept.dtype), short
+        tail_padding = max(first + context + 1 - length, 0)
+        data = pad_axis(lax.slice_in_dim(data, min(first, length), length, axis=time), time, (0, tail_padding), "zeros")
+        return data, next_cache.astype(cache.dtype), tail_padding
 
     def _packed_step(
         self,
         hook: Callable | None,
-        kept: Array,
+        cache: Array,
         segments_before: Any,
         x: Array,
         segment_ids: Any,
@@ -102,10 +102,10 @@ class CausalConv(Conv):
         if segments_before is None:
             hint = "`init_cache(..., packed=True)` makes one with them."
             raise argument_error("segment_ids", "be None", ids.shape, "a cache without segments", hint)
-        jax.eval_shape(lambda *operands: self._step(hook, *operands), kept, x, kernel, bias)  # for its refusals
+        jax.eval_shape(lambda *operands: self._step(hook, *operands), cache, x, kernel, bias)  # raises its errors
         read_segments(ids, x, len(self._size))
-        time, options = kept.ndim - 2, self._options(x.shape[-1])
-        data, keep, short = self._chunk(kept, x, time)
+        time, options = cache.ndim - 2, self._options(x.shape[-1])
+        data, next_cache, tail_padding = self._chunk(cache, x, time)
         segments, next_segments, _ = self._chunk(segments_before, ids, time)
         check = jax.ShapeDtypeStruct(segments.shape, segments.dtype)
         jax.eval_shape(lambda ids: self._convolve(hook, data, kernel, bias, {}, segment_ids=ids), check)
@@ -114,4 +114,4 @@ class CausalConv(Conv):
         data, kernel = promote_operands(data, jnp.flip(kernel, 0) if options["flip_kernel"] else kernel)
         same = {name: options[name] for name in ("precision", "preferred_element_type")}
         y = packed_conv(data, kernel, bias, segments, line, groups=options["feature_group_count"], **same)
-        return lax.slice_in_dim(y, 0, 0 if short else None, axis=time), keep, next_segments
+        return lax.slice_in_dim(y, 0, 0 if tail_padding else None, axis=time), next_cache, next_segments

@@ -148,7 +148,7 @@ class Kernel:
         shapes = [((1, *image), *self._inner_shapes(image), *self._shapes(image)) for image in images]
         validate_options([Call(self._function, of, options) for of in shapes])
 
-    def _effective(self, kernel: Array) -> Array:
+    def _effective_kernel(self, kernel: Array) -> Array:
         if self.mask is None:
             return kernel
         mask = jnp.asarray(self.mask)
@@ -180,21 +180,21 @@ class Conv(Kernel):
         x: Array,
         kernel: Array,
         bias: Any,
-        more: dict,
+        hook_options: dict,
         segment_ids: Any = None,
         valid: Any = None,
         **changed: Any,
     ) -> Array:
-        """Call `conv`, or `hook` in place of `lax.conv_general_dilated`; `more` holds arguments that both take."""
+        """Call `conv`, or `hook` in place of `lax.conv_general_dilated`; both take the arguments `hook_options`."""
         options = self._options(x.shape[-1]) | changed
         if hook is None and not isinstance(kernel, (jax.Array, np.ndarray)):
-            hook = lax.conv_general_dilated  # in whose place a quantiser has a function that takes its own kernels
+            hook = lax.conv_general_dilated  # quantisers replace this function of lax and pass kernels of their own
         if hook is None:
-            return conv(x, kernel, bias, segment_ids=segment_ids, valid=valid, **options, **more)
+            return conv(x, kernel, bias, segment_ids=segment_ids, valid=valid, **options, **hook_options)
         if segment_ids is not None:
             shape = as_array("segment_ids", segment_ids).shape
             raise argument_error("segment_ids", "be None", shape, "a `conv_general_dilated` hook")
-        return by_hook(hook, self._only_valid(x, valid), kernel, bias, options, more)
+        return conv_with_hook(hook, self._only_valid(x, valid), kernel, bias, options, hook_options)
 
     def _only_valid(self, x: Array, valid: Any) -> Array:
         if valid is None:
@@ -205,7 +205,7 @@ class Conv(Kernel):
         return only_valid(x, read_valid(valid, x))
 
 
-def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, more: dict) -> Array:
+def conv_with_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, hook_options: dict) -> Array:
     """Compute `conv` with a hook, as Flax's layers do: merge the batch axes, and pad first where lax has no such
     padding."""
     if options["method"] != "auto":
@@ -223,7 +223,7 @@ def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, m
     if set(modes) - {"zeros"} or (window.padding == "CAUSAL" and undilated):
         x, given = pad_spatial(x, pads, modes, options["padding_value"], padding), "VALID"
     if options["preferred_element_type"] is not None:
-        more = more | {"preferred_element_type": options["preferred_element_type"]}
+        hook_options = hook_options | {"preferred_element_type": options["preferred_element_type"]}
     y = hook(
         x,
         jnp.flip(kernel, range(rank)) if options["flip_kernel"] else kernel,
@@ -234,7 +234,7 @@ def by_hook(hook: Callable, x: Array, kernel: Array, bias: Any, options: dict, m
         dimension_numbers=channels_last(x.ndim),
         feature_group_count=options["feature_group_count"],
         precision=options["precision"],
-        **more,
+        **hook_options,
     )
     y = y if bias is None else y + jnp.expand_dims(bias, range(y.ndim - 1))
     return y.reshape(*batch, *y.shape[1:]) if len(batch) != 1 else y
@@ -251,7 +251,7 @@ def channel_norms(kernel: Array) -> Array:
     return jnp.sqrt((wide * wide).sum(range(kernel.ndim - 1))).astype(kernel.dtype)
 
 
-def with_norms(kernel: Array, scale: Array) -> Array:
+def scale_to_norms(kernel: Array, scale: Array) -> Array:
     """Scale the kernel of each output channel to the norm `scale`; a kernel of zeros stays zero."""
     wide = kernel.astype(accumulation_dtype(kernel))
     squares = (wide * wide).sum(range(kernel.ndim - 1))
@@ -287,10 +287,10 @@ class WSConv(Conv):
             raise argument_error("epsilon", "be a number > 0", self.epsilon)
         super()._check_options(channels)
 
-    def _effective(self, kernel: Array) -> Array:
+    def _effective_kernel(self, kernel: Array) -> Array:
         over, wide = range(kernel.ndim - 1), kernel.astype(accumulation_dtype(kernel))
         mean, variance = wide.mean(over, keepdims=True), wide.var(over, keepdims=True)
-        return super()._effective(((wide - mean) * lax.rsqrt(variance + self.epsilon)).astype(kernel.dtype))
+        return super()._effective_kernel(((wide - mean) * lax.rsqrt(variance + self.epsilon)).astype(kernel.dtype))
 
 
 @dataclasses.dataclass(eq=False, repr=False)

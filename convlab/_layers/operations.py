@@ -1,4 +1,5 @@
-"""The layers without parameters. Their fields are the options of their functions: names, kinds, defaults and types."""
+"""The layers without parameters. Their fields are the options of their functions, with the same names, kinds, defaults
+and types."""
 
 from __future__ import annotations
 
@@ -46,28 +47,28 @@ def flatten(x: Array) -> Array:
     return x.reshape(x.shape[0], features)
 
 
-def _try_fractional(x: Array, **options: Any) -> None:
-    """Check what does not depend on the image: which ratios are valid does."""
+def _validate_fractional(x: Array, **options: Any) -> None:
+    """Check the options that do not depend on the image; which ratios are valid does."""
     if options["output_ratio"] is None:
         fractional_max_pool(x, samples=jnp.zeros((1, x.shape[-1], x.ndim - 2)), **options)
 
 
-def _try_unpool(x: Array, output_shape: Any) -> None:
+def _validate_unpool(x: Array, output_shape: Any) -> None:
     max_unpool(x, jnp.zeros(x.shape, jnp.int32), output_shape)
 
 
-def _try_fold(x: Array, output_shape: Any, **options: Any) -> None:
+def _validate_fold(x: Array, output_shape: Any, **options: Any) -> None:
     check_not_empty("output_shape", output_shape)
     unfold(x, (1,) * (x.ndim - 2), **options)
 
 
-def _try_factor(x: Array, factor: Any) -> None:
-    """Check the kind of `factor`: which values are valid depends on the image."""
+def _validate_factor(x: Array, factor: Any) -> None:
+    """Check the kind of `factor`; which values are valid depends on the image."""
     check_not_empty("factor", factor)
     broadcast_to_rank("factor", factor, len(factor) if is_sequence(factor) else x.ndim - 2)
 
 
-def _try_regions(function: Callable) -> Callable:
+def _validate_regions(function: Callable) -> Callable:
     return lambda x, **options: function(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 5)), **options)
 
 
@@ -190,7 +191,7 @@ class AdaptiveMaxPool(IndexedOperation):
     return_indices: bool = False
 
 
-@layer(fractional_max_pool, tried=_try_fractional)
+@layer(fractional_max_pool, validator=_validate_fractional)
 class FractionalMaxPool(Operation):
     window_shape: Ints
     _: KW_ONLY
@@ -206,7 +207,7 @@ class SpatialPyramidPool(ImageOperation):
     reduce: Reduce = "max"
 
 
-@layer(max_unpool, tried=_try_unpool)
+@layer(max_unpool, validator=_validate_unpool)
 class MaxUnpool(Operation):
     output_shape: Ints
 
@@ -223,7 +224,7 @@ class Unfold(ImageOperation):
     window_dilation: Ints = 1
 
 
-@layer(fold, tried=_try_fold)
+@layer(fold, validator=_validate_fold)
 class Fold(ImageOperation):
     output_shape: Ints
     strides: Ints = 1
@@ -259,12 +260,12 @@ class Upsample(Resize):
     pass
 
 
-@layer(pixel_shuffle, tried=_try_factor)
+@layer(pixel_shuffle, validator=_validate_factor)
 class PixelShuffle(ImageOperation):
     factor: Ints
 
 
-@layer(pixel_unshuffle, tried=_try_factor)
+@layer(pixel_unshuffle, validator=_validate_factor)
 class PixelUnshuffle(ImageOperation):
     factor: Ints
 
@@ -288,13 +289,13 @@ class RegionPool(Operation):
         return self._apply(x, boxes)
 
 
-@layer(roi_align, tried=_try_regions(roi_align))
+@layer(roi_align, validator=_validate_regions(roi_align))
 class RoIAlign(RegionPool):
     _: KW_ONLY
     sampling_ratio: int = -1
     aligned: bool = False
 
 
-@layer(roi_pool, tried=_try_regions(roi_pool))
+@layer(roi_pool, validator=_validate_regions(roi_pool))
 class RoIPool(RegionPool):
     pass

@@ -22,8 +22,8 @@ def frozen(option: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call with abstract arrays of these shapes. Options compare by their `repr`: 1 differs from 1.0, and lists have
-    no hash."""
+    """A call with abstract arrays of these shapes. Options compare by `repr`: 1 differs from 1.0, and lists have no
+    hash."""
 
     function: Callable
     shapes: tuple[Shape | None, ...]
@@ -42,8 +42,7 @@ def try_call(call: Call) -> None:
 
 
 def validate_options(calls: Sequence[Call]) -> None:
-    """Raise the error that every one of the calls raises with the same text: it does not depend on the image's
-    shape."""
+    """Trace the calls and raise their error if all raise the same text: then the error does not depend on the image."""
     errors: list[Exception] = []
     for call in calls:
         try:
@@ -60,8 +59,8 @@ def fitting_size(options: dict[str, Any]) -> int:
     def largest(*names: str) -> int:
         return max((abs(n) for name in names for n in _ints(options.get(name))), default=1)
 
-    reach = largest("window_shape", "kernel_size") * largest("window_dilation", "kernel_dilation")
-    return reach + 2 * largest("padding") + largest("output_shape", "levels")
+    effective_size = largest("window_shape", "kernel_size") * largest("window_dilation", "kernel_dilation")
+    return effective_size + 2 * largest("padding") + largest("output_shape", "levels")
 
 
 def _ints(option: Any) -> Iterator[int]:

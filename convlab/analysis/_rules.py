@@ -170,10 +170,10 @@ def joined(operands: Operands, rank: int) -> Spans:
     """Join the spans of operands, for a result of `rank` axes; a scalar operand counts for every element."""
     dependent = [spans for spans in operands if spans is not None]
 
-    def laid(span: Span) -> Span:
+    def expanded(span: Span) -> Span:
         return span if span.first.ndim == rank else Span.everything([span], rank)
 
-    return tuple(hull([laid(s) for s in group]) for group in zip(*dependent))
+    return tuple(hull([expanded(s) for s in group]) for group in zip(*dependent))
 
 
 def everything(operands: Operands, rank: int) -> Spans:

@@ -40,8 +40,8 @@ def text(analysis: Any) -> str:
     widths = [max(map(len, column)) for column in zip(*rows)]
 
     def line(row: tuple[str, ...]) -> str:
-        laid = [cell.rjust(w) if i >= NUMBERS else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))]
-        return "  ".join(laid).rstrip()
+        aligned = [cell.rjust(w) if i >= NUMBERS else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+        return "  ".join(aligned).rstrip()
 
     rule = "-" * (sum(widths) + 2 * len(widths) - 2)
     return "\n".join([line(rows[0]), rule, *map(line, rows[1:-1]), rule, line(rows[-1])])

@@ -44,7 +44,7 @@ class Layer(linen.Module):
         kernel_shape, bias_shape = self._checked_shapes(image)
         kernel = self.param("kernel", self.kernel_init, kernel_shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, bias_shape, self.param_dtype) if self.use_bias else None
-        return self.promote_dtype(inputs, self._effective(kernel), bias, dtype=self.dtype)
+        return self.promote_dtype(inputs, self._effective_kernel(kernel), bias, dtype=self.dtype)
 
 
 class Conv(_layers.Conv, Layer, linen.Conv):
@@ -89,11 +89,11 @@ class Conv(_layers.Conv, Layer, linen.Conv):
         return self._convolve(self._hook(), *self._promoted(inputs), {}, segment_ids=segment_ids, valid=valid)
 
     @linen.nowrap
-    def _effective(self, kernel: Array) -> Array:
-        kernel = super()._effective(kernel)
+    def _effective_kernel(self, kernel: Array) -> Array:
+        kernel = super()._effective_kernel(kernel)
         if not self.weight_norm:
             return kernel
-        return _layers.with_norms(kernel, self.param("scale", lambda key: _layers.channel_norms(kernel)))
+        return _layers.scale_to_norms(kernel, self.param("scale", lambda key: _layers.channel_norms(kernel)))
 
     @linen.nowrap
     def _hook(self) -> Callable | None:
@@ -188,21 +188,23 @@ class CausalConv(_layers.CausalConv, Conv):
             return self._convolve(self._hook(), x, kernel, bias, {}, segment_ids=segment_ids, valid=valid)
         x, packed = self._only_valid(x, valid), self.has_variable("cache", "segment_ids")
         cached = self.has_variable("cache", "inputs")
-        kept = self.variable("cache", "inputs", self._empty_cache, inputs.shape, inputs.dtype)
+        cache = self.variable("cache", "inputs", self._empty_cache, inputs.shape, inputs.dtype)
         if segment_ids is None:
             self._check_unpacked("segment_ids" if packed else None)
-            y, keep = self._step(self._hook(), kept.value, x, kernel, bias)
+            y, next_cache = self._step(self._hook(), cache.value, x, kernel, bias)
         else:
             fresh = packed or not cached
             segments_before = (
                 self.variable("cache", "segment_ids", self._empty_segments, inputs.shape) if fresh else None
             )
             segments = None if segments_before is None else segments_before.value
-            y, keep, next_segments = self._packed_step(self._hook(), kept.value, segments, x, segment_ids, kernel, bias)
+            y, next_cache, next_segments = self._packed_step(
+                self._hook(), cache.value, segments, x, segment_ids, kernel, bias
+            )
             if segments_before is not None and not self.is_initializing():
                 segments_before.value = next_segments
         if not self.is_initializing():
-            kept.value = keep
+            cache.value = next_cache
         return y
 
 

@@ -51,7 +51,7 @@ class AlexNet2012(nnx.Module):
     """AlexNet as published. Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural
     networks", NIPS 2012.
 
-    The paper says 224 x 224, of which its 55 x 55 do not follow; 227 is what the authors' program read.
+    The paper says 224 x 224, which does not give its 55 x 55; the authors' program read 227 x 227.
 
     Input: 1 x 227 x 227 x 3
     Output: 1 x 1000

@@ -19,8 +19,8 @@ ONE, THREE, FIVE, HALVING = (1, 0, 1), (3, 1, 1), (5, 2, 1), (3, 0, 2)
 ROW7, COLUMN7 = ((1, 7), (0, 3), 1), ((7, 1), (3, 0), 1)
 ROW3, COLUMN3 = ((1, 3), (0, 1), 1), ((3, 1), (1, 0), 1)
 
-# A branch is a row of (name, channels, form); a list in it is a fork, whose results are put together. The last reads a
-# pool.
+# A branch is a row of (name, channels, form); a list in it is a fork, whose results are concatenated. The last branch
+# reads a pool.
 
 
 def inception_a(pooled: int) -> list:

@@ -88,7 +88,7 @@ class LeNet5of1998(nnx.Module):
     """LeNet-5 as published. LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition",
     Proc. IEEE 86(11), 1998.
 
-    Its answer is the class whose output, a squared distance, is the least.
+    Outputs are squared distances: the predicted class is the one with the smallest output.
 
     Input: 1 x 32 x 32 x 1
     Output: 1 x 10

@@ -117,7 +117,7 @@ class FCN(Segmentation):
     Args:
         depth: of the ResNet, 50 or 101.
         num_classes: of the scores.
-        aux_loss: whether auxiliary scores are made; with `weights` as the file has them.
+        aux_loss: whether to compute auxiliary scores; with `weights`, as in the file by default.
     """
 
     def __init__(self, depth: int, num_classes: int = 21, aux_loss: bool = False, *, rngs: nnx.Rngs):
@@ -136,7 +136,7 @@ class DeepLabV3(Segmentation):
     Args:
         depth: of the ResNet, 50 or 101; None for MobileNet v3 large.
         num_classes: of the scores.
-        aux_loss: whether auxiliary scores are made; with `weights` as the file has them.
+        aux_loss: whether to compute auxiliary scores; with `weights`, as in the file by default.
     """
 
     def __init__(self, depth: int | None, num_classes: int = 21, aux_loss: bool = False, *, rngs: nnx.Rngs):

@@ -19,7 +19,7 @@ DILATIONS = tuple(2**i for i in range(10)) * 5
 class Block(nnx.Module):
     """The gated unit of equation 2, tanh(filter) * sigmoid(gate), with its residual and its skip output.
 
-    The last block has no next one, and so no convolution towards it, which no gradient would reach.
+    The last block has no residual output, since no block follows it.
     """
 
     def __init__(self, features: int, skip_features: int, dilation: int, *, last: bool, rngs: nnx.Rngs):
@@ -46,8 +46,8 @@ class WaveNet(Streamed):
     first layer's; 320 ms at 16 kHz, "about 300" in section 3.1)
 
     Called with `(n, time, quantization)`, samples one-hot (in the paper their mu-law codes): the scores of the next
-    sample, `(n, time, num_classes)`, each of which sees the samples until its own. `step` is the same chunk by chunk:
-    `init_cache` once, and then chunks of any lengths, one sample for one included.
+    sample, `(n, time, num_classes)`, each of which depends on the samples up to its own. `step` computes the same for
+    chunks of any lengths, including single samples, after one call of `init_cache`.
     """
 
     def __init__(

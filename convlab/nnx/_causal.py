@@ -73,13 +73,13 @@ class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
         x = self._only_valid(x, valid)
         if segment_ids is None:
             self._check_unpacked(self.segments)
-            y, kept = self._step(self._hook(), self.cache[...], x, kernel, bias)
+            y, next_cache = self._step(self._hook(), self.cache[...], x, kernel, bias)
         else:
             segments: Any = self.segments
             segments_before = None if segments is None else segments[...]
-            y, kept, next_segments = self._packed_step(
+            y, next_cache, next_segments = self._packed_step(
                 self._hook(), self.cache[...], segments_before, x, segment_ids, kernel, bias
             )
             segments.set_value(next_segments)
-        self.cache.set_value(kept)
+        self.cache.set_value(next_cache)
         return y

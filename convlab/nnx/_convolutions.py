@@ -75,11 +75,11 @@ class Conv(_layers.Conv, Layer, nnx.Conv):  # type: ignore[misc]  # `in_features
         super()._make(spec, keys, image)
         self.scale: Any = nnx.data(None)
         if self.weight_norm:
-            self.scale = nnx.Param(_layers.channel_norms(self._effective(self.kernel[...])))
+            self.scale = nnx.Param(_layers.channel_norms(self._effective_kernel(self.kernel[...])))
 
-    def _effective(self, kernel: Array) -> Array:
-        kernel = super()._effective(kernel)
-        return kernel if self.scale is None else _layers.with_norms(kernel, self.scale[...])
+    def _effective_kernel(self, kernel: Array) -> Array:
+        kernel = super()._effective_kernel(kernel)
+        return kernel if self.scale is None else _layers.scale_to_norms(kernel, self.scale[...])
 
     def __call__(
         self,

@@ -151,4 +151,4 @@ class Layer(nnx.Module):
         self._check_inputs(inputs)
         self._initialize(inputs)
         bias = None if self.bias is None else self.bias[...]
-        return self.promote_dtype((inputs, self._effective(self.kernel[...]), bias), dtype=self.dtype)
+        return self.promote_dtype((inputs, self._effective_kernel(self.kernel[...]), bias), dtype=self.dtype)

@@ -164,7 +164,7 @@ def channels(
     Args:
         x: one image `(height, width, c_in)` of at most 4 channels; numbers in [0, 1] are drawn from black to white.
         kernel, bias: `(height, width, c_in, c_out)` of at most 4 filters, and None or `(c_out,)`.
-        position: (row, column) of the result that is framed, with what it sees of the image.
+        position: (row, column) of the result that is framed, together with its window on the image.
         names: of the input channels; "red", "green" and "blue" are tinted.
         **options: of `convlab.conv`; padding is "VALID" by default.
 
@@ -241,8 +241,8 @@ def channels(
         _plane(axes, y[..., f], x2, y2, size, 2, limit=bounds if signed else None)
         unit = size / y.shape[1]
         mark = max(unit, 0.12)
-        spot = x2 + (position[1] + 0.5) * unit - mark / 2, y2 + (position[0] + 0.5) * unit - mark / 2
-        frame(axes, *spot, mark, mark, OUTPUT_LINE, linewidth=1.8)
+        mark_corner = x2 + (position[1] + 0.5) * unit - mark / 2, y2 + (position[0] + 0.5) * unit - mark / 2
+        frame(axes, *mark_corner, mark, mark, OUTPUT_LINE, linewidth=1.8)
         note(axes, x2 + size + 0.25, middle, f"map {f}\n{shown(y[(*position, f)])} here", size=9, color=INK)
     for text, where in (
         (f"input {'×'.join(map(str, image.shape))}", 0.5),

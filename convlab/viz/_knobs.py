@@ -32,10 +32,10 @@ class _Settings(Slideshow):
         images = [self.at(frame)._image(dots) for frame in range(self.frames)]
         size = max(i.width for i in images), max(i.height for i in images)
         self.picture.set_size_inches(size[0] / dots, size[1] / dots)
-        laid = [Image.new("RGB", size, "white") for _ in images]
-        for canvas, image in zip(laid, images):
+        canvases = [Image.new("RGB", size, "white") for _ in images]
+        for canvas, image in zip(canvases, images):
             canvas.paste(image, (0, 0))
-        return laid
+        return canvases
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         _ = self._images  # which settle the size

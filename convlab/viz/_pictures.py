@@ -145,11 +145,11 @@ def _mosaic(kernel: np.ndarray) -> np.ndarray:
     height, width, channels = kernel.shape
     columns = math.ceil(math.sqrt(channels * height / width))
     rows = math.ceil(channels / columns)
-    laid = np.full((rows * (height + 1), columns * (width + 1)), np.nan, np.float32)
+    mosaic = np.full((rows * (height + 1), columns * (width + 1)), np.nan, np.float32)
     for c in range(channels):
         y, x = c // columns * (height + 1), c % columns * (width + 1)
-        laid[y : y + height, x : x + width] = kernel[..., c]
-    return laid[:-1, :-1]
+        mosaic[y : y + height, x : x + width] = kernel[..., c]
+    return mosaic[:-1, :-1]
 
 
 def matrix(kernel: Any, input_shape: Sequence[int], *, numbers: bool | None = None, **options: Any) -> Picture:
@@ -159,7 +159,7 @@ def matrix(kernel: Any, input_shape: Sequence[int], *, numbers: bool | None = No
     Args:
         kernel: `(*window, c_in / groups, c_out)`.
         input_shape: `(*spatial, c_in)`.
-        numbers: whether to write the entries; None does where there is room.
+        numbers: whether to write the entries; None writes them where there is space.
         **options: of `convlab.conv_matrix`.
 
     Returns:
