@@ -22,7 +22,7 @@ TESTS = pathlib.Path(__file__).parents[1] / "tests"
 
 
 def build(name: str) -> nn.Module:
-    """torchvision's network, or the twin that the tests hold convlab's against."""
+    """torchvision's network, or the network of plain `torch.nn` that the tests compare convlab's with."""
     try:
         import torchvision
         import torchvision.models.segmentation as segmentation
@@ -31,9 +31,9 @@ def build(name: str) -> nn.Module:
         return torchvision.models.get_model(name, weights=None, **backbone)
     except (ImportError, ValueError):  # no torchvision, or none of its networks
         sys.path.append(str(TESTS))
-        from twins import twins
+        from torch_networks import torch_networks
 
-        return twins()[name].build()
+        return torch_networks()[name].build()
 
 
 def drawn(name: str) -> nn.Module:

@@ -37,18 +37,18 @@ def panels(result: Result, subjects: tuple[str, ...]) -> dict[str, list[Row]]:
 
 def draw(result: Result, path: pathlib.Path) -> bool:
     """Layers, a panel for each mode, above whole training steps. Nothing to draw: False."""
-    bands = [band for band in (panels(result, ("layers",)), panels(result, ("networks", "lenet"))) if band]
-    if not bands:
+    groups = [group for group in (panels(result, ("layers",)), panels(result, ("networks", "lenet"))) if group]
+    if not groups:
         return False
-    heights = [max(len({case_name(row) for row in rows}) for rows in band.values()) for band in bands]
-    wide = max(len(band) for band in bands)
-    size = (3.4 + 3.1 * wide, 1.6 + 0.17 * sum(heights) + 0.9 * len(bands))
+    heights = [max(len({case_name(row) for row in rows}) for rows in group.values()) for group in groups]
+    wide = max(len(group) for group in groups)
+    size = (3.4 + 3.1 * wide, 1.6 + 0.17 * sum(heights) + 0.9 * len(groups))
     figure = plt.figure(figsize=size, layout="constrained")
-    frames = figure.subfigures(len(bands), 1, height_ratios=[height + 5 for height in heights], squeeze=False)[:, 0]
-    for frame, band in zip(frames, bands):
-        names = list(dict.fromkeys(case_name(row) for rows in band.values() for row in rows))
-        axes = frame.subplots(1, len(band), sharex=True, sharey=True, squeeze=False)[0]
-        for ax, (mode, rows) in zip(axes, band.items()):
+    frames = figure.subfigures(len(groups), 1, height_ratios=[height + 5 for height in heights], squeeze=False)[:, 0]
+    for frame, group in zip(frames, groups):
+        names = list(dict.fromkeys(case_name(row) for rows in group.values() for row in rows))
+        axes = frame.subplots(1, len(group), sharex=True, sharey=True, squeeze=False)[0]
+        for ax, (mode, rows) in zip(axes, group.items()):
             panel(ax, result, rows, names)
             ax.set_title(TITLES.get(mode, mode), fontsize=9)
         low, high = axes[0].get_xlim()

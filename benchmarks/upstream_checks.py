@@ -105,7 +105,7 @@ def base_dilation(library: str) -> None:
     else:
         with convlab.accelerate():
             y = jax.jit(lambda x: f(x))(x)
-    assert np.array_equal(y, expected), "values stand where the holes are"
+    assert np.array_equal(y, expected), "values stand where zeros should"
 
 
 @check

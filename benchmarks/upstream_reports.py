@@ -148,7 +148,7 @@ WRONG = (
     Report(
         ("openxla 48714",),
         "open",
-        "`reduce_window` with `base_dilation` loses the holes along an axis whose window is 1, on the CPU.",
+        "`reduce_window` with `base_dilation` ignores the dilation along an axis whose window is 1, on the CPU.",
         "convlab's pools do not use it, and `accelerate()` lowers it without.",
         check="base_dilation",
     ),

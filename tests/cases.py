@@ -164,8 +164,8 @@ CONVOLUTIONS = [
     case("conv", "REFLECT", image, (3, 4, 3, 4), padding="REFLECT"),
     case("conv", "a mode per axis", image, kernel, padding=((1, 2), (3, 0)), padding_mode=("reflect", "circular")),
     case("conv", "replicated far beyond the edge", image, kernel, padding=7, padding_mode="replicate", strides=3),
-    case("conv", "holes in the input", image, kernel, input_dilation=(2, 3)),
-    case("conv", "holes in both", (2, 5, 4), (3, 4, 2), input_dilation=2, kernel_dilation=2, strides=3),
+    case("conv", "input dilation", image, kernel, input_dilation=(2, 3)),
+    case("conv", "input and kernel dilation", (2, 5, 4), (3, 4, 2), input_dilation=2, kernel_dilation=2, strides=3),
     case("conv", "groups", (2, 5, 4, 4), (3, 2, 2, 6), bias=Array((6,)), feature_group_count=2, strides=(2, 1)),
     case("conv", "depthwise with multiplier", (2, 5, 4, 3), (3, 3, 1, 6), feature_group_count=3, kernel_dilation=2),
     case("conv", "flipped, in a frame of ones", image, (2, 3, 3, 4), padding=1, padding_mode=("constant", "circular"),
@@ -217,7 +217,7 @@ CONVOLUTIONS = [
          padding=((1, 1), (0, 1)), kernel_dilation=(1, 2)),
     case("conv_local", "a mode per axis", image, (7, 5, 12, 2), kernel_size=(2, 2), padding=((1, 1), (0, 1)),
          padding_mode=("reflect", "circular")),
-    case("conv_local", "holes in the input", (2, 3, 2), (4, 4, 2), kernel_size=2, input_dilation=2),
+    case("conv_local", "input dilation", (2, 3, 2), (4, 4, 2), kernel_size=2, input_dilation=2),
     case("conv_local", "one axis, no batch axis", (6, 2), (6, 6, 3), kernel_size=(3,), padding="SAME"),
     case("conv_local", "float16", (2, 4, 2), (2, 6, 3), kernel_size=3, dtype="float16"),
     case("deform_conv", "two axes", (2, 4, 5, 2), (2, 4, 5, 18), (3, 3, 2, 3), bias=Array((3,))),
@@ -231,7 +231,7 @@ CONVOLUTIONS = [
     case("conv_matrix", "groups, dilation, reflected", (3, 1, 4), input_shape=(5, 2), padding=((2, 1),),
         kernel_dilation=2,
          feature_group_count=2, padding_mode="reflect", strides=1),
-    case("conv_matrix", "holes, flipped", (3, 2, 1, 2), input_shape=(3, 2, 1), input_dilation=(2, 1), flip_kernel=True),
+    case("conv_matrix", "dilated flip", (3, 2, 1, 2), input_shape=(3, 2, 1), input_dilation=(2, 1), flip_kernel=True),
 ]  # fmt: skip
 
 # The same in other sizes and spellings: their derivatives are tested among the slow.
@@ -249,7 +249,7 @@ ALIKE = [
     case("conv", "crop, then wrap", image, kernel, padding=((-2, 1), (2, -1)), padding_mode="circular"),
     case("conv", "crop, replicate and reflect", image, kernel, padding=((-2, 3), (4, -1)),
          padding_mode=("reflect", "replicate")),
-    case("conv", "holes, cropped and strided", image, kernel, input_dilation=2, padding=((-2, 1), (1, -3)),
+    case("conv", "input dilation, cropped and strided", image, kernel, input_dilation=2, padding=((-2, 1), (1, -3)),
         strides=(2, 3)),
     case("conv", "dilated beyond the input", image, kernel, kernel_dilation=5),
     case("conv", "flipped", image, (2, 3, 3, 4), flip_kernel=True),

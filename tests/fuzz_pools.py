@@ -19,10 +19,10 @@ def _options(rng, rank):
     while True:
         each = lambda draw: tuple(draw() for _ in range(rank))
         spatial, size = each(lambda: below(rng, SIZES[rank])), each(lambda: below(rng, (1, 2, 3, 3, 5, 12)))
-        gaps = each(lambda: pick(rng, (1, 1, 2, 3))) if rng.random() < 0.4 else (1,) * rank
-        padding = tuple(maps.pads(rng, n, (k - 1) * d + 1) for n, k, d in zip(spatial, size, gaps))
+        dilation = each(lambda: pick(rng, (1, 1, 2, 3))) if rng.random() < 0.4 else (1,) * rank
+        padding = tuple(maps.pads(rng, n, (k - 1) * d + 1) for n, k, d in zip(spatial, size, dilation))
         options = dict(window_shape=size, strides=each(lambda: pick(rng, (1, 1, 2, 3, 5))), padding=padding)
-        options |= dict(window_dilation=gaps, ceil_mode=bool(rng.random() < 0.4))
+        options |= dict(window_dilation=dilation, ceil_mode=bool(rng.random() < 0.4))
         out = reference_pools.geometry(np.empty((1, *spatial, 1)), **options)[-1]
         left = [n + min(lo, 0) + min(hi, 0) for n, (lo, hi) in zip(spatial, padding)]
         if min(out) > 0 and min(left) > 0 and np.prod(out) * np.prod(size) < 50_000:
@@ -47,7 +47,7 @@ def pool(seed: int) -> Call:
     ours, theirs = getattr(convlab, name), getattr(reference_pools, name)
 
     def positions(y, indices):
-        """Of the winners; a window of nothing but padding has none."""
+        """The positions of the maxima; a window of padding only has none."""
         return jax.numpy.where(jax.numpy.isfinite(y), indices, -1)
 
     def program(x, v, dy):

@@ -57,8 +57,8 @@ def problem(rng, dtype=np.float32, most_sums=MOST_SUMS) -> Problem:
         c, f, groups = channels(rng)
         each = lambda draw: tuple(draw() for _ in range(rank))
         strides = each(lambda: pick(rng, (1, 1, 1, 2, 2, 3, 4, 5)))
-        gaps = each(lambda: pick(rng, (1, 1, 1, 2, 3, 4, below(rng, (64,)) if rank == 1 else 2)))
-        holes = each(lambda: pick(rng, (1, 2, 2, 3)))
+        kernel_dilation = each(lambda: pick(rng, (1, 1, 1, 2, 3, 4, below(rng, (64,)) if rank == 1 else 2)))
+        input_dilation = each(lambda: pick(rng, (1, 2, 2, 3)))
         p = Problem(
             batch=pick(rng, (*BATCHES, int(rng.integers(1, 131)))),
             spatial=each(lambda: below(rng, SIZES[rank])),
@@ -67,8 +67,8 @@ def problem(rng, dtype=np.float32, most_sums=MOST_SUMS) -> Problem:
             features=f,
             strides=strides if rng.random() < 0.6 else (1,) * rank,
             pads=((0, 0),) * rank,
-            input_dilation=holes if rng.random() < 0.2 else (1,) * rank,
-            kernel_dilation=gaps if rng.random() < 0.5 else (1,) * rank,
+            input_dilation=input_dilation if rng.random() < 0.2 else (1,) * rank,
+            kernel_dilation=kernel_dilation if rng.random() < 0.5 else (1,) * rank,
             groups=groups,
             dtype=jnp.dtype(dtype),
             out_dtype=jnp.dtype(dtype),

@@ -22,7 +22,7 @@ def wide(x):
     return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
 
 
-def spread(value, rank):
+def broadcast_to_rank(value, rank):
     return tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
 
 
@@ -46,7 +46,7 @@ def pad_pairs(padding, spatial, size, strides, dilation):
     """`padding` in any of its forms as one (before, after) per axis."""
     rank = len(spatial)
     if not isinstance(padding, str):
-        return tuple(p if isinstance(p, (tuple, list)) else (p, p) for p in spread(padding, rank))
+        return tuple(p if isinstance(p, (tuple, list)) else (p, p) for p in broadcast_to_rank(padding, rank))
     pairs = []
     for n, reach, s in zip(spatial, reaches(size, dilation), strides):
         total = max((-(-n // s) - 1) * s + reach - n, 0)
@@ -68,7 +68,7 @@ def pad_modes(padding, padding_mode, rank):
     """CIRCULAR and REFLECT say both how much and with what."""
     if isinstance(padding, str) and padding.upper() in ("CIRCULAR", "REFLECT"):
         padding_mode = padding.lower()
-    return spread(padding_mode, rank)
+    return broadcast_to_rank(padding_mode, rank)
 
 
 def out_shape(spatial, size, strides, pads, dilation, ceil_mode=False):
@@ -120,7 +120,7 @@ def pad(x, padding, mode="zeros", value=0):
     x = np.asarray(x)
     rank = len(padding) if isinstance(padding, (tuple, list)) else x.ndim - 2
     pads, first = pad_pairs(padding, spatial_of(x, rank), None, None, None), x.ndim - 1 - rank
-    for axis, ((lo, hi), how) in enumerate(zip(pads, spread(mode, rank)), start=first):
+    for axis, ((lo, hi), how) in enumerate(zip(pads, broadcast_to_rank(mode, rank)), start=first):
         x = take(x, source(x.shape[axis], lo, hi, how), axis, value if how == "constant" else 0)
     return x
 
@@ -147,13 +147,17 @@ def conv(
                          feature_group_count=feature_group_count, **options)
             for number in np.unique(segment_ids)
         }  # fmt: skip
-        step = spread(strides, 1)[0]
+        step = broadcast_to_rank(strides, 1)[0]
         own = {number: (segment_ids == number)[..., ::step, None] for number in alone}
         return sum(np.where(own[number][..., : y.shape[-2], :], y, 0) for number, y in alone.items())
     x, kernel = wide(x), wide(kernel) if mask is None else wide(kernel) * wide(mask)
     rank, groups = kernel.ndim - 2, feature_group_count
-    size, strides, dilation = kernel.shape[:rank], spread(strides, rank), spread(kernel_dilation, rank)
-    x = dilate(x, spread(input_dilation, rank))
+    size, strides, dilation = (
+        kernel.shape[:rank],
+        broadcast_to_rank(strides, rank),
+        broadcast_to_rank(kernel_dilation, rank),
+    )
+    x = dilate(x, broadcast_to_rank(input_dilation, rank))
     pads = pad_pairs(padding, spatial_of(x, rank), size, strides, dilation)
     out = out_shape(spatial_of(x, rank), size, strides, pads, dilation)
     view = windows(pad(x, pads, pad_modes(padding, padding_mode, rank), padding_value), size, strides, dilation, out)
@@ -172,7 +176,11 @@ def conv_transpose(
 ):  # fmt: skip
     x, kernel = wide(x), wide(kernel)
     rank, groups = kernel.ndim - 2, feature_group_count
-    size, strides, dilation = kernel.shape[:rank], spread(strides, rank), spread(kernel_dilation, rank)
+    size, strides, dilation = (
+        kernel.shape[:rank],
+        broadcast_to_rank(strides, rank),
+        broadcast_to_rank(kernel_dilation, rank),
+    )
     spatial, reach = spatial_of(x, rank), reaches(size, dilation)
     if transpose_kernel:  # (*k, out / groups, in): the kernel of the convolution that this one is the adjoint of
         kernel = kernel.reshape(size + (-1, groups, kernel.shape[-1] // groups)).transpose(
@@ -192,8 +200,8 @@ def conv_transpose(
     y = y.reshape(batch + whole + (features,))
 
     pads, natural = transposed_geometry(padding, spatial, reach, strides, use_consistent_padding)
-    sizes = tuple(n + more for n, more in zip(natural, spread(output_padding, rank)))
-    sizes = sizes if output_shape is None else spread(output_shape, rank)
+    sizes = tuple(n + more for n, more in zip(natural, broadcast_to_rank(output_padding, rank)))
+    sizes = sizes if output_shape is None else broadcast_to_rank(output_shape, rank)
     modes = pad_modes(padding, padding_mode, rank)
     for axis, (n, (lo, hi), mode) in enumerate(zip(sizes, pads, modes), start=len(batch)):
         if mode == "zeros":
@@ -236,8 +244,12 @@ def conv_local(
     """`kernel`: `(*out, c * taps, features)`, channels before taps as in Flax's ConvLocal."""
     x, kernel = wide(x), wide(kernel)
     rank = kernel.ndim - 2
-    size, strides, dilation = spread(kernel_size, rank), spread(strides, rank), spread(kernel_dilation, rank)
-    x = dilate(x, spread(input_dilation, rank))
+    size, strides, dilation = (
+        broadcast_to_rank(kernel_size, rank),
+        broadcast_to_rank(strides, rank),
+        broadcast_to_rank(kernel_dilation, rank),
+    )
+    x = dilate(x, broadcast_to_rank(input_dilation, rank))
     pads = pad_pairs(padding, spatial_of(x, rank), size, strides, dilation)
     out = out_shape(spatial_of(x, rank), size, strides, pads, dilation)
     view = windows(pad(x, pads, pad_modes(padding, padding_mode, rank)), size, strides, dilation, out)
@@ -252,7 +264,11 @@ def deform_conv(
 ):  # fmt: skip
     x, offset, kernel = wide(x), wide(offset), wide(kernel)
     rank, c = kernel.ndim - 2, x.shape[-1]
-    size, strides, dilation = kernel.shape[:rank], spread(strides, rank), spread(kernel_dilation, rank)
+    size, strides, dilation = (
+        kernel.shape[:rank],
+        broadcast_to_rank(strides, rank),
+        broadcast_to_rank(kernel_dilation, rank),
+    )
     spatial, taps = spatial_of(x, rank), math.prod(kernel.shape[:rank])
     pads = pad_pairs(padding, spatial, size, strides, dilation)
     batch, out = offset.shape[: x.ndim - 1 - rank], offset.shape[x.ndim - 1 - rank : -1]
@@ -294,7 +310,7 @@ def conv_matrix(kernel, input_shape, **options):
 def unfold(x, window_shape, strides=1, padding="VALID", *, window_dilation=1):
     x = np.asarray(x)
     rank = rank_of(x, window_shape)
-    size, strides, dilation = (spread(v, rank) for v in (window_shape, strides, window_dilation))
+    size, strides, dilation = (broadcast_to_rank(v, rank) for v in (window_shape, strides, window_dilation))
     pads = pad_pairs(padding, spatial_of(x, rank), size, strides, dilation)
     out = out_shape(spatial_of(x, rank), size, strides, pads, dilation)
     return windows(pad(x, pads, pad_modes(padding, "zeros", rank)), size, strides, dilation, out)
@@ -304,7 +320,11 @@ def fold(patches, output_shape, strides=1, padding="VALID", *, window_dilation=1
     patches, output_shape = wide(patches), tuple(output_shape)
     rank = len(output_shape)
     batch, size = patches.shape[: -1 - 2 * rank], patches.shape[-1 - rank : -1]
-    strides, dilation, n = spread(strides, rank), spread(window_dilation, rank), math.prod(output_shape)
+    strides, dilation, n = (
+        broadcast_to_rank(strides, rank),
+        broadcast_to_rank(window_dilation, rank),
+        math.prod(output_shape),
+    )
     home = np.arange(n).reshape(*output_shape, 1) + 1  # so that padding, 0, is nobody's home
     at = unfold(home, size, strides, padding, window_dilation=dilation).ravel()
     y = np.zeros((n + 1, *batch, patches.shape[-1]), patches.dtype)

@@ -5,13 +5,25 @@ import itertools
 import math
 
 import numpy as np
-from reference import conv, out_shape, pad_modes, pad_pairs, rank_of, source, spatial_of, spread, take, wide, windows
+from reference import (
+    broadcast_to_rank,
+    conv,
+    out_shape,
+    pad_modes,
+    pad_pairs,
+    rank_of,
+    source,
+    spatial_of,
+    take,
+    wide,
+    windows,
+)
 
 
 def geometry(x, window_shape, strides, padding, window_dilation, ceil_mode):
     rank = rank_of(x, window_shape)
-    size, dilation = spread(window_shape, rank), spread(window_dilation, rank)
-    strides = spread(1 if strides is None else strides, rank)
+    size, dilation = broadcast_to_rank(window_shape, rank), broadcast_to_rank(window_dilation, rank)
+    strides = broadcast_to_rank(1 if strides is None else strides, rank)
     pads = pad_pairs(padding, spatial_of(x, rank), size, strides, dilation)
     return size, strides, dilation, pads, out_shape(spatial_of(x, rank), size, strides, pads, dilation, ceil_mode)
 
@@ -43,7 +55,7 @@ def lowest(dtype, sign=1):
     return (0 if sign > 0 else -1) if dtype.kind == "b" else -np.inf
 
 
-def winner(w, real=True):
+def argmax_tap(w, real=True):
     """Which of the taps wins: the first of the largest that are `real`, but the last NaN before everything."""
     first = (real & (w == w.max(-2, keepdims=True))).argmax(-2)
     last_nan = w.shape[-2] - 1 - (w != w)[..., ::-1, :].argmax(-2)
@@ -59,7 +71,7 @@ def extreme(sign, x, geometry, return_indices):
     if not return_indices:
         return y
     home = view(positions(x, rank_of(x, geometry[0])), *geometry, fill=(-1, -1))
-    tap = winner(w, home >= 0)[..., None, :]
+    tap = argmax_tap(w, home >= 0)[..., None, :]
     return y, np.take_along_axis(np.broadcast_to(home, w.shape), tap, -2)[..., 0, :]
 
 
@@ -112,7 +124,7 @@ def counts(x, geometry, count_include_pad):
 def explicit(x, geometry):
     """The same with tuples: an array without batch axes may not be given an int window."""
     window_shape, *rest = geometry
-    return (spread(window_shape, rank_of(x, window_shape)), *rest)
+    return (broadcast_to_rank(window_shape, rank_of(x, window_shape)), *rest)
 
 
 def divide(total, count):
@@ -194,7 +206,7 @@ def blur_pool(x, window_shape=3, strides=2, padding="SAME", *, padding_mode="ref
     x = np.asarray(x)
     rank = rank_of(x, window_shape)
     kernel = np.ones(1)
-    for k in spread(window_shape, rank):
+    for k in broadcast_to_rank(window_shape, rank):
         kernel = np.multiply.outer(kernel, [math.comb(k - 1, i) / 2 ** (k - 1) for i in range(k)])
     kernel = np.repeat(kernel[0][..., None, None], x.shape[-1], -1)
     return conv(
@@ -210,7 +222,7 @@ def adaptive_windows(x, output_shape):
     indices."""
     rank = rank_of(x, output_shape)
     spatial = spatial_of(x, rank)
-    out = tuple(n if o is None else o for n, o in zip(spatial, spread(output_shape, rank)))
+    out = tuple(n if o is None else o for n, o in zip(spatial, broadcast_to_rank(output_shape, rank)))
     home, first = positions(x, rank)[..., 0], x.ndim - 1 - rank
     flat = x.reshape(x.shape[:first] + (home.size, x.shape[-1]))
     boxes = (
@@ -230,7 +242,7 @@ def adaptive_avg_pool(x, output_shape):
 
 
 def first_max(elements, inside):
-    return inside[winner(elements)]
+    return inside[argmax_tap(elements)]
 
 
 def adaptive_max_pool(x, output_shape, *, return_indices=False):
@@ -265,10 +277,10 @@ def fractional_starts(n, k, count, u):
 def fractional_max_pool(x, window_shape, *, output_shape=None, output_ratio=None, samples, return_indices=False):
     x, samples = wide(x), wide(samples)
     rank = rank_of(x, window_shape)
-    spatial, size = spatial_of(x, rank), spread(window_shape, rank)
+    spatial, size = spatial_of(x, rank), broadcast_to_rank(window_shape, rank)
     if output_shape is None:
-        output_shape = tuple(int(n * r) for n, r in zip(spatial, spread(output_ratio, rank)))
-    out = spread(output_shape, rank)
+        output_shape = tuple(int(n * r) for n, r in zip(spatial, broadcast_to_rank(output_ratio, rank)))
+    out = broadcast_to_rank(output_shape, rank)
     first = x.ndim - 1 - rank
     y, at = np.zeros(x.shape[:first] + out + x.shape[-1:]), np.zeros(x.shape[:first] + out + x.shape[-1:], int)
     home = positions(x, rank)[..., 0]

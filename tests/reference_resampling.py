@@ -4,7 +4,7 @@ import itertools
 import math
 
 import numpy as np
-from reference import rank_of, spatial_of, spread, wide
+from reference import broadcast_to_rank, rank_of, spatial_of, wide
 
 
 def keys(d, a):
@@ -38,8 +38,12 @@ def resize(x, output_shape=None, *, scale=None, method="linear", align_corners=F
     x = wide(x) if not method.startswith("nearest") else np.asarray(x)
     rank = rank_of(x, output_shape if scale is None else scale)
     spatial, first = spatial_of(x, rank), x.ndim - 1 - rank
-    scales = spread(scale, rank)
-    out = tuple(math.floor(n * s) for n, s in zip(spatial, scales)) if scale is not None else spread(output_shape, rank)
+    scales = broadcast_to_rank(scale, rank)
+    out = (
+        tuple(math.floor(n * s) for n, s in zip(spatial, scales))
+        if scale is not None
+        else broadcast_to_rank(output_shape, rank)
+    )
     if method == "area":
         import reference_pools
 
@@ -60,7 +64,7 @@ def resize(x, output_shape=None, *, scale=None, method="linear", align_corners=F
 def pixel_shuffle(x, factor):
     x = np.asarray(x)
     rank = rank_of(x, factor)
-    factors, spatial = spread(factor, rank), spatial_of(x, rank)
+    factors, spatial = broadcast_to_rank(factor, rank), spatial_of(x, rank)
     y = np.zeros(
         (*x.shape[: -1 - rank], *(n * f for n, f in zip(spatial, factors)), x.shape[-1] // math.prod(factors)), x.dtype
     )
@@ -72,7 +76,7 @@ def pixel_shuffle(x, factor):
 def pixel_unshuffle(x, factor):
     x = np.asarray(x)
     rank = rank_of(x, factor)
-    factors = spread(factor, rank)
+    factors = broadcast_to_rank(factor, rank)
     parts = [x[(..., *(slice(a, None, f) for a, f in zip(at, factors)), slice(None))] for at in np.ndindex(*factors)]
     return np.stack(parts, -1).reshape(*parts[0].shape[:-1], x.shape[-1] * math.prod(factors))
 
@@ -126,7 +130,7 @@ def grid_sample(x, grid, *, method="linear", padding_mode="zeros", align_corners
 def affine_grid(theta, output_shape, *, align_corners=False):
     theta = wide(theta)
     rank = theta.shape[-2]
-    shape = spread(output_shape, rank)
+    shape = broadcast_to_rank(output_shape, rank)
     y = np.zeros((*theta.shape[:-2], *shape, rank))
     for position in np.ndindex(*shape):
         at = [
@@ -138,7 +142,7 @@ def affine_grid(theta, output_shape, *, align_corners=False):
 
 
 def roi_align(x, boxes, output_shape, *, spatial_scale=1.0, sampling_ratio=-1, aligned=False):
-    x, out = wide(x), spread(output_shape, 2)
+    x, out = wide(x), broadcast_to_rank(output_shape, 2)
     y = np.zeros((len(boxes), *out, x.shape[-1]))
     for k, (number, *corners) in enumerate(np.asarray(boxes, float)):
         x1, y1, x2, y2 = (c * spatial_scale - 0.5 * aligned for c in corners)
@@ -163,7 +167,7 @@ def roi_align(x, boxes, output_shape, *, spatial_scale=1.0, sampling_ratio=-1, a
 
 
 def roi_pool(x, boxes, output_shape, *, spatial_scale=1.0):
-    x, out = np.asarray(x), spread(output_shape, 2)
+    x, out = np.asarray(x), broadcast_to_rank(output_shape, 2)
     y = np.zeros((len(boxes), *out, x.shape[-1]))
     for k, (number, *corners) in enumerate(np.asarray(boxes, float)):
         x1, y1, x2, y2 = (math.copysign(math.floor(abs(c * spatial_scale) + 0.5), c) for c in corners)

@@ -1,4 +1,4 @@
-"""The networks that torchvision does not have give what their PyTorch twins give, whose random weights they load."""
+"""The networks that torchvision does not have give the results of PyTorch modules whose random weights they load."""
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,19 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("flax")
 
 from test_architectures import FASTEST_COMPILATION, catalogue, measure, small, worst  # noqa: E402  after they are known to be here
-from twins import randomise, twins  # noqa: E402
+from torch_networks import randomise, torch_networks  # noqa: E402
 
 from convlab import weights  # noqa: E402
 
-TWINS = twins()
+TORCH_NETWORKS = torch_networks()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", TORCH_NETWORKS)
 def test_pytorch_gives_the_same(name):
     torch.manual_seed(0)
-    twin, model = TWINS[name], measure.drawn(name, **catalogue.NETWORKS[name].narrow)
-    theirs = randomise(twin.build())
+    torch_network, model = TORCH_NETWORKS[name], measure.drawn(name, **catalogue.NETWORKS[name].narrow)
+    theirs = randomise(torch_network.build())
     loaded = weights.from_torch(theirs, model)
     x = measure.draw(small(name), seed=3)
     apply, state = measure.forward(loaded)

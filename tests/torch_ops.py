@@ -9,7 +9,7 @@ import math
 import torch.nn.functional as F
 
 
-def spread(value, rank):
+def broadcast_to_rank(value, rank):
     return tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
 
 
@@ -38,7 +38,7 @@ def op(name, rank):
 
 
 def flat_pads(padding, rank):
-    return [p for pair in reversed([spread(p, 2) for p in spread(padding, rank)]) for p in pair]
+    return [p for pair in reversed([broadcast_to_rank(p, 2) for p in broadcast_to_rank(padding, rank)]) for p in pair]
 
 
 def torch_mode(mode):

@@ -49,12 +49,12 @@ def parametrised(system: Any, options: tuple[str, ...]) -> Callable:
 def pool(function: Callable, *more: str) -> Callable:
     def make(layer: Any) -> nnx.Module:
         given = {name: getattr(layer, name) for name in ("window_shape", "strides", "padding", *more)}
-        return Function(lambda x: function(x, **spread(given, x.ndim - 2)))
+        return Function(lambda x: function(x, **broadcast_to_rank(given, x.ndim - 2)))
 
     return make
 
 
-def spread(given: dict[str, Any], rank: int) -> dict[str, Any]:
+def broadcast_to_rank(given: dict[str, Any], rank: int) -> dict[str, Any]:
     """Flax's pools want a tuple where convlab takes an int for every axis."""
     window, strides, padding = given["window_shape"], given["strides"], given["padding"]
     rank = rank if isinstance(window, int) else len(window)

@@ -1,14 +1,14 @@
-"""PyTorch twins of the image classifiers, that torchvision does not have, with the names of `convlab.models`."""
+"""Image classifiers that torchvision does not have, of plain `torch.nn`, with the names of `convlab.models`."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from twins import Twin
+from torch_networks import TorchNetwork
 
 
-def conv(seen, made, window, stride=1, padding=0, groups=1, bias=True):
-    return nn.Conv2d(seen, made, window, stride, padding, groups=groups, bias=bias)
+def conv(in_channels, out_channels, window, stride=1, padding=0, groups=1, bias=True):
+    return nn.Conv2d(in_channels, out_channels, window, stride, padding, groups=groups, bias=bias)
 
 
 class Pooled(nn.Module):
@@ -87,14 +87,14 @@ def alexnet():
     )  # fmt: skip
 
 
-def fully_connected(seen):
-    layers = nn.Linear(seen, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout()
+def fully_connected(in_channels):
+    layers = nn.Linear(in_channels, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout()
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(4096, 1000))
 
 
 def nin():
-    def mlpconv(seen, first, second, third, window):
-        widths = conv(seen, first, window, padding=window // 2), conv(first, second, 1), conv(second, third, 1)
+    def mlpconv(in_channels, first, second, third, window):
+        widths = conv(in_channels, first, window, padding=window // 2), conv(first, second, 1), conv(second, third, 1)
         return [part for c in widths for part in (c, nn.ReLU())]
 
     return Chain(
@@ -107,19 +107,19 @@ def nin():
 
 
 class Inception(nn.Module):
-    def __init__(self, seen, one, reduce3, three, reduce5, five, projected):
+    def __init__(self, in_channels, one, reduce3, three, reduce5, five, projected):
         super().__init__()
-        self.branch1 = relu_conv(seen, one, 1)
-        self.branch2 = nn.Sequential(relu_conv(seen, reduce3, 1), relu_conv(reduce3, three, 3))
-        self.branch3 = nn.Sequential(relu_conv(seen, reduce5, 1), relu_conv(reduce5, five, 5))
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), relu_conv(seen, projected, 1))
+        self.branch1 = relu_conv(in_channels, one, 1)
+        self.branch2 = nn.Sequential(relu_conv(in_channels, reduce3, 1), relu_conv(reduce3, three, 3))
+        self.branch3 = nn.Sequential(relu_conv(in_channels, reduce5, 1), relu_conv(reduce5, five, 5))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), relu_conv(in_channels, projected, 1))
 
     def forward(self, x):
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
 
 
-def relu_conv(seen, made, window, stride=1):
-    return nn.Sequential(conv(seen, made, window, stride, window // 2), nn.ReLU())
+def relu_conv(in_channels, out_channels, window, stride=1):
+    return nn.Sequential(conv(in_channels, out_channels, window, stride, window // 2), nn.ReLU())
 
 
 def googlenet():
@@ -140,10 +140,13 @@ def googlenet():
 
 
 class Separable(nn.Module):
-    def __init__(self, seen, made, stride):
+    def __init__(self, in_channels, out_channels, stride):
         super().__init__()
-        self.conv_dw, self.bn1 = conv(seen, seen, 3, stride, 1, seen, bias=False), nn.BatchNorm2d(seen)
-        self.conv_pw, self.bn2 = conv(seen, made, 1, bias=False), nn.BatchNorm2d(made)
+        self.conv_dw, self.bn1 = (
+            conv(in_channels, in_channels, 3, stride, 1, in_channels, bias=False),
+            nn.BatchNorm2d(in_channels),
+        )
+        self.conv_pw, self.bn2 = conv(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
 
     def forward(self, x):
         return torch.relu(self.bn2(self.conv_pw(torch.relu(self.bn1(self.conv_dw(x))))))
@@ -151,22 +154,22 @@ class Separable(nn.Module):
 
 def mobilenet_v1():
     rows = [[(64, 1)], [(128, 2), (128, 1)], [(256, 2), (256, 1)], [(512, 2), *[(512, 1)] * 5], [(1024, 2), (1024, 1)]]
-    stages, seen = [], 32
+    stages, in_channels = [], 32
     for stage in rows:
         blocks = []
-        for made, stride in stage:
-            blocks.append(Separable(seen, made, stride))
-            seen = made
+        for out_channels, stride in stage:
+            blocks.append(Separable(in_channels, out_channels, stride))
+            in_channels = out_channels
         stages.append(nn.Sequential(*blocks))
     parts = dict(conv_stem=conv(3, 32, 3, 2, 1, bias=False), bn1=nn.BatchNorm2d(32), relu=nn.ReLU())
     return Chain(**parts, blocks=nn.Sequential(*stages), pool=Pooled(), classifier=nn.Linear(1024, 1000))
 
 
-TWINS = {
-    "lenet5": Twin(lenet5),
-    "lenet5of1998": Twin(LeNet5of1998),
-    "alexnet2012": Twin(alexnet),
-    "nin": Twin(nin),
-    "googlenet2014": Twin(googlenet),
-    "mobilenet_v1": Twin(mobilenet_v1),
+NETWORKS = {
+    "lenet5": TorchNetwork(lenet5),
+    "lenet5of1998": TorchNetwork(LeNet5of1998),
+    "alexnet2012": TorchNetwork(alexnet),
+    "nin": TorchNetwork(nin),
+    "googlenet2014": TorchNetwork(googlenet),
+    "mobilenet_v1": TorchNetwork(mobilenet_v1),
 }

@@ -1,5 +1,4 @@
-"""The networks' PyTorch twins. A file `twins_*.py` adds `TWINS`, by name of the network, with modules of plain
-`torch.nn`."""
+"""Networks of plain `torch.nn` to compare `convlab.models` with; a file `torch_networks_*.py` adds `NETWORKS`."""
 
 from __future__ import annotations
 
@@ -11,15 +10,15 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Twin:
-    """How to build a network's twin: the module, with random weights, under the names of `convlab.models`."""
+class TorchNetwork:
+    """How to build a network: the module, with random weights, under the names of `convlab.models`."""
 
     build: Callable[[], Any]
 
 
-def twins() -> dict[str, Twin]:
-    files = sorted(pathlib.Path(__file__).parent.glob("twins_*.py"))
-    return {name: twin for file in files for name, twin in importlib.import_module(file.stem).TWINS.items()}
+def torch_networks() -> dict[str, TorchNetwork]:
+    files = sorted(pathlib.Path(__file__).parent.glob("torch_networks_*.py"))
+    return {name: network for file in files for name, network in importlib.import_module(file.stem).NETWORKS.items()}
 
 
 def randomise(module: Any) -> Any:
