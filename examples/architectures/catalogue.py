@@ -1,4 +1,4 @@
-"""The networks by name, and what their docstrings say of them: the one position where published figures stand.
+"""The networks by name, and the published figures of their docstrings.
 
 A docstring begins with `NAME. SOURCE.` and has these lines, numbers with their sources:
 
@@ -57,7 +57,7 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What a docstring says."""
+    """The facts that a docstring states."""
 
     title: str
     source: str
@@ -104,7 +104,7 @@ FIELD = SIZES + r" at `(?P<path>[^`]*)` \((?P<source>.+)\)"
 
 
 def facts(name: str) -> Facts:
-    """What the docstring of a network says."""
+    """Return the facts that the docstring of a network states."""
     text = inspect.cleandoc(NETWORKS[name].builder.__doc__ or "")
     title, _, source = " ".join(text.split("\n\n")[0].split()).partition(". ")
     given, output = line(name, text, "Input", INPUT), line(name, text, "Output", SIZES)
@@ -123,7 +123,7 @@ def facts(name: str) -> Facts:
 
 
 def line(name: str, text: str, title: str, form: str, optional: bool = False) -> Any:
-    """The match of the docstring's `title: form`, which may go on in the lines below."""
+    """Return the match of the docstring's `title: form`, which may continue on the following lines."""
     unwrapped = re.sub(r"\n *(?=\S)(?![A-Z][\w -]*: )", " ", text)
     found = re.search(rf"^{title}: {form}$", unwrapped, re.MULTILINE)
     if not found and not (optional and f"{title}:" not in text):
@@ -143,13 +143,13 @@ def published(found: re.Match) -> Published:
 
 
 def build(name: str, seed: int = 0, **options: Any) -> nnx.Module:
-    """The network, with numbers in its parameters."""
+    """Return the network with concrete parameters."""
     entry = NETWORKS[name]
     return entry.builder(**{**entry.options, **options}, rngs=nnx.Rngs(seed))
 
 
 def shapes(name: str, **options: Any) -> nnx.Module:
-    """The network with shapes in place of numbers, in evaluation mode: enough to count, analyse and lower."""
+    """Return the network with abstract arrays, in evaluation mode, to count, analyse and lower it."""
     entry = NETWORKS[name]
     model = entry.builder.abstract(**{**entry.options, **options})
     model.eval()
@@ -157,5 +157,5 @@ def shapes(name: str, **options: Any) -> nnx.Module:
 
 
 def count(model: nnx.Module) -> int:
-    """How many numbers it learns."""
+    """Return the number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

@@ -1,4 +1,4 @@
-"""The same network of Flax's own layers, with the same parameters: what convlab's layers are measured against."""
+"""The same network with Flax's layers and the same parameters, to compare convlab's layers with."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from convlab import nnx as cn
 
 
 class Missing(Exception):
-    """Flax has no counterpart of a layer."""
+    """The error for a layer without a counterpart in Flax."""
 
 
 class Function(nnx.Module):
-    """A function of an image in the place of a layer."""
+    """A layer that calls a function of an image."""
 
     def __init__(self, function: Callable):
         self.function = function
@@ -35,7 +35,7 @@ TRANSPOSED = (*SHARED, "transpose_kernel")
 
 
 def parametrised(system: Any, options: tuple[str, ...]) -> Callable:
-    """Makes Flax's layer of convlab's: of the same options, and holding the same parameters."""
+    """Return Flax's layer with the options and the parameters of convlab's."""
 
     def make(layer: Any) -> nnx.Module:
         given = {name: getattr(layer, name) for name in options}
@@ -55,7 +55,7 @@ def pool(function: Callable, *more: str) -> Callable:
 
 
 def broadcast_to_rank(given: dict[str, Any], rank: int) -> dict[str, Any]:
-    """Flax's pools want a tuple where convlab takes an int for every axis."""
+    """Return the options with a tuple in place of an int for every axis, as Flax's pools require."""
     window, strides, padding = given["window_shape"], given["strides"], given["padding"]
     rank = rank if isinstance(window, int) else len(window)
     every = lambda n: (n,) * rank if isinstance(n, int) else n
@@ -64,12 +64,12 @@ def broadcast_to_rank(given: dict[str, Any], rank: int) -> dict[str, Any]:
 
 
 def whole(function: Callable) -> Callable:
-    """Of all positions."""
+    """Return the pool over all positions."""
     return lambda layer: Function(lambda x: function(x, tuple(range(1, x.ndim - 1)), keepdims=layer.keepdims))
 
 
 def adaptive(layer: Any) -> nnx.Module:
-    """Where the windows are of one size."""
+    """Return the adaptive pool, for windows of one size."""
 
     def pooled(x: Any) -> Any:
         window = tuple(n // m for n, m in zip(x.shape[1:-1], layer.output_shape))
@@ -113,7 +113,7 @@ COUNTERPARTS: dict[Any, tuple[Callable, dict[str, Any]]] = {
 
 
 def counterpart(layer: Any, path: str) -> nnx.Module:
-    """Flax's layer for one of convlab's."""
+    """Return Flax's layer for one of convlab's."""
     name = f"{type(layer).__name__} at {path}"
     if type(layer) not in COUNTERPARTS:
         raise Missing(name)
@@ -125,7 +125,7 @@ def counterpart(layer: Any, path: str) -> nnx.Module:
 
 
 def flax_layers(model: nnx.Module) -> nnx.Module:
-    """`model` with Flax's layers in the place of convlab's, sharing its parameters.
+    """Return `model` with Flax's layers in place of convlab's, sharing its parameters.
 
     Raises:
         Missing: a layer, or an option of it, that Flax does not have.

@@ -1,5 +1,4 @@
-"""A network's forward pass and training step as pure functions, and how long they take, of convlab's layers and of
-Flax's."""
+"""A network's forward pass and training step as pure functions, timed with convlab's layers and with Flax's."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ ROUNDS = 3  # turns that each contestant has, one where a call takes longer than
 
 
 def drawn(name: str, **options: Any) -> nnx.Module:
-    """The network with random kernels and plain other parameters: initializers would be compiled, one for every
+    """Return the network with random kernels and plain other parameters, since initializers would be compiled for every
     shape."""
     graph, state = nnx.split(catalogue.shapes(name, **options))
     numbers, flat = np.random.default_rng(0), dict(nnx.to_flat_state(state))
@@ -44,7 +43,7 @@ def drawn(name: str, **options: Any) -> nnx.Module:
 
 
 def cast(model: nnx.Module, dtype: Any) -> nnx.Module:
-    """The model with its computations and parameters in `dtype`; running statistics stay in float32."""
+    """Return the model with computations and parameters in `dtype`; running statistics stay in float32."""
     graph, parameters, rest = nnx.split(model, nnx.Param, ...)
     made = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(dtype), parameters), rest)
     for _, part in nnx.iter_modules(made):
@@ -54,15 +53,15 @@ def cast(model: nnx.Module, dtype: Any) -> nnx.Module:
 
 
 def forward(model: nnx.Module) -> tuple[Callable, Any]:
-    """`apply(state, x) -> y` in evaluation mode, and the state."""
+    """Return `apply(state, x) -> y` in evaluation mode, and the state."""
     model.eval()
     graph, state = nnx.split(model)
     return lambda state, x: nnx.merge(graph, state)(x), state
 
 
 def training(model: nnx.Module) -> tuple[Callable, Any, Any]:
-    """`gradients(parameters, rest, x, targets) -> (loss, rest), gradients` in training mode, the parameters, and the
-    rest.
+    """Return `gradients(parameters, rest, x, targets) -> (loss, rest), gradients` in training mode, the parameters, and
+    the rest.
 
     The loss is the squared error, the mean over each result and the sum over results, so that it serves every network.
     """
@@ -78,7 +77,7 @@ def training(model: nnx.Module) -> tuple[Callable, Any, Any]:
 
 
 def descent(gradients: Callable, rate: float = RATE) -> Callable:
-    """`step(parameters, rest, x, targets) -> parameters, rest, loss`: one step of gradient descent."""
+    """Return `step(parameters, rest, x, targets) -> parameters, rest, loss`: one step of gradient descent."""
 
     def step(parameters, rest, x, targets):
         (loss, rest), slopes = gradients(parameters, rest, x, targets)
@@ -88,7 +87,7 @@ def descent(gradients: Callable, rate: float = RATE) -> Callable:
 
 
 def draw(shapes: Any, seed: int, dtype: Any = None) -> Any:
-    """Numbers of these shapes: normal, in `dtype` if given, or below 256 where they are integers."""
+    """Return random arrays of these shapes: normal, in `dtype` if given, or below 256 for integers."""
     numbers = np.random.default_rng(seed)
 
     def drawn(leaf: Any) -> jax.Array:
@@ -109,8 +108,8 @@ class Times:
 
 
 def times(name: str, dtype: str = "float32", seconds: float = 2.0) -> Times:
-    """Of a network on its published input: the least time of a call, contestants in turns of `seconds`; nothing is
-    compiled then."""
+    """Time a network on its published input: the least time of a call, contestants taking turns of `seconds`, without
+    compilation."""
     ours = cast(drawn(name), dtype)
     contestants, missing = {"convlab": ours}, ""
     try:
@@ -133,7 +132,7 @@ def forward_call(model: nnx.Module, x: jax.Array) -> Callable:
 
 
 def step_call(model: nnx.Module, x: jax.Array) -> Callable:
-    """The state goes round from call to call, and its buffers with it."""
+    """Return a call that passes the state on to the next call and donates its buffers."""
     gradients, parameters, rest = training(model)
     targets = draw(jax.eval_shape(forward(model)[0], nnx.state(model), x), seed=2)
     state = jax.tree.map(jnp.copy, (parameters, rest))
@@ -147,7 +146,7 @@ def step_call(model: nnx.Module, x: jax.Array) -> Callable:
 
 
 def interleaved(calls: dict[str, Callable], seconds: float) -> dict[str, float]:
-    """The least milliseconds of a call, for each contestant; one turn after the first call is enough for long ones."""
+    """Return the least milliseconds of a call for each contestant; a long call has one turn after the first."""
     least = {who: turn(call, 0) for who, call in calls.items()}
     for _ in range(1 if max(least.values()) > seconds else ROUNDS):
         for who, call in calls.items():
@@ -156,7 +155,7 @@ def interleaved(calls: dict[str, Callable], seconds: float) -> dict[str, float]:
 
 
 def turn(call: Callable, seconds: float) -> float:
-    """The least seconds that a call took in a turn of about `seconds`."""
+    """Return the least seconds that a call took in a turn of about `seconds`."""
     least, end = math.inf, time.perf_counter() + seconds
     while least == math.inf or time.perf_counter() < end:
         began = time.perf_counter()
@@ -166,7 +165,7 @@ def turn(call: Callable, seconds: float) -> float:
 
 
 def conditions(dtype: str) -> str:
-    """Date, machine and versions of a measurement."""
+    """Return date, machine and versions of a measurement."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax"))
     where = (
         f"{os.cpu_count()} cores of {processor()}"

@@ -78,7 +78,7 @@ def marked(path: pathlib.Path) -> bool:
 
 
 def show(name: str, dtype: str, seconds: float) -> None:
-    """The layers of a network, its figures beside the published ones, and its times."""
+    """Print the layers of a network, its figures beside the published ones, and its times."""
     facts, shapes = catalogue.facts(name), catalogue.shapes(name)
     print(f"{facts.title}. {facts.source}.")
     found = analysis.summary(shapes, facts.input)
@@ -115,7 +115,8 @@ def milliseconds(ms: float) -> str:
 
 
 def measured(name: str, dtype: str, seconds: float, folder: pathlib.Path | None) -> measure.Times:
-    """In a process of its own, so that no network finds the memory as another left it; or as kept in a folder."""
+    """Measure in a separate process, so that networks do not affect each other's memory; or read a result kept in a
+    folder."""
     kept = folder / f"{name}-{dtype}.json" if folder else None
     if kept and kept.exists():
         return measure.Times(**json.loads(kept.read_text()))
@@ -133,7 +134,7 @@ def measured(name: str, dtype: str, seconds: float, folder: pathlib.Path | None)
 def table(
     dtype: str, seconds: float, folder: pathlib.Path | None, only: list[str]
 ) -> tuple[list[tuple[str, ...]], dict[str, str]]:
-    """The rows, printed as they come, and by network the layer that Flax does not have."""
+    """Return the rows, printed as they arrive, and by network the layer that Flax does not have."""
     rows, missing = [], {}
     widths = [max(12, len(title)) for title in TITLES]
     line = lambda cells: "  ".join([cells[0].ljust(18), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))])
@@ -165,7 +166,7 @@ def markdown(rows: list[tuple[str, ...]], missing: dict[str, str], dtype: str) -
 
 
 def described(name: str) -> list[str]:
-    """A network's sources, from its docstring."""
+    """Return a network's sources, from its docstring."""
     entry, facts = catalogue.NETWORKS[name], catalogue.facts(name)
     lines = [f"### {name}", "", f"{facts.title}: {facts.source}. `{entry.file}`", ""]
     lines += [f"- Parameters: {facts.parameters.text} ({facts.parameters.source})"]
@@ -176,7 +177,7 @@ def described(name: str) -> list[str]:
 
 
 def write(text: str, path: pathlib.Path) -> None:
-    """Between the marks of the file."""
+    """Write the text between the marks of the file."""
     before, rest = path.read_text().split(BEGIN, 1)
     path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}")
 

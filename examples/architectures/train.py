@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole(least: int, text: str) -> int:
-    """An argparse type."""
+    """Convert an option's text to an int of at least `least`."""
     try:
         value = int(text)
     except ValueError:
@@ -58,7 +58,7 @@ def parser() -> Parser:
 
 
 def program(given: argparse.Namespace) -> tuple[Any, int]:
-    """`run(seed, epochs, say)` of what is to be trained, and its usual number of epochs."""
+    """Return `run(seed, epochs, say)` of a training, and its usual number of epochs."""
     if given.name == "fashion-mnist":
         from lenet.data import hold_out, load
         from trainings import fashion
@@ -73,7 +73,7 @@ def program(given: argparse.Namespace) -> tuple[Any, int]:
 
 
 def shown(name: str, values: list[float]) -> str:
-    """A figure: the mean over the seeds, and each."""
+    """Return a figure as text: the mean over the seeds, and each value."""
     share = name.startswith(("accuracy", "intersection", "mean intersection", "pixel accuracy"))
     form = lambda value: f"{100 * value:.2f} %" if share else f"{value:.4g}"
     if len(values) == 1:

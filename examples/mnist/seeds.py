@@ -21,7 +21,7 @@ TRAIN = pathlib.Path(__file__).with_name("train.py")
 
 
 def summary(runs: list[list[dict]]) -> str:
-    """One line on the last epochs of several runs, each the rows of a metrics file."""
+    """Return one line on the last epochs of several runs, each the rows of a metrics file."""
     last = [100 * rows[-1]["test_accuracy"] for rows in runs]
     spread = f" (standard deviation {statistics.stdev(last):.3f})" if len(last) > 1 else ""
     seconds = statistics.mean(sum(row["seconds"] for row in rows) for rows in runs)
@@ -30,7 +30,7 @@ def summary(runs: list[list[dict]]) -> str:
 
 
 def finished(command: list[str]) -> int:
-    """The exit code of a program. Ctrl-C reaches it by itself, and it is waited for until it has saved."""
+    """Return the exit code of a program; wait after Ctrl-C, which reaches the program too, until it has saved."""
     with subprocess.Popen(command) as program:
         while True:
             try:

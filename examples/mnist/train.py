@@ -34,14 +34,14 @@ RECIPES = pathlib.Path(__file__).parent / "recipes"
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """A parser that reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. See {self.prog} --help")
 
 
 def number(kind: type, rule: str, accept: Any) -> Any:
-    """An argparse type: a `kind` that `accept` finds to be what `rule` says."""
+    """Return an argparse type: a `kind` for which `accept` holds, described by `rule`."""
 
     def parse(text: str) -> Any:
         try:
@@ -134,14 +134,14 @@ def parser() -> Parser:
 
 
 def devices_asked(text: str) -> str:
-    """An argparse type."""
+    """Convert an option's text to a number of devices, or "all"."""
     return (
         text if text == "all" else str(number(int, "all or a positive integer", lambda value: 0 < value < 2**31)(text))
     )
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """The recipe of that name, or in that file.
+    """Read the recipe of that name, or in that file.
 
     Raises:
         UserError: there is none, or it says what no recipe may say.
@@ -166,7 +166,7 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def configuration(given: argparse.Namespace) -> workdir.Config:
-    """The options as given, the rest by recipe."""
+    """Return the configuration: the given options, and the recipe's values for the others."""
     recipe = read_recipe(given.recipe or given.data or "digits")
     if given.data not in (None, recipe["data"]):
         raise UserError(f"`--data` must be {recipe['data']} for the recipe {given.recipe}, got {given.data}")
@@ -180,7 +180,7 @@ def configuration(given: argparse.Namespace) -> workdir.Config:
 
 
 def resumed(stored: workdir.Config, given: argparse.Namespace) -> workdir.Config:
-    """The stored configuration with what may change as given.
+    """Return the stored configuration, updated by the options that may change.
 
     Raises:
         UserError: an option was given that would make it another run.
@@ -197,7 +197,7 @@ def resumed(stored: workdir.Config, given: argparse.Namespace) -> workdir.Config
 
 
 def joined(given: argparse.Namespace) -> bool:
-    """Whether this process is one of several; it has found the others then.
+    """Return whether this process is one of several, after it has connected to the others.
 
     Raises:
         UserError: the options for it are incomplete.
@@ -227,7 +227,7 @@ def train(given: argparse.Namespace) -> int:
 
 
 def lead(given: argparse.Namespace, devices: str) -> int:
-    """Trains as the only process or the first of several."""
+    """Train as the only process or the first of several."""
     data = given.data or (read_recipe(given.recipe)["data"] if given.recipe else "digits")
     folder = given.workdir or (workdir.newest() if given.resume else workdir.new(data))
     with workdir.held(folder):

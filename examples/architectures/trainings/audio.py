@@ -40,7 +40,7 @@ SHOWN = (3, 2, 6, 7)
 
 
 def draw(key: Array, count: int) -> tuple[Array, Array]:
-    """Sounds `(count, 2048, 1)` in noise, and their classes `(count,)`."""
+    """Return sounds `(count, 2048, 1)` in noise, and their classes `(count,)`."""
     keys = jax.random.split(key, 4)
     kind = jax.random.randint(keys[0], (count, 1), 0, len(NAMES))
     pitch, ratio, turning, slowness, start, position, depth, level, phase = jax.random.uniform(keys[1], (9, count, 1))
@@ -60,8 +60,8 @@ def draw(key: Array, count: int) -> tuple[Array, Array]:
 
 
 def waves(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """An initial kernel `(taps, 1, 2 n)`: under a bell, the cosines and then the sines of n frequencies from 200 to
-    1600 Hz."""
+    """Return an initial kernel `(taps, 1, 2 n)`: windowed cosines and then sines of n frequencies from 200 to 1600
+    Hz."""
     taps, _, channels = shape
     phases = 2 * jnp.pi * jnp.outer(jnp.arange(taps), 200 * 8 ** jnp.linspace(0, 1, channels // 2) / RATE_HZ)
     bell = jnp.hanning(taps)[:, None]
@@ -69,7 +69,7 @@ def waves(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array
 
 
 def loudness(x: Array) -> Array:
-    """The logarithm of each band's energy, from its cosine and its sine."""
+    """Return the logarithm of each frequency band's energy, from its cosine and its sine."""
     cosine, sine = jnp.split(x, 2, -1)
     return jnp.log(cosine**2 + sine**2 + 1e-3) + 3
 
@@ -100,7 +100,7 @@ class Listener(nnx.Module):
 
 
 def loss(network: nnx.Module, data: Any, key: Array) -> Array:
-    """The mean cross entropy over all blocks of a batch that `key` draws."""
+    """Return the mean cross entropy over all blocks of a batch that `key` draws."""
     x, labels = draw(key, BATCH)
     logits = network(x)
     return optax.softmax_cross_entropy_with_integer_labels(
@@ -109,8 +109,8 @@ def loss(network: nnx.Module, data: Any, key: Array) -> Array:
 
 
 def stream(network: Listener, sounds: np.ndarray, block: int = BLOCK) -> tuple[np.ndarray, float]:
-    """The probabilities `(n, blocks, classes)` of sounds that come block by block, and the seconds that a block
-    takes."""
+    """Return the probabilities `(n, blocks, classes)` of sounds that arrive block by block, and the seconds per
+    block."""
     network = loop.evaluating(network)
     network.init_cache(len(sounds))
     graph, cache, rest = nnx.split(network, nnx.Cache, ...)
@@ -131,8 +131,8 @@ def stream(network: Listener, sounds: np.ndarray, block: int = BLOCK) -> tuple[n
 
 
 def spectrum_accuracy(sounds: np.ndarray, labels: np.ndarray, learned: int = 3000) -> float:
-    """How often logistic regression on 128 bands of the whole sound's spectrum, blind to the order of events, is
-    right."""
+    """Return the accuracy of logistic regression on 128 bands of the whole sound's spectrum, which ignores the order of
+    events."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -147,7 +147,7 @@ def spectrum_accuracy(sounds: np.ndarray, labels: np.ndarray, learned: int = 300
 
 
 def run(seed: int, epochs: int, say: loop.Say, tested: int = TESTED) -> loop.Run:
-    """Trains with one seed."""
+    """Train with one seed."""
     sounds, labels = jax.tree.map(np.asarray, jax.jit(draw, static_argnums=1)(loop.random_key(loop.TEST_SEED), tested))
 
     def right(network: nnx.Module) -> np.ndarray:

@@ -56,7 +56,7 @@ NETWORKS: dict[str, tuple[Callable[..., Any], float]] = {"ResNet-8": (SmallResNe
 
 
 def loss(network: nnx.Module, data: tuple[jax.Array, jax.Array], row: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """The mean cross entropy of the samples that `row` numbers, distorted by its key."""
+    """Return the mean cross entropy of the samples that `row` numbers, distorted by its key."""
     images, labels = data
     chosen, key = row
     x = normalise(distort(images[chosen], draw(key, len(chosen)), DISTORTION))
@@ -64,7 +64,7 @@ def loss(network: nnx.Module, data: tuple[jax.Array, jax.Array], row: tuple[jax.
 
 
 def rows(seed: int, count: int, epochs: int, batch: int) -> list[tuple[jax.Array, jax.Array]]:
-    """Of each epoch the shuffled samples, `(steps, batch)`, and the keys of their distortions."""
+    """Return for each epoch the shuffled samples, `(steps, batch)`, and the keys of their distortions."""
 
     @jax.jit
     def of(number: int) -> tuple[jax.Array, jax.Array]:
@@ -76,12 +76,12 @@ def rows(seed: int, count: int, epochs: int, batch: int) -> list[tuple[jax.Array
 
 
 def logits_of(network: nnx.Module, images: np.ndarray) -> np.ndarray:
-    """`(n, classes)`, of images as they are."""
+    """Return the logits `(n, classes)` of undistorted images."""
     return loop.outputs(network, images, normalise, chunk=250)
 
 
 def run(seed: int, epochs: int, say: loop.Say, samples: Data, networks: tuple[str, ...] = tuple(NETWORKS)) -> loop.Run:
-    """Trains both with one seed."""
+    """Train both networks with one seed."""
     data = jnp.array(samples.train_images), jnp.array(samples.train_labels)
     batch = min(BATCH, len(samples.train_images))
     inputs = rows(seed, len(samples.train_images), epochs, batch)

@@ -19,7 +19,7 @@ TEST_SEED = 2**31 - 1  # of data to test on that are drawn; training draws from 
 
 
 class State(NamedTuple):
-    """All that changes while training."""
+    """The values that training changes."""
 
     params: Any
     rest: Any  # what layers keep besides parameters, such as BatchNorm's statistics
@@ -27,7 +27,7 @@ class State(NamedTuple):
 
 
 class Course(NamedTuple):
-    """How a training went."""
+    """The history of a training."""
 
     losses: list[float]  # of each epoch: the mean over its steps, before their updates
     scores: list[float]  # after each epoch
@@ -35,8 +35,8 @@ class Course(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What training with one seed gives: figures by their names, and the picture, a PNG file's content, when it is
-    asked for."""
+    """The result of a training with one seed: figures by name, and the content of a PNG file if a picture is
+    requested."""
 
     figures: dict[str, float]
     draw: Callable[[], bytes]
@@ -48,18 +48,18 @@ def random_key(seed: int) -> jax.Array:
 
 
 def keys(seed: int, epochs: int, steps: int) -> list[jax.Array]:
-    """Of each epoch the keys of its steps."""
+    """Return for each epoch the keys of its steps."""
     return [jax.random.split(jax.random.fold_in(random_key(seed), number), steps) for number in range(epochs)]
 
 
 def cosine(rate: float, steps: int, weight_decay: float = 1e-4) -> optax.GradientTransformation:
-    """AdamW; the rate rises to `rate` in a twentieth of the steps and falls to 0 as a cosine does."""
+    """Return AdamW whose rate rises to `rate` in a twentieth of the steps and falls to 0 as a cosine."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, max(1, steps // 20), max(2, steps))
     return optax.adamw(schedule, weight_decay=weight_decay)
 
 
 def taken_apart(network: nnx.Module) -> tuple[nnx.GraphDef, Any, Any]:
-    """The network without its arrays, its parameters, and the other arrays."""
+    """Split the network into its graph, its parameters, and the other arrays."""
     return nnx.split(network, nnx.Param, ...)
 
 
@@ -68,7 +68,7 @@ def copied(tree: Any) -> Any:
 
 
 def epoch_function(graph: nnx.GraphDef, loss: Callable, optimizer: optax.GradientTransformation) -> Callable:
-    """Returns `epoch(state, data, inputs) -> state, losses`: a step for each row of `inputs`. `state` is donated.
+    """Return `epoch(state, data, inputs) -> state, losses`: a step for each row of `inputs`. `state` is donated.
 
     `loss(network, data, row)` is what a step lowers; it may change the network's other arrays.
     """
@@ -98,8 +98,8 @@ def train(
     say: Say,
     data: Any = (),
 ) -> tuple[nnx.Module, Course]:
-    """Returns the trained network. `inputs` holds each epoch's rows, all of one shape; `score` tests the network after
-    each."""
+    """Return the trained network. `inputs` holds each epoch's rows, all of one shape; `score` tests the network after
+    each epoch."""
     graph, params, rest = taken_apart(network)
     state = copied(State(params, rest, optimizer.init(params)))
     epoch = epoch_function(graph, loss, optimizer).lower(state, data, inputs[0]).compile()
@@ -118,18 +118,18 @@ def train(
 
 
 def described(network: nnx.Module, shape: tuple[int, ...]) -> str:
-    """Its size, and its work on an input of that shape."""
+    """Return the network's size, and its multiply-adds for an input of that shape."""
     found = analyze(evaluating(network), jax.ShapeDtypeStruct((1, *shape), "float32"))
     return f"{found.parameters:,} parameters, {found.macs_with_padding / 1e6:.2f} million multiply-adds for one input"
 
 
 def evaluating(network: nnx.Module) -> nnx.Module:
-    """The network as it is used: without dropout, and with BatchNorm's kept statistics."""
+    """Return the network in evaluation mode: without dropout, and with BatchNorm's running statistics."""
     return nnx.view(network, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
 
 def outputs(network: nnx.Module, inputs: Any, prepare: Callable = jax.numpy.asarray, chunk: int = 50) -> np.ndarray:
-    """What the network makes of many inputs, a chunk at a time."""
+    """Compute the network's results for many inputs, a chunk at a time."""
     inputs = np.asarray(inputs)
     whole = np.pad(inputs, ((0, -len(inputs) % chunk), *((0, 0),) * (inputs.ndim - 1)))
     graph, state = nnx.split(evaluating(network))
@@ -139,5 +139,5 @@ def outputs(network: nnx.Module, inputs: Any, prepare: Callable = jax.numpy.asar
 
 @functools.cache
 def _forward(graph: nnx.GraphDef, prepare: Callable) -> Callable:
-    """Compiled once for a graph, whatever its arrays hold."""
+    """Compute a chunk; compiled once for a graph, whatever its parameters are."""
     return jax.jit(lambda state, chunks: jax.lax.map(lambda x: nnx.merge(graph, state)(prepare(x)), chunks))

@@ -22,7 +22,7 @@ def figure(width: float, height: float) -> Figure:
 
 
 def png(drawn: Figure) -> bytes:
-    """In 256 colours, a third of the size."""
+    """Return a PNG file in 256 colours, a third of the size."""
     canvas, content = FigureCanvasAgg(drawn), io.BytesIO()
     canvas.draw()
     Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(
@@ -32,7 +32,7 @@ def png(drawn: Figure) -> bytes:
 
 
 def shapes(images: np.ndarray, truth: np.ndarray, found: np.ndarray, names: Sequence[str]) -> bytes:
-    """Images `(n, h, w, 1)`, and the classes of their pixels, `(n, h, w)`: as they are and as they were found."""
+    """Draw images `(n, h, w, 1)`, and the classes of their pixels, `(n, h, w)`: true and predicted."""
     drawn = figure(1.5 * len(images) + 0.8, 5.4)
     colours = ListedColormap(["#f1f1ee", *COLOURS[: len(names) - 1]])
     wrong = truth != found
@@ -54,7 +54,7 @@ def shapes(images: np.ndarray, truth: np.ndarray, found: np.ndarray, names: Sequ
 def audio(
     sounds: np.ndarray, labels: np.ndarray, chances: np.ndarray, shares: np.ndarray, names: Sequence[str], rate: int
 ) -> bytes:
-    """Sounds `(n, time, 1)` with their probabilities `(n, blocks, classes)`, and the share that is right,
+    """Draw sounds `(n, time, 1)` with their probabilities `(n, blocks, classes)`, and the accuracy by block,
     `(blocks,)`."""
     drawn = figure(3.1 * len(sounds) + 2.8, 6.6)
     seconds = sounds.shape[1] / rate
@@ -92,8 +92,8 @@ def fashion(
     logits: Any,
     names: Sequence[str],
 ) -> bytes:
-    """Accuracies of networks after each epoch; test images `(n, h, w)` that `best` gets wrong by its `logits`, surest
-    first."""
+    """Draw accuracies after each epoch, and test images `(n, h, w)` that `best` gets wrong by its `logits`, most
+    confident first."""
     drawn = figure(11.5, 5.2)
     left, right = drawn.subfigures(1, 2, width_ratios=(1, 1.35))
     axes = left.subplots()

@@ -28,8 +28,8 @@ NAMES = ("background", "circle", "rectangle", "triangle")
 
 
 def draw(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Grey images `(count, 64, 64, 1)` of overlapping shapes in noise, and the class of every pixel, `(count, 64,
-    64)`."""
+    """Return grey images `(count, 64, 64, 1)` of overlapping shapes in noise, and the class of every pixel, `(count,
+    64, 64)`."""
     keys = jax.random.split(key, 5)
     kinds = jax.random.randint(keys[0], (SHAPES, count, 1, 1), 0, len(NAMES))
     positions = jax.random.uniform(keys[1], (SHAPES, 6, count, 1, 1))
@@ -44,7 +44,7 @@ def draw(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _inside(kind: jax.Array, position: jax.Array) -> jax.Array:
-    """`(count, SIZE, SIZE)`: the pixels in each shape; `position` is `(6, count, 1, 1)` from 0 to 1."""
+    """Return the pixels in each shape, `(count, SIZE, SIZE)`; `position` is `(6, count, 1, 1)` from 0 to 1."""
     top, left, size, width, height, turn = position
     row, column = jnp.indices((SIZE, SIZE)) + 0.5
     y, x = row - SIZE * (0.1 + 0.8 * top), column - SIZE * (0.1 + 0.8 * left)
@@ -58,31 +58,31 @@ def _inside(kind: jax.Array, position: jax.Array) -> jax.Array:
 
 
 def build(seed: int) -> UNet:
-    """U-Net with an eighth of the channels, four levels in the place of five, and results as large as the images."""
+    """Return a U-Net with an eighth of the channels, four levels in place of five, and results as large as the
+    images."""
     return UNet(1, len(NAMES), channels=CHANNELS, padding="SAME", batch_norm=True, rngs=nnx.Rngs(seed))
 
 
 def loss(network: nnx.Module, data: Any, key: jax.Array) -> jax.Array:
-    """The mean cross entropy of the pixels of a batch that `key` draws."""
+    """Return the mean cross entropy of the pixels of a batch that `key` draws."""
     images, labels = draw(key, BATCH)
     return optax.softmax_cross_entropy_with_integer_labels(network(images), labels).mean()
 
 
 def confusion(truth: Any, found: Any) -> np.ndarray:
-    """`(classes, classes)` counts of pixels: rows what they are, columns what they are taken for."""
+    """Return `(classes, classes)` counts of pixels: rows are the true classes, columns the predicted ones."""
     pairs = np.ravel(truth) * len(NAMES) + np.ravel(found)
     return np.bincount(pairs, minlength=len(NAMES) ** 2).reshape(len(NAMES), len(NAMES))
 
 
 def overlaps(matrix: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class: pixels that are it and are taken for it, over those of which either is
-    true."""
+    """Return the intersection over union of each class."""
     both = np.diag(matrix)
     return both / np.maximum(1, matrix.sum(0) + matrix.sum(1) - both)
 
 
 def run(seed: int, epochs: int, say: loop.Say, tested: int = TESTED) -> loop.Run:
-    """Trains with one seed."""
+    """Train with one seed."""
     images, truth = jax.tree.map(np.asarray, jax.jit(draw, static_argnums=1)(loop.random_key(loop.TEST_SEED), tested))
 
     def tables(network: nnx.Module) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One orbax checkpoint per epoch, each with the run's history and a checksum over all of it.
+"""One orbax checkpoint per epoch, each with the run's history and a checksum over both.
 
 Orbax writes beside the final place and renames, so that a kill leaves a whole checkpoint or none; the checksum finds
 what a disk did later.
@@ -27,7 +27,7 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax narrates each save
 
 
 def _ignore_late_writers(hook: Callable) -> Callable:
-    """A `sys.unraisablehook` that leaves out what tensorstore's threads still say after a failure was reported."""
+    """Filter unraisable exceptions: drop those that tensorstore's threads report after a failed save was reported."""
 
     def quiet(found: Any) -> None:
         if str(found.exc_value) != "Event loop is closed":
@@ -40,7 +40,7 @@ sys.unraisablehook = _ignore_late_writers(sys.unraisablehook)
 
 
 def checksum(state: Any, history: list[dict]) -> str:
-    """SHA-256 over every leaf's bytes, in the tree's order, and the history."""
+    """Return the SHA-256 of every leaf's bytes, in the tree's order, and of the history."""
     digest = hashlib.sha256(json.dumps(history).encode())
     for leaf in jax.tree.leaves(state):
         digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -54,7 +54,7 @@ class Checkpoints:
         self.folder = folder.resolve()
 
     def epochs(self) -> list[int]:
-        """The epochs that have a checkpoint, the oldest first, whole or not."""
+        """Return the epochs that have a checkpoint, readable or not, oldest first."""
         if not self.folder.is_dir():
             return []
         with explained(f"cannot read {self.folder}"):
@@ -75,7 +75,7 @@ class Checkpoints:
             raise UserError(f"cannot write checkpoint {self.folder / str(epoch)}: {_reason(error)}") from error
 
     def restore(self, epoch: int, like: Any) -> tuple[Any, list[dict]]:
-        """The state, in the form of `like`, and the history that were saved after `epoch`.
+        """Return the state, in the form of `like`, and the history that were saved after `epoch`.
 
         Raises:
             UserError: the checkpoint is missing, cut off, altered, or of another network.
@@ -95,7 +95,7 @@ class Checkpoints:
         return state, record["history"]
 
     def newest(self, like: Any, say: Callable[[str], None]) -> tuple[int, Any, list[dict]] | None:
-        """The newest readable checkpoint as `(epoch, state, history)`, None if there is none at all.
+        """Return the newest readable checkpoint as `(epoch, state, history)`, or None if there is none.
 
         Each one passed over is told to `say`.
 
@@ -113,12 +113,12 @@ class Checkpoints:
         return None
 
     def clean(self) -> None:
-        """Removes what saves that did not come to their end have left."""
+        """Remove the remains of interrupted saves."""
         for remains in self.folder.glob("*.orbax-checkpoint-tmp"):
             shutil.rmtree(remains, ignore_errors=True)
 
     def set_aside_after(self, epoch: int) -> None:
-        """Moves what is newer than `epoch`, and so unreadable, out of the way of the epochs to come."""
+        """Rename checkpoints after `epoch`, which are unreadable, so that later epochs can use their names."""
         for later in (later for later in self.epochs() if later > epoch):
             with explained(f"cannot move {self.folder / str(later)} aside"):
                 shelter = pathlib.Path(tempfile.mkdtemp(prefix=f"unreadable-{later}-", dir=self.folder))
@@ -126,14 +126,14 @@ class Checkpoints:
 
 
 def _orbax() -> Any:
-    """Loaded when first needed: it takes longer than all else that a run needs before its first step."""
+    """Import orbax on first use, since it takes longer than everything else before a run's first step."""
     import orbax.checkpoint as ocp
 
     return ocp
 
 
 def _checkpointer() -> Any:
-    """Of the first process alone, which has the whole state; the others do not wait for it."""
+    """Return a checkpointer of the first process only: it has the whole state, and the others do not wait for it."""
     ocp = _orbax()
     if jax.process_count() == 1:
         return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
@@ -147,7 +147,8 @@ def _checkpointer() -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in a few words: tensorstore's errors are paragraphs that end in the system's error number."""
+    """Return the cause of a failure in a few words: tensorstore's errors are paragraphs that end in the system's error
+    number."""
     if number := re.search(r"os_error_code='(\d+)'", str(error)):
         return os.strerror(int(number[1]))
     text = str(error).strip().splitlines()

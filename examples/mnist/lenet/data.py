@@ -45,7 +45,7 @@ NAMES = ("digits", *SHA256, "idx")
 
 
 class Data(NamedTuple):
-    """Images `(n, 28, 28)` uint8 and labels `(n,)` int32, to learn from and to test on."""
+    """Images `(n, 28, 28)` uint8 and labels `(n,)` int32, for training and for testing."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -54,7 +54,7 @@ class Data(NamedTuple):
 
 
 def load(name: str, folder: pathlib.Path | None = None) -> Data:
-    """Reads the data set `name`, one of `NAMES`.
+    """Read the data set `name`, one of `NAMES`.
 
     Raises:
         UserError: a file is missing, cut off, damaged or not what its name says, or could not be downloaded.
@@ -71,7 +71,7 @@ def load(name: str, folder: pathlib.Path | None = None) -> Data:
 
 
 def hold_out(samples: Data, count: int) -> Data:
-    """The last `count` training images in the place of the test set, to choose a recipe by.
+    """Use the last `count` training images in place of the test set, to choose a recipe with.
 
     Raises:
         UserError: that leaves nothing to train on.
@@ -84,7 +84,7 @@ def hold_out(samples: Data, count: int) -> Data:
 
 
 def digits() -> Data:
-    """1,438 training and 359 test digits: every fifth is for testing, so that the two share their writers."""
+    """Return 1,438 training and 359 test digits: every fifth is for testing, so that both have the same writers."""
     from sklearn.datasets import load_digits
 
     source = load_digits()
@@ -94,7 +94,7 @@ def digits() -> Data:
 
 
 def enlarge(images: np.ndarray) -> np.ndarray:
-    """Images `(n, 8, 8)` in [0, 1] to `(n, 28, 28)` uint8: linear interpolation to 20x20, MNIST's frame of 4 around."""
+    """Enlarge images `(n, 8, 8)` in [0, 1] to `(n, 28, 28)` uint8: interpolated to 20x20, with MNIST's border of 4."""
     small, large = images.shape[1], 20
     place = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(small)))
@@ -104,7 +104,7 @@ def enlarge(images: np.ndarray) -> np.ndarray:
 
 
 def read_idx(path: pathlib.Path, sha256: str | None = None) -> np.ndarray:
-    """The array of bytes in a gzip IDX file: two zero bytes, type 8, the rank, big-endian sizes, the values."""
+    """Read the array of bytes in a gzip IDX file: two zero bytes, type 8, the rank, big-endian sizes, the values."""
     with explained(f"cannot read {path}"):
         packed = path.read_bytes()
     try:
@@ -135,7 +135,7 @@ def _matched(images: np.ndarray, labels: np.ndarray, folder: pathlib.Path) -> tu
 
 
 def download(name: str) -> pathlib.Path:
-    """The cache folder that holds the four files of `name`, fetched where they are not there yet or differ."""
+    """Return the cache folder with the four files of `name`; download those that are missing or differ."""
     import logging
 
     import pooch
@@ -153,7 +153,7 @@ def download(name: str) -> pathlib.Path:
 
 
 class RichBar:
-    """The four attributes that pooch asks of a progress bar, drawn by rich."""
+    """A progress bar by rich, with the four attributes that pooch asks for."""
 
     def __init__(self, file: str):
         from rich import progress

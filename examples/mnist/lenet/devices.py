@@ -17,11 +17,11 @@ from .errors import UserError
 
 
 class EveryProcessKnows(UserError):
-    """What all processes find at the same moment, so that none has to tell the others."""
+    """An error that all processes detect at the same moment, so that none has to tell the others."""
 
 
 def connect(coordinator: str, process_id: int, num_processes: int) -> None:
-    """Makes this process one of `num_processes` that train together; before anything else is done with JAX.
+    """Make this process one of `num_processes` that train together; call it before any other use of JAX.
 
     Raises:
         UserError: the others were not found.
@@ -33,7 +33,7 @@ def connect(coordinator: str, process_id: int, num_processes: int) -> None:
 
 
 def mesh(asked: str) -> Mesh | None:
-    """The mesh of the devices asked for: a number, or "all"; None for one device.
+    """Return the mesh of the requested devices, a number or "all"; None for one device.
 
     Raises:
         UserError: there are not so many, or a process would have no part.
@@ -52,7 +52,7 @@ def mesh(asked: str) -> Mesh | None:
 
 
 def place(tree: Any, mesh: Mesh | None) -> Any:
-    """The arrays of `tree` on each device of `mesh`, whole."""
+    """Copy the arrays of `tree` to each device of `mesh`, unsplit."""
     if not mesh:
         return jax.tree.map(jax.numpy.asarray, tree)
     everywhere = NamedSharding(mesh, P())
@@ -65,17 +65,17 @@ def place(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def fetch(tree: Any) -> Any:
-    """The same as NumPy arrays."""
+    """Return the same tree as NumPy arrays."""
     return jax.tree.map(np.asarray, tree)
 
 
 def leads() -> bool:
-    """Whether this process is the one that writes and shows."""
+    """Return whether this process is the one that writes files and shows progress."""
     return jax.process_index() == 0
 
 
 def tell(value: Any = None) -> Any:
-    """The leader's `value`, which JSON can hold, in every process: all of them call this at the same point.
+    """Return the leader's `value`, JSON-serializable, in every process; all of them must call this at the same point.
 
     Raises:
         UserError: the leader found, instead of telling, what ends the run.
@@ -90,7 +90,7 @@ def tell(value: Any = None) -> Any:
 
 
 def tell_arrays(tree: Any) -> Any:
-    """The leader's arrays in every process; the others give arrays of the same shapes."""
+    """Return the leader's arrays in every process; the others pass arrays of the same shapes."""
     return _broadcast(tree) if jax.process_count() > 1 else tree
 
 
@@ -102,7 +102,7 @@ def _broadcast(tree: Any) -> Any:
 
 @contextlib.contextmanager
 def leading() -> Iterator[None]:
-    """While entered, what ends the leader also ends those who wait for its word."""
+    """Inside this context, an error that ends the leader also ends the processes that wait for its message."""
     try:
         yield
     except EveryProcessKnows:

@@ -21,7 +21,7 @@ DRAWS = 2 * KNOTS**2 + 5
 
 
 class Distortion(NamedTuple):
-    """Standard deviations, but for `flip`; all 0 leaves the images as they are."""
+    """Standard deviations, except for `flip`; with all 0 the images do not change."""
 
     shift: float = 0.0  # pixels, along each axis
     rotate: float = 0.0  # degrees
@@ -31,17 +31,17 @@ class Distortion(NamedTuple):
 
 
 def draw(key: jax.Array, count: int) -> jax.Array:
-    """What `distort` needs for `count` images: `(count, DRAWS)` of the standard normal distribution."""
+    """Return the random numbers for `count` images: `(count, DRAWS)` of the standard normal distribution."""
     return jax.random.normal(key, (count, DRAWS))
 
 
 def distort(images: jax.Array, draws: jax.Array, by: Distortion) -> jax.Array:
-    """Bytes `(n, 28, 28)`, each distorted by its row of `draws`, as float32 from 0 to 255; what comes in is black."""
+    """Distort each of the bytes `(n, 28, 28)` by its row of `draws`; return float32 from 0 to 255, black outside."""
     return sample(images, places(draws, by)) if any(by) else images.astype(jnp.float32)
 
 
 def places(draws: jax.Array, by: Distortion) -> jax.Array:
-    """`(2, n, 28, 28)`: the row and the column from which each pixel comes."""
+    """Return the row and the column from which each pixel is read, `(2, n, 28, 28)`."""
     middle = (SIZE - 1) / 2
     angle, size = draws[:, 0] * np.deg2rad(by.rotate), jnp.exp(draws[:, 1] * by.scale)
     sine, cosine = size * jnp.sin(angle), size * jnp.cos(angle)
@@ -54,7 +54,8 @@ def places(draws: jax.Array, by: Distortion) -> jax.Array:
 
 
 def _basis() -> np.ndarray:
-    """`(KNOTS**2 + 3, 784)`: the hat function of each knot, the pixel's row and column from the middle, and 1."""
+    """Return `(KNOTS**2 + 3, 784)`: the hat function of each knot, the pixel's row and column from the middle, and
+    1."""
     hats = np.maximum(0, 1 - abs(np.linspace(0, KNOTS - 1, SIZE)[:, None] - np.arange(KNOTS)))
     row, column = np.indices((SIZE, SIZE)).reshape(2, -1) - (SIZE - 1) / 2
     elastic = np.einsum("ik,jl->klij", hats, hats).reshape(KNOTS**2, -1)
@@ -62,7 +63,7 @@ def _basis() -> np.ndarray:
 
 
 def sample(images: jax.Array, where: jax.Array) -> jax.Array:
-    """Linear interpolation of bytes `(n, 28, 28)` at `where`, `(2, n, *out)` in pixels; black lies around.
+    """Interpolate bytes `(n, 28, 28)` linearly at `where`, `(2, n, *out)` in pixels; black outside.
 
     The four neighbours of a place are packed into one number, for XLA's gather costs the same for any width. The
     barriers keep XLA from computing each part anew for every pixel that uses it.

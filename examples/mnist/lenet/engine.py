@@ -28,7 +28,7 @@ Apply = Callable[[Any, jax.Array], jax.Array]
 
 
 class State(NamedTuple):
-    """All that changes while training; the order of the samples follows from the seed and the epoch's number."""
+    """The values that training changes; the order of the samples follows from the seed and the epoch's number."""
 
     params: Any
     opt_state: Any
@@ -36,7 +36,7 @@ class State(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How a step learns, beside the optimiser."""
+    """The options of a training step except the optimizer's."""
 
     batch_size: int
     smoothing: float = 0.0  # share of the target that is spread over all classes
@@ -45,7 +45,7 @@ class Recipe(NamedTuple):
 
 
 def begin(init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, key: jax.Array) -> State:
-    """The state before the first step."""
+    """Return the state before the first step."""
     params = init(key)
     return State(params, optimizer.init(params), jax.tree.map(jnp.copy, params))
 
@@ -56,12 +56,12 @@ def random_key(seed: int | jax.Array) -> jax.Array:
 
 
 def normalise(images: jax.Array) -> jax.Array:
-    """Pixels `(n, 28, 28)` from 0 to 255 to float32 `(n, 28, 28, 1)`."""
+    """Convert pixels `(n, 28, 28)` from 0 to 255 to normalised float32 `(n, 28, 28, 1)`."""
     return ((images / jnp.float32(255) - MEAN) / DEVIATION)[..., None]
 
 
 def optimizer(lr: float, decay: float, weight_decay: float, steps: int) -> optax.GradientTransformation:
-    """AdamW; the rate rises to `lr` over the first `steps` (one epoch) and falls by the factor `decay` in each `steps`.
+    """Return AdamW whose rate rises to `lr` over the first `steps` (one epoch) and falls by `decay` in each `steps`.
 
     The schedule does not know how many epochs will follow, so that a run may be prolonged and is still the same run.
     """
@@ -73,7 +73,7 @@ def optimizer(lr: float, decay: float, weight_decay: float, steps: int) -> optax
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """`(n,)`: against the labels, each of them smoothed."""
+    """Return the cross entropy `(n,)` with the smoothed labels."""
     uniform = -jax.nn.log_softmax(logits).mean(-1) if smoothing else 0.0
     return (1 - smoothing) * optax.softmax_cross_entropy_with_integer_labels(logits, labels) + smoothing * uniform
 
@@ -81,7 +81,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 def epoch_function(
     apply: Apply, optimizer: optax.GradientTransformation, recipe: Recipe, mesh: Mesh | None = None
 ) -> Callable:
-    """Returns `epoch(state, images, labels, seed, number) -> state, losses`: every sample once, but for the last short
+    """Return `epoch(state, images, labels, seed, number) -> state, losses`: every sample once, except the last short
     batch.
 
     `state` is donated. `losses` holds each step's mean loss, before that step's update. All are the same on every
@@ -124,7 +124,7 @@ def _averaged(average: Any, params: Any, opt_state: Any, share: float) -> Any:
 
 
 def logits_function(apply: Apply, chunk: int = 500) -> Callable:
-    """Returns `logits(params, images) -> (n, 10)` for any number of images, `chunk` at a time."""
+    """Return `logits(params, images) -> (n, 10)` for any number of images, `chunk` at a time."""
 
     def logits(params: Any, images: jax.Array) -> jax.Array:
         size = min(chunk, len(images))
@@ -136,7 +136,7 @@ def logits_function(apply: Apply, chunk: int = 500) -> Callable:
 
 
 def score_function(apply: Apply, mesh: Mesh | None = None) -> Callable:
-    """Returns `score(params, images, labels)`: the mean cross entropy and the fraction that is right."""
+    """Return `score(params, images, labels)`: the mean cross entropy and the fraction of correct answers."""
     logits = logits_function(apply)
 
     def score(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -157,7 +157,8 @@ def _parts(mesh: Mesh | None) -> int:
 
 
 def _compiled(function: Callable, mesh: Mesh | None, **options: Any) -> Callable:
-    """The function run by each device of `mesh` on the same arguments; inside it `_mine` and `_mean` tell them apart.
+    """Compile the function for each device of `mesh` with the same arguments; inside it `_mine` and `_mean` depend on
+    the device.
 
     Split by hand: XLA's partitioner would gather the batch for grouped convolutions, and cannot split convlab's engine.
     """
@@ -169,7 +170,7 @@ def _compiled(function: Callable, mesh: Mesh | None, **options: Any) -> Callable
 
 
 def _mine(batch: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """This device's equal part of the first axis."""
+    """Return this device's equal part of the first axis."""
     if not mesh:
         return batch
     size = len(batch) // mesh.size
@@ -177,7 +178,7 @@ def _mine(batch: jax.Array, mesh: Mesh | None) -> jax.Array:
 
 
 def _mean(tree: Any, mesh: Mesh | None) -> Any:
-    """The mean over all devices, in one exchange."""
+    """Return the mean over all devices, in one exchange."""
     if not mesh:
         return tree
     flat, restore = ravel_pytree(tree)

@@ -1,4 +1,4 @@
-"""What a user can mend is a `UserError`: one line on stderr, exit code 2, no traceback."""
+"""Errors that a user can fix: a `UserError` prints one line on stderr, without a traceback, and exits with code 2."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """A fault in the options, the files or the machine; its text is the whole message."""
+    """An error in the options, the files or the machine; its text is the whole message."""
 
 
 @contextlib.contextmanager
 def explained(action: str) -> Iterator[None]:
-    """Turns a failing file operation into a `UserError` that begins with `action` ("cannot read x.png")."""
+    """Convert a failing file operation to a `UserError` that begins with `action` ("cannot read x.png")."""
     try:
         yield
     except OSError as error:

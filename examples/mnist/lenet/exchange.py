@@ -1,4 +1,4 @@
-"""A trained network in a file for other programs, by the file's suffix, and back.
+"""Export of a trained network to a file for other programs, by the file's suffix, and import.
 
 .stablehlo    the whole network, bytes `(n, 28, 28)` to logits `(n, 10)` for any n, on CPU, CUDA and TPU (`jax.export`)
 .safetensors  its parameters by Flax's names, `conv1.kernel` and so on
@@ -116,7 +116,7 @@ def write(path: pathlib.Path, params: Any) -> None:
 
 
 def read(path: pathlib.Path) -> Logits:
-    """The network in the file: bytes `(n, 28, 28)` to logits `(n, 10)`.
+    """Return the network in the file, a function from bytes `(n, 28, 28)` to logits `(n, 10)`.
 
     Raises:
         UserError: an unknown suffix, or the file is missing, damaged or of another network.

@@ -1,4 +1,4 @@
-"""Writing so that a reader, or a restart after a kill, sees the old file or the new one and nothing between."""
+"""Atomic writes: a reader, or a restart after a kill, sees the old file or the new one and nothing between."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TEMPORARY = ".lenet-"
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Puts `content` at `path`, through a link if `path` is one.
+    """Write `content` to `path`, through a link if `path` is one.
 
     Raises:
         OSError: the disk is full or read-only; what stood at `path` is untouched.

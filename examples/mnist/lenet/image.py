@@ -1,4 +1,4 @@
-"""From a picture in a file to the 28x28 bytes that the network reads."""
+"""Conversion of an image file to the 28x28 bytes that the network reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import UserError, explained
 
 
 def read(path: pathlib.Path, written: bool) -> np.ndarray:
-    """An image file of any size as `(28, 28)` uint8, light on dark.
+    """Read an image file of any size as `(28, 28)` uint8, light on dark.
 
     A picture whose border is light is inverted. One of 28x28 is then left as it is. `written` says that a larger one
     shows a digit, which is cut out, scaled to 20 pixels and centred by its mass as MNIST's were; otherwise the whole
@@ -34,7 +34,7 @@ def read(path: pathlib.Path, written: bool) -> np.ndarray:
 
 
 def centred(pixels: np.ndarray, path: pathlib.Path | str = "the drawing") -> np.ndarray:
-    """The digit in `pixels`, light on dark, in a frame of `(28, 28)` as MNIST's are.
+    """Center the digit in `pixels`, light on dark, in a frame of `(28, 28)` as MNIST does.
 
     Raises:
         UserError: there is none.

@@ -20,7 +20,7 @@ from .data import CLASSES
 
 
 class LeNet(nnx.Module):
-    """Images `(n, 28, 28, 1)` to logits `(n, 10)`."""
+    """LeNet-5: images `(n, 28, 28, 1)` to logits `(n, 10)`."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.conv1 = convlab.nnx.Conv(1, 6, (5, 5), padding=2, rngs=rngs)
@@ -39,7 +39,7 @@ class LeNet(nnx.Module):
 
 
 class LinenLeNet(linen.Module):
-    """Images `(n, 28, 28, 1)` to logits `(n, 10)`."""
+    """LeNet-5 in Linen: images `(n, 28, 28, 1)` to logits `(n, 10)`."""
 
     @linen.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -53,14 +53,15 @@ class LinenLeNet(linen.Module):
 
 
 class Network(NamedTuple):
-    """`init(key) -> params` and `apply(params, images) -> logits`, pure; `params` is `{layer: {"kernel", "bias"}}`."""
+    """Pure functions `init(key) -> params` and `apply(params, images) -> logits`; `params` is `{layer: {"kernel",
+    "bias"}}`."""
 
     init: Callable[[jax.Array], Any]
     apply: Callable[[Any, jax.Array], jax.Array]
 
 
 def nnx_network() -> Network:
-    """The NNX LeNet taken apart once, so that its object graph is walked while tracing and never while training."""
+    """Return the NNX LeNet as pure functions; its object graph is walked only while tracing, never while training."""
     graph, shape = nnx.split(nnx.eval_shape(lambda: LeNet(rngs=nnx.Rngs(0))))
 
     def init(key: jax.Array) -> Any:
@@ -75,7 +76,8 @@ def nnx_network() -> Network:
 
 
 def linen_network() -> Network:
-    """The Linen LeNet. It starts from NNX's parameters, so that a key means the same network in both."""
+    """Return the Linen LeNet as pure functions; it starts from NNX's parameters, so that a key gives the same network
+    in both."""
     return Network(nnx_network().init, lambda params, images: LinenLeNet().apply({"params": params}, images))
 
 

@@ -1,4 +1,4 @@
-"""The web page on which a person draws a digit and sees what each layer makes of it: the standard library's server.
+"""A web page to draw a digit on, which shows the result of each layer, served by the standard library.
 
 GET  /            the page
 POST /look        28x28 bytes, white ink on black, row by row -> JSON: probabilities and each layer's feature maps
@@ -31,7 +31,7 @@ PATIENCE = 10  # seconds for a request to arrive
 
 @jax.jit
 def layers(params: Any, images: jax.Array) -> dict[str, jax.Array]:
-    """What each layer of the LeNet shows for bytes `(n, 28, 28)`, by its name, the logits last."""
+    """Return the result of each layer of the LeNet for bytes `(n, 28, 28)`, by its name, the logits last."""
     x = engine.normalise(images)
     found = {}
     for name, padding in (("conv1", 2), ("conv2", "VALID")):
@@ -46,7 +46,7 @@ def layers(params: Any, images: jax.Array) -> dict[str, jax.Array]:
 
 
 def look(params: Any, names: Sequence[str], written: bool, pixels: np.ndarray) -> dict:
-    """What the page shows for a drawing: `(28, 28)` bytes, centred first if a digit was `written`."""
+    """Return the content of the page for a drawing: `(28, 28)` bytes, centred first if a digit was `written`."""
     if written and pixels.max() > 32:
         pixels = image.centred(pixels)
     found = jax.tree.map(np.asarray, layers(params, jnp.asarray(pixels)[None]))
@@ -60,13 +60,14 @@ def look(params: Any, names: Sequence[str], written: bool, pixels: np.ndarray) -
 
 
 def _shades(values: np.ndarray) -> list:
-    """Maps `(h, w, c)`, or the units `(c,)` of a dense layer as one row, as bytes; the layer's largest value is 255."""
+    """Return maps `(h, w, c)`, or the units `(c,)` of a dense layer as one row, as bytes; the layer's largest value is
+    255."""
     maps = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[None, None]
     return np.rint(255 * maps / max(float(maps.max()), 1e-9)).astype(int).tolist()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers one request; anything but the two above is refused with a line that says why."""
+    """A handler that answers one request and refuses any but the two above with a line that says why."""
 
     timeout = PATIENCE
     server_version, sys_version = "lenet", ""
@@ -115,11 +116,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
-        """A request is no news."""
+        """Log nothing for a request."""
 
 
 def server(params: Any, names: Sequence[str], written: bool, host: str, port: int) -> http.server.ThreadingHTTPServer:
-    """A server that listens, with the network compiled; `serve_forever` lets it answer.
+    """Return a listening server with the network compiled; `serve_forever` starts its answers.
 
     Raises:
         UserError: the address is taken or not this machine's.
@@ -135,7 +136,7 @@ def server(params: Any, names: Sequence[str], written: bool, host: str, port: in
 
 
 def serve(params: Any, names: Sequence[str], written: bool, host: str, port: int, title: str) -> None:
-    """Answers until interrupted."""
+    """Answer requests until interrupted."""
     with server(params, names, written, host, port) as one:
         print(f"{title}: http://{host}:{one.server_address[1]}/ (Ctrl-C ends it)", flush=True)
         try:

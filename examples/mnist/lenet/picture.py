@@ -1,4 +1,4 @@
-"""The run in one picture: curves, confusion matrix, first-layer filters, and the test images it gets wrong."""
+"""A picture of a run: curves, confusion matrix, first-layer filters, and misclassified test images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def png(
     logits: np.ndarray,
     names: Sequence[str],
 ) -> bytes:
-    """The picture as the content of a PNG file.
+    """Return the picture as the content of a PNG file.
 
     `matrix` is `(classes, classes)`, rows the truth; `filters` are `(height, width, features)`; images, labels and
     logits are those of the test set.
@@ -108,5 +108,5 @@ def _mistakes(
 
 
 def confusion(labels: np.ndarray, taken: np.ndarray, classes: int) -> np.ndarray:
-    """`(classes, classes)` counts: rows what an image is, columns what it is taken for."""
+    """Return `(classes, classes)` counts: rows are the true classes, columns the predicted ones."""
     return np.bincount(labels * classes + taken, minlength=classes**2).reshape(classes, classes)

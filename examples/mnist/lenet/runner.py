@@ -1,4 +1,4 @@
-"""What the commands do: from a configuration to parameters, and from a checkpoint to answers."""
+"""The commands of the program: training from a configuration, and evaluation of a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .training import Training, like
 
 
 def cache_compilations() -> None:
-    """Keeps XLA's results in the user's cache, so that a second start compiles nothing."""
+    """Keep XLA's results in the user's cache, so that a second start compiles nothing."""
     import pooch
 
     jax.config.update("jax_compilation_cache_dir", str(pooch.os_cache("convlab") / "xla"))
@@ -41,7 +41,7 @@ def class_names(name: str) -> tuple[str, ...]:
 
 
 class Interruption:
-    """While entered, SIGTERM and the first Ctrl-C ask for an end after this epoch; `code` is then the exit code."""
+    """A context in which SIGTERM and the first Ctrl-C ask for an end after this epoch; `code` is then the exit code."""
 
     code = 0
 
@@ -64,7 +64,7 @@ def warn(line: str) -> None:
 
 
 def train(folder: pathlib.Path, config: workdir.Config, metrics: pathlib.Path, resuming: bool, asked: str) -> int:
-    """Trains, or goes on training, in `folder` on the devices `asked` for, and returns the exit code.
+    """Train, or continue training, in `folder` on the devices `asked` for, and return the exit code.
 
     Other processes `follow`: what this one tells there, each of them hears in the same order.
     """
@@ -107,7 +107,7 @@ def train(folder: pathlib.Path, config: workdir.Config, metrics: pathlib.Path, r
 
 
 def follow(asked: str) -> int:
-    """Trains as a process other than the first, which says what and writes the results."""
+    """Train as a process other than the first; the first one decides on the run and writes the results."""
     cache_compilations()
     mesh = devices.mesh(asked)
     config = workdir.Config(**devices.tell())
@@ -171,7 +171,7 @@ def _load(config: workdir.Config) -> data.Data:
 
 
 def _restored(folder: pathlib.Path, epoch: int | None) -> tuple[workdir.Config, Any, model.Network, int]:
-    """The configuration, the averaged parameters, the network and the epoch of a run's checkpoint."""
+    """Return the configuration, the averaged parameters, the network and the epoch of a run's checkpoint."""
     config = workdir.read_config(folder)
     checkpoints = Checkpoints(folder / "checkpoints")
     if epoch is not None:
@@ -184,7 +184,7 @@ def _restored(folder: pathlib.Path, epoch: int | None) -> tuple[workdir.Config, 
 
 
 def evaluate(folder: pathlib.Path, data_dir: pathlib.Path | None, epoch: int | None) -> int:
-    """Prints the accuracy of a checkpoint on its test set."""
+    """Print the accuracy of a checkpoint on its test set."""
     from .picture import confusion
 
     cache_compilations()
@@ -204,8 +204,8 @@ def evaluate(folder: pathlib.Path, data_dir: pathlib.Path | None, epoch: int | N
 def predict(
     folder: pathlib.Path | None, path: pathlib.Path, epoch: int | None, file: pathlib.Path | None, name: str
 ) -> int:
-    """Prints what a checkpoint, or the exported model in `file`, sees in a picture; `name` is the data set of the
-    latter."""
+    """Print the prediction of a checkpoint, or of the exported model in `file`, for a picture; `name` is the data set
+    of the latter."""
     config = None if file else workdir.read_config(folder or workdir.newest())
     name = name if file else config.data
     pixels = image.read(path, written=name != "fashion-mnist")
@@ -225,7 +225,7 @@ def predict(
 
 
 def export(folder: pathlib.Path, file: pathlib.Path, epoch: int | None) -> int:
-    """Writes a checkpoint's averaged parameters for other programs."""
+    """Write a checkpoint's averaged parameters for other programs."""
     _, params, _, epoch = _restored(folder, epoch)
     exchange.write(file, params)
     screen.print_line(Console(), f"{file}: {folder} after epoch {epoch}, {file.stat().st_size:,} bytes")
@@ -233,7 +233,7 @@ def export(folder: pathlib.Path, file: pathlib.Path, epoch: int | None) -> int:
 
 
 def serve(folder: pathlib.Path, epoch: int | None, host: str, port: int) -> int:
-    """Serves the page on which a person draws a digit, until interrupted."""
+    """Serve the page on which a person draws a digit, until interrupted."""
     config, params, network, epoch = _restored(folder, epoch)
     cache_compilations()
     page.serve(

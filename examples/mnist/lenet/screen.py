@@ -1,4 +1,4 @@
-"""What the trainer shows: a live table with a progress bar, or plain lines where stdout is no terminal."""
+"""Output of the trainer: a live table with a progress bar, or plain lines where stdout is not a terminal."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ COLUMNS = ("epoch", "train loss", "test loss", "test accuracy", "seconds", "samp
 
 
 def print_line(console: Console, line: str) -> None:
-    """Prints `line` as it is: not wrapped, not coloured, no brackets taken for markup."""
+    """Print `line` unchanged: without wrapping, colours or markup."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def cells(row: dict) -> tuple[str, ...]:
-    """One epoch's metrics as text, in the order of `COLUMNS`."""
+    """Return one epoch's metrics as text, in the order of `COLUMNS`."""
     losses = f"{row['train_loss']:.4f}", f"{row['test_loss']:.4f}"
     accuracy, speed = f"{100 * row['test_accuracy']:.2f} %", f"{row['samples_per_second']:,.0f}"
     return str(row["epoch"]), *losses, accuracy, f"{row['seconds']:.2f}", speed
 
 
 def table(history: Sequence[dict]) -> Table:
-    """All epochs, the best in bold."""
+    """Return the table of all epochs, the best in bold."""
     best = max((row["test_accuracy"] for row in history), default=None)
     result = Table(*COLUMNS, box=box.SIMPLE_HEAD, header_style="bold cyan")
     for column in result.columns:
@@ -48,7 +48,7 @@ def table(history: Sequence[dict]) -> Table:
 
 
 class Screen:
-    """Shows a run of `epochs` epochs, of which `history` is done."""
+    """The display of a run of `epochs` epochs; `history` holds the finished ones."""
 
     def __init__(self, epochs: int, history: Sequence[dict], console: Console):
         self._console = console
@@ -68,7 +68,7 @@ class Screen:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Keeps the table and the bar on a terminal until the block ends, and leaves the table."""
+        """Show the table and the bar on a terminal until the block ends, and leave the table there."""
         if not self._console.is_terminal:
             yield
             return
@@ -98,7 +98,7 @@ class Screen:
 
 
 def summary(console: Console, history: Sequence[dict], workdir: pathlib.Path, picture: pathlib.Path) -> None:
-    """The result and where things lie."""
+    """Return the result and the paths of the files."""
     best = max(history, key=lambda row: row["test_accuracy"])
     seconds = sum(row["seconds"] for row in history)
     lines = [
@@ -112,7 +112,7 @@ def summary(console: Console, history: Sequence[dict], workdir: pathlib.Path, pi
 
 
 def classes(names: Sequence[str], matrix: np.ndarray) -> Table:
-    """Per class: how many there are, how many were found, and what the others were taken for most often."""
+    """Return a row per class: its count, the number of correct answers, and the most frequent wrong answer."""
     headings = "class", "samples", "right", "accuracy", "most often taken for"
     result = Table(*headings, box=box.SIMPLE_HEAD, header_style="bold cyan")
     for column in result.columns[1:4]:
@@ -126,7 +126,7 @@ def classes(names: Sequence[str], matrix: np.ndarray) -> Table:
 
 
 def probabilities(names: Sequence[str], chances: np.ndarray) -> Table:
-    """The classes with their probabilities as bars, the likeliest first."""
+    """Return the classes with their probabilities as bars, the most likely first."""
     result = Table(box=None, show_header=False, padding=(0, 1))
     for place, number in enumerate(np.argsort(-chances)):
         bar, style = "█" * round(40 * chances[number]), "dim" if place else "bold green"
@@ -135,7 +135,7 @@ def probabilities(names: Sequence[str], chances: np.ndarray) -> Table:
 
 
 def drawing(image: np.ndarray) -> str:
-    """An image of bytes in characters, two rows of pixels to a line."""
+    """Return an image of bytes as characters, two rows of pixels to a line."""
     shades = " ░▒▓█"
     pairs = image[: len(image) // 2 * 2].reshape(-1, 2, image.shape[1]).mean(1)
     return "\n".join("".join(shades[int(level * len(shades) / 256)] for level in line) for line in pairs)

@@ -1,4 +1,4 @@
-"""The metrics once more, for TensorBoard: `tensorboard --logdir runs`."""
+"""The metrics for TensorBoard: `tensorboard --logdir runs`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ TAGS = {
 
 
 class Writer:
-    """Appends events to `folder`. Those of epochs after `done`, which a killed run may have left there, become void."""
+    """A writer that appends events to `folder` and voids those of epochs after `done`, which a killed run may have
+    left."""
 
     def __init__(self, folder: pathlib.Path, done: int):
         self._folder, self._done, self._writer = folder, done, None
 
     def add(self, row: dict) -> None:
-        """One epoch's metrics.
+        """Write one epoch's metrics.
 
         Raises:
             UserError: the disk is full or read-only.

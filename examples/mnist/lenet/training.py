@@ -1,4 +1,4 @@
-"""A configuration, its data on the devices, and the functions compiled for both."""
+"""A configuration, its data on the devices, and the functions compiled for them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def recipe(config: workdir.Config) -> engine.Recipe:
 
 
 def like(config: workdir.Config) -> engine.State:
-    """The shapes and dtypes of a state."""
+    """Return the shapes and dtypes of a state."""
     network = model.NETWORKS[config.api]()
     optimizer = engine.optimizer(config.lr, config.decay, config.weight_decay, steps=1)
     return jax.eval_shape(functools.partial(engine.begin, network.init, optimizer), engine.random_key(config.seed))
 
 
 class Training:
-    """The state itself is the caller's: `begin` makes the first one and `epoch` the next from the one before."""
+    """A training whose state is the caller's: `begin` returns the first state and `epoch` the next one."""
 
     def __init__(self, config: workdir.Config, samples: data.Data, mesh: Mesh | None = None):
         count, parts = len(samples.train_images), mesh.size if mesh else 1
@@ -56,15 +56,15 @@ class Training:
         return devices.place(state, self.mesh)
 
     def lower(self, state: engine.State) -> Any:
-        """An epoch's program, not yet compiled."""
+        """Lower an epoch's program without compiling it."""
         return self._epoch.lower(state, *self._placed[:2], *self._numbers(1))
 
     def compile(self, state: engine.State) -> None:
-        """Compiles an epoch, so that the first one's time is like the others'."""
+        """Compile an epoch, so that the first one's time is like the others'."""
         self._epoch = self.lower(state).compile()
 
     def epoch(self, state: engine.State, number: int) -> tuple[engine.State, dict]:
-        """Trains for one epoch and returns the state, `state` being used up, and the epoch's metrics.
+        """Train for one epoch and return the new state, `state` being donated, and the epoch's metrics.
 
         Raises:
             UserError: the loss is no longer finite.

@@ -1,4 +1,4 @@
-"""A run's folder: who holds it, what was asked for, and where its results lie.
+"""The folder of a run: its lock, its configuration, and the paths of its results.
 
 workdir/config.json     the options that make the run what it is
         checkpoints/    one folder per epoch
@@ -27,7 +27,7 @@ RUNS = pathlib.Path("runs")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All that the parameters after `epochs` epochs depend on, and where the data lie."""
+    """The values that the parameters after `epochs` epochs depend on, and the folder of the data."""
 
     data: str
     data_dir: str | None
@@ -53,7 +53,7 @@ CHANGEABLE = ("epochs", "data_dir")
 
 
 def new(data: str) -> pathlib.Path:
-    """Makes and returns `runs/DATA-N` with the first free N."""
+    """Create and return `runs/DATA-N` with the first free N."""
     with explained(f"cannot make a folder in {RUNS.resolve()}"):
         RUNS.mkdir(exist_ok=True)
         number = 1
@@ -65,7 +65,7 @@ def new(data: str) -> pathlib.Path:
 
 
 def newest() -> pathlib.Path:
-    """The run under `runs/` that was begun last."""
+    """Return the most recently started run under `runs/`."""
     found = sorted(RUNS.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise UserError(f"`--workdir` must name a run's folder: there is none in {RUNS.resolve()}")
@@ -74,7 +74,7 @@ def newest() -> pathlib.Path:
 
 @contextlib.contextmanager
 def held(folder: pathlib.Path) -> Iterator[None]:
-    """Makes `folder` if need be and keeps other runs out of it; the kernel ends the hold however the process ends.
+    """Lock `folder`, created if necessary, against other runs; the kernel releases the lock however the process ends.
 
     A folder in which nothing came to be is removed again.
 
@@ -100,7 +100,7 @@ def held(folder: pathlib.Path) -> Iterator[None]:
 
 
 def is_foreign(folder: pathlib.Path) -> bool:
-    """Whether `folder` holds something, but no run."""
+    """Return whether `folder` has content that is not a run."""
     return any(not entry.name.startswith(TEMPORARY) for entry in folder.iterdir()) and not has_run(folder)
 
 
@@ -127,7 +127,7 @@ def write_config(folder: pathlib.Path, config: Config) -> None:
 
 
 def write_metrics(path: pathlib.Path, history: list[dict]) -> None:
-    """Writes the whole history, so that the file is right after any interruption."""
+    """Write the whole history, so that the file is complete after any interruption."""
     with explained(f"cannot write {path}"):
         write_atomically(path, "".join(json.dumps(epoch) + "\n" for epoch in history).encode())
 
