@@ -21,7 +21,7 @@ from ._arguments import (
     read_modes,
 )
 from ._conv_operands import add_bias, check_channels, promote_operands, read_dilation_and_modes, read_window
-from ._masks import check_plain, only_valid, packed_conv, packed_line, read_segments, read_valid
+from ._masks import check_packed_options, only_valid, packed_conv, packed_window, read_segments, read_valid
 from ._padding import check_zero_padding, pad_axis, pad_spatial
 from ._window import dilate, read_output_shape, transposed_geometry
 from .typing import Ints, Method, Padding, PaddingModes
@@ -126,8 +126,8 @@ def conv(
         ids = read_segments(segment_ids, x, rank)
         others = {"input_dilation": (input_dilation, max(input_dilations), 1), "method": (method, method, "auto")}
         others["out_sharding"] = (out_sharding, out_sharding, None)
-        check_plain(window, modes, padding, padding_mode, others)
-        return packed_conv(x, kernel, bias, ids, packed_line(window, spatial[0], padding), groups=groups,
+        check_packed_options(window, modes, padding, padding_mode, others)
+        return packed_conv(x, kernel, bias, ids, packed_window(window, spatial[0], padding), groups=groups,
             precision=precision,
                            preferred_element_type=preferred_element_type)  # fmt: skip
     mode_pads = [(0, 0) if mode == "zeros" else pair for pair, mode in zip(pads, modes)]

@@ -1,7 +1,6 @@
-"""Which positions count: the valid ones of a padded batch, and those of the same sequence in a packed one.
+"""Masks: the valid positions of padded batches, and the segments of packed sequences.
 
-Masks select and never multiply, so that what does not count changes nothing, be it NaN or infinite, in values and
-gradients.
+Masks select and never multiply, so that a masked position, even NaN or infinite, changes no value and no gradient.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Array = jax.Array
 
 
 def read_valid(valid: Any, x: Array) -> Array | None:
-    """`valid`, `(*batch, *spatial)`, with an axis for the channels of `x`."""
+    """Check `valid`, `(*batch, *spatial)`, and return it with an axis for the channels of `x`."""
     if valid is None:
         return None
     valid = as_array("valid", valid, "an array of booleans")
@@ -41,15 +40,15 @@ def read_valid(valid: Any, x: Array) -> Array | None:
 
 
 def only_valid(x: Array, valid: Array | None, fill: Any = 0) -> Array:
-    """`x` where it is valid, elsewhere `fill`."""
+    """Replace invalid positions of `x` by `fill`."""
     return x if valid is None else jnp.where(valid, x, jnp.asarray(fill).astype(x.dtype))
 
 
 # --- packed sequences ---------------------------------------------------------------------------------------------
 
 
-class Line(NamedTuple):
-    """A window on one axis; its output belongs to the segment at its position `anchor`, counted from its first."""
+class AxisWindow(NamedTuple):
+    """A window along one axis; its output belongs to the segment at its position `anchor`, counted from its first."""
 
     size: int
     stride: int
@@ -63,7 +62,7 @@ class Line(NamedTuple):
 
 
 def read_segments(segment_ids: Any, x: Array, rank: int) -> Array:
-    """Integers, `(*batch, length)`."""
+    """Check `segment_ids`, integers `(*batch, length)`, and return them."""
     ids = as_array("segment_ids", segment_ids, "an array of integers")
     if rank != 1:
         raise argument_error(
@@ -76,27 +75,28 @@ def read_segments(segment_ids: Any, x: Array, rank: int) -> Array:
     return ids
 
 
-def check_plain(
+def check_packed_options(
     window: Window, modes: tuple[str, ...], padding: Any, padding_mode: Any, others: dict[str, tuple[Any, Any, Any]]
 ) -> None:
-    """That a convolution of packed sequences has no options but those of its window: for each other (given, read,
-    default)."""
+    """Check that a convolution of packed sequences has no other options than its window's; `others` maps names to
+    (given, read, default)."""
     check_zero_padding(window, modes, padding, padding_mode, "packed sequences")
     for name, (given, read, default) in others.items():
         if read != default:
             raise argument_error(name, f"be {default!r}", given, "packed sequences")
 
 
-def packed_line(window: Window, length: int, padding: Any) -> Line:
-    """The window of a convolution over packed sequences: output `i` belongs to the segment at position `i * stride`."""
+def packed_window(window: Window, length: int, padding: Any) -> AxisWindow:
+    """Return the window of packed sequences: output `i` belongs to the segment at position `i * stride`."""
     ((before, after),) = window.pads((length,))
-    (size,), (stride,), (dilation,), (reach,) = window.size, window.strides, window.dilation, window.effective_size
-    outputs = output_size(length, (before, after), reach, stride)
-    if not 0 <= before < reach or (outputs - 1) * stride >= length:
+    (size,), (stride,), (dilation,) = window.size, window.strides, window.dilation
+    (effective_size,) = window.effective_size
+    outputs = output_size(length, (before, after), effective_size, stride)
+    if not 0 <= before < effective_size or (outputs - 1) * stride >= length:
         hint = "CAUSAL, SAME and VALID do."
         rule = "have position i * strides in the window of each output i"
         raise argument_error("padding", rule, padding, "packed sequences", hint)
-    return Line(size, stride, dilation, (before, after), before)
+    return AxisWindow(size, stride, dilation, (before, after), before)
 
 
 def packed_conv(
@@ -104,96 +104,96 @@ def packed_conv(
     kernel: Array,
     bias: Any,
     ids: Array,
-    line: Line,
+    window: AxisWindow,
     *,
     groups: int,
     precision: Any,
     preferred_element_type: Any,
 ) -> Array:
-    """The convolution of `(*batch, length, c)` whose taps see zeros where `ids: (*batch, length)` differ from their
-    output's."""
+    """Convolve `(*batch, length, c)`; taps read zeros where `ids`, `(*batch, length)`, differ from those of their
+    output."""
     batch, features = ids.shape[:-1], kernel.shape[-1]
     ids = ids.reshape(math.prod(batch), ids.shape[-1])
     x = x.reshape(*ids.shape, x.shape[-1])
-    y = _convolve(x, kernel, ids, line, groups, precision, preferred_element_type)
+    y = _convolve(x, kernel, ids, window, groups, precision, preferred_element_type)
     return add_bias(y, bias, features).reshape(*batch, *y.shape[1:])
 
 
 def _convolve(
-    x: Array, kernel: Array, ids: Array, line: Line, groups: int, precision: Any, preferred_element_type: Any
+    x: Array, kernel: Array, ids: Array, window: AxisWindow, groups: int, precision: Any, preferred_element_type: Any
 ) -> Array:
     narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
     result = jnp.dtype(x.dtype if preferred_element_type is None else preferred_element_type)
     least = jnp.dtype(jnp.float32) if narrow else x.dtype
     wide = result if result.itemsize > least.itemsize else least
-    outputs = output_size(x.shape[1], line.pads, line.effective_size, line.stride)
+    outputs = output_size(x.shape[1], window.pads, window.effective_size, window.stride)
     kernel = kernel.reshape(*kernel.shape[:2], groups, -1)
     if groups == x.shape[-1]:
-        ends = _without_padding(line, x.shape[1], outputs)
+        ends = _without_padding(window, x.shape[1], outputs)
         function = functools.partial(_by_taps, functools.partial(_depthwise, wide=wide))
     else:
         ends = [0, outputs]
         product = functools.partial(_product, groups=groups, precision=precision, wide=wide)
-        function = functools.partial(_by_taps if line.size > MAX_UNROLLED_TAPS else _by_patches, product)
-    parts = [function(*_span(x, ids, line, *span), kernel, line) for span in zip(ends, ends[1:])]
+        function = functools.partial(_by_taps if window.size > MAX_UNROLLED_TAPS else _by_patches, product)
+    parts = [function(*_slice_span(x, ids, window, *span), kernel, window) for span in zip(ends, ends[1:])]
     y = jnp.concatenate(parts, 1) if len(parts) > 1 else parts[0]
     return y.astype(result)
 
 
-def _without_padding(line: Line, length: int, outputs: int) -> list[int]:
-    """Where to cut the outputs, so that most of them read the image as it lies in memory."""
-    first = -(-line.pads[0] // line.stride)
-    last = min(outputs, (length - line.effective_size + line.pads[0]) // line.stride + 1)
+def _without_padding(window: AxisWindow, length: int, outputs: int) -> list[int]:
+    """Return where to split the outputs, so that most of them read the image without a padded copy."""
+    first = -(-window.pads[0] // window.stride)
+    last = min(outputs, (length - window.effective_size + window.pads[0]) // window.stride + 1)
     return sorted({0, first, last, outputs}) if first < last else [0, outputs]
 
 
-def _span(x: Array, ids: Array, line: Line, first: int, last: int) -> tuple[Array, Array, Array]:
-    """What the outputs from `first` to `last` see: values, segments, and their own segments."""
-    start = first * line.stride - line.pads[0]
-    stop = start + (last - 1 - first) * line.stride + line.effective_size
+def _slice_span(x: Array, ids: Array, window: AxisWindow, first: int, last: int) -> tuple[Array, Array, Array]:
+    """Return the values and segments that the outputs from `first` to `last` read, and the outputs' own segments."""
+    start = first * window.stride - window.pads[0]
+    stop = start + (last - 1 - first) * window.stride + window.effective_size
     pads = (max(-start, 0), max(stop - x.shape[1], 0))
-    own = ids[:, start + line.anchor : stop - line.effective_size + line.anchor + 1 : line.stride]
+    own = ids[:, start + window.anchor : stop - window.effective_size + window.anchor + 1 : window.stride]
     x, ids = (pad_axis(a[:, max(start, 0) : min(stop, a.shape[1])], 1, pads, "zeros") for a in (x, ids))
     return x, ids, own
 
 
-def _tap(x: Array, ids: Array, own: Array, line: Line, place: Any) -> Array:
-    """What the tap at `place` sees."""
-    span = (own.shape[1] - 1) * line.stride + 1
-    seen, segments = (lax.dynamic_slice_in_dim(a, place, span, 1)[:, :: line.stride] for a in (x, ids))
-    return jnp.where((segments == own)[..., None], seen, jnp.zeros((), x.dtype))
+def _tap(x: Array, ids: Array, own: Array, window: AxisWindow, position: Any) -> Array:
+    """Return the values that the tap at `position` reads, with zeros where it reads another segment."""
+    span = (own.shape[1] - 1) * window.stride + 1
+    values, segments = (lax.dynamic_slice_in_dim(a, position, span, 1)[:, :: window.stride] for a in (x, ids))
+    return jnp.where((segments == own)[..., None], values, jnp.zeros((), x.dtype))
 
 
-def _by_taps(term: Callable, x: Array, ids: Array, own: Array, kernel: Array, line: Line) -> Array:
-    """The sum over the taps of `term(what it sees, its kernel)`."""
-    if line.size <= MAX_UNROLLED_TAPS:
-        seen = [_tap(x, ids, own, line, t * line.dilation) for t in range(line.size)]
-        return functools.reduce(operator.add, [term(tap, kernel[t]) for t, tap in enumerate(seen)])
+def _by_taps(term: Callable, x: Array, ids: Array, own: Array, kernel: Array, window: AxisWindow) -> Array:
+    """Sum `term(values, kernel)` over the taps."""
+    if window.size <= MAX_UNROLLED_TAPS:
+        values = [_tap(x, ids, own, window, t * window.dilation) for t in range(window.size)]
+        return functools.reduce(operator.add, [term(tap, kernel[t]) for t, tap in enumerate(values)])
 
     @jax.checkpoint
     def step(total: Array, tap: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + term(_tap(x, ids, own, line, tap[0]), tap[1]), None
+        return total + term(_tap(x, ids, own, window, tap[0]), tap[1]), None
 
-    of = jax.eval_shape(lambda: term(_tap(x, ids, own, line, 0), kernel[0]))
-    places = jnp.arange(line.size, dtype=jnp.int32) * line.dilation
-    return lax.scan(step, jnp.zeros(of.shape, of.dtype), (places, kernel))[0]
-
-
-def _depthwise(seen: Array, kernel: Array, wide: Any) -> Array:
-    """One tap of a convolution that keeps channels apart; `kernel` is `(1, c, multiplier)`."""
-    product = seen.astype(wide)[..., None] * kernel.astype(wide)[None]
-    return product.reshape(*seen.shape[:-1], math.prod(kernel.shape))
+    of = jax.eval_shape(lambda: term(_tap(x, ids, own, window, 0), kernel[0]))
+    positions = jnp.arange(window.size, dtype=jnp.int32) * window.dilation
+    return lax.scan(step, jnp.zeros(of.shape, of.dtype), (positions, kernel))[0]
 
 
-def _by_patches(product: Callable, x: Array, ids: Array, own: Array, kernel: Array, line: Line) -> Array:
-    """One product of all that the windows see."""
-    seen = jnp.stack([_tap(x, ids, own, line, t * line.dilation) for t in range(line.size)], 2)
-    return product(seen, kernel)
+def _depthwise(values: Array, kernel: Array, wide: Any) -> Array:
+    """Compute one tap of a depthwise convolution; `kernel` is `(1, c, multiplier)`."""
+    product = values.astype(wide)[..., None] * kernel.astype(wide)[None]
+    return product.reshape(*values.shape[:-1], math.prod(kernel.shape))
 
 
-def _product(seen: Array, kernel: Array, groups: int, precision: Any, wide: Any) -> Array:
-    """`(n, out, [taps,] c)` by `([taps,] c / groups, groups, features)`."""
-    taps, equation = (seen.shape[:-1], "nmgi,igo->nmgo") if seen.ndim == 3 else (seen.shape[:-1], "nmtgi,tigo->nmgo")
-    seen = seen.reshape(*taps, groups, seen.shape[-1] // groups)
-    y = jnp.einsum(equation, seen, kernel, precision=precision, preferred_element_type=wide)
+def _by_patches(product: Callable, x: Array, ids: Array, own: Array, kernel: Array, window: AxisWindow) -> Array:
+    """Compute one product of the patches of all windows."""
+    values = jnp.stack([_tap(x, ids, own, window, t * window.dilation) for t in range(window.size)], 2)
+    return product(values, kernel)
+
+
+def _product(values: Array, kernel: Array, groups: int, precision: Any, wide: Any) -> Array:
+    """Multiply `(n, out, [taps,] c)` by `([taps,] c / groups, groups, features)`."""
+    equation = "nmgi,igo->nmgo" if values.ndim == 3 else "nmtgi,tigo->nmgo"
+    values = values.reshape(*values.shape[:-1], groups, values.shape[-1] // groups)
+    y = jnp.einsum(equation, values, kernel, precision=precision, preferred_element_type=wide)
     return y.reshape(*y.shape[:2], y.shape[2] * y.shape[3])

@@ -17,7 +17,7 @@ from ._window import Window
 
 Array = jax.Array
 
-# Above this size a reduction replaces the explicit sum.
+# Above this size a window reduction replaces the explicit sum of slices.
 MAX_SLICES = 16
 
 

@@ -50,7 +50,7 @@ Method: TypeAlias = Literal[
     "subpixel",
 ]
 
-# What a pyramid does with the elements of a bin.
+# How a pyramid reduces the elements of a bin.
 Reduce: TypeAlias = Literal["max", "avg"]
 
 # The `method` of `resize` and of `grid_sample`, and what `grid_sample` reads beyond the border.

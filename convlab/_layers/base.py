@@ -15,7 +15,7 @@ from .validation import Call, fitting_size, frozen, validate_options
 Array = jax.Array
 Body = TypeVar("Body", bound="type[Operation]")
 
-# Options that may be arrays: `frozen` leaves them as they are.
+# Options that may be arrays, which `frozen` does not convert.
 ARRAY_OPTIONS = {"p", "temperature", "alpha"}
 
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from .._arguments import argument_error, as_array, is_int, is_sequence
 from .._conv_operands import promote_operands
-from .._masks import Line, packed_conv, read_segments
+from .._masks import AxisWindow, packed_conv, read_segments
 from .._padding import pad_axis
 from .._window import Window
 from .convolutions import Conv
@@ -28,7 +28,7 @@ class CausalConv(Conv):
     """
 
     def _is_pointwise(self) -> bool:
-        return False  # the number of spatial axes decides which of them is time
+        return False  # which axis is time depends on the number of spatial axes
 
     def _check_options(self, channels: int | None = None) -> None:
         if not isinstance(self.padding, str) or self.padding.upper() != "CAUSAL":
@@ -110,8 +110,8 @@ class CausalConv(Conv):
         check = jax.ShapeDtypeStruct(segments.shape, segments.dtype)
         jax.eval_shape(lambda ids: self._convolve(hook, data, kernel, bias, {}, segment_ids=ids), check)
         (size,), (stride,), (dilation,) = self._size, self._broadcast("strides"), self._broadcast("kernel_dilation")
-        line = Line(size, stride, dilation, (0, 0), self._context)
+        window = AxisWindow(size, stride, dilation, (0, 0), self._context)
         data, kernel = promote_operands(data, jnp.flip(kernel, 0) if options["flip_kernel"] else kernel)
         same = {name: options[name] for name in ("precision", "preferred_element_type")}
-        y = packed_conv(data, kernel, bias, segments, line, groups=options["feature_group_count"], **same)
+        y = packed_conv(data, kernel, bias, segments, window, groups=options["feature_group_count"], **same)
         return lax.slice_in_dim(y, 0, 0 if tail_padding else None, axis=time), next_cache, next_segments

@@ -113,7 +113,7 @@ class DepthwiseConv(_layers.DepthwiseConv, Conv):  # type: ignore[misc]  # it co
     features: Any = dataclasses.field(init=False, default=None)
     feature_group_count: Any = dataclasses.field(init=False, default=None)
 
-    if TYPE_CHECKING:  # type checkers do not know from Flax that these fields are no arguments
+    if TYPE_CHECKING:  # Flax's annotations do not tell type checkers that these fields are not arguments
 
         def __init__(
             self, kernel_size: Ints, strides: Ints | None = ..., padding: Padding = ...,

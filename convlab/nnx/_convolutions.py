@@ -149,7 +149,7 @@ class WSConv(_layers.WSConv, Conv):  # type: ignore[misc]
 
     Example:
         >>> layer = WSConv(3, 8, (3, 3), rngs=nnx.Rngs(0))
-        >>> abs(layer(jnp.ones((1, 5, 5, 3)))[0, 2, 2]).max() < 1e-4  # weights that sum to 0 see no constant
+        >>> abs(layer(jnp.ones((1, 5, 5, 3)))[0, 2, 2]).max() < 1e-4  # weights that sum to 0 ignore a constant
         Array(True, dtype=bool)
 
     Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv

@@ -38,7 +38,7 @@ class _Settings(Slideshow):
         return canvases
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        _ = self._images  # which settle the size
+        _ = self._images  # which determine the size
         return super()._repr_png_()
 
     def html(self, seconds: float = 1.5) -> str:

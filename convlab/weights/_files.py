@@ -141,6 +141,6 @@ def as_numpy(tensor: Any) -> np.ndarray:
     tensor = tensor.detach().cpu()
     if str(tensor.dtype) != "torch.bfloat16":
         return tensor.numpy()
-    import torch  # NumPy has no bfloat16 of its own: by way of the bits
+    import torch  # NumPy has no bfloat16: convert through the bits
 
     return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
