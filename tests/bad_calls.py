@@ -173,7 +173,7 @@ CONV = [
 
 
 def pool(function, **options):
-    """What every pool over sliding windows refuses; `options` make the call good otherwise."""
+    """Return the bad calls of every pool over sliding windows; `options` make the call valid otherwise."""
     return [
         bad(function, V, "window_shape", x, window_shape=(), **options),
         bad(function, V, "window_shape", x, window_shape=(1, 1), padding=2**31, **options),

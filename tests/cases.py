@@ -36,7 +36,7 @@ AVERAGES = {
 
 
 def distinct(rng, n):
-    """No two alike, none zero: what depends on order or sign has a derivative."""
+    """Return distinct nonzero numbers, so that functions of order or sign have derivatives."""
     return (rng.permutation(n) - n / 2 + 0.3) / max(n, 1) * 4
 
 
@@ -268,7 +268,7 @@ ALIKE = [
 
 
 def pools(function, **options):
-    """The rows that every pool over sliding windows has; `options` belong to the function."""
+    """Return the cases of every pool over sliding windows; `options` belong to the function."""
     return [
         case(function, "window as int, default strides", image, window_shape=2, **options),
         case(function, "one axis, no batch axis, SAME", (7, 2), window_shape=(3,), strides=(2,), padding="SAME",
@@ -285,7 +285,7 @@ def pools(function, **options):
 
 
 def padded(function, **options):
-    """Pads of all kinds, dilation and overhang."""
+    """Return cases with pads of all kinds, dilation and overhang."""
     window = dict(window_shape=(3, 2), **options)
     return [
         case(function, "pads, uneven", image, padding=((1, 2), (0, 1)), strides=2, **window),
@@ -307,7 +307,7 @@ def padded(function, **options):
 
 
 def masked(function, **options):
-    """Padded batches, with windows that hold no valid position."""
+    """Return cases of padded batches, with windows that hold no valid position."""
     valid = Array(image[:-1], "valid")
     return [
         case(

@@ -17,7 +17,7 @@ def per_axis(draw, rank, low, high):
 
 
 def numbers(draw, shape):
-    """Distinct numbers, so that every maximum is differentiable, of both signs."""
+    """Draw distinct numbers of both signs, so that every maximum is differentiable."""
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     count = int(np.prod(shape))
     return (rng.permutation(count).reshape(shape) - count / 2 + 0.3) / max(count, 1) * 4
@@ -77,7 +77,7 @@ def conv_transpose(draw):
 
 
 def pooled(draw, rank, dilated=False, padded=True):
-    """x, window, strides, padding, dilation."""
+    """Draw x, window, strides, padding and dilation."""
     size, strides = per_axis(draw, rank, 1, 4), per_axis(draw, rank, 1, 5)
     dilation = per_axis(draw, rank, 1, 3) if dilated else (1,) * rank
     padding = tuple(draw(st.integers(0, k // 2 if padded else 0)) for k in size)

@@ -26,7 +26,7 @@ def config(*options):
 
 
 def smooth(params, images):
-    """Logits without a kink: the winner of a pool, or ReLU's side of 0, may hang on rounding."""
+    """Smooth logits, since the argmax of a max pool and the sign at a ReLU may depend on rounding."""
     x = jnp.tanh(convlab.avg_pool(convlab.conv(images, params["kernel"], strides=2), 3, 3))
     return x.reshape(x.shape[0], -1) @ params["dense"]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 
 def wide(x):
-    """`x` in the widest type of its kind."""
+    """Return `x` in the widest type of its kind."""
     x = np.asarray(x)
     if x.dtype.kind in "bui":
         return x.astype(np.int64)
@@ -27,7 +27,7 @@ def broadcast_to_rank(value, rank):
 
 
 def rank_of(x, window_shape):
-    """An int window means every spatial axis of an array with one batch axis."""
+    """Return the number of spatial axes; an int window means every spatial axis of an array with one batch axis."""
     return len(window_shape) if isinstance(window_shape, (tuple, list)) else x.ndim - 2
 
 
@@ -43,7 +43,7 @@ def reaches(size, dilation):
 
 
 def pad_pairs(padding, spatial, size, strides, dilation):
-    """`padding` in any of its forms as one (before, after) per axis."""
+    """Return `padding` in any of its forms as one (before, after) pair per axis."""
     rank = len(spatial)
     if not isinstance(padding, str):
         return tuple(p if isinstance(p, (tuple, list)) else (p, p) for p in broadcast_to_rank(padding, rank))
@@ -65,14 +65,15 @@ def pad_pairs(padding, spatial, size, strides, dilation):
 
 
 def pad_modes(padding, padding_mode, rank):
-    """CIRCULAR and REFLECT say both how much and with what."""
+    """Return one mode per axis; CIRCULAR and REFLECT determine both the amount and the mode."""
     if isinstance(padding, str) and padding.upper() in ("CIRCULAR", "REFLECT"):
         padding_mode = padding.lower()
     return broadcast_to_rank(padding_mode, rank)
 
 
 def out_shape(spatial, size, strides, pads, dilation, ceil_mode=False):
-    """The number of windows per axis; in `ceil_mode` also one that hangs over the end, if it starts before it."""
+    """Return the number of windows per axis; in `ceil_mode` also one that extends over the end, if it starts before
+    it."""
     out = []
     for n, reach, s, (lo, hi) in zip(spatial, reaches(size, dilation), strides, pads):
         span = n + lo + hi - reach
@@ -82,7 +83,7 @@ def out_shape(spatial, size, strides, pads, dilation, ceil_mode=False):
 
 
 def source(n, lo, hi, mode):
-    """Where each position of an axis of `n`, padded by `lo` and `hi`, comes from; -1: from nowhere."""
+    """Return the position that each position of an axis of `n`, padded by `lo` and `hi`, repeats; -1 for none."""
     at = np.arange(-lo, n + hi)
     if mode == "reflect":
         return (n - 1) - np.abs((n - 1) - np.abs(at))
@@ -95,7 +96,7 @@ def source(n, lo, hi, mode):
 
 
 def take(x, at, axis, value):
-    """`x` at the positions `at` of an axis, `value` where they are -1."""
+    """Return `x` at the positions `at` of an axis, `value` where they are -1."""
     if x.shape[axis] == 0:
         x = np.full(x.shape[:axis] + (1,) + x.shape[axis + 1 :], value)
     taken = np.take(x, at, axis)
@@ -104,7 +105,7 @@ def take(x, at, axis, value):
 
 
 def windows(x, size, strides, dilation, out):
-    """`(*batch, *spatial, c)` -> `(*batch, *out, *size, c)`."""
+    """Extract the windows: `(*batch, *spatial, c)` -> `(*batch, *out, *size, c)`."""
     rank = len(size)
     first = x.ndim - 1 - rank
     for axis, (k, s, d, count) in enumerate(zip(size, strides, dilation, out)):
@@ -126,7 +127,7 @@ def pad(x, padding, mode="zeros", value=0):
 
 
 def dilate(x, dilation):
-    """Zeros between the elements of the spatial axes."""
+    """Insert zeros between the elements of the spatial axes."""
     first = x.ndim - 1 - len(dilation)
     for axis, d in enumerate(dilation, start=first):
         at = np.arange(max(0, (x.shape[axis] - 1) * d + 1))
@@ -213,7 +214,8 @@ def conv_transpose(
 
 
 def transposed_geometry(padding, spatial, reach, strides, consistent):
-    """The pads of the convolution whose adjoint this is, and the size of its input; for a name, whole strides of it."""
+    """Return the pads of the convolution whose adjoint this is, and the size of its input; for a named padding, whole
+    strides."""
     whole = tuple((n - 1) * s + r for n, s, r in zip(spatial, strides, reach))
     if not isinstance(padding, str) or padding.upper() == "FULL":
         pads = pad_pairs(padding, spatial, reach, strides, (1,) * len(reach))
@@ -230,7 +232,7 @@ def transposed_geometry(padding, spatial, reach, strides, consistent):
 
 
 def pad_adjoint(y, axis, n, lo, hi, mode):
-    """What stands at a padded position goes back to where it came from."""
+    """Add each padded position to the position that it repeats."""
     at, moved = source(n, lo, hi, mode), np.moveaxis(y, axis, 0)
     x = np.zeros((n,) + moved.shape[1:], y.dtype)
     np.add.at(x, at[at >= 0], moved[at >= 0])
@@ -241,7 +243,7 @@ def conv_local(
     x, kernel, bias=None, *, kernel_size, strides=1, padding="VALID", padding_mode="zeros", input_dilation=1,
         kernel_dilation=1
 ):  # fmt: skip
-    """`kernel`: `(*out, c * taps, features)`, channels before taps as in Flax's ConvLocal."""
+    """Apply `kernel`, `(*out, c * taps, features)`, channels before taps as in Flax's ConvLocal."""
     x, kernel = wide(x), wide(kernel)
     rank = kernel.ndim - 2
     size, strides, dilation = (
@@ -290,7 +292,7 @@ def deform_conv(
 
 
 def multilinear(image, position):
-    """`image`, `(*spatial, c)`, between its elements, zero around it."""
+    """Interpolate `image`, `(*spatial, c)`, between its elements, with zeros around it."""
     base, total = np.floor(position).astype(int), 0.0
     for corner in itertools.product((0, 1), repeat=len(base)):
         at = base + corner

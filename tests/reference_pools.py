@@ -29,7 +29,8 @@ def geometry(x, window_shape, strides, padding, window_dilation, ceil_mode):
 
 
 def view(x, window_shape, strides=None, padding="VALID", window_dilation=1, ceil_mode=False, fill=(0, 0)):
-    """`(*batch, *out, taps, c)`; outside `x`: `fill[0]` in the padding, `fill[1]` in what hangs over."""
+    """Return the windows, `(*batch, *out, taps, c)`; outside `x` `fill[0]` in the padding and `fill[1]` in the
+    overhang."""
     size, strides, dilation, pads, out = geometry(x, window_shape, strides, padding, window_dilation, ceil_mode)
     first = x.ndim - 1 - len(size)
     modes = pad_modes(padding, "zeros", len(size))
@@ -43,27 +44,27 @@ def view(x, window_shape, strides=None, padding="VALID", window_dilation=1, ceil
 
 
 def positions(x, rank):
-    """The flat index of every element over the spatial axes, in the shape of one channel of one example."""
+    """Return the flat index of every element over the spatial axes, in the shape of one channel of one example."""
     spatial = spatial_of(x, rank)
     return np.arange(math.prod(spatial)).reshape(*spatial, 1)
 
 
 def lowest(dtype, sign=1):
-    """What never wins a maximum (`sign=1`) or a minimum (`sign=-1`), times `sign`."""
+    """Return the value that is never the maximum (`sign=1`) or the minimum (`sign=-1`), times `sign`."""
     if dtype.kind in "iu":
         return sign * (np.iinfo(dtype).min if sign > 0 else np.iinfo(dtype).max)
     return (0 if sign > 0 else -1) if dtype.kind == "b" else -np.inf
 
 
 def argmax_tap(w, real=True):
-    """Which of the taps wins: the first of the largest that are `real`, but the last NaN before everything."""
+    """Return the argmax over the taps: the last NaN or, without a NaN, the first of the largest that are `real`."""
     first = (real & (w == w.max(-2, keepdims=True))).argmax(-2)
     last_nan = w.shape[-2] - 1 - (w != w)[..., ::-1, :].argmax(-2)
     return np.where((w != w).any(-2), last_nan, first)
 
 
 def extreme(sign, x, geometry, return_indices):
-    """The largest of `sign * x`."""
+    """Return the largest of `sign * x`."""
     x = np.asarray(x)
     low = lowest(x.dtype, sign)
     w = view(sign * wide(x), *geometry, fill=(low, low))
@@ -76,7 +77,7 @@ def extreme(sign, x, geometry, return_indices):
 
 
 def padded_batch(of_elements, nothing=0.0):
-    """Of a pool, the same with `valid`: window by window the valid elements alone, `nothing` where there are none."""
+    """Return the pool with `valid`: window by window over the valid elements only, `nothing` where there are none."""
 
     def decorate(function):
         @functools.wraps(function)
@@ -116,19 +117,19 @@ def min_pool(
 
 
 def counts(x, geometry, count_include_pad):
-    """How many elements of each window count: those of `x`, with or without those of the padding."""
+    """Return the number of counted elements of each window: those of `x`, with or without those of the padding."""
     ones = np.ones(spatial_of(x, rank_of(x, geometry[0])) + (1,), np.int64)
     return view(ones, *explicit(x, geometry), fill=(int(count_include_pad), 0)).sum(-2)
 
 
 def explicit(x, geometry):
-    """The same with tuples: an array without batch axes may not be given an int window."""
+    """Return the arguments with tuples: an array without batch axes does not allow an int window."""
     window_shape, *rest = geometry
     return (broadcast_to_rank(window_shape, rank_of(x, window_shape)), *rest)
 
 
 def divide(total, count):
-    """A window of nothing has the average 0."""
+    """Divide; an empty window has the average 0."""
     return np.where(count == 0, 0, total / np.where(count == 0, 1, count))
 
 
@@ -189,13 +190,13 @@ def mixed_pool(x, window_shape, strides=None, padding="VALID", *, alpha=0.5):
 
 @padded_batch(lambda e: (e * e).sum() / e.sum())
 def stochastic_pool(x, window_shape, strides=None, padding="VALID"):
-    """The expectation: each activation, which is not negative, is drawn in proportion to itself."""
+    """Return the expectation: each nonnegative activation is drawn in proportion to itself."""
     w = view(wide(x), window_shape, strides, padding)
     return divide((w * w).sum(-2), w.sum(-2))
 
 
 def pool(x, init, reduce_fn, window_shape, strides=None, padding="VALID"):
-    """`reduce_fn`: a function of two NumPy arrays."""
+    """Reduce by `reduce_fn`, a function of two NumPy arrays."""
     w, y = view(wide(x), window_shape, strides, padding, fill=(init, init)), init
     for tap in range(w.shape[-2]):
         y = reduce_fn(y, w[..., tap, :])
@@ -218,8 +219,8 @@ def blur_pool(x, window_shape=3, strides=2, padding="SAME", *, padding_mode="ref
 
 
 def adaptive_windows(x, output_shape):
-    """The output's sizes, and for every position of it the elements of its window, `(*batch, taps, c)`, and their flat
-    indices."""
+    """Return the output's sizes, and for every position of it the elements of its window, `(*batch, taps, c)`, and
+    their flat indices."""
     rank = rank_of(x, output_shape)
     spatial = spatial_of(x, rank)
     out = tuple(n if o is None else o for n, o in zip(spatial, broadcast_to_rank(output_shape, rank)))
@@ -269,7 +270,8 @@ def global_max_pool(x, *, keepdims=False, valid=None):
 
 
 def fractional_starts(n, k, count, u):
-    """Graham's sequence as PyTorch draws it: `count` windows of `k` in `n` from one sample `u`, the last at the end."""
+    """Return Graham's sequence as PyTorch draws it: `count` windows of `k` in `n` from one sample `u`, the last at the
+    end."""
     step = (n - k) / (count - 1) if count > 1 else 0
     return [int((i + u) * step) - int(u * step) for i in range(count - 1)] + [n - k]
 

@@ -13,7 +13,7 @@ def keys(d, a):
 
 
 def axis_weights(n, m, step, method, align_corners, antialias):
-    """For each position of the result what it takes of which position: a list of (position, weight)."""
+    """Return for each position of the result a list of (position, weight) that it sums."""
     for i in range(m):
         center = i * step if align_corners else (i + 0.5) * step - 0.5
         if method == "nearest":
@@ -88,7 +88,7 @@ def local_response_norm(x, size, *, alpha=1e-4, beta=0.75, k=1.0):
 
 
 def bent(i, n, padding_mode, align_corners):
-    """A position, or the number of a position, as the padding mode has it."""
+    """Map a position beyond the border, or its index, to one inside, by the padding mode."""
     if padding_mode == "reflection":
         low, high = (0, n - 1) if align_corners else (-0.5, n - 0.5)
         i = abs(i - low) % (2 * (high - low)) if high > low else 0

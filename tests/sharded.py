@@ -64,14 +64,14 @@ POOLS = {
 
 
 def split(function, mesh, names, args):
-    """`function` with its first argument and its result split, the other arguments whole."""
+    """Return `function` with its first argument and its result split and its other arguments whole."""
     parts = P(None, *names)
     specs = (parts, *[P()] * (len(args) - 1))
     return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=parts)
 
 
 def check(whole, part, args, sizes=(4, 2)):
-    """Value and gradients of the split operation are those of the whole one."""
+    """Compare value and gradients of the split operation with those of the whole one."""
     names = ("rows", "columns")[: len(sizes)]
     axis_names = (*names, None)[:2]
     divided = split(functools.partial(part, axis_names=axis_names), mesh_of(*sizes, names=names), names, args)

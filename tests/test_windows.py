@@ -42,25 +42,25 @@ def positions(size, window, stride, low, high, base, dilation):
 
 
 def loop(x, dx, dy, spec, kind):
-    """Maximum or minimum, its winner's number, tangent and cotangent; the sum and its transpose."""
+    """Return the maximum or minimum, its argmax, tangent and cotangent; the sum and its transpose."""
     taps = [positions(*one) for one in spec]
     shape = tuple(len(t) for t in taps)
     never = -np.inf if kind == "max" else np.inf
-    best, winner, tangent, total = np.full(shape, never), np.full(shape, -1), np.zeros(shape), np.zeros(shape)
-    cotangent, spread = np.zeros(x.shape), np.zeros(x.shape)
+    best, argmax, tangent, total = np.full(shape, never), np.full(shape, -1), np.zeros(shape), np.zeros(shape)
+    cotangent, sum_gradient = np.zeros(x.shape), np.zeros(x.shape)
     for out in np.ndindex(*shape):
         for number, tap in enumerate(itertools.product(*(range(t.shape[1]) for t in taps))):
             position = tuple(int(t[o, k]) for t, o, k in zip(taps, out, tap))
             if min(position) < 0:
                 continue
             total[out] += x[position]
-            spread[position] += dy[out]
+            sum_gradient[position] += dy[out]
             better = x[position] > best[out] if kind == "max" else x[position] < best[out]
-            if winner[out] < 0 or better or np.isnan(x[position]):
-                best[out], winner[out], tangent[out], won = x[position], number, dx[position], position
-        if winner[out] >= 0:
+            if argmax[out] < 0 or better or np.isnan(x[position]):
+                best[out], argmax[out], tangent[out], won = x[position], number, dx[position], position
+        if argmax[out] >= 0:
             cotangent[won] += dy[out]
-    return best, winner, tangent, cotangent, total, spread
+    return best, argmax, tangent, cotangent, total, sum_gradient
 
 
 def params(spec, lead=(1,), last=1):
@@ -89,7 +89,7 @@ def check(spec, lead, channels, kind, odd, seed):
     gather = lambda n: np.stack([np.stack([one[n] for one in row], -1) for row in wanted]).reshape(
         *lead, *wanted[0][0][n].shape, -1
     )
-    best, winner, tangent, cotangent, total, spread = map(gather, range(6))
+    best, argmax, tangent, cotangent, total, sum_gradient = map(gather, range(6))
 
     def reductions(x, dx, dy):
         add = functools.partial(window_sum, params=window)
@@ -107,12 +107,12 @@ def check(spec, lead, channels, kind, odd, seed):
 
     got = [np.asarray(a) for a in quick(reductions)(x, dx, dy)]
     np.testing.assert_array_equal(got[0], best)
-    np.testing.assert_array_equal(got[1][winner >= 0], winner[winner >= 0])
+    np.testing.assert_array_equal(got[1][argmax >= 0], argmax[argmax >= 0])
     np.testing.assert_array_equal(got[2], tangent)
     np.testing.assert_array_equal(got[3], cotangent)
     np.testing.assert_array_equal(got[4], total)
-    np.testing.assert_array_equal(got[5], spread)
-    np.testing.assert_array_equal(got[6][winner >= 0], winner[winner >= 0])
+    np.testing.assert_array_equal(got[5], sum_gradient)
+    np.testing.assert_array_equal(got[6][argmax >= 0], argmax[argmax >= 0])
     if odd == 0:  # lax's own instruction has its own way with NaN, and on the CPU pads that win ties
         np.testing.assert_array_equal(got[7], cotangent)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class TorchNetwork:
-    """How to build a network: the module, with random weights, under the names of `convlab.models`."""
+    """A builder of a network: the module, with random weights, under the names of `convlab.models`."""
 
     build: Callable[[], Any]
 
@@ -22,7 +22,7 @@ def torch_networks() -> dict[str, TorchNetwork]:
 
 
 def randomise(module: Any) -> Any:
-    """The module in evaluation mode, with running statistics and affine parameters that a mistake would show."""
+    """Set random running statistics and affine parameters, so that a mistake would show, and evaluation mode."""
     import torch
 
     with torch.no_grad():

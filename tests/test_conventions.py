@@ -20,7 +20,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
 def module_of(path):
-    """The module or package directly under convlab/ that a source belongs to."""
+    """Return the module or package directly under convlab/ that a source belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -55,7 +55,7 @@ def test_only_the_backend_knows_platforms():
 
 
 def imported(path):
-    """The absolute names of the modules that a source imports, at any depth."""
+    """Yield the absolute names of the modules that a source imports, at any depth."""
     package = ("convlab", *path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -188,7 +188,7 @@ def test_padding_means_pads_in_every_function():
 
 
 def returns(statements):
-    """The return statements of a function's body, those of functions within it left out."""
+    """Yield the return statements of a function's body, without those of inner functions."""
     for statement in statements:
         if isinstance(statement, ast.Return):
             yield statement
