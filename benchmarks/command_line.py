@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def positive(text: str) -> float:
-    """An argparse type."""
+    """Convert an option's text to a positive number."""
     try:
         number = float(text)
     except ValueError:
@@ -27,7 +27,7 @@ def positive(text: str) -> float:
 
 
 def output(text: str) -> pathlib.Path:
-    """An argparse type: a file that can be written in a folder that exists, so that no measurement is lost."""
+    """Convert an option's text to the path of a file in a folder that exists, so that no measurement is lost."""
     path = pathlib.Path(text)
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text!r}")
@@ -35,7 +35,7 @@ def output(text: str) -> pathlib.Path:
 
 
 def interpreter(text: str) -> tuple[str, str]:
-    """An argparse type: `NAME=PATH`."""
+    """Convert an option's text `NAME=PATH` to a name and an interpreter."""
     name, _, path = text.partition("=")
     if not name or not path:
         raise argparse.ArgumentTypeError(f"must be NAME=PATH, got {text!r}")
@@ -43,7 +43,7 @@ def interpreter(text: str) -> tuple[str, str]:
 
 
 def some_of(names: Collection[str]) -> Callable[[str], str]:
-    """An argparse type: some of `names`, comma separated."""
+    """Return an argparse type for some of `names`, comma separated."""
 
     def parse(text: str) -> str:
         if not set(text.split(",")) <= set(names):

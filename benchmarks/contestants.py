@@ -1,4 +1,4 @@
-"""The contestants, each in a process of its own, and how they take turns."""
+"""The contestants, each in a separate process, and the order of their turns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROUNDS = 3
 
 
 class Failed(Exception):
-    """A contestant cannot do what it was asked; the text says why."""
+    """The error of a contestant that cannot do a job; its text is the reason."""
 
 
 @dataclasses.dataclass
@@ -95,7 +95,7 @@ Group = dict[str, Contestant]
 
 
 def gather(kinds: list[str], pythons: dict[str, str], patience: float) -> Group:
-    """The contestants that can be had: those whose interpreter has what they need.
+    """Return the available contestants: those whose interpreter has what they need.
 
     `pythons` maps a contestant to its interpreter; any other name adds the JAX contestants once more, under that
     interpreter.
@@ -115,13 +115,13 @@ def gather(kinds: list[str], pythons: dict[str, str], patience: float) -> Group:
 
 
 def _python(kind: str, pythons: dict[str, str]) -> str:
-    """PyTorch's interpreter is that of all who need PyTorch."""
+    """Return the contestant's interpreter; all that need PyTorch share PyTorch's."""
     return pythons.get(kind) or (pythons.get("torch") if kind in OF_TORCH else None) or sys.executable
 
 
 def compete(contestants: Group, modes: list[str], budget: float) -> list[dict[str, Any]]:
-    """Milliseconds for every mode, the least of all turns; who needs more than the whole budget for one call has one
-    turn."""
+    """Return milliseconds for every mode, the least of all turns; a contestant whose single call exceeds the budget has
+    one turn."""
     return [compete_in(contestants, mode, budget) for mode in modes]
 
 
@@ -144,7 +144,7 @@ def compete_in(contestants: Group, mode: str, budget: float) -> dict[str, Any]:
 
 
 def prepared(contestants: Group, job: str, payload: Any) -> tuple[Group, dict[str, str]]:
-    """The contestants that take the job, and why the others do not."""
+    """Return the contestants that accept the job, and the reasons of the others."""
     takers: Group = {}
     notes: dict[str, str] = {}
     for name, contestant in contestants.items():

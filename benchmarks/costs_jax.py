@@ -1,4 +1,4 @@
-"""What a layer costs before and beside its time: compilation, memory, and what the import of convlab takes."""
+"""The costs of a layer besides its time: compilation, memory, and the import of convlab."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def compiled(function: Callable, shapes: tuple) -> Any:
 
 
 def mebibytes(function: Callable, shapes: tuple) -> float:
-    """XLA's account of the peak: temporaries and results."""
+    """Return XLA's account of the peak memory: temporaries and results."""
     memory = compiled(function, shapes).memory_analysis()
     return (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
 
@@ -31,7 +31,8 @@ def import_milliseconds() -> float:
 
 
 def calls(contestant: str, case: dict[str, Any] | None) -> dict[str, tuple[list[Callable[[], Any]], int]]:
-    """`compile` times tracing, lowering and compiling the layer with its gradients, `memory` tells mebibytes.
+    """Return calls that time tracing, lowering and compilation of the layer with its gradients (`compile`) and give its
+    mebibytes (`memory`).
 
     Without a case, `import` tells the milliseconds of `import convlab` after `import jax`, in a process of its own.
     """

@@ -24,7 +24,7 @@ FAMILIES = {
 
 
 def rows(text: str) -> list[tuple[str, str, float, float, float]]:
-    """Each case: its name, the mode, and the milliseconds of convlab, plain JAX (NaN if it was given up) and
+    """Return for each case its name, the mode, and the milliseconds of convlab, plain JAX (NaN if given up) and
     PyTorch."""
     return [(case, mode, *map(_number, (ours, jax, torch))) for case, mode, ours, jax, _, torch in ROW.findall(text)]
 
@@ -34,13 +34,14 @@ def _number(cell: str) -> float:
 
 
 def mean(ratios: list[float]) -> float:
-    """The geometric mean of the numbers among them."""
+    """Return the geometric mean of the entries that are numbers."""
     logarithms = [math.log(ratio) for ratio in ratios if not math.isnan(ratio)]
     return math.exp(sum(logarithms) / len(logarithms))
 
 
 def table(text: str) -> str:
-    """Geometric means, per family and mode, of plain JAX's time over convlab's and of PyTorch's over convlab's."""
+    """Return geometric means, per family and mode, of plain JAX's time over convlab's and of PyTorch's over
+    convlab's."""
     found = rows(text)
     lines = [
         "| layers (cases) | JAX, forward | JAX, with gradients | PyTorch, forward | PyTorch, with gradients |",

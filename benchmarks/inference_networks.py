@@ -51,6 +51,6 @@ def batches(name: str) -> tuple[int, ...]:
 
 
 def sampled(result: np.ndarray) -> list[float]:
-    """Numbers of a result of channels last, evenly from all of it."""
+    """Return evenly spaced numbers of a channels-last result."""
     flat = np.asarray(result, np.float64).ravel()
     return flat[np.linspace(0, flat.size - 1, min(SAMPLES, flat.size)).astype(int)].tolist()

@@ -22,7 +22,7 @@ TESTS = pathlib.Path(__file__).parents[1] / "tests"
 
 
 def build(name: str) -> nn.Module:
-    """torchvision's network, or the network of plain `torch.nn` that the tests compare convlab's with."""
+    """Return torchvision's network, or the network of plain `torch.nn` that the tests compare convlab's with."""
     try:
         import torchvision
         import torchvision.models.segmentation as segmentation
@@ -37,7 +37,7 @@ def build(name: str) -> nn.Module:
 
 
 def drawn(name: str) -> nn.Module:
-    """In evaluation mode, with weights that depth neither drowns nor blows up."""
+    """Return the network in evaluation mode, with weights that keep activations in range at any depth."""
     torch.manual_seed(0)
     module = build(name).eval()
     if hasattr(module, "transform_input"):  # as torchvision's own weights want it

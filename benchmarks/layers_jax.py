@@ -1,4 +1,4 @@
-"""A layer's calls in JAX: convlab's or Flax's, forward, with gradients, in a loop, mapped over images and over an
+"""Calls of a layer in JAX, convlab's or Flax's: forward, with gradients, in a loop, mapped over images and over an
 ensemble."""
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Layer = Callable[[Any, jax.Array], jax.Array]
 
 
 def linen_of(contestant: str) -> Any:
-    """The module with the contestant's Linen layers and pools."""
+    """Return the module with the contestant's Linen layers and pools."""
     return importlib.import_module("convlab.linen" if contestant == "convlab" else "flax.linen")
 
 
 def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
-    """The layer as a function of parameters and input, and its parameters' shapes."""
+    """Return the layer as a function of parameters and input, and its parameters' shapes."""
     if "call" in case:
         return operation(contestant, case)
     linen = linen_of(contestant)
@@ -50,7 +50,7 @@ def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
 
 
 def operation(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
-    """A function of the image, and of a grid as its parameter, with its options; of Flax's and JAX's own there is
+    """Return a function of the image, and of a grid as its parameter, with its options; Flax and JAX have a single
     one."""
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in case["call"].items()}
     if contestant == "convlab":
@@ -86,7 +86,7 @@ def with_gradients(f: Layer) -> Callable:
 
 
 def loop(f: Layer) -> Callable:
-    """`STEPS` steps of gradient descent on all operands in one `lax.scan`."""
+    """Run `STEPS` steps of gradient descent on all operands in one `lax.scan`."""
 
     def descend(parameters, x, dy):
         def step(operands, _):
@@ -102,7 +102,7 @@ def image_by_image(f: Layer) -> Layer:
 
 
 def programs(f: Layer, operands: tuple[Any, Any]) -> dict[str, tuple[Callable, tuple, int]]:
-    """For each mode the function, its arguments' shapes and how many layers' work it does."""
+    """Return for each mode the function, its arguments' shapes and the number of layer calls in it."""
     out = jax.eval_shape(f, *operands)
     both = (*operands, out)
     return {
@@ -115,7 +115,7 @@ def programs(f: Layer, operands: tuple[Any, Any]) -> dict[str, tuple[Callable, t
 
 
 class Call:
-    """A compiled program on its arguments; both are made at the first call."""
+    """A compiled program with its arguments; the first call creates both."""
 
     def __init__(self, function: Callable, make: Callable[[], tuple], **options: Any):
         self.compiled, self.make = jax.jit(function, **options), make

@@ -19,14 +19,15 @@ CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def formats(rank: int) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
-    """The ways to lay out tensors that have `rank` spatial axes: contiguous, and channels last where PyTorch has it."""
+    """Return the memory formats for tensors with `rank` spatial axes: contiguous, and channels last where PyTorch has
+    it."""
     yield lambda tensor: tensor.contiguous()
     if rank in CHANNELS_LAST:
         yield lambda tensor: tensor.contiguous(memory_format=CHANNELS_LAST[rank]) if tensor.ndim == rank + 2 else tensor
 
 
 def layer(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]:
-    """The layer as a function of its operands, and their shapes: the images, and the kernel if there is one."""
+    """Return the layer as a function of its operands, and their shapes: the images, and the kernel if there is one."""
     if "call" in case:
         return operation(case)
     op, rank, groups = case["op"], len(case["spatial"]), case["groups"]
@@ -44,7 +45,7 @@ def layer(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple
 
 
 def operation(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]:
-    """A function of the image, and of a grid, with its options under PyTorch's names."""
+    """Return a function of the image, and of a grid, with its options under PyTorch's names."""
     op, rank, call = case["op"], len(case["spatial"]), case["call"]
     x = (case["batch"], case["channels"], *case["spatial"])
     linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[rank]
@@ -87,7 +88,7 @@ def timed(f: Callable[..., torch.Tensor], operands: list[torch.Tensor]) -> dict[
 
 
 def queued(call: Callable[[], Any], count: int) -> Callable[[], None]:
-    """`count` calls, and the wait until the device has done them."""
+    """Run `count` calls and wait until the device has finished them."""
 
     def run():
         for _ in range(count):

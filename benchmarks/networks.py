@@ -46,12 +46,12 @@ def conv_norm_relu(*numbers: int) -> Layers:
 
 
 def separable(channels: int, features: int, stride: int) -> Layers:
-    """MobileNet's block (arXiv:1704.04861)."""
+    """Return MobileNet's block (arXiv:1704.04861)."""
     return (*conv_norm_relu(channels, 3, stride, channels), *conv_norm_relu(features, 1))
 
 
 def basic(channels: int, features: int, stride: int) -> Layers:
-    """ResNet's block (arXiv:1512.03385)."""
+    """Return ResNet's block (arXiv:1512.03385)."""
     branch = (*conv_norm_relu(features, 3, stride), *conv(features, 3), ("norm",))
     plain = stride == 1 and channels == features
     shortcut = () if plain else (*conv(features, 1, stride), ("norm",))
@@ -76,7 +76,7 @@ def resnet(size: int = 96, batch: int = 8, width: int = 64) -> Network:
 
 
 def bottleneck(seen: int, width: int, stride: int) -> Layers:
-    """ResNet-50's block, strided in its 3x3 convolution as torchvision has it."""
+    """Return ResNet-50's block, strided in its 3x3 convolution as torchvision has it."""
     branch = (*conv_norm_relu(width, 1), *conv_norm_relu(width, 3, stride), *conv(4 * width, 1), ("norm",))
     plain = stride == 1 and seen == 4 * width
     shortcut = () if plain else (*conv(4 * width, 1, stride), ("norm",))
@@ -94,7 +94,7 @@ def resnet50(size: int = 224, batch: int = 128, width: int = 64) -> Network:
 
 
 def mobilenet_v1(size: int = 224, batch: int = 128, width: int = 32) -> Network:
-    """All thirteen blocks of arXiv:1704.04861, at full size."""
+    """Return all thirteen blocks of arXiv:1704.04861, at full size."""
     rows = [
         (1, 2, 1),
         (2, 4, 2),
@@ -111,7 +111,7 @@ def mobilenet_v1(size: int = 224, batch: int = 128, width: int = 32) -> Network:
 
 
 def unet3d(size: int = 32, batch: int = 1, width: int = 16) -> Network:
-    """arXiv:1606.06650, with three levels."""
+    """Return the network of arXiv:1606.06650, with three levels."""
 
     def twice(features: int) -> Layers:
         return conv_norm_relu(features, 3) * 2
@@ -130,7 +130,7 @@ def wavenet(size: int = 8000, batch: int = 2, width: int = 32, depth: int = 10) 
 
 
 def lenet(size: int = 28, batch: int = 256) -> Network:
-    """LeNet-5 as in the MNIST example: 61,706 parameters at size 28."""
+    """Return LeNet-5 as in the MNIST example: 61,706 parameters at size 28."""
     convolutions = (*conv(6, 5), ("relu",), ("max_pool", 2, 2, 0), ("valid", 16, 5), ("relu",), ("max_pool", 2, 2, 0))
     dense = (("flatten",), ("dense", 120), ("relu",), ("dense", 84), ("relu",), ("dense", 10))
     return Network((batch, size, size, 1), 10, (*convolutions, *dense))
@@ -157,14 +157,14 @@ TINY = {
 
 
 def network(name: str, tiny: bool) -> Network:
-    """`NAME` or `NAME without norm`."""
+    """Return the network `NAME` or `NAME without norm`."""
     base, without, _ = name.partition(" without norm")
     made = NETWORKS[base](**(TINY[base] if tiny else {}))
     return dataclasses.replace(made, layers=without_norm(made.layers)) if without else made
 
 
 def without_norm(layers: Layers) -> Layers:
-    """Without batch normalisation: what remains is the convolutions' and the pools' time."""
+    """Remove batch normalisation, so that the convolutions' and the pools' time remains."""
     inner = [
         (name, *(without_norm(n) if name in ("residual", "skip") else n for n in numbers)) for name, *numbers in layers
     ]

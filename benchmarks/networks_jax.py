@@ -92,7 +92,7 @@ class Model(linen.Module):
 
 
 def training(model: Model, optimizer: optax.GradientTransformation) -> Callable:
-    """A step: (state, (images, labels)) -> (state, loss); the state is (variables, optimizer state)."""
+    """Return a step (state, (images, labels)) -> (state, loss); the state is (variables, optimizer state)."""
 
     def step(state, batch):
         (parameters, statistics), moments = state
@@ -110,15 +110,14 @@ def training(model: Model, optimizer: optax.GradientTransformation) -> Callable:
 
 
 def initial(shapes: Any, optimizer: optax.GradientTransformation) -> Any:
-    """Drawn, not initialised: nobody's time for a step depends on the numbers, and the model need not be compiled for
-    it."""
+    """Draw parameters without initializers: a step's time does not depend on them, and no compilation is needed."""
     variables = dict(draw(shapes, 0.05))
     parameters = variables.pop("params")
     return (parameters, variables), optimizer.init(parameters)
 
 
 class Training(Call):
-    """The state goes round from call to call, and its buffers with it."""
+    """A training that passes its state on from call to call and donates its buffers."""
 
     def __init__(self, function: Callable, make: Callable[[], tuple]):
         super().__init__(function, make, donate_argnums=0)
@@ -129,7 +128,8 @@ class Training(Call):
 
 
 def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Call], int]]:
-    """`step`: a compiled step per call; `scan`: `payload["steps"]` of them in one `lax.scan` over as many batches."""
+    """Return `step`, a compiled step per call, and `scan`, `payload["steps"]` of them in one `lax.scan` over as many
+    batches."""
     described, steps = network(payload["network"], payload["tiny"]), payload["steps"]
     model = Model(described, linen_of(contestant))
     optimizer = optax.adam(1e-4)

@@ -67,7 +67,7 @@ def lazy(kind: str, rank: int) -> Callable[..., nn.Module]:
 
 
 def module(rank: int, name: str, *numbers: Any) -> nn.Module:
-    """The interpreter of `networks`."""
+    """Build the module of a network of `networks`."""
     if name == "conv":
         features, window, stride, groups, dilation = numbers
         pad = (window - 1) * dilation // 2

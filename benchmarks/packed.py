@@ -1,5 +1,4 @@
-"""What packing costs: a causal depthwise convolution with `segment_ids` beside the same without, forward and with
-gradients.
+"""The cost of packing: a causal depthwise convolution with and without `segment_ids`, forward and with gradients.
 
     python benchmarks/packed.py
 
@@ -22,7 +21,7 @@ ROUNDS = 60
 
 
 def least(calls) -> list[float]:
-    """The least time of each call, which take turns."""
+    """Return the least time of each call; the calls take turns."""
     times = [[] for _ in calls]
     for _ in range(ROUNDS):
         for call, taken in zip(calls, times):

@@ -1,4 +1,4 @@
-"""A result as a picture: each case a line, each contestant a dot at its ratio, on a logarithmic axis."""
+"""A picture of a result: a line for each case, a dot for each contestant at its ratio, on a logarithmic axis."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TITLES = {
 
 
 def panels(result: Result, subjects: tuple[str, ...]) -> dict[str, list[Row]]:
-    """Rows by mode, of those in which a contestant met its reference."""
+    """Return rows by mode, of those in which a contestant met its reference."""
     grouped: dict[str, list[Row]] = {}
     for row in result.rows:
         if row["subject"] in subjects and any(result.ratio(row, name) for name in STYLES):
@@ -36,7 +36,7 @@ def panels(result: Result, subjects: tuple[str, ...]) -> dict[str, list[Row]]:
 
 
 def draw(result: Result, path: pathlib.Path) -> bool:
-    """Layers, a panel for each mode, above whole training steps. Nothing to draw: False."""
+    """Draw layers, a panel for each mode, above whole training steps; return False if there is nothing to draw."""
     groups = [group for group in (panels(result, ("layers",)), panels(result, ("networks", "lenet"))) if group]
     if not groups:
         return False

@@ -29,7 +29,7 @@ RUNS = 20
 
 
 def unet(size: int = 64, batch: int = 2, width: int = 16) -> Network:
-    """arXiv:1505.04597, with four levels."""
+    """Return the network of arXiv:1505.04597, with four levels."""
 
     def twice(features: int) -> tuple:
         return conv_norm_relu(features, 3) * 2
@@ -51,7 +51,7 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def step_of(network: Network, contestant: str) -> tuple[Callable, tuple]:
-    """A training step and its arguments' shapes."""
+    """Return a training step and its arguments' shapes."""
     model, optimizer = Model(network, linen_of(contestant)), optax.sgd(1e-3)
     x = jax.ShapeDtypeStruct(network.x, jnp.float32)
     logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
@@ -60,7 +60,7 @@ def step_of(network: Network, contestant: str) -> tuple[Callable, tuple]:
 
 
 def before_compilation(network: Network, contestant: str) -> tuple[float, float]:
-    """The least times of tracing and of lowering."""
+    """Return the least times of tracing and of lowering."""
     function, arguments = step_of(network, contestant)
     rows = []
     for _ in range(REPETITIONS):
@@ -101,7 +101,7 @@ def mlp(parameters: list, x: Any) -> Any:
 
 
 def transformer(parameters: dict, x: Any, lengths: Any) -> Any:
-    """A block whose mask is a cumulative sum, as in speech models."""
+    """Return a block whose mask is a cumulative sum, as in speech models."""
     width = x.shape[-1]
     attended = jnp.cumsum(jnp.zeros(x.shape[:2]).at[jnp.arange(x.shape[0]), lengths].set(1), axis=1) == 0
     query, key, value = jnp.split(x @ parameters["in"], 3, -1)
@@ -134,7 +134,7 @@ def plain_programs() -> dict[str, tuple[Callable, tuple]]:
 
 
 def cost(function: Callable, arguments: tuple) -> tuple[int, float, float]:
-    """Lines of StableHLO, processor seconds of compilation and milliseconds of a run, the least of each."""
+    """Return lines of StableHLO, processor seconds of compilation and milliseconds of a run, the least of each."""
     rows = []
     for _ in range(REPETITIONS):
         jax.clear_caches()

@@ -23,7 +23,7 @@ IMPORT_LIMIT = 50.0  # milliseconds
 
 
 class Unusable(Exception):
-    """There is nothing to tell; the text says why."""
+    """The error for results that give no report; its text is the reason."""
 
 
 @dataclasses.dataclass
@@ -37,24 +37,24 @@ class Result:
     loads: list[float] = dataclasses.field(default_factory=list)
 
     def where(self) -> str:
-        """The machine and how busy it was at the start of each run that is in here."""
+        """Return the machine and its load at the start of each run."""
         runs = "one run" if len(self.loads) == 1 else f"{len(self.loads)} runs"
         return f"{self.machine}, load {min(self.loads):.1f} to {max(self.loads):.1f} at the start of {runs}"
 
     def reference(self, row: Row, name: str) -> str:
-        """Whom a contestant is measured against: PyTorch; for costs, and where there is none, plain JAX of the same
+        """Return whom a contestant is compared with: PyTorch; for costs, and without PyTorch, plain JAX of the same
         Python."""
         if row["subject"] != "compile" and "torch" in self.contestants:
             return "torch"
         return " ".join(["flax", *name.split(" ")[1:]])
 
     def ratio(self, row: Row, name: str) -> float | None:
-        """None where the contestant or its reference has no value, and of the reference itself."""
+        """Return the ratio, or None for the reference itself and where a value is missing."""
         values, against = row["values"], self.reference(row, name)
         return values[name] / values[against] if name != against and name in values and against in values else None
 
     def over(self, row: Row, name: str) -> bool:
-        """Whether the row is flagged for the contestant."""
+        """Return whether the row is flagged for the contestant."""
         if row["mode"] == "import":
             return row["values"].get(name, 0) > IMPORT_LIMIT
         ratio = self.ratio(row, name)
@@ -101,7 +101,7 @@ def read(path: pathlib.Path) -> Result:
 
 
 def load(paths: list[pathlib.Path]) -> Result:
-    """The results of several runs as one, in the suite's order; of what was measured twice the later file counts."""
+    """Load the results of several runs as one, in the suite's order; of repeated measurements the later file counts."""
     parts = list(map(read, paths))
     rows = {
         tuple(row[key] for key in ("subject", "family", "case", "mode")): row for part in parts for row in part.rows
@@ -139,7 +139,7 @@ class Mean:
 
 
 def mean(result: Result, rows: list[Row], name: str) -> Mean | None:
-    """None where the contestant never met its reference."""
+    """Return the mean of a contestant's ratios, or None if it never met its reference."""
     ratios = [(ratio, case_name(row)) for row in rows if (ratio := result.ratio(row, name)) is not None]
     if not ratios:
         return None

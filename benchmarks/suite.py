@@ -11,7 +11,7 @@ PLAIN = {"strides": 1, "padding": 0, "dilation": 1, "groups": 1}
 
 
 def cases(path: pathlib.Path = SUITE) -> list[dict[str, Any]]:
-    """Every layer of the suite with all its numbers, one per spatial axis, and a name that says them."""
+    """Return every layer of the suite with all its numbers, one per spatial axis, and a name that states them."""
     return [case(family, shape) for family in json.loads(path.read_text()) for shape in family["shapes"]]
 
 
@@ -31,7 +31,8 @@ def per_axis(value: Any, rank: int) -> list[Any]:
 
 
 def name(case: dict[str, Any]) -> str:
-    """`w3 s2 d4 g8 64-128 @56 b8`: window, stride, dilation, groups (dw: depthwise), channels, size and batch."""
+    """Return a name such as `w3 s2 d4 g8 64-128 @56 b8`: window, stride, dilation, groups (dw: depthwise), channels,
+    size and batch."""
     words = [] if "call" in case else ["w" + short(case["window"])]
     words += [letter + short(case[key]) for letter, key in (("s", "strides"), ("d", "dilation")) if max(case[key]) > 1]
     depthwise = case["groups"] == case["channels"]

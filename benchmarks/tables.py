@@ -1,4 +1,4 @@
-"""A result as a table for the terminal and as Markdown."""
+"""Tables of a result, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ratios(result: Result, row: Row) -> list[str]:
 
 
 def summary(result: Result) -> str:
-    """Means for each subject and mode, what is flagged, and what is slower than plain JAX."""
+    """Return means for each subject and mode, what is flagged, and what is slower than plain JAX."""
     lines = []
     for subject, rows in result.subjects().items():
         for mode, some in by_mode(rows).items():
@@ -105,7 +105,7 @@ def mean_cells(result: Result, mode: str, rows: list[Row]) -> list[str]:
 
 
 def value_cells(result: Result, row: Row) -> list[str]:
-    """Values, each with its ratio, in bold where it is flagged."""
+    """Return values, each with its ratio, in bold where it is flagged."""
     cells = []
     for name, value in zip(result.contestants, values(result, row)):
         ratio = result.ratio(row, name)
@@ -119,7 +119,7 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
 
 
 def write_markdown(text: str, path: pathlib.Path) -> None:
-    """Between the file's marks, or as the whole file if it has none."""
+    """Write between the file's marks, or the whole file if it has none."""
     old = path.read_text() if path.exists() else ""
     if BEGIN in old and END in old:
         before, after = old.split(BEGIN)[0], old.split(END)[1]

@@ -68,7 +68,7 @@ def compiled(function: Callable, args: tuple) -> tuple[Callable[[], Any], str]:
 
 
 def measure(make: Callable[[str], tuple[Callable, Callable[[], tuple]]], options: argparse.Namespace):
-    """The milliseconds of the three programs and the tuning."""
+    """Return the milliseconds of the three programs and the tuning."""
     function, arguments = make("convlab")
     args = arguments()
     tuning = convlab.autotune(function, *args, repeats=options.repeats, budget=options.budget)

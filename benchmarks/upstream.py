@@ -63,7 +63,7 @@ tuning (`autotune`) is in force.
 
 
 def child(library: str, names: Iterable[str]) -> None:
-    """A line of JSON as each check begins, and one as it ends."""
+    """Print a line of JSON as each check begins, and one as it ends."""
     import upstream_layers  # noqa: F401
     from upstream_checks import CHECKS
 
@@ -84,7 +84,7 @@ def child(library: str, names: Iterable[str]) -> None:
 
 
 def checked(library: str, names: list[str]) -> dict[str, str]:
-    """What each check gave; one that ends its process is told so, and the rest go on in another."""
+    """Return the result of each check; a check that ends its process is reported, and another process runs the rest."""
     told: dict[str, str] = {}
     while left := [name for name in names if name not in told]:
         path = os.pathsep.join(filter(None, (str(pathlib.Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))

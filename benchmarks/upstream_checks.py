@@ -40,7 +40,7 @@ def near(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
 
 
 def refused(call: Callable[[], Any], *words: str) -> None:
-    """The call raises a ValueError or TypeError whose text has these words."""
+    """Check that the call raises a ValueError or TypeError whose text has these words."""
     try:
         got = call()
     except (ValueError, TypeError) as error:
@@ -51,7 +51,7 @@ def refused(call: Callable[[], Any], *words: str) -> None:
 
 
 def windows(x: np.ndarray, size: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> np.ndarray:
-    """`(n, *out, *size, c)` of an image that is padded already."""
+    """Return the windows, `(n, *out, *size, c)`, of a padded image."""
     out = [(n - (k - 1) * d - 1) // s + 1 for n, k, s, d in zip(x.shape[1:-1], size, strides, dilation)]
     taps = []
     for tap in itertools.product(*map(range, size)):
@@ -61,7 +61,7 @@ def windows(x: np.ndarray, size: Sequence[int], strides: Sequence[int], dilation
 
 
 def padded(x: np.ndarray, pads: Sequence[tuple[int, int]], value: float = 0.0) -> np.ndarray:
-    """Crops by negative pads first."""
+    """Pad an image; negative pads crop first."""
     for axis, (before, after) in enumerate(pads, 1):
         cut = [slice(None)] * x.ndim
         cut[axis] = slice(max(-before, 0), x.shape[axis] - max(-after, 0))
@@ -70,7 +70,7 @@ def padded(x: np.ndarray, pads: Sequence[tuple[int, int]], value: float = 0.0) -
 
 
 def convolved(x: np.ndarray, kernel: np.ndarray, strides: Any, pads: Any, dilation: Any, groups: int = 1) -> np.ndarray:
-    """The convolution by its definition, in float64."""
+    """Compute the convolution by its definition, in float64."""
     x, kernel = x.astype(np.float64), kernel.astype(np.float64)
     rank = x.ndim - 2
     seen = windows(padded(x, pads), kernel.shape[:rank], strides, dilation)
@@ -138,7 +138,7 @@ def window_of_one_that_crops(library: str) -> None:
 
 @check
 def mapped_dilated_groups(library: str) -> None:
-    """The gradients of a convolution that is mapped over images and kernels, in float64."""
+    """Compute the gradients of a convolution that is mapped over images and kernels, in float64."""
     with jax.enable_x64(True):
         x, k = draw(2, 16, 28, 3, 32, dtype=np.float64), draw(2, 2, 4, 2, 32, seed=1, dtype=np.float64)
         options = dict(
@@ -171,7 +171,7 @@ def infinity_in_patches(library: str) -> None:
 
 
 def largest(x: np.ndarray, size: int, stride: int, dilation: int) -> tuple[np.ndarray, np.ndarray]:
-    """Maxima along the width of `(n, w, c)`, and their gradient where every cotangent is one."""
+    """Compute maxima along the width of `(n, w, c)`, and their gradient where every cotangent is one."""
     seen = windows(x, (size,), (stride,), (dilation,))
     where = seen.argmax(2) * dilation + stride * np.arange(seen.shape[1])[:, None]
     slope = np.zeros_like(x)

@@ -52,7 +52,7 @@ def lax_conv(x: Any, k: Any, padding: Any = "SAME", strides: int = 1, **options:
 
 
 def program(name: str, own: bool) -> Callable:
-    """The program in convlab's functions (`own`) or in JAX's."""
+    """Return the program in convlab's functions (`own`) or in JAX's."""
     conv = convlab.conv if own else lax_conv
     if name in ("depthwise", "grouped"):
         return lambda x, k: conv(x, k, feature_group_count=x.shape[-1])
@@ -106,12 +106,12 @@ def arrays(name: str, shapes: Shapes) -> list[np.ndarray]:
 
 
 def with_gradients(f: Callable) -> Callable:
-    """All gradients, for a cotangent that is the last argument."""
+    """Return the function with all gradients, for a cotangent that is the last argument."""
     return lambda *operands: jax.vjp(f, *operands[:-1])[1](operands[-1])
 
 
 def prepared(name: str, own: bool, small: bool) -> tuple[str, Callable, list[np.ndarray]]:
-    """What is timed, the function, and its arguments."""
+    """Return the mode, the function and its arguments."""
     mode, large, little = SIZES[name]
     f, operands = program(name, own), arrays(name, little if small else large)
     if mode == "gradients":
@@ -132,6 +132,6 @@ def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Call
 
 
 def compiled(f: Callable, arguments: Sequence[Any]) -> None:
-    """Traces, lowers and compiles anew."""
+    """Trace, lower and compile without a cache."""
     jax.jit(lambda *operands: f(*operands)).lower(*arguments).compile()
     jax.clear_caches()

@@ -20,12 +20,12 @@ ABSENT = {
 
 
 def first(array: Any) -> Any:
-    """Channels last to channels first."""
+    """Convert channels last to channels first."""
     return np.ascontiguousarray(np.moveaxis(array, -1, 1))
 
 
 def program(name: str, shapes: Shapes) -> tuple[Callable, Callable[[list[np.ndarray]], list[np.ndarray]]]:
-    """The program on tensors, and what makes its arguments of those of JAX's."""
+    """Return the program on tensors, and the conversion of JAX's arguments."""
     kernel = lambda k: np.ascontiguousarray(k.transpose(k.ndim - 1, k.ndim - 2, *range(k.ndim - 2)))
     both = lambda arrays: [first(arrays[0]), kernel(arrays[1])]
     rank, size = len(shapes[0]) - 2, shapes[-1][0]

@@ -1,4 +1,4 @@
-"""A contestant's process: prepares jobs and times them, an order and an answer each a line of JSON."""
+"""A contestant's process: it prepares jobs and times them; orders and answers are lines of JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Calls = dict[str, tuple[list[Callable[[], Any]], int]]
 
 
 def turn(call: Callable[[], Any], seconds: float) -> float:
-    """The least seconds that a call took in a turn of about `seconds`: what else runs on the machine only ever adds."""
+    """Return the least seconds that a call took in a turn of about `seconds`, since other load only adds time."""
     least, now = math.inf, time.perf_counter()
     end = now + seconds
     while now < end or least == math.inf:

@@ -50,7 +50,7 @@ READY = {
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What is measured in one go: `subject` and `options` of benchmarks/run.py."""
+    """A part of the measurement: `subject` and `options` of benchmarks/run.py."""
 
     name: str
     subject: str
@@ -59,7 +59,7 @@ class Part:
 
 
 def parts(only: str) -> list[Part]:
-    """What is worth most first: a run may be ended at any time."""
+    """Return the parts, the most valuable first, since a run may be ended at any time."""
     families = dict.fromkeys(case["family"] for case in suite.cases())
     early = [name for name in families if any(word in name for word in FIRST)]
     groups = {"first": early, "rest": [name for name in families if name not in early]}
@@ -79,7 +79,7 @@ def takes(only: str, case: dict) -> bool:
 
 
 def cards() -> list[str]:
-    """Name, memory and driver of each card; none where there is no driver."""
+    """Return name, memory and driver of each card; nothing without a driver."""
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
@@ -87,14 +87,14 @@ def cards() -> list[str]:
 
 
 def libraries() -> str:
-    """What of CUDA's libraries and JAX's plugins this interpreter has."""
+    """Return the CUDA libraries and JAX plugins that this interpreter has."""
     found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
     wanted = ("nvidia-cudnn", "nvidia-cublas", "jax-cuda")
     return ", ".join(f"{name} {version}" for name, version in sorted(found.items()) if name.startswith(wanted))
 
 
 def conditions(dtype: str, device: str, tf32: bool, machine: str = "") -> dict[str, str]:
-    """The environment of all contestants; see conditions.py."""
+    """Return the environment of all contestants; see conditions.py."""
     jax = {"JAX_PLATFORMS": device, "JAX_DEFAULT_MATMUL_PRECISION": "default" if tf32 else "highest"}
     shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the contestants take turns on one card
     asked = {
@@ -108,13 +108,13 @@ def conditions(dtype: str, device: str, tf32: bool, machine: str = "") -> dict[s
 
 
 def unready(contestant: str, python: str, environment: dict[str, str]) -> str | None:
-    """Why the contestant cannot have the device, None if it can."""
+    """Return why the contestant cannot use the device, or None."""
     done = subprocess.run([python, "-c", READY[contestant]], env=environment, capture_output=True, text=True)
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it died"])[-1]
 
 
 def measure(subject: str, out: pathlib.Path, options: list[str], environment: dict[str, str]) -> dict:
-    """The rows of `benchmarks/run.py`, which are in `out`.json once all are there, in `out`.part.json before, and as
+    """Return the rows of `benchmarks/run.py`; they are in `out`.json when complete, in `out`.part.json before, and as
     tables."""
     whole, begun = (out.with_name(out.name + suffix) for suffix in (".json", ".part.json"))
     if not whole.exists():
@@ -134,7 +134,7 @@ def images_per_second(rows: list[dict], tiny: bool, dtype: str) -> list[str]:
 
 
 def lenet(out: pathlib.Path, options: list[str], environment: dict[str, str]) -> str:
-    """Trains the example, compiling included, until its test accuracy is GOAL."""
+    """Train the example, including compilation, until its test accuracy is GOAL."""
     metrics, begun = out / "lenet.jsonl", out / "lenet.part.jsonl"
     if not metrics.exists():
         shutil.rmtree(out / "lenet", ignore_errors=True)  # of a run that was ended

@@ -37,13 +37,13 @@ def available() -> bool:
 
 @functools.cache
 def mesh(slice_name: str = "v5e:2x2", count: int | None = None) -> jax.sharding.Mesh:
-    """The chips of a pod slice, or its first `count`, along one axis called "data"."""
+    """Return the chips of a pod slice, or its first `count`, along one axis called "data"."""
     devices = topologies.get_topology_desc(platform="tpu", topology_name=slice_name).devices[:count]
     return jax.sharding.Mesh(devices, ("data",))
 
 
 def lower(function: Callable, *shapes: Any, on: jax.sharding.Mesh | None = None, specs: Any = None) -> Any:
-    """`function` lowered for a TPU: for one chip, or for the chips of `on` with arguments split by `specs`."""
+    """Lower `function` for a TPU: for one chip, or for the chips of `on` with arguments split by `specs`."""
     on = on or mesh(count=1)
     shardings = jax.tree.map(lambda spec: jax.NamedSharding(on, spec), HERE if specs is None else specs)
     return jax.jit(function, in_shardings=shardings).lower(*shapes)
@@ -70,7 +70,7 @@ _known: dict[str, Estimate] = {}
 
 
 def estimate(function: Callable, *shapes: Any) -> Estimate:
-    """The estimate for one chip. Equal programs are compiled once."""
+    """Return the estimate for one chip; equal programs are compiled once."""
     lowered = lower(function, *shapes)
     text = re.sub(r"module @\S+", "module", lowered.as_text())
     if text not in _known:
@@ -89,7 +89,7 @@ def estimate(function: Callable, *shapes: Any) -> Estimate:
 
 
 def _usual(schedule: str) -> str:
-    """The computations that run where every condition holds, the entry last."""
+    """Return the computations that run where every condition holds, the entry last."""
     parts = {part[0]: part[1] for part in re.findall(r"^(?:ENTRY )?%(\S+) \(.*?\{\n(.*?)^\}", schedule, re.S | re.M)}
     if "conditional(" not in schedule:
         return schedule
@@ -112,7 +112,7 @@ def _lone_windows(schedule: str) -> int:
 
 
 def _entries(schedule: str) -> int:
-    """Pieces that gathers read and scatters write, each at an index of its own."""
+    """Return the number of slices that gathers read and scatters write, each at a separate index."""
     shapes = {name: list(map(int, n.split(","))) for name, n in re.findall(r"%(\S+) = \w+\[([\d,]+)\]", schedule)}
     total = 0
     for name, sizes in re.findall(r"%(\S+) = \S+ gather\(.*?slice_sizes={([\d,]+)}", schedule):

@@ -48,7 +48,7 @@ def of_type(shapes: Any, dtype: str) -> Any:
 
 
 def estimates(case: dict[str, Any], mode: str, dtype: str) -> dict[str, compiler.Estimate]:
-    """By contestant; without Flax where it lacks the layer."""
+    """Return estimates by contestant, without Flax where it lacks the layer."""
     found = {}
     for contestant in CONTESTANTS:
         try:
@@ -66,7 +66,7 @@ def estimates(case: dict[str, Any], mode: str, dtype: str) -> dict[str, compiler
 
 
 def jobs(layers: pathlib.Path) -> Iterator[tuple[str, str, Callable[[str, str], dict[str, compiler.Estimate]]]]:
-    """(name, rival, estimates by mode and dtype) of every layer, and with the suite's of every operation."""
+    """Return (name, rival, estimates by mode and dtype) of every layer and, with the suite's, of every operation."""
     for case in (case for case in suite.cases(layers) if "call" not in case):
         yield f"{case['family']} {case['name']}", "flax", functools.partial(estimates, case)
     for image in operations.IMAGES if layers == suite.SUITE else ():
@@ -76,7 +76,7 @@ def jobs(layers: pathlib.Path) -> Iterator[tuple[str, str, Callable[[str, str], 
 
 
 def rows(layers: pathlib.Path, only: str, modes: list[str], dtype: str, kept: pathlib.Path | None) -> Iterator[Row]:
-    """Each row as it is made; those that `kept` has are taken from there, and it gets the others."""
+    """Yield each row as it is computed; rows in `kept` are taken from there, and new ones are added to it."""
     lines = kept.read_text().splitlines() if kept and kept.exists() else []
     known = {tuple(row[key] for key in ("layer", "mode", "dtype")): row for row in map(json.loads, lines)}
     for name, rival, made in jobs(layers):
@@ -99,7 +99,7 @@ def ratio(ours: float, theirs: float) -> float:
 
 
 def cell(row: Row, fact: str, scale: float) -> str:
-    """`convlab / flax (ratio)`, one number where they agree, in bold where convlab's is the larger."""
+    """Return `convlab / flax (ratio)`, one number where they agree, in bold where convlab's is the larger."""
     ours = row["convlab"][fact]
     theirs = (row.get("flax") or row.get(PLAIN) or row["convlab"])[fact]
     if f"{ours / scale:.3g}" == f"{theirs / scale:.3g}":
@@ -126,7 +126,7 @@ PARTS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
 
 
 def as_tables(found: list[Row]) -> str:
-    """The parts that have rows, each a table."""
+    """Return a table for each part that has rows."""
     layers = [row for row in found if PLAIN not in row]
     rest, parts = (
         sorted(layers, key=lambda row: ratio(row["convlab"]["bytes"], (row["flax"] or row["convlab"])["bytes"])),
@@ -144,7 +144,7 @@ def as_tables(found: list[Row]) -> str:
 
 
 def table(title: str, subject: str, mine: list[Row], columns: tuple[tuple[str, str, float], ...]) -> list[str]:
-    """One table, or none without rows."""
+    """Return one table, or none without rows."""
     titles = [subject, "mode", *(title for _, title, _ in columns)]
     lines = [
         f"| {row['layer']} | {row['mode']} | {' | '.join(cell(row, f, s) for f, _, s in columns)} |" for row in mine

@@ -44,13 +44,13 @@ def halved(image: Shape) -> Shape:
 
 
 def patches(x):
-    """(n, *out, c, taps), by lax's own function."""
+    """Return (n, *out, c, taps), by lax's own function."""
     seen = lax.conv_general_dilated_patches(x, WINDOW, STRIDES, PADS, dimension_numbers=("NHWC", "HWIO", "NHWC"))
     return seen.reshape(*seen.shape[:-1], x.shape[-1], math.prod(WINDOW))
 
 
 def argmax(x):
-    """The window's maximum and its position, flat over the image, by a reduction of pairs."""
+    """Return the window's maximum and its position, flat over the image, by a reduction of pairs."""
     place = lax.broadcasted_iota(jnp.int32, x.shape, 1) * x.shape[2] + lax.broadcasted_iota(jnp.int32, x.shape, 2)
 
     def better(a, b):
@@ -61,7 +61,7 @@ def argmax(x):
 
 
 def stacked(x, strides, pads, dilation, reduce):
-    """The window's taps along a new last axis, reduced."""
+    """Reduce the window's taps, stacked along a new last axis."""
     x = jnp.pad(x, [(0, 0), *pads, (0, 0)], constant_values=-jnp.inf)
     out = [(n - dilation * (k - 1) - 1) // s + 1 for n, k, s in zip(x.shape[1:3], WINDOW, strides)]
     taps = [
@@ -86,7 +86,7 @@ def unpool(y, indices, spatial):
 
 
 def adaptive(x, size, reduce):
-    """Bin by bin, each axis on its own."""
+    """Reduce bin by bin, one axis after another."""
     for axis in (1, 2):
         n = x.shape[axis]
         cuts = [lax.slice_in_dim(x, i * n // size, -(-(i + 1) * n // size), axis=axis) for i in range(size)]
@@ -115,7 +115,7 @@ def blur(x):
 
 
 def deformed(x, offset, kernel):
-    """A gather for each corner, as in a composition of `grid_sample` and a product."""
+    """Sample by a gather for each corner, as in a composition of `grid_sample` and a product."""
     n, h, w, _ = x.shape
     out = halved(x.shape)[1:3]
     starts = jnp.stack(
@@ -243,14 +243,15 @@ OPERATIONS: tuple[Operation, ...] = (
 
 
 def arguments(operation: Operation, image: Shape, dtype: str) -> list[jax.ShapeDtypeStruct]:
-    """The image and the others; that of an unpooling is a pooled one."""
+    """Return the image and the other arguments; an unpooling gets a pooled image."""
     shape = halved(image) if operation.name == "max_unpool" else image
     others = [jax.ShapeDtypeStruct(s, dtype if kind == "float32" else kind) for s, kind in operation.others(image)]
     return [jax.ShapeDtypeStruct(shape, dtype), *others]
 
 
 def gradient(function: Callable[..., Any], *args: jax.ShapeDtypeStruct) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """The gradient of the floating arguments and results, of the arguments and a cotangent, and the shapes of these."""
+    """Return the gradient of the floating arguments, as a function of arguments and cotangent, and the shapes of
+    these."""
     floats = [i for i, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating)]
 
     def first(*values):
@@ -267,7 +268,8 @@ def gradient(function: Callable[..., Any], *args: jax.ShapeDtypeStruct) -> tuple
 
 
 def estimates(operation: Operation, image: Shape, mode: str, dtype: str) -> dict[str, compiler.Estimate]:
-    """By contestant, "convlab" and "plain JAX"; without the latter where it has no spelling or no gradient."""
+    """Return estimates by contestant, "convlab" and "plain JAX"; without the latter where it has no counterpart or no
+    gradient."""
     found, shapes = {}, arguments(operation, image, dtype)
     for contestant, function in (("convlab", operation.convlab), ("plain JAX", operation.plain)):
         if function and (mode == "forward" or contestant == "convlab" or operation.plain_has_gradient):
