@@ -91,22 +91,23 @@ class CausalConv(Conv):
         self,
         hook: Callable | None,
         cache: Array,
-        segments_before: Any,
         x: Array,
-        segment_ids: Any,
         kernel: Array,
         bias: Any,
+        *,
+        cached_segments: Any,
+        segment_ids: Any,
     ) -> tuple[Array, Array, Array]:
         """Compute `_step` for packed sequences, with a second cache for the segments."""
         ids = as_array("segment_ids", segment_ids, "an array of integers")
-        if segments_before is None:
+        if cached_segments is None:
             hint = "`init_cache(..., packed=True)` makes one with them."
             raise argument_error("segment_ids", "be None", ids.shape, "a cache without segments", hint)
         jax.eval_shape(lambda *operands: self._step(hook, *operands), cache, x, kernel, bias)  # raises its errors
         read_segments(ids, x, len(self._size))
         time, options = cache.ndim - 2, self._options(x.shape[-1])
         data, next_cache, tail_padding = self._chunk(cache, x, time)
-        segments, next_segments, _ = self._chunk(segments_before, ids, time)
+        segments, next_segments, _ = self._chunk(cached_segments, ids, time)
         check = jax.ShapeDtypeStruct(segments.shape, segments.dtype)
         jax.eval_shape(lambda ids: self._convolve(hook, data, kernel, bias, {}, segment_ids=ids), check)
         (size,), (stride,), (dilation,) = self._size, self._broadcast("strides"), self._broadcast("kernel_dilation")

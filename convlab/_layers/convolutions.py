@@ -181,6 +181,7 @@ class Conv(Kernel):
         kernel: Array,
         bias: Any,
         hook_options: dict,
+        *,
         segment_ids: Any = None,
         valid: Any = None,
         **changed: Any,

@@ -199,7 +199,7 @@ class CausalConv(_layers.CausalConv, Conv):
             )
             segments = None if segments_before is None else segments_before.value
             y, next_cache, next_segments = self._packed_step(
-                self._hook(), cache.value, segments, x, segment_ids, kernel, bias
+                self._hook(), cache.value, x, kernel, bias, cached_segments=segments, segment_ids=segment_ids
             )
             if segments_before is not None and not self.is_initializing():
                 segments_before.value = next_segments

@@ -76,9 +76,9 @@ class CausalConv(_layers.CausalConv, Conv):  # type: ignore[misc]
             y, next_cache = self._step(self._hook(), self.cache[...], x, kernel, bias)
         else:
             segments: Any = self.segments
-            segments_before = None if segments is None else segments[...]
+            cached = None if segments is None else segments[...]
             y, next_cache, next_segments = self._packed_step(
-                self._hook(), self.cache[...], segments_before, x, segment_ids, kernel, bias
+                self._hook(), self.cache[...], x, kernel, bias, cached_segments=cached, segment_ids=segment_ids
             )
             segments.set_value(next_segments)
         self.cache.set_value(next_cache)

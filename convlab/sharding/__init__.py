@@ -206,7 +206,14 @@ def max_pool(
         (1, 4, 4, 3)
     """
     return _pool(
-        convlab.max_pool, x, window_shape, strides, padding, axis_names, window_dilation, fill=_lowest(x.dtype)
+        convlab.max_pool,
+        x,
+        window_shape,
+        strides,
+        padding,
+        axis_names=axis_names,
+        window_dilation=window_dilation,
+        fill=_lowest(x.dtype),
     )
 
 
@@ -221,7 +228,14 @@ def min_pool(
 ) -> Array:
     """Compute `convlab.min_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
     return _pool(
-        convlab.min_pool, x, window_shape, strides, padding, axis_names, window_dilation, fill=_highest(x.dtype)
+        convlab.min_pool,
+        x,
+        window_shape,
+        strides,
+        padding,
+        axis_names=axis_names,
+        window_dilation=window_dilation,
+        fill=_highest(x.dtype),
     )
 
 
@@ -235,7 +249,9 @@ def sum_pool(
     window_dilation: Ints = 1,
 ) -> Array:
     """Compute `convlab.sum_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
-    return _pool(convlab.sum_pool, x, window_shape, strides, padding, axis_names, window_dilation)
+    return _pool(
+        convlab.sum_pool, x, window_shape, strides, padding, axis_names=axis_names, window_dilation=window_dilation
+    )
 
 
 def lp_pool(
@@ -250,7 +266,7 @@ def lp_pool(
 ) -> Array:
     """Compute `convlab.lp_pool` of an image whose spatial axes are split over devices; otherwise as `max_pool`."""
     pool = functools.partial(convlab.lp_pool, norm_type=norm_type)
-    return _pool(pool, x, window_shape, strides, padding, axis_names, window_dilation)
+    return _pool(pool, x, window_shape, strides, padding, axis_names=axis_names, window_dilation=window_dilation)
 
 
 def avg_pool(
@@ -269,9 +285,11 @@ def avg_pool(
     """
     pool = functools.partial(convlab.avg_pool, count_include_pad=count_include_pad)
     if count_include_pad:
-        return _pool(pool, x, window_shape, strides, padding, axis_names, window_dilation)
+        return _pool(pool, x, window_shape, strides, padding, axis_names=axis_names, window_dilation=window_dilation)
     dtype = jnp.promote_types(x.dtype, jnp.float32)
-    y = _pool(pool, x.astype(dtype), window_shape, strides, padding, axis_names, window_dilation)
+    y = _pool(
+        pool, x.astype(dtype), window_shape, strides, padding, axis_names=axis_names, window_dilation=window_dilation
+    )
     split, rank = read_names(axis_names, len(axis_names)), len(axis_names)
     out = [y.shape[y.ndim - 1 - rank + axis] * (lax.axis_size(name) if name else 1) for axis, name in enumerate(split)]
     size = broadcast_to_rank("window_shape", window_shape, rank)
@@ -285,17 +303,19 @@ def avg_pool(
     return y.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else y
 
 
-def _pool(pool: Callable, x: Array, window_shape, strides, padding, axis_names, dilation, fill: Any = 0) -> Array:
+def _pool(
+    pool: Callable, x: Array, window_shape, strides, padding, *, axis_names, window_dilation, fill: Any = 0
+) -> Array:
     rank = len(axis_names)
     split = read_names(axis_names, rank)
     size, steps = broadcast_to_rank("window_shape", window_shape, rank), _steps(strides)
-    out = whole_output(lambda x: pool(x, size, steps, padding, window_dilation=dilation), x, split)
+    out = whole_output(lambda x: pool(x, size, steps, padding, window_dilation=window_dilation), x, split)
     modes = read_modes("zeros", rank, _upper(padding))
-    views = tuple(views_of(x, size, steps, padding, dilation, split, out))
+    views = tuple(views_of(x, size, steps, padding, window_dilation, split, out))
     modes = tuple("constant" if mode == "zeros" and fill != 0 else mode for mode in modes)
     part = gather(x, views, modes, fill)
     if all(view.name for view in views) or padding not in ("CIRCULAR", "REFLECT"):
-        return pool(part, size, steps, [view.kept for view in views], window_dilation=dilation)
+        return pool(part, size, steps, [view.kept for view in views], window_dilation=window_dilation)
     raise argument_error(
         "padding", "be zeros or numbers", padding, "a pool of which some axes are split and some are not"
     )

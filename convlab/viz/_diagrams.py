@@ -89,12 +89,11 @@ def connections(kernel: Any, x: Any, *, mark: int | None = None, title: str | No
     weights = len(kernel) if kernel.ndim == 3 else kernel.size
     default = f"{n} inputs, {outputs} outputs, {real} connections, {weights} weight" + "s" * (weights != 1)
     numbers = values, None if values is None else result
-    return _graph(
-        lines, low, n, total, outputs, kernel, numbers, outputs // 2 if mark is None else mark, title or default
-    )
+    mark, title = outputs // 2 if mark is None else mark, title or default
+    return _graph(lines, kernel, numbers, low=low, n=n, total=total, outputs=outputs, mark=mark, title=title)
 
 
-def _graph(lines, low, n, total, outputs, kernel, numbers, mark, title) -> Picture:
+def _graph(lines, kernel, numbers, *, low, n, total, outputs, mark, title) -> Picture:
     shared = kernel.ndim == 3
     width, height = max(total, outputs) + 4.2 + (0.6 + len(kernel) if shared else 0), 5.0
     scale = 0.5 if width <= 20 else 10 / width
