@@ -1,17 +1,13 @@
-"""Rules for dtypes: the dtypes of sums and averages, and a decorator that allows implicit promotion."""
+"""The dtypes of sums and of averages."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def accumulation_dtype(x: Array) -> Any:
@@ -22,14 +18,3 @@ def accumulation_dtype(x: Array) -> Any:
 def average_dtype(x: Array) -> Any:
     """Return the dtype of an average: that of the input, float32 for integers."""
     return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
-
-
-def promoting(function: Callable[P, R]) -> Callable[P, R]:
-    """Run the function with JAX's default rank and dtype promotion."""
-
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-            return function(*args, **kwargs)
-
-    return run

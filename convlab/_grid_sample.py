@@ -17,7 +17,8 @@ from jax import lax
 from ._arguments import argument_error, as_array, broadcast_to_rank, describe_axes, spatial_shape
 from ._backend.gather import take_places
 from ._backend.interpolate import FIRST, sample
-from ._dtypes import accumulation_dtype, average_dtype, promoting
+from ._dtypes import accumulation_dtype, average_dtype
+from ._promotion import promoting
 from .typing import BorderMode, Ints, Sampling
 
 Array = jax.Array

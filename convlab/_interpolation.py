@@ -15,8 +15,8 @@ import numpy as np
 from jax import lax
 
 from . import _backend
-from ._dtypes import promoting
 from ._padding import pad_axis
+from ._promotion import promoting
 
 Array = jax.Array
 Part = tuple[np.ndarray, int, int]  # a block of rows of a matrix, and the range of columns that it reads

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._arguments import argument_error, as_array, read_int
-from ._dtypes import accumulation_dtype, average_dtype, promoting
+from ._dtypes import accumulation_dtype, average_dtype
 from ._pool_windows import sum_windows
+from ._promotion import promoting
 from ._window import Window
 
 Array = jax.Array

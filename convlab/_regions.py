@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._arguments import argument_error, as_array, as_int, broadcast_to_rank, check_ordered_dtype, read_int
-from ._dtypes import accumulation_dtype, average_dtype, promoting
+from ._dtypes import accumulation_dtype, average_dtype
 from ._pool_adaptive import _max
+from ._promotion import promoting
 from .typing import Ints
 
 Array = jax.Array

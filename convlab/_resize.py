@@ -24,7 +24,7 @@ from ._arguments import (
     to_list,
     tracing_hint,
 )
-from ._dtypes import accumulation_dtype, average_dtype, promoting
+from ._dtypes import accumulation_dtype, average_dtype
 from ._interpolation import (
     Axis,
     antialiased_taps,
@@ -35,6 +35,7 @@ from ._interpolation import (
     nearest_positions,
 )
 from ._pool_adaptive import adaptive_avg_pool
+from ._promotion import promoting
 from .typing import Floats, Interpolation, Ints
 
 Array = jax.Array
