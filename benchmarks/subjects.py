@@ -1,4 +1,4 @@
-"""The subjects of measurements; a subject is a generator of rows."""
+"""What there is to measure; a subject is a generator of rows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def networks(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 
 def photographs(contestants: Group, choice: Choice) -> Iterator[Row]:
-    """Measure training at the full size of ImageNet, for accelerators."""
+    """At the full size of ImageNet: for accelerators."""
     for name in PHOTOGRAPHS:
         if choice.takes(name):
             yield from training(contestants, choice, name, "networks", ("step",))
@@ -92,7 +92,7 @@ def costs(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 
 def told(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1) -> Row:
-    """Return values that the contestants have measured themselves, the least of several answers."""
+    """What the contestants themselves have measured, the least of several answers."""
     takers, notes = prepared(contestants, "cost", payload)
     values = {}
     for name, contestant in takers.items():
@@ -132,8 +132,7 @@ def _inference(contestants: Group, choice: Choice, network: str, batch: int, wei
 
 
 def _apart(contestants: Group, mode: str) -> dict[str, str]:
-    """Return the contestants whose results differ by more than 1e-4 of the largest number from the first PyTorch
-    contestant's."""
+    """Who is further than 1e-4 of the largest number from the first of the contestants of PyTorch."""
     numbers = {}
     for name, contestant in contestants.items():
         with contextlib.suppress(Failed):
