@@ -1,4 +1,4 @@
-"""Interpolation along one axis. NumPy computes positions and weights; JAX computes the weighted sums."""
+"""Interpolation along one axis: NumPy computes positions and weights, JAX the weighted sums."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BLOCKS = 8
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """An axis of `n` positions to be resampled to `m`; the centres of neighbours in the result are `step` positions
+    """An axis of `n` positions to be resampled to `m`; neighbouring centres of the result are `step` positions
     apart."""
 
     n: int
@@ -267,7 +267,7 @@ def _finite_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 
 def _spoiled(parts: Sequence[Part], number: int, y: Array, x: Array) -> Array:
-    """Replace `y` by inf or NaN where its window contains a value that is not finite."""
+    """Set `y` to inf or NaN where its window contains a value that is not finite."""
 
     def sees(odd: Array, entry: Callable) -> Array:
         return _product(parts, odd.astype(_real(x)), number, entry) > 0

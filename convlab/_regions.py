@@ -187,7 +187,7 @@ def _bin_members(start: Array, end: Array, n: int, bins: int, scale: Any) -> Arr
 
 @promoting
 def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) -> tuple[Array, Array]:
-    """Non-maximum suppression: select boxes by score and drop those that overlap a selected box too much.
+    """Select boxes by score and drop those that overlap a selected box too much (non-maximum suppression).
 
     Args:
         boxes: `(k, 4)`: x1, y1, x2, y2.
