@@ -25,7 +25,7 @@ def texts(picture):
 
 
 def numbers(values):
-    return {viz._cells.shown(v) for v in np.ravel(values)}
+    return {viz._cells.format_number(v) for v in np.ravel(values)}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_slide_ends_with_the_result(options):
     assert show.frames == y.size
     last = texts(show.at(-1))
     assert numbers(y) <= set(last)
-    assert f" = {viz._cells.shown(y[-1, 0])}" in last[-1]
+    assert f" = {viz._cells.format_number(y[-1, 0])}" in last[-1]
 
 
 def test_the_sum_of_a_frame_is_its_number():
@@ -85,7 +85,7 @@ def test_the_frames_of_an_animation_are_the_pictures():
 def test_a_bias_is_drawn_and_added():
     for bias, number in ((jnp.array([10.0]), 22), (jnp.array([-0.5]), 11.5)):
         last = texts(viz.slide(X, TWOS, bias).at(0))
-        assert {"bias", viz._cells.shown(bias[0])} <= set(last)
+        assert {"bias", viz._cells.format_number(bias[0])} <= set(last)
         assert last[-1] == f"2·1 + 2·2 + 2·3 + {'10' if number == 22 else '(-0.5)'} = {number}"
     image = jnp.arange(16.0).reshape(4, 4, 1)
     show = viz.slide(image, jnp.ones((3, 3, 1, 2)), jnp.array([1.0, 2.0]))
@@ -111,9 +111,9 @@ def test_a_pool_ends_with_its_result(reduce, window, strides, padding, options):
     y = getattr(convlab, f"{reduce}_pool")(table[None], window, strides, padding, **options)[0, ..., 0]
     assert show.frames == y.size
     last = texts(show.at(-1))
-    assert last[-1].endswith(f" = {viz._cells.shown(y[-1, -1])}")
+    assert last[-1].endswith(f" = {viz._cells.format_number(y[-1, -1])}")
     assert [t for t in last[:-1] if t.lstrip("-").replace(".", "").isdigit()][-y.size :] == [
-        viz._cells.shown(v) for v in y.ravel()
+        viz._cells.format_number(v) for v in y.ravel()
     ]
 
 
@@ -132,7 +132,7 @@ def test_channels_show_parameters_and_results():
     found = texts(viz.channels(image, kernel, jnp.array([0.5, -2.0]), position=(1, 2), names=("red", "green", "blue")))
     y = convlab.conv(image, kernel, jnp.array([0.5, -2.0]), padding="VALID")
     assert any(text.startswith("152 parameters") for text in found)
-    assert f"map 1\n{viz._cells.shown(y[1, 2, 1])} here" in found
+    assert f"map 1\n{viz._cells.format_number(y[1, 2, 1])} here" in found
     assert {"red", "green", "blue", "filter 0", "filter 1", "0.5", "-2"} <= set(found)
 
 
@@ -158,7 +158,7 @@ def test_knobs_are_a_widget_where_ipywidgets_is():
 
 
 def test_numbers_are_written_without_powers_of_ten():
-    written = [viz._cells.shown(v) for v in (1110.4, 12345.0, 0.5, 1 / 3, -0.001, 99.95, 0, 1e-9, 2e7)]
+    written = [viz._cells.format_number(v) for v in (1110.4, 12345.0, 0.5, 1 / 3, -0.001, 99.95, 0, 1e-9, 2e7)]
     assert written == ["1110", "12345", "0.5", "0.33", "-0.001", "99.95", "0", "1e-9", "2e7"]
 
 
@@ -188,7 +188,7 @@ def test_stamps_add_up_to_the_transposed_convolution(options):
     show, y = viz.slide_transpose(X, kernel, **options), convlab.conv_transpose(X, kernel, **options)
     assert show.frames == 6
     last = [t for t in texts(show.at(-1)) if t.lstrip("-").isdigit()]
-    assert last[-np.count_nonzero(y) :] == [viz._cells.shown(v) for v in np.ravel(y) if v]
+    assert last[-np.count_nonzero(y) :] == [viz._cells.format_number(v) for v in np.ravel(y) if v]
 
 
 def test_a_slideshow_becomes_a_page_a_gif_and_a_still(tmp_path):

@@ -56,7 +56,7 @@ class Finder:
         if mark:
             return [self._cross(*mark, eqn, inputs[0])]
         self._add(macs_of(eqn))
-        known = folded(eqn, inputs)
+        known = evaluate_constants(eqn, inputs)
         if known is not None:
             return [Dependency(known=value) for value in known]
         spans = spans_of(eqn, [dependency.spans for dependency in inputs], [dependency.known for dependency in inputs])
@@ -123,7 +123,7 @@ def _pool_name(eqn: Any, following: Sequence[Any]) -> str:
     return "avg_pool" if divided else "sum_pool"
 
 
-def folded(eqn: Any, inputs: Sequence[Dependency]) -> list[Any] | None:
+def evaluate_constants(eqn: Any, inputs: Sequence[Dependency]) -> list[Any] | None:
     """Evaluate an equation on small constants, which may be indices; None if it is not evaluated."""
     small = sum(v.aval.size for v in eqn.outvars if hasattr(v.aval, "size")) <= FOLDABLE
     if (

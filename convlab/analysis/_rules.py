@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ._spans import EMPTY, Slide, Span, hull, moved, reduced, slid
+from ._spans import EMPTY, AxisWindow, Span, apply_window, hull, move_elements, reduce_axes
 
 Spans = tuple[Span, ...]  # one per spatial axis of the input
 Operands = Sequence[Spans | None]  # None: no dependence on the input
@@ -61,7 +61,7 @@ def is_window(name: str) -> bool:
 # --- windows ------------------------------------------------------------------------------------------------------
 
 
-def conv_slides(eqn: Any) -> list[tuple[int, Slide]]:
+def conv_windows(eqn: Any) -> list[tuple[int, AxisWindow]]:
     """Return (axis of the operand, window) for each spatial axis of a convolution."""
     p = eqn.params
     numbers, (lhs, rhs), out = p["dimension_numbers"], (v.aval.shape for v in eqn.invars), eqn.outvars[0].aval.shape
@@ -69,7 +69,7 @@ def conv_slides(eqn: Any) -> list[tuple[int, Slide]]:
     return [
         (
             i,
-            Slide(
+            AxisWindow(
                 lhs[i],
                 rhs[k],
                 p["window_strides"][n],
@@ -91,9 +91,9 @@ def conv_spans(eqn: Any, operands: Operands) -> Spans:
     back = [numbers.lhs_spec[numbers.out_spec.index(a)] for a in range(rank)]
     found = []
     for span in x:
-        span = reduced(span, (numbers.lhs_spec[1],), keep=True)
-        for axis, slide in conv_slides(eqn):
-            span = slid(span, axis, slide)
+        span = reduce_axes(span, (numbers.lhs_spec[1],), keep=True)
+        for axis, window in conv_windows(eqn):
+            span = apply_window(span, axis, window)
         position = None if span.axis is None else back.index(span.axis)
         found.append(Span(span.first.transpose(back), span.last.transpose(back), position, span.stride))
     return tuple(found)
@@ -104,9 +104,9 @@ def window_spans(eqn: Any, operands: Operands) -> Spans:
     ones = (1,) * len(shape)
     base, dilation = p.get("base_dilation", ones), p.get("window_dilation", ones)
     found = []
-    for span in joined(operands, len(shape)):
+    for span in join_operands(operands, len(shape)):
         for a in range(len(shape)):
-            taps = Slide(
+            taps = AxisWindow(
                 shape[a],
                 p["window_dimensions"][a],
                 p["window_strides"][a],
@@ -115,16 +115,16 @@ def window_spans(eqn: Any, operands: Operands) -> Spans:
                 base[a],
                 dilation[a],
             )
-            span = slid(span, a, taps)
+            span = apply_window(span, a, taps)
         found.append(span)
     return tuple(found)
 
 
 def pad_spans(eqn: Any, operands: Operands) -> Spans:
     shape, out, found = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape, []
-    for span in joined(operands, len(shape)):
+    for span in join_operands(operands, len(shape)):
         for a, (low, _, interior) in enumerate(eqn.params["padding_config"]):
-            span = slid(span, a, Slide(shape[a], 1, 1, low, out[a], interior + 1))
+            span = apply_window(span, a, AxisWindow(shape[a], 1, 1, low, out[a], interior + 1))
         found.append(span)
     return tuple(found)
 
@@ -142,11 +142,11 @@ def dot_spans(eqn: Any, operands: Operands) -> Spans:
             continue
         kept = [a for a in range(ranks[side]) if a not in contracting[side]]
         order = [kept.index(a) for a in batch[side]] + [i for i, a in enumerate(kept) if a not in batch[side]]
-        parts.append([_placed(reduced(span, contracting[side]), order, batches, free, side) for span in spans])
+        parts.append([_place_axes(reduce_axes(span, contracting[side]), order, batches, free, side) for span in spans])
     return tuple(hull(pair) for pair in zip(*parts))
 
 
-def _placed(span: Span, order: list[int], batches: int, free: list[int], side: int) -> Span:
+def _place_axes(span: Span, order: list[int], batches: int, free: list[int], side: int) -> Span:
     """Move an operand's free axes to their position among those of the result."""
 
     def position(ends):
@@ -160,13 +160,13 @@ def _placed(span: Span, order: list[int], batches: int, free: list[int], side: i
 
 
 def reduce_spans(eqn: Any, operands: Operands) -> Spans:
-    return tuple(reduced(span, eqn.params["axes"]) for span in joined(operands[:1], eqn.invars[0].aval.ndim))
+    return tuple(reduce_axes(span, eqn.params["axes"]) for span in join_operands(operands[:1], eqn.invars[0].aval.ndim))
 
 
 # --- the rest -----------------------------------------------------------------------------------------------------
 
 
-def joined(operands: Operands, rank: int) -> Spans:
+def join_operands(operands: Operands, rank: int) -> Spans:
     """Join the spans of operands, for a result of `rank` axes; a scalar operand counts for every element."""
     dependent = [spans for spans in operands if spans is not None]
 
@@ -191,10 +191,10 @@ def move_spans(eqn: Any, operands: Operands, known: Sequence[Any]) -> Spans:
     leading = max(dependent, key=lambda i: math.prod(shapes[i]))
 
     def apply(*arrays: np.ndarray) -> np.ndarray:
-        return _bound(eqn, [*arrays, *known[count:]])
+        return _evaluate(eqn, [*arrays, *known[count:]])
 
     if count == 1:
-        return tuple(moved(span, shapes[0], apply) for span in operands[0] or ())
+        return tuple(move_elements(span, shapes[0], apply) for span in operands[0] or ())
     found = []
     for n, main in enumerate(operands[leading] or ()):
         ends = []
@@ -210,7 +210,7 @@ def move_spans(eqn: Any, operands: Operands, known: Sequence[Any]) -> Spans:
     return tuple(found)
 
 
-def _bound(eqn: Any, arrays: Sequence[Any]) -> np.ndarray:
+def _evaluate(eqn: Any, arrays: Sequence[Any]) -> np.ndarray:
     name, p = eqn.primitive.name, eqn.params
     if name in NUMPY:  # frequent primitives run in NumPy, without a compilation for every shape
         return NUMPY[name](p, *arrays)
@@ -268,7 +268,7 @@ def spans_of(eqn: Any, operands: Operands, known: Sequence[Any]) -> Spans | None
     shapes = [v.aval.shape for v, spans in zip(eqn.invars, operands) if spans is not None]
     if name in MIXES or not all(_broadcasts(shape, result.shape) for shape in shapes):
         return everything(operands, result.ndim)
-    return joined(operands, result.ndim)
+    return join_operands(operands, result.ndim)
 
 
 def _broadcasts(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
@@ -283,9 +283,9 @@ def macs_of(eqn: Any) -> tuple[int, int]:
     out, name = eqn.outvars[0].aval.shape if eqn.outvars else (), eqn.primitive.name
     if is_conv(name):
         kernel, numbers = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"]
-        slides = [slide for _, slide in conv_slides(eqn)]
+        windows = [window for _, window in conv_windows(eqn)]
         others = math.prod(out[a] for a in numbers.out_spec[:2]) * kernel[numbers.rhs_spec[1]]
-        return others * math.prod(s.real() for s in slides), others * math.prod(s.nominal() for s in slides)
+        return others * math.prod(s.real() for s in windows), others * math.prod(s.nominal() for s in windows)
     if name == "dot_general":
         (contracting, _), _ = eqn.params["dimension_numbers"]
         count = math.prod(out) * math.prod(eqn.invars[0].aval.shape[a] for a in contracting)
@@ -299,14 +299,14 @@ def _inner_macs(eqn: Any) -> tuple[int, int]:
     from jax.extend import core
 
     inner = [getattr(j, "jaxpr", j) for j in core.jaxprs_in_params(eqn.params)]
-    counts = [added(map(macs_of, jaxpr.eqns)) for jaxpr in inner]
+    counts = [sum_counts(map(macs_of, jaxpr.eqns)) for jaxpr in inner]
     if eqn.primitive.name == "cond":
         return max(counts, default=(0, 0))
     times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
-    without, with_padding = added(counts)
+    without, with_padding = sum_counts(counts)
     return times * without, times * with_padding
 
 
-def added(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
+def sum_counts(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
     pairs = list(counts)
     return sum(a for a, _ in pairs), sum(b for _, b in pairs)

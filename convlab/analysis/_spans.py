@@ -32,10 +32,10 @@ class Span:
     def of(cls, first: np.ndarray, last: np.ndarray, axis: int | None = None, stride: Fraction | int = 0) -> Span:
         """Return a span with size 1 on axes without variation; an unknown `axis` becomes the one along which it
         varies."""
-        first, last = narrowed(first), narrowed(last)
+        first, last = squeeze_constant_axes(first), squeeze_constant_axes(last)
         varying = [i for i, sizes in enumerate(zip(first.shape, last.shape)) if max(sizes) > 1]
         if axis is None and len(varying) == 1:
-            stride = regular(np.moveaxis(first + last, varying[0], 0).reshape(-1))
+            stride = common_distance(np.moveaxis(first + last, varying[0], 0).reshape(-1))
             axis = varying[0] if stride else None
         return cls(first, last, axis, Fraction(stride))
 
@@ -47,7 +47,7 @@ class Span:
         return cls(np.full(shape, first), np.full(shape, last), None, Fraction(0))
 
 
-def regular(sums: np.ndarray) -> Fraction:
+def common_distance(sums: np.ndarray) -> Fraction:
     """Return the distance of neighbouring intervals from their `first + last`; 0 if it is not constant."""
     for period in range(1, min(len(sums) // 2, 64) + 1):
         steps = sums[period:] - sums[:-period]
@@ -59,7 +59,7 @@ def regular(sums: np.ndarray) -> Fraction:
     return stride if abs(off).max() <= 2 else Fraction(0)
 
 
-def narrowed(ends: np.ndarray) -> np.ndarray:
+def squeeze_constant_axes(ends: np.ndarray) -> np.ndarray:
     """Reduce `ends` to size 1 along the axes on which it is constant."""
     for axis, size in enumerate(ends.shape):
         head = ends.take([0], axis) if size else ends
@@ -86,7 +86,7 @@ def hull(spans: Sequence[Span]) -> Span:
     return Span(joined.first, joined.last, None, Fraction(0)) if still else joined
 
 
-def reduced(span: Span, axes: Sequence[int], keep: bool = False) -> Span:
+def reduce_axes(span: Span, axes: Sequence[int], keep: bool = False) -> Span:
     """Join the intervals of all elements along `axes`, which are dropped unless `keep`."""
     axes = tuple(axes)
     first, last = span.first.min(axes, keepdims=keep), span.last.max(axes, keepdims=keep)
@@ -96,14 +96,14 @@ def reduced(span: Span, axes: Sequence[int], keep: bool = False) -> Span:
     return Span.of(first, last, axis, span.stride)
 
 
-def moved(span: Span, shape: Sequence[int], move: Callable[[np.ndarray], np.ndarray]) -> Span:
+def move_elements(span: Span, shape: Sequence[int], move: Callable[[np.ndarray], np.ndarray]) -> Span:
     """Return the span of `move(x)` for an `x` of `shape`, where `move` only moves, repeats and drops elements."""
     first, last = (move(np.broadcast_to(ends, shape)) for ends in (span.first, span.last))
-    axis, stride = _probe(span, shape, move)
+    axis, stride = _moved_axis(span, shape, move)
     return Span.of(first, last, axis, stride)
 
 
-def _probe(span: Span, shape: Sequence[int], move: Callable) -> tuple[int | None, Fraction]:
+def _moved_axis(span: Span, shape: Sequence[int], move: Callable) -> tuple[int | None, Fraction]:
     """Return the axis to which `move` maps the axis of `span`, and the new stride."""
     if span.axis is None:
         return None, Fraction(0)
@@ -111,7 +111,7 @@ def _probe(span: Span, shape: Sequence[int], move: Callable) -> tuple[int | None
     result = move(np.broadcast_to(index, shape))
     if shape[span.axis] == 1:
         return (span.axis, span.stride) if result.ndim == len(shape) else (None, Fraction(0))
-    taken = narrowed(result)
+    taken = squeeze_constant_axes(result)
     varying = [i for i, size in enumerate(taken.shape) if size > 1]
     if len(varying) != 1:
         return None, Fraction(0)
@@ -120,7 +120,7 @@ def _probe(span: Span, shape: Sequence[int], move: Callable) -> tuple[int | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Slide:
+class AxisWindow:
     """A window along one axis: output `o` reads the dilated, padded input at `o * stride + tap * dilation`."""
 
     size: int
@@ -150,25 +150,25 @@ class Slide:
         return self.window * (self.size if self.base > 1 and self.stride == 1 else self.out)
 
 
-def slid(span: Span, axis: int, slide: Slide) -> Span:
+def apply_window(span: Span, axis: int, window: AxisWindow) -> Span:
     """Return the span of the result of a window along `axis`."""
     still = span.first.shape[axis] == span.last.shape[axis] == 1 and span.axis != axis
-    if still or slide.trivial:
+    if still or window.trivial:
         return span
     stride = span.stride if span.axis == axis else Fraction(0)
-    index, real = slide.positions()
+    index, real = window.positions()
     ends = []
     for values, empty, extreme in ((span.first, EMPTY, np.min), (span.last, -EMPTY, np.max)):
         values = np.moveaxis(values, axis, 0)
-        values = np.broadcast_to(values, (slide.size, *values.shape[1:]))
-        bounds = _continued(values, index, stride)
+        values = np.broadcast_to(values, (window.size, *values.shape[1:]))
+        bounds = _index_beyond_borders(values, index, stride)
         bounds = np.where(real.reshape(*real.shape, *(1,) * (bounds.ndim - 2)), bounds, empty)
         ends.append(np.moveaxis(extreme(bounds, axis=1), 0, axis))
     first, last = ends
-    return Span.of(first, last, span.axis, stride * slide.stride / slide.base if span.axis == axis else span.stride)
+    return Span.of(first, last, span.axis, stride * window.stride / window.base if span.axis == axis else span.stride)
 
 
-def _continued(values: np.ndarray, index: np.ndarray, stride: Fraction) -> np.ndarray:
+def _index_beyond_borders(values: np.ndarray, index: np.ndarray, stride: Fraction) -> np.ndarray:
     """Index `values`, which continue beyond both borders in steps of `stride`."""
     size, period = len(values), stride.denominator
     before, behind = -(index // period), -((size - 1 - index) // period)

@@ -119,7 +119,7 @@ class Slideshow:
         return self._apng(1.5 if self.knobs else 1.0), {"width": width, "height": height}
 
 
-def shown(value: Any) -> str:
+def format_number(value: Any) -> str:
     """Format a number briefly, without an exponent if possible: 12, -0.5, 1.25, 1111."""
     number = float(value) or 0.0  # never -0
     if math.isnan(number) or math.isinf(number):
@@ -164,7 +164,7 @@ def grid(axes: Any, x: float, y: float, values: np.ndarray, colour: Callable | s
     for (row, column), value in np.ndenumerate(values):
         fill = colour(row, column) if callable(colour) else colour
         empty = isinstance(value, float) and np.isnan(value)
-        cell(axes, x + column, y + row, "" if empty else shown(value), EMPTY if empty else fill, size=size)
+        cell(axes, x + column, y + row, "" if empty else format_number(value), EMPTY if empty else fill, size=size)
 
 
 def per_axis(option: Any, rank: int) -> Sequence[int]:

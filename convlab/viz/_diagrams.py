@@ -26,9 +26,9 @@ from ._cells import (
     Picture,
     blank,
     cell,
+    format_number,
     frame,
     note,
-    shown,
 )
 
 ELEMENTS = ("#a85a00", "#7a5fc0", "#3d8b37", "#b0408f", "#00808a", "#7a7a00", "#555555")  # of kernel elements
@@ -123,11 +123,11 @@ def _graph(lines, kernel, numbers, *, low, n, total, outputs, mark, title) -> Pi
         )
     for i in range(total):
         inside = low <= i < low + n
-        text = "" if numbers[0] is None else shown(numbers[0][i - low]) if inside else "0"
+        text = "" if numbers[0] is None else format_number(numbers[0][i - low]) if inside else "0"
         edge = INPUT_LINE if i in read and inside else "#9aa0a6"
         _unit(axes, left + i + 0.5, top, text, INPUT if inside else PADDING, edge, 2.2 if i in read and inside else 0.9)
     for o in range(outputs):
-        text = "" if numbers[1] is None else shown(numbers[1][o])
+        text = "" if numbers[1] is None else format_number(numbers[1][o])
         edge = OUTPUT_LINE if o == mark else "#9aa0a6"
         _unit(axes, left + middle[o] + 0.5, bottom, text, OUTPUT, edge, 2.2 if o == mark else 0.9)
     note(axes, left - 0.2, top, "input", ha="right", color=INK)
@@ -136,7 +136,7 @@ def _graph(lines, kernel, numbers, *, low, n, total, outputs, mark, title) -> Pi
         x0 = left + max(total, outputs) + 0.9
         note(axes, x0, 1.75, "kernel", color=INK)
         for j, value in enumerate(kernel[:, 0, 0]):
-            cell(axes, x0 + j, 2.1, shown(value), KERNEL)
+            cell(axes, x0 + j, 2.1, format_number(value), KERNEL)
             axes.plot([x0 + j + 0.12, x0 + j + 0.88], [3.25] * 2, color=ELEMENTS[j % len(ELEMENTS)], lw=3)
     return picture
 
@@ -232,7 +232,7 @@ def channels(
         middle, x1 = y0 + (small + (c_in - 1) * gap * 0.8) / 2, x0 + small + (c_in - 1) * gap + 0.3
         if added is not None:
             note(axes, x1 + 0.05, middle, "+", size=13, color=INK)
-            cell(axes, x1 + 0.5, middle - 0.5, shown(added[f]), KERNEL, size=10)
+            cell(axes, x1 + 0.5, middle - 0.5, format_number(added[f]), KERNEL, size=10)
             note(axes, x1 + 1.0, middle + 0.8, "bias", size=9, ha="center", color=INK)
         size = min(2.7, rows / c_out - 0.7)
         x2, y2 = x1 + 2.3, middle - size / 2
@@ -242,7 +242,7 @@ def channels(
         mark = max(unit, 0.12)
         mark_corner = x2 + (position[1] + 0.5) * unit - mark / 2, y2 + (position[0] + 0.5) * unit - mark / 2
         frame(axes, *mark_corner, mark, mark, OUTPUT_LINE, linewidth=1.8)
-        note(axes, x2 + size + 0.25, middle, f"map {f}\n{shown(y[(*position, f)])} here", size=9, color=INK)
+        note(axes, x2 + size + 0.25, middle, f"map {f}\n{format_number(y[(*position, f)])} here", size=9, color=INK)
     for text, where in (
         (f"input {'×'.join(map(str, image.shape))}", 0.5),
         (f"{c_out} filter{'s' * (c_out > 1)}, each {kh}×{kw}×{c_in}", right + 1.7),

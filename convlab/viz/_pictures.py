@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 import convlab
 
-from ._cells import SIGNS, Picture, shown
+from ._cells import SIGNS, Picture, format_number
 
 
 def images(
@@ -78,7 +78,7 @@ def colour_bar(picture: Picture, mappable: Any, axes: Any, height: float, label:
         mappable, ax=axes, shrink=shrink, aspect=max(12 * min(height, 2.2) / 1.6, 8), pad=0.02, label=label
     )
     bar.locator = MaxNLocator(4)
-    bar.formatter = FuncFormatter(lambda value, _: shown(value))
+    bar.formatter = FuncFormatter(lambda value, _: format_number(value))
     bar.update_ticks()
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_linewidth(0.5)  # type: ignore[operator]
@@ -188,7 +188,7 @@ def matrix(kernel: Any, input_shape: Sequence[int], *, numbers: bool | None = No
     if numbers:
         for (row, column), value in np.ndenumerate(entries):
             if value:
-                axes.text(column, row, shown(value), ha="center", va="center", size=9)
+                axes.text(column, row, format_number(value), ha="center", va="center", size=9)
     else:
         drawn.set_clim(-limit, limit)
         colour_bar(picture, drawn, axes, picture.get_figheight())

@@ -26,10 +26,10 @@ from ._cells import (
     Slideshow,
     blank,
     cell,
+    format_number,
     frame,
     note,
     per_axis,
-    shown,
 )
 
 MOST = 400  # frames
@@ -131,7 +131,7 @@ def slide(
 
 
 def _factor(value: float) -> str:
-    return shown(value) if value >= 0 else f"({shown(value)})"
+    return format_number(value) if value >= 0 else f"({format_number(value)})"
 
 
 class _Scene:
@@ -201,7 +201,7 @@ class _Scene:
                 axes,
                 x0 + column,
                 y0 + row,
-                shown(value),
+                format_number(value),
                 self._colour(row, column, group),
                 size=11 if small else 12,
                 **options,
@@ -231,7 +231,7 @@ class _Scene:
             terms = [*terms[:4], "…", *terms[-2:]]
         if self._biased:
             terms.append(_factor(self.bias[channel]))
-        return " + ".join(terms) + f" = {shown(self.y[row, column, channel])}"
+        return " + ".join(terms) + f" = {format_number(self.y[row, column, channel])}"
 
     def _draw_flat(self, axes, number: int) -> None:
         (_, _, c), (_, kw, i, _), (_, ow, o) = self.x.shape, self.kernel.shape, self.y.shape
@@ -256,7 +256,13 @@ class _Scene:
             )
             note(axes, left - 0.25, y + 0.5, label, ha="right", color=INK)
             for tap in range(kw):
-                cell(axes, left + start + tap * self.dilation[1], y, shown(self.kernel[0, tap, k, channel]), KERNEL)
+                cell(
+                    axes,
+                    left + start + tap * self.dilation[1],
+                    y,
+                    format_number(self.kernel[0, tap, k, channel]),
+                    KERNEL,
+                )
             if self.dilation[1] > 1:
                 for tap in range(kw - 1):
                     axes.plot(
@@ -269,7 +275,7 @@ class _Scene:
         bottom += 1.1 * i
         if self._biased:
             note(axes, left - 0.25, bottom + 0.5, "bias" if o == 1 else f"bias {channel}", ha="right", color=INK)
-            cell(axes, left + column, bottom, shown(self.bias[channel]), KERNEL)
+            cell(axes, left + column, bottom, format_number(self.bias[channel]), KERNEL)
             bottom += 1.1
         bottom += 0.55
         for k in range(o):
@@ -279,7 +285,7 @@ class _Scene:
                 done = k * ow + position <= number
                 group = k // (o // self.groups)
                 colour = (GROUPS[group % len(GROUPS)] if self.groups > 1 else OUTPUT) if done else EMPTY
-                cell(axes, left + position, y, shown(self.y[0, position, k]) if done else "", colour)
+                cell(axes, left + position, y, format_number(self.y[0, position, k]) if done else "", colour)
         frame(axes, left + column, bottom + 1.1 * channel, 1, 1, OUTPUT_LINE)
         note(axes, left, bottom + 1.1 * o + 0.6, self._sum(number), color=WINDOW, size=12, weight="bold")
 
@@ -310,22 +316,22 @@ class _Scene:
             if k in used:
                 for a, b, r, s in self._taps(number):
                     frame(axes, 1.0 + s, y + r, 1, 1, linewidth=1.6, fill=True, facecolor="#ffe3bf", zorder=2)
-                    weight = shown(self.kernel[a, b, k - used[0], channel])
+                    weight = format_number(self.kernel[a, b, k - used[0], channel])
                     note(axes, 1.0 + s + 0.95, y + r + 0.84, f"×{weight}", size=8, ha="right", color=WINDOW, zorder=5)
         for k in range(i):
             y = top + k * (kh + 0.6)
             if used[k] < len(self.names):
                 note(axes, middle - 0.2, y + kh / 2, self.names[used[k]], color=INK, ha="right", rotation=90)
             for (a, b), value in np.ndenumerate(self.kernel[:, :, k, channel]):
-                cell(axes, middle + b, y + a, shown(value), KERNEL)
+                cell(axes, middle + b, y + a, format_number(value), KERNEL)
         if self._biased:
             y = top + i * (kh + 0.6) + 0.5
             note(axes, middle + kw / 2, y, "bias" if o == 1 else f"bias {channel}", color=INK, ha="center")
-            cell(axes, middle + kw / 2 - 0.5, y + 0.5, shown(self.bias[channel]), KERNEL)
+            cell(axes, middle + kw / 2 - 0.5, y + 0.5, format_number(self.bias[channel]), KERNEL)
         for k in range(o):
             y = top + k * (oh + 0.6)
             for (r, s), value in np.ndenumerate(self.y[:, :, k]):
                 done = k * oh * ow + r * ow + s <= number
-                cell(axes, right + s, y + r, shown(value) if done else "", OUTPUT if done else EMPTY, size=11)
+                cell(axes, right + s, y + r, format_number(value) if done else "", OUTPUT if done else EMPTY, size=11)
         frame(axes, right + column, top + channel * (oh + 0.6) + row, 1, 1, OUTPUT_LINE)
         note(axes, 1.0, self._extent()[1] - 0.55, self._sum(number), color=WINDOW, size=11, weight="bold")

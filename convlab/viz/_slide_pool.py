@@ -24,9 +24,9 @@ from ._cells import (
     Slideshow,
     blank,
     cell,
+    format_number,
     frame,
     note,
-    shown,
 )
 
 POOLS: dict[str, Callable[..., Any]] = {
@@ -142,7 +142,7 @@ class _Scene:
                 axes,
                 x0 + c,
                 y0 + r,
-                "" if value is None else shown(value),
+                "" if value is None else format_number(value),
                 colour,
                 weight="bold" if taken else "normal",
                 **style,
@@ -161,17 +161,17 @@ class _Scene:
         x0, y0 = self.result
         for (r, c), value in np.ndenumerate(self.y):
             done = r * self.y.shape[1] + c <= number
-            cell(axes, x0 + c, y0 + r, shown(value) if done else "", OUTPUT if done else EMPTY)
+            cell(axes, x0 + c, y0 + r, format_number(value) if done else "", OUTPUT if done else EMPTY)
         frame(axes, x0 + column, y0 + row, 1, 1, OUTPUT_LINE)
         note(axes, self.origin[0], self.sum_at, self._sum(values, result), color=INPUT_LINE, size=12, weight="bold")
 
     def _sum(self, values: list[float], result: float) -> str:
-        terms = [shown(v) for v in values]
+        terms = [format_number(v) for v in values]
         if self.reduce in ("max", "min"):
-            return f"{self.reduce}({', '.join(terms)}) = {shown(result)}"
+            return f"{self.reduce}({', '.join(terms)}) = {format_number(result)}"
         terms = [f"({t})" if t.startswith("-") else t for t in terms]
         total = " + ".join(terms)
         if self.reduce == "sum":
-            return f"{total} = {shown(result)}"
+            return f"{total} = {format_number(result)}"
         divisor = sum(values) / result if result else len(values)
-        return f"({total}) / {shown(divisor)} = {shown(result)}"
+        return f"({total}) / {format_number(divisor)} = {format_number(result)}"

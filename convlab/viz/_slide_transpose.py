@@ -11,7 +11,21 @@ import numpy as np
 
 import convlab
 
-from ._cells import EMPTY, INK, INPUT, INPUT_LINE, KERNEL, OUTPUT, Picture, Slideshow, blank, cell, frame, note, shown
+from ._cells import (
+    EMPTY,
+    INK,
+    INPUT,
+    INPUT_LINE,
+    KERNEL,
+    OUTPUT,
+    Picture,
+    Slideshow,
+    blank,
+    cell,
+    format_number,
+    frame,
+    note,
+)
 from ._slide import _image
 
 
@@ -79,7 +93,7 @@ def _stamping(x: np.ndarray, kernel: np.ndarray, stamps: np.ndarray, touched: np
     def draw(number: int) -> None:
         axes = blank(picture, max(wide, 6.0 / scale), high)
         row, column = divmod(number, w)
-        value = shown(x[row, column])
+        value = format_number(x[row, column])
         titles = {"input": "input", "kernel": "kernel", "stamp": f"{value} × kernel", "output": "output so far"}
         for name, (x0, y0) in origins.items():
             where = dict(ha="right") if flat else dict(ha="left")
@@ -94,7 +108,7 @@ def _stamping(x: np.ndarray, kernel: np.ndarray, stamps: np.ndarray, touched: np
         for name, values, filled, colour in panels:
             x0, y0 = origins[name]
             for (r, c), v in np.ndenumerate(values):
-                cell(axes, x0 + c, y0 + r, shown(v) if filled[r, c] else "", colour if filled[r, c] else EMPTY)
+                cell(axes, x0 + c, y0 + r, format_number(v) if filled[r, c] else "", colour if filled[r, c] else EMPTY)
                 if name == "output" and here[r, c]:
                     frame(axes, x0 + c, y0 + r, 1, 1, linewidth=1.8)
         frame(axes, origins["input"][0] + column, origins["input"][1] + row, 1, 1, INPUT_LINE)
