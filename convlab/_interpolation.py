@@ -190,7 +190,7 @@ def by_phase(x: Array, number: int, taps: Taps) -> Array:
 
 
 def _blocks(n: int, sources: np.ndarray, weights: np.ndarray) -> list[Part]:
-    """The nonzero blocks of a banded matrix."""
+    """Return the nonzero blocks of a banded matrix."""
     m, parts = len(sources), []
     for rows in np.array_split(np.arange(m), min(BLOCKS, max(1, min(n, m) // 32))):
         low, high = int(sources[rows].min()), int(sources[rows].max()) + 1
@@ -217,7 +217,7 @@ def by_matrix(x: Array, number: int, sources: np.ndarray, weights: np.ndarray) -
 def _by_gather_on_cpu(
     x: Array, number: int, sources: np.ndarray, weights: np.ndarray, elsewhere: Callable, linear: Callable
 ) -> Array:
-    """A gather where it is the fastest, `elsewhere` on other platforms; `linear` is the map of tangents.
+    """Interpolate by a gather on the CPU and by `elsewhere` on other platforms; `linear` is the map of tangents.
 
     On a CPU the transpose of a gather, a scatter, is slow: derivatives take slices or products everywhere.
     """
@@ -234,7 +234,7 @@ def _by_gather_on_cpu(
 
 @promoting
 def _by_gather(number: int, sources: np.ndarray, weights: np.ndarray, x: Array) -> Array:
-    """The sum over the taps of what they read; a weight of 0 adds no 0 * inf."""
+    """Sum the weighted values that the taps read; a weight of 0 adds no 0 * inf."""
     terms = []
     for at, weight in zip(sources.T, weights.T):
         part = x.at[(slice(None),) * number + (jnp.asarray(at, jnp.int32),)].get(mode="promise_in_bounds")
