@@ -223,7 +223,7 @@ def test_one_measured_elsewhere_is_not_used_and_said_so(fact):
 
 
 def test_one_without_the_engine_is_not_used_with_it():
-    if why := engine.available():
+    if why := engine.unavailable_reason():
         pytest.skip(why)
     tuning = choosing(convlab.conv, X, K, forward="fft")
     with convlab.Tuning(tuning.entries, tuning.device | {"engine": False}):
@@ -233,7 +233,7 @@ def test_one_without_the_engine_is_not_used_with_it():
 
 
 def test_where_a_choice_cannot_serve_the_next_does():
-    if why := engine.available():
+    if why := engine.unavailable_reason():
         pytest.skip(why)
     tuning = choosing(convlab.conv, X, K, forward="onednn")
     (entry,) = tuning.entries
@@ -331,20 +331,20 @@ def test_accelerate_leaves_the_engine_out():
     text = lambda: f.lower(x, k).as_text()
     before, y = text(), f(x, k)
     with convlab.accelerate():
-        assert ("__onednn" in text()) == (engine.available() is None)
+        assert ("__onednn" in text()) == (engine.unavailable_reason() is None)
         with convlab.accelerate(engine=False):
-            assert "__onednn" not in text() and engine.available() == "the engine is switched off"
+            assert "__onednn" not in text() and engine.unavailable_reason() == "the engine is switched off"
             with convlab.accelerate():
                 assert "__onednn" not in text()
             np.testing.assert_allclose(f(x, k), y, rtol=1e-5)
-        assert ("__onednn" in text()) == (engine.available() is None)
+        assert ("__onednn" in text()) == (engine.unavailable_reason() is None)
     assert text() == before
     with pytest.raises(TypeError, match="`engine` must be True or False, got 1"):
         convlab.accelerate(engine=1)
 
 
 def test_a_program_with_the_engine_is_left_out_of_the_cache_with_one_word(tmp_path):
-    if why := engine.available():
+    if why := engine.unavailable_reason():
         pytest.skip(why)
     options = dict(
         jax_persistent_cache_min_compile_time_secs=0.0,
@@ -355,14 +355,14 @@ def test_a_program_with_the_engine_is_left_out_of_the_cache_with_one_word(tmp_pa
     from jax.experimental.compilation_cache import compilation_cache
 
     try:
-        engine._say_uncached.cache_clear()
+        engine._warn_uncached_once.cache_clear()
         f = jax.jit(lambda x, k: convlab.conv(x, k))
         x, k = jnp.ones((2, 14, 14, 32)), jnp.ones((3, 3, 32, 32))
         for name, value in options.items():
             jax.config.update(name, value)
             if "dir" not in name and former["jax_compilation_cache_dir"] is None:
                 f(x[:, len(name) % 5 :], k)  # without a cache nothing is said of it
-                assert engine._say_uncached.cache_info().currsize == 0
+                assert engine._warn_uncached_once.cache_info().currsize == 0
         compilation_cache.reset_cache()
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")

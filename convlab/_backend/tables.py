@@ -53,6 +53,7 @@ FORMULATIONS: dict[str, Formulation] = {
     )
 }
 Row = tuple[str, str, Callable[[Problem], bool]]
+REQUESTED = "requested"  # the reason of a choice by `method=`
 
 
 def _strided_gradient(p: Problem) -> bool:
@@ -83,7 +84,7 @@ def _overhanging(p: Problem) -> bool:
         few
         and max(p.strides) == 1
         and max(*p.input_dilation, *p.kernel_dilation) == 1
-        and swapped_operands.inside(p) <= 0.7
+        and swapped_operands.fraction_inside(p) <= 0.7
     )
 
 
@@ -93,7 +94,7 @@ def _packs(p: Problem) -> bool:
         few
         and onednn.forward_unsupported(p) is None
         and output_blocking.forward_unsupported(p) is None
-        and output_blocking.left(p) <= 0.8
+        and output_blocking.remaining_work(p) <= 0.8
     )
 
 
@@ -158,7 +159,7 @@ def _patches(p: Problem) -> bool:
         and p.channels <= 4
         and math.prod(p.window) > 1
         and math.prod(p.spatial) >= 2**12
-        and gemm.tiles(p)
+        and gemm.tiles_image(p)
     )
 
 
@@ -169,7 +170,7 @@ def _small_patches(p: Problem) -> bool:
 def _narrow(p: Problem) -> bool:
     """Small groups, but for those of one channel in and out, which XLA has a loop of its own for."""
     many = max(p.channels, p.features) > p.groups > 1
-    return many and min(p.channels, p.features) // p.groups <= (80 if block_diagonal.whole(p) else 16)
+    return many and min(p.channels, p.features) // p.groups <= (80 if block_diagonal.is_one_kernel(p) else 16)
 
 
 def _narrow_sums(p: Problem) -> bool:
@@ -248,14 +249,14 @@ TPU_FORWARD = (
     ("gemm", _TO_FEW, _to_few),
     ("gemm", _MATRIX, _patches),
     ("block_diagonal", _FILLED, _narrow_sums),
-    ("lax", "what XLA makes of it on tpu", lambda p: True),
+    ("lax", "XLA's own on tpu", lambda p: True),
 )
 TPU_KERNEL_GRADIENT = (
     ("gemm", _IN_LANES, _from_one),
     ("gemm", _TO_FEW, _to_few),
     ("gemm", _MATRIX, _small_patches),
     ("block_diagonal", _FILLED, _narrow),
-    ("lax", "what XLA makes of it on tpu", lambda p: True),
+    ("lax", "XLA's own on tpu", lambda p: True),
 )
 # From what users of CUDA report; none of it was measured by convlab. `benchmarks/gpu` can.
 _NO_ALGORITHM = (
@@ -264,7 +265,7 @@ _NO_ALGORITHM = (
 GPU_FORWARD = (
     ("subpixel", "a dilated sequence, 400 times PyTorch's time (jax issue 23783): no stuffed zeros", _dilated_sequence),
     ("extra_axis", _NO_ALGORITHM, _narrow_sequence),
-    ("lax", "what XLA makes of it on gpu", lambda p: True),
+    ("lax", "XLA's own on gpu", lambda p: True),
 )
 GPU_KERNEL_GRADIENT = (
     (
@@ -273,7 +274,7 @@ GPU_KERNEL_GRADIENT = (
         _ungrouped_gradient,
     ),
     ("extra_axis", _NO_ALGORITHM, _narrow_sequence),
-    ("lax", "what XLA makes of it on gpu", lambda p: True),
+    ("lax", "XLA's own on gpu", lambda p: True),
 )
 # Of integers, on the CPU.
 INTEGERS = (("floats", "bytes: float32 holds every sum", lambda p: True),)
@@ -308,10 +309,13 @@ class Choice:
 
 
 def choose(kind: Kind, p: Problem, method: str, target: Target, without: str = "") -> Choice:
-    """`method` if it can serve, otherwise the first row of the platform's table that can."""
-    asked = FORMULATIONS.get(method)
-    if asked and target.admits(asked) and asked.unsupported_reason(kind, p) is None:
-        return Choice(asked, "asked for")
+    """Return the formulation `method` if it can serve, else that of the first matching row of the platform's table.
+
+    `without` names a formulation that must not be chosen: the one whose inner convolution this is.
+    """
+    requested = FORMULATIONS.get(method)
+    if requested and target.admits(requested) and requested.unsupported_reason(kind, p) is None:
+        return Choice(requested, REQUESTED)
     floating = jnp.issubdtype(p.dtype, jnp.floating)
     rows = TABLES[target.platform][kind] if floating else INTEGERS if target.platform == "cpu" else ()
     for name, reason, condition in rows:
@@ -320,4 +324,4 @@ def choose(kind: Kind, p: Problem, method: str, target: Target, without: str = "
             continue
         if formulation.unsupported_reason(kind, p) is None:
             return Choice(formulation, reason)
-    return Choice(LAX, f"what XLA makes of it on {target.platform}" if floating else "not a real floating dtype")
+    return Choice(LAX, f"XLA's own on {target.platform}" if floating else "not a real floating dtype")

@@ -20,7 +20,7 @@ def folded(program: Program) -> Program:
     A large array that a few numbers fill is known to those who ask, but computed where it is used and not kept.
     """
     ops = []
-    with compat.at_once():
+    with compat.ensure_compile_time_eval():
         for op in program.ops:
             if not _is_known(op) or not _evaluate(op) or not _is_worth_keeping(op):
                 ops.append(op)

@@ -94,26 +94,26 @@ def compute(fused: Fused, *arguments: Array) -> Array:
         kernel = kernel.reshape(*(1 for _ in space), *kernel.shape)
         out_feature, in_feature, window = out_feature + len(space), in_feature + len(space), list(range(len(space)))
     extras = [
-        extra.reshape(-1) if value is chain.bias else dispatch.permuted(extra, out)
+        extra.reshape(-1) if value is chain.bias else dispatch.permute(extra, out)
         for extra, value in zip(extras, [v for v in (chain.bias, chain.residual) if v is not None])
     ]
     ops = [KINDS.get(kind, kind.upper()) for kind in chain.kinds]
-    image = dispatch.permuted(x, (batch, *space, feature))
+    image = dispatch.permute(x, (batch, *space, feature))
     y = onednn.with_epilogues(image, kernel, fused.problem, (*window, in_feature, out_feature), ops, extras)
-    return dispatch.permuted(y, sorted(range(y.ndim), key=out.__getitem__))
+    return dispatch.unpermute(y, out)
 
 
-def rule(former: Callable, target_of: Callable[[Any], Target]) -> Callable:
+def rule(original_rule: Callable, target_of: Callable[[Any], Target]) -> Callable:
     """`jit`'s lowering rule, with fused calls as the engine's."""
 
     def lower(ctx: Any, *args: Any, **params: Any) -> Sequence[Any]:
         try:
-            if is_fused(params["name"]) and compat.is_for_cpu_alone(ctx) and not compat.has_explicit_axes(ctx):
+            if is_fused(params["name"]) and compat.is_cpu_only(ctx) and not compat.has_explicit_axes(ctx):
                 fused = plan(params["jaxpr"], target_of(ctx)) if len(args) == len(params["jaxpr"].in_avals) else None
                 if fused is not None:
                     return compat.lower(ctx, lambda *arrays: compute(fused, *arrays), *args)
-        except compat.MOVED as error:
-            compat.say_once(error)
-        return former(ctx, *args, **params)
+        except compat.API_ERRORS as error:
+            compat.warn_once(error)
+        return original_rule(ctx, *args, **params)
 
     return lower

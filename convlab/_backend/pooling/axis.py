@@ -50,31 +50,31 @@ class Axis:
         return self.base == 1 and self.stride >= self.effective_size and self.low == 0 and self.high <= 0
 
     @functools.cached_property
-    def real(self) -> np.ndarray:
+    def on_input(self) -> np.ndarray:
         """(out, window): which taps of each output fall on input."""
         place = np.arange(self.out)[:, None] * self.stride + np.arange(self.window) * self.dilation - self.low
         return (place >= 0) & (place < self.dilated) & (place % self.base == 0)
 
     @property
-    def first_real(self) -> np.ndarray:
+    def first_on_input(self) -> np.ndarray:
         """Per output the first tap that is no padding; 0 where all are."""
         if self.base > 1:
-            return np.argmax(self.real, axis=1)
+            return np.argmax(self.on_input, axis=1)
         start = np.arange(self.out) * self.stride - self.low
         first = np.maximum(0, -(start // self.dilation))
         return np.where((first < self.window) & (start + first * self.dilation < self.size), first, 0)
 
     @functools.cached_property
     def runs(self) -> list[tuple[int, int, tuple[int, ...]]] | None:
-        """(first output, number, real taps) of the runs of outputs whose windows are cut alike; None if too many."""
-        return None if self.base > 1 else _runs(self.real)
+        """Runs of outputs with the same taps on input, as (first output, count, taps); None if too many."""
+        return None if self.base > 1 else _runs(self.on_input)
 
     def start(self, output: int, tap: int) -> int:
         """The place in the undilated input of an output's tap, without base dilation."""
         return output * self.stride + tap * self.dilation - self.low
 
     @property
-    def mirrored(self) -> Axis:
+    def transposed(self) -> Axis:
         """The axis whose transpose this one is, if its stride is 1: places of the one are outputs of the other."""
         low = self.effective_size - 1 - self.low
         high = (self.size - 1) * self.base + self.effective_size - low - self.out
@@ -86,7 +86,7 @@ class Axis:
         return -(-self.dilated // self.stride)
 
     @functools.cached_property
-    def reached(self) -> list[tuple[int, np.ndarray]]:
+    def readers(self) -> list[tuple[int, np.ndarray]]:
         """(back, taps): through `taps[phase]`, -1 for none, the output `block + back` sees the place `stride * block +
         phase`."""
         found = {}
@@ -98,16 +98,16 @@ class Axis:
         return list(found.items())
 
     @property
-    def reached_pads(self) -> tuple[int, int]:
-        """The zeros before and after the outputs with which every block is reached alike."""
-        backs = [back for back, _ in self.reached]
+    def reader_pads(self) -> tuple[int, int]:
+        """The zeros before and after the outputs with which every block is readers alike."""
+        backs = [back for back, _ in self.readers]
         return max(0, -min(backs)), max(0, self.blocks + max(backs) - self.out)
 
     @functools.cached_property
-    def reached_runs(self) -> list[tuple[int, int, tuple[int, ...]]] | None:
-        """(first block, number, which of `reached` exist) of the runs of blocks that are reached alike; None if too
+    def reader_runs(self) -> list[tuple[int, int, tuple[int, ...]]] | None:
+        """(first block, number, which of `reached` exist) of the runs of blocks that are readers alike; None if too
         many."""
-        output = np.arange(self.blocks)[:, None] + [back for back, _ in self.reached]
+        output = np.arange(self.blocks)[:, None] + [back for back, _ in self.readers]
         return _runs((output >= 0) & (output < self.out))
 
 

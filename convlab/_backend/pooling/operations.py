@@ -27,14 +27,16 @@ def _by_windows(reduction: Callable[..., Array], *arrays: Array, params: dict, *
 def _by_batch(reduction: Callable[..., Array], *arrays: Array, params: dict, **options: Any) -> Array:
     """The images lie along the vectors, as in the convolutions that are neighbours of such a pool."""
     found = axes_of(arrays[0].shape, params)
-    return batch_vectorized.out_of(reduction(*map(batch_vectorized.into, arrays), found, **options))
+    return batch_vectorized.vectors_to_batch(
+        reduction(*map(batch_vectorized.batch_to_vectors, arrays), found, **options)
+    )
 
 
 def _in_vectors(axes: Sequence[Axis], shape: tuple[int, ...], target: Target) -> bool:
     """An image's plane in tiles, of a few channels."""
     rank = len(shape)
     plane = len(axes) == 2 and all(axis.tiles and 0 < axis.index < rank - 1 for axis in axes)
-    return plane and 1 < shape[-1] < VECTOR and batch_vectorized.fill(shape[0]) and not target.partitioned
+    return plane and 1 < shape[-1] < VECTOR and batch_vectorized.fills_vectors(shape[0]) and not target.partitioned
 
 
 def is_long(axes: Sequence[Axis]) -> bool:
@@ -71,13 +73,13 @@ def choose(
     `own` are convlab's primitives, which cannot be left to XLA.
     """
     platform, axes = target.platform, axes_of(shape, params)
-    if platform == "tpu" and (own or name == "window_sum" and tpu.copied(axes)):
+    if platform == "tpu" and (own or name == "window_sum" and tpu.broadcast_axes(axes)):
         return "lax", _TPU, functools.partial(getattr(tpu, name), params=params, **options)
     lacks_instruction = (
         platform == "tpu" and name in ("max_tangent", "max_cotangent") and not tpu.has_instruction(params)
     )
     if platform != "cpu" and not own and not lacks_instruction:
-        return "lax", f"what XLA makes of it on {platform}", None
+        return "lax", f"XLA's own on {platform}", None
     if is_long(axes) and name in ("window_sum", "window_max"):
         return "lax", _LONG, None
     reduction = getattr(windows, name)

@@ -175,15 +175,15 @@ def window_argmax(x, params: dict, *, reducer: Reducer):
     return jnp.where(best != best, last, first)
 
 
-def copied(axes: Sequence[Axis]) -> dict[int, int]:
+def broadcast_axes(axes: Sequence[Axis]) -> dict[int, int]:
     """The axes of one position that every window holds, as in the gradient of a sum over a whole axis, and the size of
     the result."""
-    return {axis.index: axis.out for axis in axes if axis.size == 1 and axis.out and axis.real.any(1).all()}
+    return {axis.index: axis.out for axis in axes if axis.size == 1 and axis.out and axis.on_input.any(1).all()}
 
 
 def window_sum(x, params: dict):
     """lax's sum, but a copy along the axes of one position that every window holds."""
-    copies = copied(axes_of(x.shape, params))
+    copies = broadcast_axes(axes_of(x.shape, params))
     idle = {name: (0, 0) if name == "padding" else 1 for name in params}
     rest = {
         name: tuple(idle[name] if i in copies else v for i, v in enumerate(value)) for name, value in params.items()

@@ -123,7 +123,7 @@ def _in_loop(x: Array, axis: Axis, fill: Any, first: Callable, step: Callable) -
 
 def _reduce(x: Array, axis: Axis, combine: Callable, fill: Any) -> Array:
     if axis.size == 1:  # a global pool's gradient: a window has the value of the one element if it holds it
-        held = np.expand_dims(axis.real.any(axis=1), _others(x, (axis,)))
+        held = np.expand_dims(axis.on_input.any(axis=1), _others(x, (axis,)))
         return jnp.where(held, x, jnp.asarray(fill, x.dtype))
     if axis.runs is not None and axis.effective_size > axis.stride and axis.window > MOST_RUNS:
         x = materialize(x)
@@ -141,7 +141,7 @@ def _back(values: Sequence[Array], stage: Stage, contribution: Callable[..., Arr
     `elements` lies along them.
     """
     behind = [axis.index + 1 + nth for nth, axis in enumerate(stage)]
-    if len(stage) == 1 and len(stage[0].reached) > MOST_ELEMENTS:
+    if len(stage) == 1 and len(stage[0].readers) > MOST_ELEMENTS:
         whole = _merged(_back_in_loop(values, stage[0], contribution), stage, [stage[0].blocks])
     else:
         whole = _back_unrolled(list(values), stage, behind, contribution)
@@ -154,13 +154,13 @@ def _back(values: Sequence[Array], stage: Stage, contribution: Callable[..., Arr
 def _back_unrolled(values: list[Array], stage: Stage, behind: list[int], contribution: Callable[..., Array]) -> Array:
     runs = []
     for axis in stage:
-        shift, found = 0, axis.reached_runs
+        shift, found = 0, axis.reader_runs
         if found is None:
-            shift, high = axis.reached_pads
+            shift, high = axis.reader_pads
             values = [materialize(_pad(v, axis, shift, high, 0)) for v in values]
-            found = [(0, axis.blocks, tuple(range(len(axis.reached))))]
+            found = [(0, axis.blocks, tuple(range(len(axis.readers))))]
         runs.append(
-            [(n, [(b + back + shift, e) for back, e in map(axis.reached.__getitem__, at)]) for b, n, at in found]
+            [(n, [(b + back + shift, e) for back, e in map(axis.readers.__getitem__, at)]) for b, n, at in found]
         )
     strides, ones, parts = [axis.stride for axis in stage], [1] * len(stage), []
     for region in itertools.product(*runs):
@@ -184,9 +184,9 @@ def _back_unrolled(values: list[Array], stage: Stage, behind: list[int], contrib
 
 
 def _back_in_loop(values: Sequence[Array], axis: Axis, contribution: Callable[..., Array]) -> Array:
-    shift, high = axis.reached_pads
+    shift, high = axis.reader_pads
     padded = [_pad(v, axis, shift, high, 0) for v in values]
-    backs, elements = (jnp.asarray(np.asarray(part)) for part in zip(*axis.reached))
+    backs, elements = (jnp.asarray(np.asarray(part)) for part in zip(*axis.readers))
     others = [d for d in range(values[0].ndim + 1) if d != axis.index + 1]
 
     def sent(nth: Any) -> Array:
@@ -194,7 +194,7 @@ def _back_in_loop(values: Sequence[Array], axis: Axis, contribution: Callable[..
         return contribution(*(jnp.expand_dims(v, axis.index + 1) for v in read), jnp.expand_dims(elements[nth], others))
 
     like = jax.eval_shape(sent, 0)
-    return lax.fori_loop(0, len(axis.reached), lambda nth, sum: sum + sent(nth), jnp.zeros(like.shape, like.dtype))
+    return lax.fori_loop(0, len(axis.readers), lambda nth, sum: sum + sent(nth), jnp.zeros(like.shape, like.dtype))
 
 
 def _merged(x: Array, stage: Stage, counts: Sequence[int]) -> Array:
@@ -230,7 +230,7 @@ def window_sum(x: Array, axes: Sequence[Axis]) -> Array:
         if axis.base > 1 and axis.stride == 1 and axis.size > 1:
             y = _back(
                 [y],
-                (axis.mirrored,),
+                (axis.transposed,),
                 lambda y, elements: y if np.all(elements >= 0) else jnp.where(elements >= 0, y, 0),
             )
         else:
@@ -278,7 +278,7 @@ def _argmax(x: Array, stage: Stage, reducer: Reducer) -> tuple[Array, Array]:
     small = jnp.int8 if math.prod(axis.window for axis in stage) <= 127 else jnp.int32
 
     def first(values: Array, region: _Region) -> tuple[Array, Array]:
-        firsts = [axis.first_real[at : at + n] for axis, at, n in zip(stage, region.firsts, region.counts)]
+        firsts = [axis.first_on_input[at : at + n] for axis, at, n in zip(stage, region.firsts, region.counts)]
         number = np.asarray(_number(stage, np.ix_(*firsts))).astype(small)
         return values, lax.broadcast_in_dim(number, values.shape, [axis.index for axis in stage])
 

@@ -43,11 +43,11 @@ def state() -> str | None:
 @contextlib.contextmanager
 def forced(key: str, name: str) -> Iterator[None]:
     """This thread lowers the equation with that key by the formulation of that name."""
-    former, _local.forced = getattr(_local, "forced", None), (key, name)
+    previous, _local.forced = getattr(_local, "forced", None), (key, name)
     try:
         yield
     finally:
-        _local.forced = former
+        _local.forced = previous
 
 
 def serves(platform: str) -> bool:
@@ -55,10 +55,10 @@ def serves(platform: str) -> bool:
     if getattr(_local, "forced", None):
         return True
     tuning = current()
-    return tuning is not None and tuning.device["platform"] == platform and unused(platform) is None
+    return tuning is not None and tuning.device["platform"] == platform and unused_reason(platform) is None
 
 
-def unused(platform: str) -> str | None:
+def unused_reason(platform: str) -> str | None:
     """Why the tuning in force does not hold here, None where it does or there is none."""
     tuning = current()
     if tuning is None or tuning.device["platform"] != platform:

@@ -71,10 +71,10 @@ def autotune(
     here = device.here(platform)
     assert here is not None
     if not compat.has_hooks:
-        compat.say_once(compat.missing or "")
+        compat.warn_once(compat.missing or "")
         return Tuning([], here)
     closed = jax.make_jaxpr(lambda *a: fn(*a))(*args)
-    target = Target(platform, platform == "cpu" and engine.available() is None, measured=True)
+    target = Target(platform, engine.serves(platform), measured=True)
     contests = [Contest(equation, target) for equation in collect(closed.jaxpr, lowering.OPERATIONS)]
     contests.sort(key=lambda contest: contest.equation.work, reverse=True)
     entries, stopped = _run(contests, repeats, budget, progress)

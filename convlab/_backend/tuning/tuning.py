@@ -134,10 +134,10 @@ class Tuning:
     def use(self) -> Tuning:
         """Use the choices from now on, until the process ends or the `with` block of the result does."""
         if not compat.has_hooks:
-            compat.say_once(compat.missing or "")
+            compat.warn_once(compat.missing or "")
             return self
         active.enter(self)
-        self._contexts.append(compat.keyed("tuning", active.state()))
+        self._contexts.append(compat.set_cache_key("tuning", active.state()))
         return self
 
     def __enter__(self) -> Tuning:
