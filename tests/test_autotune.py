@@ -109,7 +109,7 @@ def test_a_budget_and_an_interrupt_keep_what_is_done(monkeypatch):
             raise KeyboardInterrupt
         contest.calls[name], contest.seconds[name] = (lambda: X), 1.0
 
-    monkeypatch.setattr(measure.Contest, "try_out", interrupt)
+    monkeypatch.setattr(measure.Contest, "measure", interrupt)
     monkeypatch.setattr(lowering.Convolution, "candidates", lambda self, *facts: ["lax"])
     monkeypatch.setattr(lowering.WindowReduction, "candidates", lambda self, *facts: ["lax"])
     partial = convlab.autotune(network, X, K, repeats=1)
@@ -126,7 +126,7 @@ def test_the_dearest_come_first_under_a_budget(monkeypatch):
         contest.seconds[name] = 1.0 if contest.kind == "max" else 1e-3
         contest.calls[name] = lambda: X
 
-    monkeypatch.setattr(measure.Contest, "try_out", try_out)
+    monkeypatch.setattr(measure.Contest, "measure", try_out)
     found = convlab.autotune(network, X, K, repeats=1, budget=100)
     assert found.entries[0].operation == "max" and found.stopped is None
 
@@ -140,7 +140,7 @@ def test_maxima_are_compared_where_they_are_unique(dtype):
         contest = measure.Contest(one, Target(measured=True))
         contest.prepare()
         for name in contest.candidates:
-            contest.try_out(name)
+            contest.measure(name)
         assert not contest.refused and len(contest.seconds) >= 2
 
 
@@ -386,7 +386,7 @@ def test_a_program_with_the_engine_is_left_out_of_the_cache_with_one_word(tmp_pa
 
 def test_nothing_is_tuned_where_jax_has_moved_what_it_takes(monkeypatch):
     monkeypatch.setattr(compat, "has_hooks", False)
-    monkeypatch.setattr(compat, "_said", True)
+    monkeypatch.setattr(compat, "_warned", True)
     assert convlab.autotune(network, X, K).entries == ()
     with convlab.Tuning([], device.here("cpu")) as tuning:
         assert active.current() is None and tuning.entries == ()

@@ -456,7 +456,7 @@ def test_accelerate_leaves_other_platforms_alone(platform):
 
 def test_accelerate_survives_another_jax(monkeypatch):
     monkeypatch.setattr(compat, "has_hooks", False)
-    monkeypatch.setattr(compat, "_said", False)
+    monkeypatch.setattr(compat, "_warned", False)
     with pytest.warns(UserWarning, match="no faster than lax"), convlab.accelerate():
         assert not accelerate.is_active()
     with warnings.catch_warnings():

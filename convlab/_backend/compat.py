@@ -36,7 +36,7 @@ def warn_once(error: BaseException | str) -> None:
 
 
 try:
-    from jax._src.dispatch import apply_primitive
+    from jax._src.dispatch import apply_primitive as apply_primitive
     from jax._src.interpreters import ad, batching, mlir
     from jax.experimental.xla_metadata import set_xla_metadata
     from jax.sharding import AbstractMesh, use_abstract_mesh
@@ -50,8 +50,8 @@ try:
     SELECT_MAX, SELECT_MIN = lax.ge_p, lax.le_p
     _default_rules, _platform_rules = mlir._lowerings, mlir._platform_specific_lowerings
     _register, _lower_fun, _constrain = mlir.register_lowering, mlir.lower_fun, mlir.lower_with_sharding_in_types
-    _jvps, _transposes, _batchers = ad.primitive_jvps, ad.primitive_transposes, batching.primitive_batchers
-    _Zero = ad.Zero
+    JVPS, TRANSPOSES, BATCHERS = ad.primitive_jvps, ad.primitive_transposes, batching.primitive_batchers
+    Zero = ad.Zero
     has_hooks = True
 except API_ERRORS as error:
     has_hooks = False
@@ -211,58 +211,6 @@ def _plain_context() -> Iterator[None]:
 
 
 # --- primitives ---------------------------------------------------------------------------------------------------
-
-
-def _new_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict], jvp: Callable) -> Any:
-    """Make a primitive with evaluation, abstract evaluation, batching and a JVP rule."""
-    primitive = Primitive(name)
-    primitive.def_impl(functools.partial(apply_primitive, primitive))
-    primitive.def_abstract_eval(abstract)
-
-    def batch(args: Any, dims: Any, **params: Any) -> Any:
-        size = next(a.shape[d] for a, d in zip(args, dims) if d is not None)
-        moved = [
-            jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims)
-        ]
-        return primitive.bind(*moved, **with_batch_axis(params)), 0
-
-    _jvps[primitive], _batchers[primitive] = functools.partial(jvp, primitive), batch
-    return primitive
-
-
-def _zero_like(out: Any) -> Any:
-    return _Zero(jax.typeof(out).to_tangent_aval())
-
-
-def new_discrete_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict]) -> Any:
-    """Make a primitive `f(x)` with integer results, which has no derivative."""
-
-    def jvp(primitive: Any, primals: Any, tangents: Any, **params: Any) -> Any:
-        out = primitive.bind(*primals, **params)
-        return out, _zero_like(out)
-
-    return _new_primitive(name, abstract, with_batch_axis, jvp)
-
-
-def new_linear_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict]) -> Any:
-    """Make a primitive `f(x, v)` that is linear in `v` and constant almost everywhere in `x`."""
-
-    def jvp(primitive: Any, primals: Any, tangents: Any, **params: Any) -> Any:
-        (x, v), (_, dv) = primals, tangents
-        out = primitive.bind(x, v, **params)
-        return out, _zero_like(out) if type(dv) is _Zero else primitive.bind(x, dv, **params)
-
-    return _new_primitive(name, abstract, with_batch_axis, jvp)
-
-
-def make_transposes(f: Any, g: Any) -> None:
-    """Declare `v -> f(x, v)` and `v -> g(x, v)` each other's transpose."""
-    for primitive, other in ((f, g), (g, f)):
-
-        def rule(cotangent: Any, x: Any, v: Any, other: Any = other, **params: Any) -> Any:
-            return None, cotangent if type(cotangent) is _Zero else other.bind(x, cotangent, **params)
-
-        _transposes[primitive] = rule
 
 
 def abstract_of(primitive: Any, *avals: Any, **params: Any) -> Any:

@@ -84,6 +84,6 @@ def _check_method(method: str, x: Array, kernel: Array, params: dict) -> None:
 def window_sum(x: Array, params: dict) -> Array:
     """Compute the sum of each window, by lax's window parameters."""
     if not compat.has_hooks:
-        return maxima.by_public_lax(x, 0, lax.add, params)
+        return maxima.reduce_window(x, 0, lax.add, params)
     with compat.marked("auto", x):
         return compat.WINDOW_SUM.bind(x, **params)

@@ -165,7 +165,7 @@ def plan_of(primitive: Any, operands: Sequence[Any], params: dict, method: str, 
     if not operation.own and not all(isinstance(n, int) for a in operands for n in a.shape):
         return Plan("", "lax", "a size is symbolic: no formulation can be chosen")
     if target.measured and method in ("auto", "measured"):
-        for name, reason in active.names(primitive, operands, params):
+        for name, reason in active.ranked(primitive, operands, params):
             plan = operation.plan_by_name(operands, params, name, target)
             if plan is not None:
                 return dataclasses.replace(plan, reason=reason)

@@ -35,7 +35,7 @@ def _is_known(op: Op) -> bool:
 def _evaluate(op: Op) -> bool:
     """Gives the outputs their constants; false where that fails."""
     operands = [v.constant for v in op.inputs]
-    quick = numbers.result(op, operands)
+    quick = numbers.evaluate(op, operands)
     results: Iterable[Any] = [quick]
     if quick is None:
         if not op.inputs:  # iota and the like: cheap to make anew
