@@ -70,7 +70,10 @@ def test_a_tpus_local_products_are_everybodys(shape, window):
     )
     found = []
     stacked = functools.partial(_conv_local._stacked, window=window)
-    for way in (functools.partial(local.multiply_slices, precision=None), functools.partial(local.multiply_patches, window=window)):
+    for way in (
+        functools.partial(local.multiply_slices, precision=None),
+        functools.partial(local.multiply_patches, window=window),
+    ):
         products = functools.partial(way, stacked=stacked)
         value, pull = jax.vjp(products, x, kernel)
         found.append((value, *pull(jnp.cos(value)), jax.jvp(products, (x, kernel), (kernel.sum() * x, kernel))[1]))

@@ -188,11 +188,11 @@ def zero_pad_of(x: Any) -> tuple[Any, Sequence[tuple[int, int, int]]] | None:
 
     `x` is an operand of the equation that is being lowered. None if no such pad produces it.
     """
-    pad = getattr(x, "owner", None)
+    pad: Any = getattr(x, "owner", None)
     if getattr(pad, "name", None) != "stablehlo.pad":
         return None
     operand, fill = pad.operands
-    constant = getattr(fill, "owner", None)
+    constant: Any = getattr(fill, "owner", None)
     if getattr(constant, "name", None) != "stablehlo.constant" or constant.attributes["value"].get_splat_value().value:
         return None
     names = ("edge_padding_low", "edge_padding_high", "interior_padding")

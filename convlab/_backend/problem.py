@@ -60,6 +60,15 @@ class Problem:
         return tuple(map(output_size, self.dilated, self.pads, self.effective_size, self.strides))
 
     @property
+    def exact_pads(self) -> tuple[tuple[int, int], ...]:
+        """The pads without the part at the end of each axis that no output reads."""
+        ends = [
+            (out - 1) * s + size - n
+            for out, s, size, n in zip(self.out, self.strides, self.effective_size, self.dilated)
+        ]
+        return tuple((low, end - low) for (low, _), end in zip(self.pads, ends))
+
+    @property
     def empty(self) -> bool:
         """Whether the result is empty or a sum of no terms, which is zeros."""
         return 0 in (self.batch, self.channels, self.features, *self.spatial, *self.out, *self.window)

@@ -59,7 +59,7 @@ class Formulation:
         if getattr(self, kind) is None:
             return f"{self.name} has no {kind.replace('_', ' ')}"
         if p.is_highest and not self.sums_directly:
-            return f"{self.name} is not direct summation, as precision 'highest' asks"
+            return f"{self.name} is not direct summation, which precision 'highest' requires"
         return getattr(self, f"{kind}_unsupported")(p)
 
 

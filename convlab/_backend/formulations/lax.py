@@ -7,6 +7,8 @@ itself writes `f01b_i01o->01bf` and `batch_group_count`.
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -15,23 +17,23 @@ from ..problem import Problem
 from .base import Array, Formulation, Solve
 
 
-def _convolve(x, kernel, p: Problem, *, strides, pads, input_dilation, kernel_dilation) -> Array:
-    cropped = [min(pad) < 0 for pad in pads]
+def forward(x: Array, kernel: Array, p: Problem, solve: Solve | None = None) -> Array:
+    pads, input_dilation, cropped = p.pads, p.input_dilation, [min(pad) < 0 for pad in p.pads]
     if any(cropped):  # jaxlib 0.10.2 reads beyond the image if a convolution's pads are negative
         crops = [(*pad, d - 1) if crop else (0, 0, 0) for crop, pad, d in zip(cropped, pads, input_dilation)]
         x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *crops, (0, 0, 0)])
-        pads = [(0, 0) if crop else pad for crop, pad in zip(cropped, pads)]
-        input_dilation = [1 if crop else d for crop, d in zip(cropped, input_dilation)]
+        pads = tuple((0, 0) if crop else pad for crop, pad in zip(cropped, pads))
+        input_dilation = tuple(1 if crop else d for crop, d in zip(cropped, input_dilation))
     last = p.rank + 1
     image, taps = (0, last, *range(1, last)), (last, last - 1, *range(last - 1))
     with compat.marked("lax"):
         return lax.conv_general_dilated(
             x,
             kernel,
-            strides,
+            p.strides,
             pads,
             input_dilation,
-            kernel_dilation,
+            p.kernel_dilation,
             lax.ConvDimensionNumbers(image, taps, image),
             feature_group_count=p.groups,
             precision=p.precision,
@@ -39,37 +41,13 @@ def _convolve(x, kernel, p: Problem, *, strides, pads, input_dilation, kernel_di
         )
 
 
-def forward(x: Array, kernel: Array, p: Problem, solve: Solve | None = None) -> Array:
-    return _convolve(
-        x,
-        kernel,
-        p,
-        strides=p.strides,
-        pads=p.pads,
-        input_dilation=p.input_dilation,
-        kernel_dilation=p.kernel_dilation,
-    )
-
-
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve | None = None) -> Array:
     """Convolve x with dy, with the channels in the role of the batch, and strides and kernel dilation swapped."""
     grouped = x.reshape(*x.shape[:-1], p.groups, p.channels // p.groups)
     # (c / g, *spatial, g * n): the channels of a group become the batch, and the sum is over n
     images = jnp.moveaxis(jnp.moveaxis(grouped, -1, 0), 1, -1).reshape(-1, *p.spatial, p.groups * p.batch)
-    pads = tuple(
-        (lo, (out - 1) * s + extent - size - lo)
-        for (lo, _), out, s, extent, size in zip(p.pads, p.out, p.strides, p.effective_size, p.dilated)
-    )
-    dkernel = _convolve(
-        images,
-        jnp.moveaxis(dy, 0, -2),
-        p,
-        strides=p.kernel_dilation,
-        pads=pads,
-        input_dilation=p.input_dilation,
-        kernel_dilation=p.strides,
-    )
-    return jnp.moveaxis(dkernel, 0, -2)
+    swapped = dataclasses.replace(p, strides=p.kernel_dilation, pads=p.exact_pads, kernel_dilation=p.strides)
+    return jnp.moveaxis(forward(images, jnp.moveaxis(dy, 0, -2), swapped), 0, -2)
 
 
 LAX = Formulation("lax", forward, kernel_gradient)

@@ -159,17 +159,11 @@ def _gradient_of_rows(x, dy, first: int, last: int, p: Problem):
     return _depthwise_gradient(jnp.repeat(x, p.features // p.groups, -1), dy, plain)
 
 
-def _exact_pads(p: Problem):
-    """Return the pads without the part at the end that no output reads."""
-    facts = zip(p.pads, p.out, p.strides, p.effective_size, p.spatial)
-    return [(lo, (out - 1) * s + size - n - lo) for (lo, _), out, s, size, n in facts]
-
-
 def _depthwise_gradient(x, dy, p: Problem):
     """Compute (*window, c) with the batch as one more spatial axis, which dy covers as a window."""
     if any(s > 1 for s in p.strides):
         return _strided_gradient(x, dy, p)
-    pads, strides = _exact_pads(p), _effective_dilation(p)
+    strides, pads = _effective_dilation(p), [*p.exact_pads]
     if p.rank < 3:
         image, taps, pads = x[None], dy, [(0, 0), *pads]
         out, strides = (1, *p.window), (1, *strides)
@@ -231,25 +225,22 @@ def _dense_gradient(x, dy, p: Problem):
 
     The taps of that axis and the channels are then one long row of outputs, which oneDNN vectorises well.
     """
-    per_group = p.channels // p.groups
-    if p.batch == 1 and (p.rank == 1 and _effective_dilation(p)[0] > 1 or p.features == p.groups > 1):
+    per_group, strides, dilation, pads = p.channels // p.groups, p.strides, _effective_dilation(p), [*p.exact_pads]
+    if p.batch == 1 and (p.rank == 1 and dilation[0] > 1 or p.features == p.groups > 1):
         # With a batch of 1, groups of one channel make a depthwise convolution, for which oneDNN has no fast dilated
         # kernel; and one channel with a long dilated column ends the process (it cannot create the primitive). A batch
         # of 2 has neither fault.
         x, dy = (jnp.concatenate([a, jnp.zeros_like(a)]) for a in (x, dy))
         p = dataclasses.replace(p, batch=2)
-    if (
-        p.rank == 3 and _effective_dilation(p)[-1] > 1
-    ):  # the channels cannot share the last axis, and there is no fourth
+    if p.rank == 3 and dilation[-1] > 1:  # the channels cannot share the last axis, and oneDNN has no fourth
         return jnp.stack([_dense_gradient(x, dy, _tap_problem(p, t)) for t in range(p.window[-1])], 2).squeeze(3)
-    pads, strides, dilation = _exact_pads(p), p.strides, _effective_dilation(p)
     if p.groups == 1:
         x = lax.transpose(x, (*range(1, x.ndim), 0))
     else:
         x = x.reshape(*x.shape[:-1], p.groups, per_group)
         x = jnp.moveaxis(x, (0, -2), (-1, -2))  # (*spatial, c / groups, groups, n)
     if dilation[-1] == 1:
-        pads = [*pads[:-1], tuple(per_group * end for end in pads[-1])]
+        pads = [*pads[:-1], (per_group * pads[-1][0], per_group * pads[-1][1])]
         strides, out = (*strides[:-1], per_group * strides[-1]), (*p.window[:-1], per_group * p.window[-1])
         spatial = (*p.spatial[:-1], per_group * p.spatial[-1])
     else:

@@ -119,14 +119,14 @@ def _chain(conv: Op, program: Program, users: dict[Value, list[Op]], taken: set[
         activation, function = found
         value = function[-1].outputs[0]
     return Chain(
-        conv,
-        extras.get("bias"),
-        extras.get("add"),
-        activation,
-        tuple(function),
-        argument,
-        (*ops, *function),
-        value,
+        conv=conv,
+        bias=extras.get("bias"),
+        residual=extras.get("add"),
+        activation=activation,
+        function=tuple(function),
+        argument=argument,
+        ops=(*ops, *function),
+        result=value,
     )
 
 

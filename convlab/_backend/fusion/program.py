@@ -133,7 +133,7 @@ def mark_operations(program: Program) -> Program:
 
 
 def inlinable_jaxpr(eqn: Any) -> Any:
-    """Return the jaxpr of a call, if it can be inlined: it has no shardings, layouts, donation or options; else None."""
+    """Return the jaxpr of a call without shardings, layouts, donation and options, which can be inlined; else None."""
     params = eqn.params
     if eqn.primitive.name not in CALLS or str(params.get("name", "")).startswith(FUSED):
         return None

@@ -132,14 +132,14 @@ class Contest:
         ordered = dict(sorted(self.seconds.items(), key=lambda pair: pair[1]))
         proven = self._faster()[:1] if 4 * sum(self.rounds) >= 3 * len(self.rounds) else []
         return Entry(
-            self.equation.key,
-            self.kind,
-            self.equation.text(),
-            self.equation.count,
-            self.static,
-            proven[0] if proven else self.static,
-            ordered,
-            dict(self.refused),
+            key=self.equation.key,
+            operation=self.kind,
+            problem=self.equation.text(),
+            count=self.equation.count,
+            static=self.static,
+            choice=proven[0] if proven else self.static,
+            seconds=ordered,
+            refused=dict(self.refused),
         )
 
 
