@@ -140,7 +140,7 @@ def warn_uncached() -> None:
 # --- calls --------------------------------------------------------------------------------------------------------
 
 
-def _multiply_dtype(dtype, groups: int = 1, channels: int = 1, features: int = 1, window=(), dilated=(), pads=()):
+def _multiply_dtype(dtype, *, groups: int = 1, channels: int = 1, features: int = 1, window=(), dilated=(), pads=()):
     """Return the dtype that the engine multiplies in: bfloat16 if the processor and a fast oneDNN kernel have it, else
     float32.
 
@@ -204,7 +204,8 @@ def convolution(x, kernel, *, out, strides, pads, dilation, groups, dtype=jnp.fl
     }
     if ops:
         config["fusions"] = {"ops": list(ops)}
-    operands = _multiply_dtype(x.dtype, groups, channels, features // groups, window, [d > 1 for d in dilation], pads)
+    facts = dict(groups=groups, channels=channels, features=features // groups, window=window, pads=pads)
+    operands = _multiply_dtype(x.dtype, dilated=[d > 1 for d in dilation], **facts)
     shape = (x.shape[0], *(out[axis] for axis in axes), features)
     extras = [extra if extra.ndim == 1 else extra.reshape(shape) for extra in extras]
     y = _call("convolution", shape, dtype, {"onednn_conv_config": config}, operands, x, kernel, *extras)

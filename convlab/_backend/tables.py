@@ -86,12 +86,8 @@ def _mostly_padding(p: Problem) -> bool:
 
 def _blocks_pay(p: Problem) -> bool:
     few = p.groups == 1 and p.features <= VECTOR // 2 and p.macs >= 2**20
-    return (
-        few
-        and onednn.forward_unsupported(p) is None
-        and output_blocking.forward_unsupported(p) is None
-        and output_blocking.remaining_work(p) <= 0.8
-    )
+    serves = few and onednn.forward_unsupported(p) is None and output_blocking.forward_unsupported(p) is None
+    return serves and output_blocking.remaining_work(p) <= 0.8
 
 
 def _single_channel(p: Problem) -> bool:
@@ -150,13 +146,8 @@ def _to_few(p: Problem) -> bool:
 
 def _patches(p: Problem) -> bool:
     """Whether windows tile an image so large that XLA's layout of it, few channels to 128 lanes, is the main cost."""
-    return (
-        p.groups == 1
-        and p.channels <= 4
-        and math.prod(p.window) > 1
-        and math.prod(p.spatial) >= 2**12
-        and gemm.tiles_image(p)
-    )
+    few = p.groups == 1 and p.channels <= 4 and math.prod(p.window) > 1
+    return few and math.prod(p.spatial) >= 2**12 and gemm.tiles_image(p)
 
 
 def _small_patches(p: Problem) -> bool:

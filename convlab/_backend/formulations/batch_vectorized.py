@@ -63,10 +63,5 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
 
 
 BATCH_VECTORIZED = Formulation(
-    "batch_vectorized",
-    forward,
-    kernel_gradient,
-    forward_unsupported,
-    forward_unsupported,
-    splits_batch=True,
+    "batch_vectorized", forward, kernel_gradient, forward_unsupported, forward_unsupported, splits_batch=True
 )

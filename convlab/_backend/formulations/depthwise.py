@@ -26,7 +26,10 @@ _PARTS = 8  # terms of one fused loop
 
 def _axes(p: Problem) -> list[Axis]:
     facts = zip(p.spatial, p.window, p.strides, p.pads, p.input_dilation, p.kernel_dilation)
-    return [Axis(1 + i, n, w, s, lo, hi, b, d) for i, (n, w, s, (lo, hi), b, d) in enumerate(facts)]
+    return [
+        Axis(index=i, size=n, window=w, stride=s, low=lo, high=hi, base=b, dilation=d)
+        for i, (n, w, s, (lo, hi), b, d) in enumerate(facts, 1)
+    ]
 
 
 def max_inputs_per_output(p: Problem) -> int:
@@ -35,17 +38,16 @@ def max_inputs_per_output(p: Problem) -> int:
 
 
 def input_gradient(x, kernel, p: Problem, acc):
+    """Compute the forward map of a dilated input, summed in the dtype `acc`."""
     axes = [axis.transposed for axis in _axes(p)]  # those of the strided convolution with outputs x and inputs y
-    shifts = [max(0, -min(back for back, _ in axis.readers)) for axis in axes]
-    ends = [max(0, axis.blocks + max(back for back, _ in axis.readers) - axis.out) for axis in axes]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in zip(shifts, ends)), (0, 0, 0)])
+    pads = [axis.reader_pads for axis in axes]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), (0, 0, 0)])
     kernel = jnp.flip(kernel.reshape(*p.window, p.features), tuple(range(p.rank))).astype(acc)
     phases = [1, *itertools.chain(*((1, axis.stride) for axis in axes))]
-
     all_weights = kernel[np.ix_(*(np.maximum(np.concatenate([taps for _, taps in axis.readers]), 0) for axis in axes))]
 
     def term(readers):
-        starts = [axis.readers[n][0] + shift for n, axis, shift in zip(readers, axes, shifts)]
+        starts = [axis.readers[n][0] + low for n, axis, (low, _) in zip(readers, axes, pads)]
         inputs = x[(slice(None), *(slice(start, start + axis.blocks) for start, axis in zip(starts, axes)))]
         inputs = inputs.reshape(p.batch, *itertools.chain(*((axis.blocks, 1) for axis in axes)), p.features).astype(acc)
         weights = all_weights[tuple(slice(n * axis.stride, (n + 1) * axis.stride) for n, axis in zip(readers, axes))]
@@ -72,6 +74,7 @@ def _parts(a: jax.Array) -> list[jax.Array]:
 
 
 def kernel_gradient(x, dy, p: Problem, acc):
+    """Compute the kernel gradient, summed in the dtype `acc`."""
     axes = _axes(p)
 
     def entry(tap):

@@ -47,11 +47,8 @@ def plan(jaxpr: Any, target: Target) -> Fused | None:
     program = from_jaxpr(jaxpr)
     found = find_chains(program)
     others = [op for op in program.ops if len(found) != 1 or op not in found[0].ops]
-    if (
-        not found
-        or any(v.constant is None for op in others for v in op.outputs)
-        or program.outputs != [found[0].result]
-    ):
+    computes_more = any(v.constant is None for op in others for v in op.outputs)
+    if not found or computes_more or program.outputs != [found[0].result]:
         return None
     chain, sizes = found[0], [n for value in program.inputs for n in value.aval.shape]
     if not all(isinstance(n, int) for n in sizes) or not set(chain.inputs) <= set(program.inputs):

@@ -90,10 +90,9 @@ class Axis:
 
     @functools.cached_property
     def readers(self) -> list[tuple[int, np.ndarray]]:
-        """The outputs that read a block of the input, as (offset, taps).
+        """The outputs that read a block of the input, as (back, taps).
 
-        Output `block + offset` reads position `stride * block + phase` through `taps[phase]`, or not at all if that is
-        -1.
+        Output `block + back` reads position `stride * block + phase` through tap `taps[phase]`; -1 means not at all.
         """
         found = {}
         for back in range((self.low - self.effective_size) // self.stride, (self.low + self.stride) // self.stride + 1):
@@ -137,5 +136,8 @@ def axes_of(shape: Sequence[int], params: dict) -> list[Axis]:
         params.get("base_dilation", ones),
         params.get("window_dilation", ones),
     )
-    found = (Axis(i, n, k, s, lo, hi, b, d) for i, (n, k, s, (lo, hi), b, d) in enumerate(rows))
+    found = (
+        Axis(index=i, size=n, window=w, stride=s, low=lo, high=hi, base=b, dilation=d)
+        for i, (n, w, s, (lo, hi), b, d) in enumerate(rows)
+    )
     return [axis for axis in found if not axis.is_trivial]

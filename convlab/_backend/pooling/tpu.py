@@ -56,6 +56,7 @@ class _Span:
 
 
 def _span(size: int, window: int, stride: int, pads: tuple[int, int], dilation: int) -> _Span:
+    """Bring one axis of a window to the instruction's form."""
     low, high = pads
     out = (size + low + high - (window - 1) * dilation - 1) // stride + 1
     step = math.gcd(stride, dilation) if window > 1 else 1
@@ -65,23 +66,26 @@ def _span(size: int, window: int, stride: int, pads: tuple[int, int], dilation: 
     low = (low + first) // step
     last = first + step * ((out - 1) * stride + (window - 1) * dilation - low)  # the last position that a window reads
     kept = (min(last, size - 1) - first) // step + 1
+    facts = dict(size=size, first=first, step=step, kept=kept, window=window, out=out)
     if dilation == 1:
         high = (out - 1) * stride + window - low - kept
-        return _Span(size, first, step, kept, window, stride, low, high, 1, 0, 1, out)
+        return _Span(**facts, stride=stride, low=low, high=high, phases=1, front=0, spacing=1)
     before, blocks = -(-low // dilation), -(-kept // dilation)
     front = before * dilation - low
     out_blocks = max(-(-(front + (out - 1) * stride + 1) // dilation), blocks + before - window + 1)
     high = out_blocks - blocks - before + window - 1
-    return _Span(size, first, step, kept, window, 1, before, high, dilation, front, stride, out)
+    return _Span(**facts, stride=1, low=before, high=high, phases=dilation, front=front, spacing=stride)
 
 
 def _split_phases(x: jax.Array, spans: list[_Span], counts: list[int]) -> jax.Array:
+    """Split each axis that has phases into (blocks, phases)."""
     return x.reshape(
         [n for span, count in zip(spans, counts) for n in ((count, span.phases) if span.phases > 1 else (count,))]
     )
 
 
 def _input_phases(x: jax.Array, spans: list[_Span], fill) -> jax.Array:
+    """Bring the input to the instruction's form."""
     for axis, span in enumerate(spans):
         x = lax.slice_in_dim(x, span.first, span.first + (span.kept - 1) * span.step + 1, span.step, axis)
     x = lax.pad(x, jnp.asarray(fill, x.dtype), [(0, span.blocks * span.phases - span.kept, 0) for span in spans])
@@ -89,6 +93,7 @@ def _input_phases(x: jax.Array, spans: list[_Span], fill) -> jax.Array:
 
 
 def _join_phases(x: jax.Array, spans: list[_Span]) -> jax.Array:
+    """Undo `_input_phases`, with zeros at the positions that no window reads."""
     x = x.reshape([span.blocks * span.phases for span in spans])
     x = lax.slice(x, (0,) * x.ndim, [span.kept for span in spans])
     config = [(s.first, s.size - s.first - (s.kept - 1) * s.step - 1, s.step - 1) for s in spans]
@@ -96,6 +101,7 @@ def _join_phases(x: jax.Array, spans: list[_Span]) -> jax.Array:
 
 
 def _output_phases(y: jax.Array, spans: list[_Span]) -> jax.Array:
+    """Bring the outputs to the instruction's form."""
     ends = [s.out_blocks * s.phases - s.front - (s.out - 1) * s.spacing - 1 for s in spans]
     config = [(s.front, end, s.spacing - 1) for s, end in zip(spans, ends)]
     y = lax.pad(y, jnp.zeros((), y.dtype), config)
@@ -114,12 +120,9 @@ def has_instruction(params: dict) -> bool:
 def _spans(x, v, params: dict) -> list[_Span] | None:
     """Return the axes in the instruction's form; None if it cannot serve."""
     sizes, strides = params["window_dimensions"], params["window_strides"]
-    if (
-        not has_instruction(params)
-        or max(params["base_dilation"]) > 1
-        or x.dtype != v.dtype
-        or 0 in (*x.shape, *v.shape)
-    ):
+    if not has_instruction(params) or max(params["base_dilation"]) > 1:
+        return None
+    if x.dtype != v.dtype or 0 in (*x.shape, *v.shape):
         return None
     spans = [_span(*axis) for axis in zip(x.shape, sizes, strides, params["padding"], params["window_dilation"])]
     return spans if all(span.kept > 0 for span in spans) else None
