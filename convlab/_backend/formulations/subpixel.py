@@ -109,8 +109,7 @@ def _mirrored_problem(p: Problem) -> Problem:
         strides=p.input_dilation,
         input_dilation=(1,) * p.rank,
         pads=tuple(
-            (extent - 1 - lo, (s - 1) * d + 1 - out + lo)
-            for extent, (lo, _), s, d, out in zip(p.effective_size, p.pads, p.spatial, p.input_dilation, p.out)
+            (size - 1 - lo, n - out + lo) for size, (lo, _), n, out in zip(p.effective_size, p.pads, p.dilated, p.out)
         ),
     )
 
@@ -119,11 +118,8 @@ def parts(kind: Kind, p: Problem) -> list[Part]:
     if kind == "kernel_gradient":
         return [(kind, _mirrored_problem(p))]
     phases, alike = _group_phases(p)
-    return [
-        (kind, _phase_problem(phases[group[0]], len(group), p))
-        for group in alike
-        if all(f.taps for f in phases[group[0]])
-    ]
+    groups = [(phases[group[0]], len(group)) for group in alike]
+    return [(kind, _phase_problem(first, many, p)) for first, many in groups if all(f.taps for f in first)]
 
 
 def _slice_kernel(kernel: Array, phases: Phases, p: Problem) -> Array:

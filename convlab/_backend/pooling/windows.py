@@ -93,7 +93,7 @@ def _fold_windows(x: Array, stage: Stage, fill: Any, first: Callable, step: Call
             x = materialize(_pad(x, axis, axis.low, axis.high, fill, axis.base - 1))
             runs.append([(0, axis.out, [(t, t * axis.dilation) for t in range(axis.window)])])
         else:
-            runs.append([(o, count, [(t, axis.start(o, t)) for t in real]) for o, count, real in axis.runs])
+            runs.append([(o, count, [(t, axis.start(o, t)) for t in taps]) for o, count, taps in axis.runs])
     strides, parts = [axis.stride for axis in stage], []
     for run in itertools.product(*runs):
         firsts, counts, starts = zip(*run)
@@ -123,6 +123,7 @@ def _fold_in_loop(x: Array, axis: Axis, fill: Any, first: Callable, step: Callab
 
 
 def _reduce(x: Array, axis: Axis, combine: Callable, fill: Any) -> Array:
+    """Reduce the windows along one axis; `fill` is the identity of `combine`."""
     if axis.size == 1:  # a global pool's gradient: a window has the value of the one element if it contains it
         contains = np.expand_dims(axis.on_input.any(axis=1), _other_axes(x, (axis,)))
         return jnp.where(contains, x, jnp.asarray(fill, x.dtype))
@@ -153,6 +154,7 @@ def _sum_contributions(values: Sequence[Array], stage: Stage, contribution: Call
 
 
 def _sum_unrolled(values: list[Array], stage: Stage, behind: list[int], contribution: Callable[..., Array]) -> Array:
+    """Compute `_sum_contributions` run by run of blocks with the same readers; `behind` are the phases' axes."""
     runs = []
     for axis in stage:
         shift, found = 0, axis.reader_runs
@@ -185,6 +187,7 @@ def _sum_unrolled(values: list[Array], stage: Stage, behind: list[int], contribu
 
 
 def _sum_in_loop(values: Sequence[Array], axis: Axis, contribution: Callable[..., Array]) -> Array:
+    """Compute `_sum_contributions` along one axis by a loop over padded outputs."""
     shift, high = axis.reader_pads
     padded = [_pad(v, axis, shift, high, 0) for v in values]
     backs, elements = (jnp.asarray(np.asarray(part)) for part in zip(*axis.readers))
