@@ -42,11 +42,11 @@ def choosing(f, *args, platform="cpu", **choices):
     closed = jax.make_jaxpr(f)(*args)
     entries = []
     for one in equation.collect(closed.jaxpr, lowering.OPERATIONS):
-        contest = measure.Contest(one, Target(platform, measured=True))
-        name = choices.get(contest.kind.replace(" ", "_"))
+        comparison = measure.Comparison(one, Target(platform, measured=True))
+        name = choices.get(comparison.kind.replace(" ", "_"))
         if name:
-            seconds = {name: 1.0, contest.static: 2.0} if name != contest.static else {name: 1.0}
-            entries.append(Entry(one.key, contest.kind, one.text(), one.count, contest.static, name, seconds))
+            seconds = {name: 1.0, comparison.static: 2.0} if name != comparison.static else {name: 1.0}
+            entries.append(Entry(one.key, comparison.kind, one.text(), one.count, comparison.static, name, seconds))
     return convlab.Tuning(entries, device.here(platform))
 
 
@@ -103,13 +103,13 @@ def test_a_budget_and_an_interrupt_keep_what_is_done(monkeypatch):
     assert stopped.entries == () and stopped.stopped == "the budget is spent" and "not all" in repr(stopped)
     tried = []
 
-    def interrupt(contest, name):
+    def interrupt(comparison, name):
         tried.append(name)
         if len(tried) > 3:
             raise KeyboardInterrupt
-        contest.calls[name], contest.seconds[name] = (lambda: X), 1.0
+        comparison.calls[name], comparison.seconds[name] = (lambda: X), 1.0
 
-    monkeypatch.setattr(measure.Contest, "measure", interrupt)
+    monkeypatch.setattr(measure.Comparison, "measure", interrupt)
     monkeypatch.setattr(lowering.Convolution, "candidates", lambda self, *facts: ["lax"])
     monkeypatch.setattr(lowering.WindowReduction, "candidates", lambda self, *facts: ["lax"])
     partial = convlab.autotune(network, X, K, repeats=1)
@@ -118,15 +118,15 @@ def test_a_budget_and_an_interrupt_keep_what_is_done(monkeypatch):
 
 def test_the_dearest_come_first_under_a_budget(monkeypatch):
     order = []
-    monkeypatch.setattr(measure.Contest, "prepare", lambda contest: None)
-    monkeypatch.setattr(measure.Contest, "release", lambda contest: None)
+    monkeypatch.setattr(measure.Comparison, "prepare", lambda comparison: None)
+    monkeypatch.setattr(measure.Comparison, "release", lambda comparison: None)
 
-    def try_out(contest, name):
-        order.append(contest.equation.key)
-        contest.seconds[name] = 1.0 if contest.kind == "max" else 1e-3
-        contest.calls[name] = lambda: X
+    def try_out(comparison, name):
+        order.append(comparison.equation.key)
+        comparison.seconds[name] = 1.0 if comparison.kind == "max" else 1e-3
+        comparison.calls[name] = lambda: X
 
-    monkeypatch.setattr(measure.Contest, "measure", try_out)
+    monkeypatch.setattr(measure.Comparison, "measure", try_out)
     found = convlab.autotune(network, X, K, repeats=1, budget=100)
     assert found.entries[0].operation == "max" and found.stopped is None
 
@@ -137,11 +137,11 @@ def test_maxima_are_compared_where_they_are_unique(dtype):
     x = jnp.zeros((2, 12, 11, 16), dtype)
     closed = jax.make_jaxpr(jax.grad(lambda x: convlab.max_pool(x, 3, strides=2, padding=1).astype("float32").sum()))(x)
     for one in equation.collect(closed.jaxpr, lowering.OPERATIONS):
-        contest = measure.Contest(one, Target(measured=True))
-        contest.prepare()
-        for name in contest.candidates:
-            contest.measure(name)
-        assert not contest.refused and len(contest.seconds) >= 2
+        comparison = measure.Comparison(one, Target(measured=True))
+        comparison.prepare()
+        for name in comparison.candidates:
+            comparison.measure(name)
+        assert not comparison.refused and len(comparison.seconds) >= 2
 
 
 def test_results_that_differ_are_far():

@@ -19,7 +19,7 @@ from .. import compat, engine, lowering
 from ..tables import Target
 from . import device
 from .equation import collect
-from .measure import Contest
+from .measure import Comparison
 from .tuning import Entry, Tuning
 
 
@@ -78,16 +78,16 @@ def autotune(
         return Tuning([], here)
     closed = jax.make_jaxpr(lambda *a: fn(*a))(*args)
     target = Target(platform, engine.serves(platform), measured=True)
-    contests = [Contest(equation, target) for equation in collect(closed.jaxpr, lowering.OPERATIONS)]
-    contests.sort(key=lambda contest: contest.equation.work, reverse=True)
-    entries, stopped = _run(contests, repeats, budget, progress)
+    comparisons = [Comparison(equation, target) for equation in collect(closed.jaxpr, lowering.OPERATIONS)]
+    comparisons.sort(key=lambda comparison: comparison.equation.work, reverse=True)
+    entries, stopped = _run(comparisons, repeats, budget, progress)
     return Tuning(entries, here, stopped=stopped)
 
 
 def _run(
-    contests: list[Contest], repeats: int, budget: float | None, progress: bool | None
+    comparisons: list[Comparison], repeats: int, budget: float | None, progress: bool | None
 ) -> tuple[list[Entry], str | None]:
-    """Measure the contests; return their entries, and why not all were measured or None."""
+    """Run the comparisons; return their entries, and why not all were measured or None."""
     entries: list[Entry] = []
     began = time.monotonic()
 
@@ -96,25 +96,25 @@ def _run(
             raise _BudgetSpent
 
     try:
-        with _bar(sum(len(c.candidates) for c in contests), progress) as step:
+        with _bar(sum(len(c.candidates) for c in comparisons), progress) as step:
             if budget is not None:  # find the most expensive by a first call of each, with at most half of the budget
                 with contextlib.suppress(_BudgetSpent):
-                    for contest in contests:
+                    for comparison in comparisons:
                         check(0.5)
-                        contest.prepare()
-                        contest.measure(contest.static)
-                        contest.release()
-                contests.sort(key=lambda contest: contest.cost, reverse=True)
-            for contest in contests:
+                        comparison.prepare()
+                        comparison.measure(comparison.static)
+                        comparison.release()
+                comparisons.sort(key=lambda comparison: comparison.cost, reverse=True)
+            for comparison in comparisons:
                 check()
-                contest.prepare()
-                for name in contest.candidates:
-                    step(f"{contest.kind} {contest.equation.text()}: {name}")
-                    contest.measure(name)
+                comparison.prepare()
+                for name in comparison.candidates:
+                    step(f"{comparison.kind} {comparison.equation.text()}: {name}")
+                    comparison.measure(name)
                     check()
-                contest.compare(repeats)
-                entries.append(contest.entry())
-                contest.release()
+                comparison.time_in_turns(repeats)
+                entries.append(comparison.entry())
+                comparison.release()
     except KeyboardInterrupt:
         return entries, "interrupted"
     except _BudgetSpent:

@@ -26,8 +26,8 @@ _TENSOR_CORES = 5e-3  # accuracy of float32 on a GPU or TPU, which by default mu
 
 
 @dataclasses.dataclass
-class Contest:
-    """An equation, the formulations that can serve it, and their measurements so far."""
+class Comparison:
+    """An equation, the formulations that can serve it, and their times so far."""
 
     equation: Equation
     target: Target
@@ -101,7 +101,7 @@ class Contest:
         fewer = self.target.platform != "cpu" and self.equation.is_convolution and not highest
         return max(bound, _TENSOR_CORES) if fewer else bound
 
-    def compare(self, repeats: int) -> None:
+    def time_in_turns(self, repeats: int) -> None:
         """Time the promising formulations in turns, so that other load on the machine affects all alike."""
         fastest = min(self.seconds.values())
         hopeful = [n for n in self.calls if self.seconds[n] <= _HOPELESS * fastest or n in (self.static, "lax")]
