@@ -53,10 +53,10 @@ def _patches(x: Array, stacked: Callable[[Array], Array], window: Window) -> Arr
 
 
 @_patches.defjvp
-def _seen_jvp(
+def _patches_jvp(
     stacked: Callable[[Array], Array], window: Window, primals: tuple, tangents: tuple
 ) -> tuple[Array, Array]:
-    (x,), (dx,) = primals, tangents  # the adjoint of slices takes fewer cycles
+    (x,), (dx,) = primals, tangents  # the transpose of slices is faster than that of a convolution
     return _patches(x, stacked, window), jnp.moveaxis(stacked(dx), 1, -1)
 
 
