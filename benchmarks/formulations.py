@@ -53,15 +53,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 @contextlib.contextmanager
 def without(formulation: str) -> Iterator[None]:
     """The CPU's tables without the rows of a formulation."""
-    rows, fits = tables.TABLES["cpu"], operations._in_vectors
+    rows, fits = tables.TABLES["cpu"], operations._fits_vectors
     tables.TABLES["cpu"] = {kind: tuple(r for r in table if r[0] != formulation) for kind, table in rows.items()}
     if formulation == "batch_vectorized":
-        operations._in_vectors = lambda *_: False
+        operations._fits_vectors = lambda *_: False
     jax.clear_caches()
     try:
         yield
     finally:
-        tables.TABLES["cpu"], operations._in_vectors = rows, fits
+        tables.TABLES["cpu"], operations._fits_vectors = rows, fits
 
 
 def programs(options: argparse.Namespace) -> Iterator[tuple[str, Callable, Callable[[], tuple]]]:

@@ -143,7 +143,7 @@ def conv(
         preferred_element_type=preferred_element_type,
         out_sharding=out_sharding,
         method=method,
-        holds_bytes=dtypes == {"int8", "uint8"} and mask is None and "constant" not in modes,
+        are_bytes=dtypes == {"int8", "uint8"} and mask is None and "constant" not in modes,
     )
     x = x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x
     y = _backend.convolve(x, kernel, **options)

@@ -81,7 +81,7 @@ def conv_local(
             kernel_dilation=kernel_dilation,
             precision=precision,
         )
-        return _backend.over_batch(functools.partial(conv_local, **options), (x,), (kernel, bias))
+        return _backend.map_over_batch(functools.partial(conv_local, **options), (x,), (kernel, bias))
     x, kernel = promote_operands(x, kernel)
     check_not_empty("kernel_size", kernel_size)
     rank, channels = kernel.ndim - 2, x.shape[-1]
@@ -190,7 +190,7 @@ def deform_conv(
         def part(x: Array, offset: Array, mask: Array | None, kernel: Array, bias: Array | None) -> Array:
             return deform_conv(x, offset, kernel, bias, mask=mask, **options)
 
-        return _backend.over_batch(part, (x, offset, mask), (kernel, bias))
+        return _backend.map_over_batch(part, (x, offset, mask), (kernel, bias))
     x, kernel = promote_operands(x, kernel)
     window = read_window(kernel, strides, padding, kernel_dilation)
     groups = read_int("feature_group_count", feature_group_count)

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from ._arguments import argument_error, as_array, broadcast_to_rank, describe_axes, spatial_shape
-from ._backend.gather import take_places
+from ._backend.gather import take_elements
 from ._backend.interpolate import FIRST, sample
 from ._dtypes import accumulation_dtype, average_dtype
 from ._promotion import promoting
@@ -151,7 +151,7 @@ def _linear(x: Array, at: Sequence[Array], padding_mode: str, align_corners: boo
 def _nearest(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool) -> Array:
     bent = [_bent(lax.stop_gradient(a), n, padding_mode, align_corners) for a, n in zip(at, x.shape[1:-1])]
     lost = functools.reduce(operator.or_, map(jnp.isnan, bent))
-    samples = take_places(x, [jnp.where(lost, -1, jnp.round(a)).astype(jnp.int32) for a in bent])
+    samples = take_elements(x, [jnp.where(lost, -1, jnp.round(a)).astype(jnp.int32) for a in bent])
     return jnp.where(lost[..., None], jnp.nan, samples)
 
 
@@ -176,7 +176,7 @@ def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool
         )
     terms = []
     for (py, wy), (px, wx) in itertools.product(*(zip(p, w) for p, w in zip(positions, weights))):
-        weight, samples = (wy * wx)[..., None], take_places(x, [py, px])
+        weight, samples = (wy * wx)[..., None], take_elements(x, [py, px])
         terms.append(weight * jnp.where((weight == 0) & ~jnp.isfinite(samples), 0, samples))
     return functools.reduce(operator.add, terms)
 

@@ -54,7 +54,7 @@ def max_unpool(x: Array, indices: Array, output_shape: Ints) -> Array:
     Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks", arXiv 1311.2901.
     """
     if _backend.is_split(x, len(output_shape) if is_sequence(output_shape) else getattr(x, "ndim", 0) - 2):
-        return _backend.over_batch(lambda x, indices: max_unpool(x, indices, output_shape), (x, indices))
+        return _backend.map_over_batch(lambda x, indices: max_unpool(x, indices, output_shape), (x, indices))
     x, indices = as_array("x", x), as_array("indices", indices)
     check_not_empty("output_shape", output_shape)
     rank = len(output_shape) if is_sequence(output_shape) else image_rank(x, "output_shape")

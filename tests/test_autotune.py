@@ -42,11 +42,11 @@ def choosing(f, *args, platform="cpu", **choices):
     closed = jax.make_jaxpr(f)(*args)
     entries = []
     for one in equation.collect(closed.jaxpr, lowering.OPERATIONS):
-        contest = measure.Contest(one, Target(platform, measured=True))
-        name = choices.get(contest.kind.replace(" ", "_"))
+        comparison = measure.Comparison(one, Target(platform, measured=True))
+        name = choices.get(comparison.kind.replace(" ", "_"))
         if name:
-            seconds = {name: 1.0, contest.static: 2.0} if name != contest.static else {name: 1.0}
-            entries.append(Entry(one.key, contest.kind, one.text(), one.count, contest.static, name, seconds))
+            seconds = {name: 1.0, comparison.static: 2.0} if name != comparison.static else {name: 1.0}
+            entries.append(Entry(one.key, comparison.kind, one.text(), one.count, comparison.static, name, seconds))
     return convlab.Tuning(entries, device.here(platform))
 
 
@@ -66,7 +66,7 @@ def tuned():
         found = former(name, *facts, **options)
         return found | ({"wrong": lambda x: 2 * found["windows"](x)} if name == "window_max" else {})
 
-    few = lambda self, *facts: [n for n in ("lax", "gemm") if self.asked(*facts[:2], n, facts[2])]
+    few = lambda self, *facts: [n for n in ("lax", "gemm") if self.plan_by_name(*facts[:2], n, facts[2])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operations, "candidates", with_a_wrong_one)
         patch.setattr(lowering.Convolution, "candidates", few)
@@ -103,13 +103,13 @@ def test_a_budget_and_an_interrupt_keep_what_is_done(monkeypatch):
     assert stopped.entries == () and stopped.stopped == "the budget is spent" and "not all" in repr(stopped)
     tried = []
 
-    def interrupt(contest, name):
+    def interrupt(comparison, name):
         tried.append(name)
         if len(tried) > 3:
             raise KeyboardInterrupt
-        contest.calls[name], contest.seconds[name] = (lambda: X), 1.0
+        comparison.calls[name], comparison.seconds[name] = (lambda: X), 1.0
 
-    monkeypatch.setattr(measure.Contest, "try_out", interrupt)
+    monkeypatch.setattr(measure.Comparison, "measure", interrupt)
     monkeypatch.setattr(lowering.Convolution, "candidates", lambda self, *facts: ["lax"])
     monkeypatch.setattr(lowering.WindowReduction, "candidates", lambda self, *facts: ["lax"])
     partial = convlab.autotune(network, X, K, repeats=1)
@@ -118,15 +118,15 @@ def test_a_budget_and_an_interrupt_keep_what_is_done(monkeypatch):
 
 def test_the_dearest_come_first_under_a_budget(monkeypatch):
     order = []
-    monkeypatch.setattr(measure.Contest, "prepare", lambda contest: None)
-    monkeypatch.setattr(measure.Contest, "release", lambda contest: None)
+    monkeypatch.setattr(measure.Comparison, "prepare", lambda comparison: None)
+    monkeypatch.setattr(measure.Comparison, "release", lambda comparison: None)
 
-    def try_out(contest, name):
-        order.append(contest.equation.key)
-        contest.seconds[name] = 1.0 if contest.kind == "max" else 1e-3
-        contest.calls[name] = lambda: X
+    def try_out(comparison, name):
+        order.append(comparison.equation.key)
+        comparison.seconds[name] = 1.0 if comparison.kind == "max" else 1e-3
+        comparison.calls[name] = lambda: X
 
-    monkeypatch.setattr(measure.Contest, "try_out", try_out)
+    monkeypatch.setattr(measure.Comparison, "measure", try_out)
     found = convlab.autotune(network, X, K, repeats=1, budget=100)
     assert found.entries[0].operation == "max" and found.stopped is None
 
@@ -137,11 +137,11 @@ def test_maxima_are_compared_where_they_are_unique(dtype):
     x = jnp.zeros((2, 12, 11, 16), dtype)
     closed = jax.make_jaxpr(jax.grad(lambda x: convlab.max_pool(x, 3, strides=2, padding=1).astype("float32").sum()))(x)
     for one in equation.collect(closed.jaxpr, lowering.OPERATIONS):
-        contest = measure.Contest(one, Target(measured=True))
-        contest.prepare()
-        for name in contest.candidates:
-            contest.try_out(name)
-        assert not contest.refused and len(contest.seconds) >= 2
+        comparison = measure.Comparison(one, Target(measured=True))
+        comparison.prepare()
+        for name in comparison.candidates:
+            comparison.measure(name)
+        assert not comparison.refused and len(comparison.seconds) >= 2
 
 
 def test_results_that_differ_are_far():
@@ -223,7 +223,7 @@ def test_one_measured_elsewhere_is_not_used_and_said_so(fact):
 
 
 def test_one_without_the_engine_is_not_used_with_it():
-    if why := engine.available():
+    if why := engine.unavailable_reason():
         pytest.skip(why)
     tuning = choosing(convlab.conv, X, K, forward="fft")
     with convlab.Tuning(tuning.entries, tuning.device | {"engine": False}):
@@ -233,7 +233,7 @@ def test_one_without_the_engine_is_not_used_with_it():
 
 
 def test_where_a_choice_cannot_serve_the_next_does():
-    if why := engine.available():
+    if why := engine.unavailable_reason():
         pytest.skip(why)
     tuning = choosing(convlab.conv, X, K, forward="onednn")
     (entry,) = tuning.entries
@@ -331,20 +331,20 @@ def test_accelerate_leaves_the_engine_out():
     text = lambda: f.lower(x, k).as_text()
     before, y = text(), f(x, k)
     with convlab.accelerate():
-        assert ("__onednn" in text()) == (engine.available() is None)
+        assert ("__onednn" in text()) == (engine.unavailable_reason() is None)
         with convlab.accelerate(engine=False):
-            assert "__onednn" not in text() and engine.available() == "the engine is switched off"
+            assert "__onednn" not in text() and engine.unavailable_reason() == "the engine is switched off"
             with convlab.accelerate():
                 assert "__onednn" not in text()
             np.testing.assert_allclose(f(x, k), y, rtol=1e-5)
-        assert ("__onednn" in text()) == (engine.available() is None)
+        assert ("__onednn" in text()) == (engine.unavailable_reason() is None)
     assert text() == before
     with pytest.raises(TypeError, match="`engine` must be True or False, got 1"):
         convlab.accelerate(engine=1)
 
 
 def test_a_program_with_the_engine_is_left_out_of_the_cache_with_one_word(tmp_path):
-    if why := engine.available():
+    if why := engine.unavailable_reason():
         pytest.skip(why)
     options = dict(
         jax_persistent_cache_min_compile_time_secs=0.0,
@@ -355,14 +355,14 @@ def test_a_program_with_the_engine_is_left_out_of_the_cache_with_one_word(tmp_pa
     from jax.experimental.compilation_cache import compilation_cache
 
     try:
-        engine._say_uncached.cache_clear()
+        engine._warn_uncached_once.cache_clear()
         f = jax.jit(lambda x, k: convlab.conv(x, k))
         x, k = jnp.ones((2, 14, 14, 32)), jnp.ones((3, 3, 32, 32))
         for name, value in options.items():
             jax.config.update(name, value)
             if "dir" not in name and former["jax_compilation_cache_dir"] is None:
                 f(x[:, len(name) % 5 :], k)  # without a cache nothing is said of it
-                assert engine._say_uncached.cache_info().currsize == 0
+                assert engine._warn_uncached_once.cache_info().currsize == 0
         compilation_cache.reset_cache()
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
@@ -386,7 +386,7 @@ def test_a_program_with_the_engine_is_left_out_of_the_cache_with_one_word(tmp_pa
 
 def test_nothing_is_tuned_where_jax_has_moved_what_it_takes(monkeypatch):
     monkeypatch.setattr(compat, "has_hooks", False)
-    monkeypatch.setattr(compat, "_said", True)
+    monkeypatch.setattr(compat, "_warned", True)
     assert convlab.autotune(network, X, K).entries == ()
     with convlab.Tuning([], device.here("cpu")) as tuning:
         assert active.current() is None and tuning.entries == ()

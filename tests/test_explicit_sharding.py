@@ -84,7 +84,7 @@ with jax.set_mesh(mesh):
             assert got.sharding.spec[0] == (spec[0] if spec else None), name
     text = jax.jit(jax.grad(loss(lambda x, k: convlab.conv(x, k)), (0, 1))).lower(split(x, P("S")), split(k, P())).as_text()
     from convlab._backend import engine
-    assert engine.available() or "onednn" in text  # each device's part is the engine's
+    assert engine.unavailable_reason() or "onednn" in text  # each device's part is the engine's
 # Data parallelism without types: no image is gathered (openxla issue 47945).
 auto = jax.make_mesh((4,), ("S",), axis_types=(AxisType.Auto,))
 for f, kernel in ((lambda x, k: convlab.conv(x, k, feature_group_count=8), d), (lambda x, k: convlab.conv(x, k, feature_group_count=2), draw(3, 3, 4, 16)), (convlab.conv, k)):

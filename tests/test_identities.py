@@ -196,9 +196,9 @@ def test_unpooling_by_comparisons_is_unpooling(size, stride, pad):
     def both(x, dx):
         y, at = convlab.max_pool(x, (size,) * 2, (stride,) * 2, [(pad, pad)] * 2, return_indices=True)
         near, adding = unpool._are_near(at, spatial), [
-            jax.vjp(lambda y, add=add: add(y, at, spatial, True), y) for add in (unpool._placed_near, unpool._scattered)
+            jax.vjp(lambda y, add=add: add(y, at, spatial, True), y) for add in (unpool._select_near, unpool._scatter)
         ]  # fmt: skip
-        put = [put(y, at, spatial, False) for put in (unpool._placed_near, unpool._scattered)]
+        put = [put(y, at, spatial, False) for put in (unpool._select_near, unpool._scatter)]
         return near, unpool._are_near(at[::-1, ::-1], spatial), [put, *zip(*((z, pull(dx)[0]) for z, pull in adding))]
 
     near, turned, pairs = quick(both)(x, numbers(2, 9, 8, 3).astype(np.float32))

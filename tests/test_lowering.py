@@ -125,7 +125,7 @@ def test_formulations_sum_as_the_oracle_does(name, kind):
         assert actual.dtype == p.out_dtype
         assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
         served += 1
-    why = engine.available() if tables.FORMULATIONS[name].needs_engine else None
+    why = engine.unavailable_reason() if tables.FORMULATIONS[name].needs_engine else None
     has = getattr(tables.FORMULATIONS[name], kind)
     assert served >= 2 or not has or why or name in ("toeplitz", "fft", "winograd") and kind == "kernel_gradient"
 
@@ -325,7 +325,7 @@ def test_a_method_has_every_derivative(method):
             return (convlab.conv_transpose(x, k, strides=2, method=method) ** 2).sum()
         return (convlab.conv(x, k, method=method, **groups) ** 2).sum()
 
-    if tables.FORMULATIONS[method].needs_engine and (why := engine.available()):
+    if tables.FORMULATIONS[method].needs_engine and (why := engine.unavailable_reason()):
         pytest.skip(why)
     if method == "extra_axis":
         x, k = x.reshape(x.shape[0], 72, 4), k.reshape(9, 4, 4)
@@ -346,7 +346,7 @@ def test_a_method_has_every_derivative(method):
 def test_the_engine_can_be_switched_off():
     former = engine.switch(False)
     try:
-        assert engine.available() == "the engine is switched off"
+        assert engine.unavailable_reason() == "the engine is switched off"
         x, k = jnp.ones((2, 14, 14, 16)), jnp.ones((3, 3, 16, 16))
         (step,) = convlab.explain(convlab.conv, x, k, platform="cpu")
         assert step.formulation != "onednn"
@@ -456,7 +456,7 @@ def test_accelerate_leaves_other_platforms_alone(platform):
 
 def test_accelerate_survives_another_jax(monkeypatch):
     monkeypatch.setattr(compat, "has_hooks", False)
-    monkeypatch.setattr(compat, "_said", False)
+    monkeypatch.setattr(compat, "_warned", False)
     with pytest.warns(UserWarning, match="no faster than lax"), convlab.accelerate():
         assert not accelerate.is_active()
     with warnings.catch_warnings():

@@ -25,7 +25,7 @@ def test_the_formulations_agree_in_values_and_derivatives(spatial):
 
     def everything(x, within):
         results = []
-        for formulation in (interpolate.by_corner, interpolate.by_cell):
+        for formulation in (interpolate.gather_corners, interpolate.gather_cells):
             f = lambda x, within: formulation(x, cell, within)
             gradient = jax.grad(lambda *a: (f(*a) ** 2).sum(), (0, 1))
             results.append((f(x, within), jax.jvp(gradient, (x, within), (x, moved))))
@@ -35,7 +35,7 @@ def test_the_formulations_agree_in_values_and_derivatives(spatial):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), one, other)
 
 
-@pytest.mark.parametrize("formulation", [interpolate.by_corner, interpolate.by_cell])
+@pytest.mark.parametrize("formulation", [interpolate.gather_corners, interpolate.gather_cells])
 def test_an_infinity_that_is_not_seen_is_not_felt(formulation, monkeypatch):
     """On an element the neighbours weigh nothing; the derivative there is that to the right, to 0 where that is not
     finite."""
@@ -70,7 +70,10 @@ def test_a_tpus_local_products_are_everybodys(shape, window):
     )
     found = []
     stacked = functools.partial(_conv_local._stacked, window=window)
-    for way in (functools.partial(local.by_slices, precision=None), functools.partial(local.by_ones, window=window)):
+    for way in (
+        functools.partial(local.multiply_slices, precision=None),
+        functools.partial(local.multiply_patches, window=window),
+    ):
         products = functools.partial(way, stacked=stacked)
         value, pull = jax.vjp(products, x, kernel)
         found.append((value, *pull(jnp.cos(value)), jax.jvp(products, (x, kernel), (kernel.sum() * x, kernel))[1]))

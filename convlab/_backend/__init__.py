@@ -10,6 +10,6 @@ from .platforms import by_platform as by_platform
 from .pooling.maxima import window_argmax as window_argmax
 from .pooling.maxima import window_max as window_max
 from .split import is_split as is_split
-from .split import over_batch as over_batch
+from .split import map_over_batch as map_over_batch
 
 _compat.guard(_lowering.install)

@@ -1,5 +1,8 @@
-"""The opt-in that gives convlab's formulations to everybody's layers: the lowering rules with the mark implied, on the
-CPU."""
+"""`accelerate()`: convlab's formulations for programs that do not call convlab.
+
+It binds nothing. While it is active, the rules of `lowering` treat an equation without a mark like a marked one, if the
+program is lowered for the CPU or for a device whose tuning is in force.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,26 @@ _active = 0
 
 
 def is_active() -> bool:
-    """Whether what carries no mark is lowered for the CPU as if it were marked."""
+    """Whether equations without a mark are lowered as if they were marked."""
     return _active > 0
 
 
 class accelerate:
-    """Gives convlab's speed on the CPU to every convolution and pool of any JAX program: Flax, Equinox, Keras, plain
+    """Give convlab's speed on the CPU to every convolution and pool of any JAX program: Flax, Equinox, Keras, plain
     lax.
 
-    A call accelerates from then on; a `with` block until its end, and then everything is as it was. It changes how
-    `lax.conv_general_dilated`, `lax.reduce_window` (sum, max, min) and their derivatives are lowered for the CPU,
-    nothing else: results are equal up to rounding, programs for GPU and TPU are the same to the byte unless a tuning
-    for the device is in force (`autotune`). What was compiled before, and what other threads have compiled, stays as it
-    is. With a version of JAX where this cannot be done it warns once and changes nothing.
+    A call accelerates all programs that are compiled after it; a `with` block accelerates those that are compiled
+    inside it. It changes only how `lax.conv_general_dilated`, `lax.reduce_window` (sum, max, min) and their derivatives
+    are lowered for the CPU. Results are equal up to rounding. Programs for GPU and TPU stay the same to the byte unless
+    a tuning for the device is in force (`autotune`). Programs that are already compiled, and programs of other threads,
+    do not change. If this version of JAX lacks what it needs, it warns once and changes nothing.
 
     Args:
-        engine: False leaves jaxlib's own engine out of every program, convlab's own functions included. Such programs
-            can be kept in JAX's persistent compilation cache, and their convolutions are slower.
+        engine: False leaves jaxlib's own engine out of every program, those of convlab's functions included. Such
+            programs can be kept in JAX's persistent compilation cache, and their convolutions are slower.
 
     Returns:
-        A context manager; to enter it is not necessary.
+        A context manager, which need not be entered.
 
     Raises:
         TypeError: `engine` is not a bool.
@@ -57,12 +60,12 @@ class accelerate:
             raise argument_error("engine", "be True or False", engine, kind=TypeError)
         self._on, self._without = compat.has_hooks, not engine
         if not self._on:
-            compat.say_once(compat.missing or "")
+            compat.warn_once(compat.missing or "")
             return
         with _lock:
             _active += 1
-            off = _engine.leave_out(self._without)
-        self._end = compat.keyed("accelerate", (True, off))
+            off = _engine.exclude(self._without)
+        self._end = compat.set_cache_key("accelerate", (True, off))
 
     def __enter__(self) -> accelerate:
         return self
@@ -74,5 +77,5 @@ class accelerate:
         self._on = False
         with _lock:
             _active -= 1
-            _engine.leave_out(-self._without)
+            _engine.exclude(-self._without)
         self._end()

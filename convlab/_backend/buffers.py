@@ -1,4 +1,7 @@
-"""Zeros around an image, choices between elements, and two ways to tell XLA what to keep in memory."""
+"""Array operations that several formulations share: padding, selection, and two ways to control XLA's fusion.
+
+Formulations and pools call these while an equation is lowered.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,11 @@ Array = jax.Array
 
 
 def materialize(x: Array) -> Array:
-    """Force a buffer, so that XLA does not recompute `x` for every slice that reads it: what is updated is written in
-    place."""
-    if 0 in x.shape or any(jax.typeof(x).sharding.spec):  # a single element of a split array is on one device only
+    """Force a buffer, so that XLA does not recompute `x` for every slice that reads it.
+
+    XLA updates an array in place, and so writes it to memory first.
+    """
+    if 0 in x.shape or any(jax.typeof(x).sharding.spec):  # the slice of a split array would lie on one device only
         return x
     origin = (0,) * x.ndim
     return lax.dynamic_update_slice(x, lax.slice(x, origin, (1,) * x.ndim), origin)
@@ -28,7 +33,7 @@ def no_inline(function: Callable, *args: Array) -> Array:
     """Compute `function(*args)` without inlining it into its consumers."""
 
     def body(*args: Array) -> Array:
-        with compat.no_inline(False):  # what is called within may be
+        with compat.no_inline(False):  # functions that `function` calls may be inlined
             return function(*args)
 
     with compat.no_inline():
@@ -36,7 +41,7 @@ def no_inline(function: Callable, *args: Array) -> Array:
 
 
 def pad_spatial(x: Array, pads: Sequence[tuple[int, int]], dilation: Sequence[int] | None = None) -> Array:
-    """`x: (n, *spatial, ...)` with zeros around its spatial axes (cropped where negative) and, dilated, between the
+    """Pad the spatial axes of `x: (n, *spatial, ...)` with zeros; negative pads crop, `dilation` puts zeros between the
     elements."""
     config = [(0, 0, 0), *((lo, hi, d - 1) for (lo, hi), d in zip(pads, dilation or [1] * len(pads)))]
     config += [(0, 0, 0)] * (x.ndim - len(config))
@@ -44,7 +49,7 @@ def pad_spatial(x: Array, pads: Sequence[tuple[int, int]], dilation: Sequence[in
 
 
 def select(condition: Array, x: Array, other: Any) -> Array:
-    """`jnp.where` as lax's equations, which are traced faster, for arrays that may have axes of length 1."""
+    """Compute `jnp.where` by lax's operations, which are traced faster; axes of length 1 broadcast."""
     shape = lax.broadcast_shapes(condition.shape, x.shape)
     x, condition = (a if a.shape == shape else lax.broadcast_in_dim(a, shape, range(x.ndim)) for a in (x, condition))
     other = other if getattr(other, "shape", None) == shape else lax.full(shape, other, x.dtype)
@@ -52,6 +57,6 @@ def select(condition: Array, x: Array, other: Any) -> Array:
 
 
 def equal(x: Array, y: Array | np.ndarray) -> Array:
-    """`x == y` as lax's equations, for arrays that may have axes of length 1."""
+    """Compute `x == y` by lax's operations; axes of length 1 broadcast."""
     shape = lax.broadcast_shapes(x.shape, y.shape)
     return lax.eq(*(lax.broadcast_in_dim(a, shape, range(a.ndim)) for a in (x, y)))

@@ -1,8 +1,8 @@
-"""All that convlab asks of JAX and JAX does not document. No other file may touch it.
+"""Every access to JAX's undocumented interfaces; no other file may use them.
 
-Every name is looked up here, once, when convlab is imported. Where this version of JAX lacks one, `missing` says which,
-convlab says so in one warning, and every convolution and pool is lax's: right, and as fast as lax is. What can only be
-seen while a program is lowered is guarded there (`lowering`), by the same warning.
+The names are looked up once, when convlab is imported. If this version of JAX lacks one, `missing` says which, convlab
+warns once, and lax computes every convolution and pool: correct, at lax's speed. Failures that appear only while a
+program is lowered are caught in `lowering` and give the same warning.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-KEY = "convlab"  # of the mark, a frontend attribute in XLA's words
-MOVED = (AttributeError, ImportError, KeyError, NameError, NotImplementedError, TypeError)
+KEY = "convlab"  # the mark's name; XLA calls it a frontend attribute
+# The exceptions that follow if JAX has moved, removed or changed an interface.
+API_ERRORS = (AttributeError, ImportError, KeyError, NameError, NotImplementedError, TypeError)
 
 missing: str | None = None
-_said = False
+_warned = False
 
 
-def say_once(error: BaseException | str) -> None:
-    """The one warning of a process in which JAX lacks what convlab needs."""
-    global missing, _said
+def warn_once(error: BaseException | str) -> None:
+    """Warn that JAX lacks an interface that convlab needs, once in a process, and record which one."""
+    global missing, _warned
     missing = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    if not _said:
-        _said = True
+    if not _warned:
+        _warned = True
         warnings.warn(f"convlab works with this version of JAX, but no faster than lax ({missing}).", stacklevel=2)
 
 
 try:
-    from jax._src.dispatch import apply_primitive
+    from jax._src.dispatch import apply_primitive as apply_primitive
     from jax._src.interpreters import ad, batching, mlir
     from jax.experimental.xla_metadata import set_xla_metadata
     from jax.sharding import AbstractMesh, use_abstract_mesh
@@ -47,24 +48,24 @@ try:
     WINDOW_SUM, WINDOW_MAX, WINDOW_MIN = lax.reduce_window_sum_p, lax.reduce_window_max_p, lax.reduce_window_min_p
     SCATTER_ADD, GATHER_ADD = lax.select_and_scatter_add_p, lax.select_and_gather_add_p
     SELECT_MAX, SELECT_MIN = lax.ge_p, lax.le_p
-    _common, _of_platforms = mlir._lowerings, mlir._platform_specific_lowerings
+    _default_rules, _platform_rules = mlir._lowerings, mlir._platform_specific_lowerings
     _register, _lower_fun, _constrain = mlir.register_lowering, mlir.lower_fun, mlir.lower_with_sharding_in_types
-    _jvps, _transposes, _batchers = ad.primitive_jvps, ad.primitive_transposes, batching.primitive_batchers
-    _Zero = ad.Zero
+    JVPS, TRANSPOSES, BATCHERS = ad.primitive_jvps, ad.primitive_transposes, batching.primitive_batchers
+    Zero = ad.Zero
     has_hooks = True
-except MOVED as error:
+except API_ERRORS as error:
     has_hooks = False
-    say_once(error)
+    warn_once(error)
 
 
 # --- marks --------------------------------------------------------------------------------------------------------
 
 
 def marked(method: str | None, *operands: Any) -> contextlib.AbstractContextManager:
-    """Marks what is bound within with the method that it asks for; None takes a mark away.
+    """Mark the primitives that are bound inside the context with a method; None removes a mark.
 
-    Operands with a symbolic size leave nothing to choose by, and XLA does not refine the arithmetic of sizes that
-    carries a mark.
+    Operands with a symbolic size stay unmarked: no formulation can be chosen for them, and XLA does not refine marked
+    arithmetic of sizes.
     """
     if not has_hooks or not all(isinstance(n, int) for a in operands for n in a.shape):
         return contextlib.nullcontext()
@@ -72,12 +73,12 @@ def marked(method: str | None, *operands: Any) -> contextlib.AbstractContextMana
 
 
 def no_inline(on: bool = True) -> contextlib.AbstractContextManager:
-    """A function that is called within is neither fused with its consumers nor computed again for each of them."""
+    """Keep XLA from fusing functions that are called inside the context into their consumers; False allows it again."""
     return set_xla_metadata(inlineable="false" if on else None) if has_hooks else contextlib.nullcontext()
 
 
 def mark_of(equation_context: Any) -> str | None:
-    """The method with which an equation of a jaxpr is marked, by its `ctx`."""
+    """Return the method that the `ctx` of a jaxpr's equation is marked with."""
     return (getattr(equation_context, "xla_metadata", None) or {}).get(KEY)
 
 
@@ -90,16 +91,17 @@ _replaced: list[tuple[dict, Any, Any]] = []
 def replace_rules(primitive: Any, make: Callable[[Callable], Callable], cacheable: bool = True) -> None:
     """Replace each registered lowering rule of a primitive by `make(rule)`, and add none.
 
-    A rule that looks at what its operands come from is not cacheable: JAX lowers cacheable ones apart from the program.
+    A rule that reads the operations which produce its operands is not cacheable: JAX lowers cacheable rules in a
+    function of their own.
     """
-    tables = [(None, _common), *_of_platforms.items()]
+    tables = [(None, _default_rules), *_platform_rules.items()]
     for platform, table in tables:
         if primitive in table:
             entry = table[primitive]
             _replaced.append((table, primitive, entry))
-            former: Any = getattr(entry, "rule", entry)
+            original_rule: Any = getattr(entry, "rule", entry)
             options = {"inline": entry.inline} if hasattr(entry, "inline") else {}
-            _register(primitive, make(former), platform=platform, cacheable=cacheable, **options)
+            _register(primitive, make(original_rule), platform=platform, cacheable=cacheable, **options)
 
 
 def restore_rules() -> None:
@@ -109,24 +111,25 @@ def restore_rules() -> None:
         table[primitive] = entry
 
 
-def add_rule(primitive: Any, rule: Callable, platform: str | None = None) -> None:
-    _register(primitive, rule, platform=platform)
+def add_rule(primitive: Any, rule: Callable) -> None:
+    """Register a lowering rule for all platforms."""
+    _register(primitive, rule, platform=None)
 
 
 def method_of(ctx: Any) -> str | None:
-    """The mark of the equation that is being lowered."""
+    """Return the mark of the equation that is being lowered."""
     return mark_of(ctx.jaxpr_eqn_ctx)
 
 
 def platforms_of(ctx: Any) -> tuple[str, ...]:
-    """The platforms for which the equation is being lowered, "gpu" for every kind of it."""
+    """Return the platforms that the equation is lowered for; "gpu" stands for CUDA and ROCm."""
     platforms = ctx.platforms or ctx.module_context.platforms
     if getattr(ctx.jaxpr_eqn_ctx, "compute_type", None) == "device_host":
         platforms = ("cpu",)
     return tuple(dict.fromkeys("gpu" if p in ("cuda", "rocm", "gpu") else p for p in platforms))
 
 
-def is_for_cpu_alone(ctx: Any) -> bool:
+def is_cpu_only(ctx: Any) -> bool:
     """Whether the whole program is lowered for the CPU and for no other platform."""
     return platforms_of(ctx) == ("cpu",) and tuple(ctx.module_context.platforms) == ("cpu",)
 
@@ -140,6 +143,7 @@ def is_partitioned(ctx: Any) -> bool:
 
 
 def _mesh_of(ctx: Any) -> Any:
+    """Return the mesh of the first operand or result that has one."""
     return next((a.sharding.mesh for a in (*ctx.avals_in, *ctx.avals_out) if not a.sharding.mesh.empty), NO_MESH)
 
 
@@ -155,40 +159,40 @@ def is_explicit(ctx: Any) -> bool:
 
 
 def spec_of(aval: Any) -> tuple:
-    """How an explicit mesh splits each axis of an array; sums that are still owed to other devices count as a split of
-    their own."""
+    """Return how an explicit mesh splits each axis of an array, and the mesh axes over which it is not yet reduced."""
     spec = aval.sharding.spec
     return (*spec, *([frozenset(spec.unreduced)] if getattr(spec, "unreduced", None) else ()))
 
 
 def is_export(ctx: Any) -> bool:
+    """Whether `jax.export` lowers the program."""
     return ctx.module_context.lowering_parameters.for_export
 
 
 def lower(ctx: Any, function: Callable, *args: Any) -> Sequence[Any]:
-    """The results of `function`, traced as if the caller's mesh, mark and promotion settings were not there."""
+    """Lower `function` without the caller's mesh, mark and promotion settings."""
     with _plain_context():
         bare = tuple(ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in)
         (out,) = _lower_fun(function, multiple_results=False)(ctx.replace(avals_in=bare), *args)
     return [_constrain(ctx, out, ctx.avals_out[0])]
 
 
-def lower_as_written(ctx: Any, function: Callable, *args: Any) -> Sequence[Any]:
-    """The results of `function`, traced in the equation's own mesh."""
+def lower_in_mesh(ctx: Any, function: Callable, *args: Any) -> Sequence[Any]:
+    """Lower `function` in the equation's own mesh."""
     with marked(None):
         return _lower_fun(function, multiple_results=False)(ctx, *args)
 
 
 def zero_pad_of(x: Any) -> tuple[Any, Sequence[tuple[int, int, int]]] | None:
-    """The array that `x` pads with zeros, and for each axis the pads before, after and between; None if it does not.
+    """Return the array that a pad with zeros turned into `x`, and each axis's (low, high, interior) pads.
 
-    `x` is an operand of the equation that is being lowered.
+    `x` is an operand of the equation that is being lowered. None if no such pad produces it.
     """
-    pad = getattr(x, "owner", None)
+    pad: Any = getattr(x, "owner", None)
     if getattr(pad, "name", None) != "stablehlo.pad":
         return None
     operand, fill = pad.operands
-    constant = getattr(fill, "owner", None)
+    constant: Any = getattr(fill, "owner", None)
     if getattr(constant, "name", None) != "stablehlo.constant" or constant.attributes["value"].get_splat_value().value:
         return None
     names = ("edge_padding_low", "edge_padding_high", "interior_padding")
@@ -209,64 +213,13 @@ def _plain_context() -> Iterator[None]:
 # --- primitives ---------------------------------------------------------------------------------------------------
 
 
-def _new_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict], jvp: Callable) -> Any:
-    primitive = Primitive(name)
-    primitive.def_impl(functools.partial(apply_primitive, primitive))
-    primitive.def_abstract_eval(abstract)
-
-    def batch(args: Any, dims: Any, **params: Any) -> Any:
-        size = next(a.shape[d] for a, d in zip(args, dims) if d is not None)
-        moved = [
-            jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims)
-        ]
-        return primitive.bind(*moved, **with_batch_axis(params)), 0
-
-    _jvps[primitive], _batchers[primitive] = functools.partial(jvp, primitive), batch
-    return primitive
-
-
-def _zero_like(out: Any) -> Any:
-    return _Zero(jax.typeof(out).to_tangent_aval())
-
-
-def new_discrete_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict]) -> Any:
-    """A primitive `f(x)` of integers, which has no derivative."""
-
-    def jvp(primitive: Any, primals: Any, tangents: Any, **params: Any) -> Any:
-        out = primitive.bind(*primals, **params)
-        return out, _zero_like(out)
-
-    return _new_primitive(name, abstract, with_batch_axis, jvp)
-
-
-def new_linear_primitive(name: str, abstract: Callable, with_batch_axis: Callable[[dict], dict]) -> Any:
-    """A primitive `f(x, v)` that is linear in `v` and constant almost everywhere in `x`."""
-
-    def jvp(primitive: Any, primals: Any, tangents: Any, **params: Any) -> Any:
-        (x, v), (_, dv) = primals, tangents
-        out = primitive.bind(x, v, **params)
-        return out, _zero_like(out) if type(dv) is _Zero else primitive.bind(x, dv, **params)
-
-    return _new_primitive(name, abstract, with_batch_axis, jvp)
-
-
-def make_transposes(f: Any, g: Any) -> None:
-    """Declare `v -> f(x, v)` and `v -> g(x, v)` each other's transpose."""
-    for primitive, other in ((f, g), (g, f)):
-
-        def rule(cotangent: Any, x: Any, v: Any, other: Any = other, **params: Any) -> Any:
-            return None, cotangent if type(cotangent) is _Zero else other.bind(x, cotangent, **params)
-
-        _transposes[primitive] = rule
-
-
 def abstract_of(primitive: Any, *avals: Any, **params: Any) -> Any:
-    """The abstract result of a primitive."""
+    """Return the abstract result of a primitive."""
     return primitive.abstract_eval(*avals, **params)[0]
 
 
-def canonical_precision(precision: Any) -> Any:
-    """What lax makes of an argument `precision`: None or a pair of `lax.Precision`s."""
+def canonicalize_precision(precision: Any) -> Any:
+    """Return an argument `precision` in lax's canonical form: None or a pair of `lax.Precision`s."""
     precision = getattr(jax.config, "jax_default_matmul_precision", None) if precision is None else precision
     if precision is None:
         return None
@@ -278,23 +231,23 @@ def canonical_precision(precision: Any) -> Any:
 
 
 def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
-    """The results of an equation of a jaxpr for these operands, in the equation's own context."""
+    """Bind an equation of a jaxpr to operands, in the equation's own context, and return the results."""
     primitive = equation.primitive
     with equation.ctx.manager:
         results = primitive.bind(*operands, **primitive.get_bind_params(equation.params))
     return list(results) if primitive.multiple_results else [results]
 
 
-def at_once() -> contextlib.AbstractContextManager:
-    """Within, what depends on no argument of a function that is being traced is computed and not traced."""
+def ensure_compile_time_eval() -> contextlib.AbstractContextManager:
+    """Compute inside the context, rather than trace, what depends on no argument of the traced function."""
     return jax.ensure_compile_time_eval()
 
 
 def jit_primitive() -> Any:
-    """The primitive of `jax.jit`'s equations; None where it is elsewhere."""
+    """Return the primitive of `jax.jit`'s equations; None if this JAX has moved it."""
     try:
         from jax._src.pjit import jit_p
-    except MOVED:
+    except API_ERRORS:
         return None
     return jit_p
 
@@ -304,12 +257,12 @@ def jit_primitive() -> Any:
 
 @functools.cache
 def cache_key(concern: str = "") -> Callable | None:
-    """A context that is part of the keys of `jit`'s caches, one for each concern; None where JAX has none."""
+    """Return a context that is part of the keys of `jit`'s caches, one for each concern; None if JAX has none."""
     return jax.make_user_context(None) if hasattr(jax, "make_user_context") else None
 
 
-def keyed(concern: str, value: Any) -> Callable[[], None]:
-    """Let `jit`'s caches tell programs by `value` from now on; returns what ends it."""
+def set_cache_key(concern: str, value: Any) -> Callable[[], None]:
+    """Make `value` part of the keys of `jit`'s caches from now on; return a function that ends it."""
     key = cache_key(concern)
     if key is None:
         jax.clear_caches()
@@ -319,34 +272,33 @@ def keyed(concern: str, value: Any) -> Callable[[], None]:
     return lambda: context.__exit__(None, None, None)
 
 
-def keep_out_of_cache(holds: Callable[[str], bool], tell: Callable[[], None]) -> None:
-    """Let JAX's persistent cache not try to store programs that it fails to, those whose text `holds` is true of;
-    `tell` is called for each."""
+def exclude_from_cache(is_excluded: Callable[[str], bool], notify: Callable[[], None]) -> None:
+    """Keep the programs whose text `is_excluded` out of JAX's persistent cache, and call `notify` for each of them."""
     from jax._src import compilation_cache
 
     put = compilation_cache.put_executable_and_time
 
     @functools.wraps(put)
-    def put_what_can_be(cache_key: Any, module_name: Any, executable: Any, *args: Any, **kwargs: Any) -> Any:
+    def put_unless_excluded(cache_key: Any, module_name: Any, executable: Any, *args: Any, **kwargs: Any) -> Any:
         if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
             return put(cache_key, module_name, executable, *args, **kwargs)
         try:
-            left_out = any(holds(module.to_string()) for module in executable.hlo_modules())
-        except (*MOVED, RuntimeError):
-            left_out = False
-        return tell() if left_out else put(cache_key, module_name, executable, *args, **kwargs)
+            excluded = any(is_excluded(module.to_string()) for module in executable.hlo_modules())
+        except (*API_ERRORS, RuntimeError):
+            excluded = False
+        return notify() if excluded else put(cache_key, module_name, executable, *args, **kwargs)
 
-    compilation_cache.put_executable_and_time = put_what_can_be
-
-
-# --- counting -----------------------------------------------------------------------------------------------------
+    compilation_cache.put_executable_and_time = put_unless_excluded
 
 
-def count_as_lax(is_lax: threading.local) -> None:
-    """Let `Lowered.cost_analysis` count the operations of lax, whatever the CPU makes of them.
+# --- cost analysis ------------------------------------------------------------------------------------------------
 
-    XLA cannot count what it does not know, as the engine's calls. So a lowered program is analysed as if nothing in it
-    was marked; `is_lax` has the attribute `on` meanwhile.
+
+def count_operations_as_lax(counting: threading.local) -> None:
+    """Make `Lowered.cost_analysis` count lax's operations instead of a formulation's.
+
+    XLA cannot count the operations of the engine's calls. So the analysis lowers the program once more as if no
+    equation was marked; meanwhile `counting.on` is True.
     """
     traced, lowered = jax.stages.Traced, jax.stages.Lowered
     lower, analyse = traced.lower, lowered.cost_analysis
@@ -364,14 +316,14 @@ def count_as_lax(is_lax: threading.local) -> None:
         if origin is None or key is None:
             return analyse(self)
         program, args, kwargs = origin
-        is_lax.on = True
+        counting.on = True
         try:
             with key("lax"):
                 return analyse(lower(program, *args, **kwargs))
         finally:
-            is_lax.on = False
+            counting.on = False
 
-    setattr(traced, "lower", lower_and_remember)  # noqa: B010  what a type checker takes for a mistake
+    setattr(traced, "lower", lower_and_remember)  # noqa: B010  a plain assignment is an error to type checkers
     setattr(lowered, "cost_analysis", analyse_as_lax)  # noqa: B010
 
 
@@ -379,10 +331,10 @@ def count_as_lax(is_lax: threading.local) -> None:
 
 
 def guard(install: Callable[[], None]) -> None:
-    """Register the rules and test them, or leave JAX as it was.
+    """Register the lowering rules and test them; if that fails, restore JAX's own rules and warn.
 
-    The test traces and lowers nothing on a device: convlab's import must leave JAX free to choose its devices. What a
-    rule finds missing when it first lowers a program, it says then.
+    The test only traces: importing convlab must not initialise JAX's devices. A rule that fails when it first lowers a
+    program warns then.
     """
     global has_hooks
     if not has_hooks:
@@ -390,14 +342,14 @@ def guard(install: Callable[[], None]) -> None:
     try:
         install()
         _test()
-    except MOVED as error:
+    except API_ERRORS as error:
         has_hooks = False
         restore_rules()
-        say_once(error)
+        warn_once(error)
 
 
 def _test() -> None:
-    """Raise if a mark does not reach the equations that are bound under it, and their derivatives."""
+    """Raise NotImplementedError if a mark does not reach an equation and its derivatives."""
 
     def convolution(x: Any) -> Any:
         with marked("test"):
@@ -407,5 +359,5 @@ def _test() -> None:
     marks = {mark_of(eqn.ctx) for eqn in traced.jaxpr.eqns if eqn.primitive is CONVOLUTION}
     if marks != {"test"}:
         raise NotImplementedError("a mark does not reach the equations that are bound under it")
-    if not all(callable(getattr(kind, "replace", None)) for kind in (mlir.LoweringRuleContext,)):
+    if not callable(getattr(mlir.LoweringRuleContext, "replace", None)):
         raise NotImplementedError("LoweringRuleContext has no replace")

@@ -1,7 +1,7 @@
-"""From one general convolution of a JAX program to the formulation that computes it.
+"""Compute lax's general convolution, in any layout, by a formulation.
 
-The operands, in whatever layout, are brought to a `Problem`'s form; a convolution that JAX wrote as somebody's kernel
-gradient is recognised by its structure and computed as one.
+`lowering` calls `read` to describe an equation as a `Problem`, `tables.choose` to choose a formulation for it, and
+`convolution` to compute it. A convolution that JAX wrote as a kernel gradient is recognised by its structure.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .tables import FORMULATIONS, Choice, Target, choose
 Array = jax.Array
 
 
-# The mark of a convolution of uint8 with int8 as integers of 16 bits, for lax takes only operands of one dtype.
+# Marks a convolution of uint8 with int8, which is bound with operands of int16, for lax takes only one dtype.
 BYTES = "bytes"
 
 
 def read_forward(lhs: Any, rhs: Any, params: dict) -> Problem:
-    """The problem of lax's convolution with these operands and parameters, as it is written."""
+    """Return the problem of lax's convolution, read as a forward map."""
     spec = params["dimension_numbers"]
     image = [lhs.shape[a] for a in spec.lhs_spec]
     kernel = [rhs.shape[a] for a in spec.rhs_spec]
@@ -50,12 +50,15 @@ def read_forward(lhs: Any, rhs: Any, params: dict) -> Problem:
 
 
 def _read(lhs: Any, rhs: Any, params: dict) -> tuple[Kind, Problem]:
-    """The map that lax's convolution most likely is, and its problem."""
+    """Return the map that lax's convolution most likely is, and its problem.
+
+    JAX writes a kernel gradient as a convolution with few outputs and a large window, or with batch groups.
+    """
     forward, groups = read_forward(lhs, rhs, params), params["batch_group_count"]
     small = math.prod(forward.out) < math.prod(forward.window)
     if groups == 1 and not (small and forward.groups == 1):
         return "forward", forward
-    # The batch axis of lhs holds the channels, its feature axis the batch; rhs is dy, its window the positions of dy.
+    # The batch axis of lhs is the channels, its feature axis the batch; rhs is dy, its window the positions of dy.
     extents = [(w - 1) * d + 1 for w, d in zip(forward.out, forward.strides)]
     ends = [
         (o - 1) * s + extent - lo - n
@@ -76,33 +79,41 @@ def _read(lhs: Any, rhs: Any, params: dict) -> tuple[Kind, Problem]:
 
 
 def read(lhs: Any, rhs: Any, params: dict, method: str, target: Target) -> tuple[Kind, Problem]:
-    """`_read`, unless the convolution is better served as the forward map that it is written as."""
+    """Return the map that lax's convolution is to be computed as, and its problem.
+
+    What looks like a kernel gradient is computed as the forward map that it is written as if the requested method
+    serves only that, or on TPU if its windows tile the image.
+    """
     kind, p = _read(lhs, rhs, params)
     if method == BYTES:
         p = dataclasses.replace(p, largest_product=255 * 128)
     if kind == "kernel_gradient" and params["batch_group_count"] == 1:
-        written, asked = read_forward(lhs, rhs, params), FORMULATIONS.get(method)
-        only_forward = asked and asked.unsupported_reason(kind, p) and not asked.unsupported_reason("forward", written)
-        if only_forward or target.platform == "tpu" and gemm.tiles(written):  # no kernel gradient has such strides
-            return "forward", written
+        forward, requested = read_forward(lhs, rhs, params), FORMULATIONS.get(method)
+        only_forward = (
+            requested and requested.unsupported_reason(kind, p) and not requested.unsupported_reason("forward", forward)
+        )
+        if (
+            only_forward or target.platform == "tpu" and gemm.tiles_image(forward)
+        ):  # no kernel gradient has such strides
+            return "forward", forward
     return kind, p
 
 
 def convolution(lhs: Array, rhs: Array, kind: Kind, p: Problem, choice: Choice, target: Target, params: dict) -> Array:
-    """lax's general convolution with lax's parameters, by the formulation that was chosen."""
+    """Compute lax's general convolution, with lax's operands and parameters, by the chosen formulation."""
     spec = params["dimension_numbers"]
     batch, feature, *space = spec.lhs_spec
     out_feature, in_feature, *window = spec.rhs_spec
     out_batch, out_last, *out_space = spec.out_spec
     if kind == "forward":
-        a, b = permuted(lhs, (batch, *space, feature)), permuted(rhs, (*window, in_feature, out_feature))
-        return _from(compute(kind, a, b, p, choice, target), (out_batch, *out_space, out_last))
-    a, b = permuted(lhs, (feature, *space, batch)), permuted(rhs, (in_feature, *window, out_feature))
-    return _from(compute(kind, a, b, p, choice, target), (*out_space, out_batch, out_last))
+        a, b = permute(lhs, (batch, *space, feature)), permute(rhs, (*window, in_feature, out_feature))
+        return unpermute(compute(kind, a, b, p, choice, target), (out_batch, *out_space, out_last))
+    a, b = permute(lhs, (feature, *space, batch)), permute(rhs, (in_feature, *window, out_feature))
+    return unpermute(compute(kind, a, b, p, choice, target), (*out_space, out_batch, out_last))
 
 
 def compute(kind: Kind, a: Array, b: Array, p: Problem, choice: Choice, target: Target) -> Array:
-    """The map of two operands in the problem's form, by the formulation that was chosen."""
+    """Compute the map of two operands in the problem's layout by the chosen formulation."""
     if p.empty:
         return jnp.zeros(p.result_shape(kind), p.out_dtype)
 
@@ -115,7 +126,7 @@ def compute(kind: Kind, a: Array, b: Array, p: Problem, choice: Choice, target: 
 
 
 def parts(kind: Kind, p: Problem, choice: Choice, target: Target) -> list[str]:
-    """The names of the formulations that compute what the chosen one is made of, in order, each once."""
+    """Return the names of the formulations that compute the chosen one's inner convolutions, in order, each once."""
     found: list[str] = []
     for part_kind, part in [] if p.empty else choice.formulation.parts(kind, p):
         inner = choose(part_kind, part, "auto", target, choice.formulation.name)
@@ -123,9 +134,11 @@ def parts(kind: Kind, p: Problem, choice: Choice, target: Target) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def permuted(x: Array, order: Sequence[int]) -> Array:
+def permute(x: Array, order: Sequence[int]) -> Array:
+    """Transpose `x`, unless the axes are in that order already."""
     return x if tuple(order) == tuple(range(x.ndim)) else lax.transpose(x, order)
 
 
-def _from(x: Array, order: Sequence[int]) -> Array:
-    return permuted(x, sorted(range(x.ndim), key=order.__getitem__))
+def unpermute(x: Array, order: Sequence[int]) -> Array:
+    """Undo `permute`."""
+    return permute(x, sorted(range(x.ndim), key=order.__getitem__))

@@ -1,9 +1,9 @@
-"""jaxlib's own oneDNN: the engine that its Linux x86-64 wheels carry and that XLA does not call by itself.
+"""The engine: the oneDNN library in jaxlib's Linux x86-64 wheels, which XLA does not call by itself.
 
-A custom call with the configuration that XLA's rewriter would write reaches it, without any flag. Neither is
-documented, so `available` tries it once in a process, and everything that calls it serves only where that holds. A
-program that contains the call cannot be exported, nor split over devices by the partitioner (`lowering`), nor kept in
-JAX's persistent cache.
+The formulations `onednn` and `swapped_operands` and the fused calls of `fusion` reach it by a custom call with the
+configuration that XLA's rewriter would write; no flag is needed. Neither the call nor the configuration is documented,
+so `unavailable_reason` tries the call once in a process. A program that contains the call cannot be exported, nor split
+over devices by XLA's partitioner (`lowering`), nor kept in JAX's persistent cache.
 """
 
 from __future__ import annotations
@@ -24,36 +24,42 @@ import numpy as np
 
 from .buffers import pad_spatial
 
-# The configuration's numbers have had other meanings; a wrong one ends the process, so no guess about later versions.
+# The first and last tested jaxlib. The configuration's fields change their meaning between versions, and a wrong one
+# ends the process, so other versions are not tried.
 TESTED = ((0, 10), (0, 12))
 _switched_on = True
-_left_out = 0  # by how many that ask for programs without it
-_trying = threading.local()  # `on` in the thread of the trial
+_exclusions = 0  # how many active `accelerate(engine=False)` there are
+_trying = threading.local()  # `on` is True in the thread of the trial
 
 
 def switch(on: bool) -> bool:
-    """Turn the engine on or off for what this process compiles from now on; returns the former state."""
+    """Turn the engine on or off for programs that are lowered from now on; return the previous state."""
     global _switched_on
-    former, _switched_on = _switched_on, on
-    return former
+    previous, _switched_on = _switched_on, on
+    return previous
 
 
-def leave_out(by: int) -> bool:
-    """One more asks for programs without the engine (1), one no longer does (-1); returns whether anyone does."""
-    global _left_out
-    _left_out += by
-    return _left_out > 0
+def exclude(by: int) -> bool:
+    """Add to the number of contexts that exclude the engine (1 to enter one, -1 to leave); return whether any does."""
+    global _exclusions
+    _exclusions += by
+    return _exclusions > 0
 
 
-def available() -> str | None:
-    """Why the engine cannot be used here, None if it can. The first call tries it, in a fraction of a second."""
+def unavailable_reason() -> str | None:
+    """Return why the engine cannot be used here, None if it can. The first call tries it, in a fraction of a second."""
     wish = os.environ.get("CONVLAB_ENGINE", "auto").lower()
-    if wish == "off" or not _switched_on or _left_out:
+    if wish == "off" or not _switched_on or _exclusions:
         return "the engine is switched off"
     version = tuple(int(n) for n in re.findall(r"\d+", jax.lib.__version__)[:2])
     if wish != "on" and not TESTED[0] <= version <= TESTED[1]:
         return f"jaxlib {jax.lib.__version__} is not among the tested ones; CONVLAB_ENGINE=on tries it"
     return _trial()
+
+
+def serves(platform: str) -> bool:
+    """Whether the engine can be used in programs for the platform."""
+    return platform == "cpu" and unavailable_reason() is None
 
 
 @functools.cache
@@ -69,7 +75,7 @@ def _trial() -> str | None:
         except Exception as error:
             answer[0] = f"the engine failed its trial: {type(error).__name__}: {error}".splitlines()[0]
 
-    # A thread of its own has none of the tracing, mesh and device contexts that the caller may be in.
+    # A new thread has none of the tracing, mesh and device contexts that the caller may be in.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(timeout=10)
@@ -78,16 +84,16 @@ def _trial() -> str | None:
 
 @functools.cache
 def instructions() -> frozenset[str]:
-    """The names of the processor's instruction sets."""
+    """Return the names of the processor's instruction sets."""
     try:
         with open("/proc/cpuinfo") as file:
             return frozenset(next((line for line in file if line.startswith("flags")), "").split())
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return frozenset()
 
 
 def _trial_run() -> str | None:
-    """Try the engine on a depthwise convolution, where XLA's own is tens of times slower."""
+    """Run the engine on a depthwise convolution, where XLA is tens of times slower; return why it fails, or None."""
     if "avx2" not in instructions():
         return "the engine's safe convolutions need AVX2"
     rng = np.random.default_rng(0)
@@ -110,13 +116,13 @@ def _trial_run() -> str | None:
 # --- the persistent compilation cache ------------------------------------------------------------------------------
 
 
-def is_in(program: str) -> bool:
-    """Whether a program of XLA's, as text, calls the engine."""
+def calls_engine(program: str) -> bool:
+    """Whether the text of an XLA program contains a call of the engine."""
     return '"__onednn$' in program
 
 
 @functools.cache
-def _say_uncached() -> None:
+def _warn_uncached_once() -> None:
     warnings.warn(
         "Programs with jaxlib's own engine are not kept in JAX's persistent compilation cache, "
         "which cannot store its calls. "
@@ -125,21 +131,21 @@ def _say_uncached() -> None:
     )
 
 
-def tell_uncached() -> None:
-    """The one warning of a process that has a persistent cache and the engine."""
+def warn_uncached() -> None:
+    """Warn that a program with the engine's calls is not cached, once in a process and not for the trial."""
     if not getattr(_trying, "on", False):
-        _say_uncached()
+        _warn_uncached_once()
 
 
 # --- calls --------------------------------------------------------------------------------------------------------
 
 
-def _operands(dtype, groups: int = 1, channels: int = 1, features: int = 1, window=(), dilated=(), pads=()):
-    """The dtype in which the engine multiplies: float32, or bfloat16 where the processor and a fast program of oneDNN's
-    do.
+def _multiply_dtype(dtype, *, groups: int = 1, channels: int = 1, features: int = 1, window=(), dilated=(), pads=()):
+    """Return the dtype that the engine multiplies in: bfloat16 if the processor and a fast oneDNN kernel have it, else
+    float32.
 
-    Elsewhere oneDNN falls back on products in parallel loops, which wait for each other for ever in XLA's pool, or does
-    not come to the end of writing a program. The channels and features are those of a group.
+    For other bfloat16 problems oneDNN falls back on products in nested parallel loops, which deadlock in XLA's thread
+    pool, or does not finish generating code. `channels` and `features` are those of one group.
     """
     if dtype != jnp.bfloat16 or not _multiplies_bfloat16():
         return jnp.float32
@@ -153,28 +159,29 @@ def _operands(dtype, groups: int = 1, channels: int = 1, features: int = 1, wind
 
 
 def _multiplies_bfloat16() -> bool:
-    """Tried on processors without AMX only, for which oneDNN chooses among other programs."""
+    """Whether the processor multiplies bfloat16. With AMX oneDNN has other kernels, which were not tested."""
     return "avx512_bf16" in instructions() and "amx_bf16" not in instructions()
 
 
-def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float32, order=None, ops=(), extras=()):
-    """The convolution's custom call, summed in float32. `order`: the kernel's axes in the order (*window, in, out).
+def convolution(x, kernel, *, out, strides, pads, dilation, groups, dtype=jnp.float32, order=None, ops=(), extras=()):
+    """Compute a convolution by the engine's custom call, which sums in float32.
 
-    `ops`: what the engine does to the result, in the order BIAS, BINARY_ADD, an activation; `extras`: the operands of
-        the first two.
+    Args:
+        order: the kernel's axes in the order (*window, in, out).
+        ops: what the engine applies to the result, in the order BIAS, BINARY_ADD, an activation.
+        extras: the operands of BIAS and BINARY_ADD.
     """
     rank = x.ndim - 2
     order = order or tuple(range(rank + 2))
     *window, channels, features = (kernel.shape[axis] for axis in order)
-    # oneDNN reads beyond the image where a single place is strided
-    reach = [(w - 1) * d + 1 for w, d in zip(window, dilation)]
-    pads = [(lo, r - n - lo) if m == 1 else (lo, hi) for (lo, hi), m, r, n in zip(pads, out, reach, x.shape[1:])]
+    # Along an axis with a single output oneDNN reads beyond the image if the stride is not 1.
+    sizes = [(w - 1) * d + 1 for w, d in zip(window, dilation)]
+    pads = [(lo, e - n - lo) if m == 1 else (lo, hi) for (lo, hi), m, e, n in zip(pads, out, sizes, x.shape[1:])]
     strides = [1 if m == 1 else s for m, s in zip(out, strides)]
-    if min(map(min, pads)) < 0 or any(
-        max(pair) >= r for pair, r in zip(pads, reach)
-    ):  # some fast programs refuse such pads
+    # Some of oneDNN's fast kernels refuse pads that are negative or as large as the window.
+    if min(map(min, pads)) < 0 or any(max(pair) >= size for pair, size in zip(pads, sizes)):
         x, pads = pad_spatial(x, pads), [(0, 0)] * rank
-    # Its sums over a column of 362 rows and more are wrong where the last axis is a single place; those over a row are
+    # oneDNN's sums over a column of 362 rows and more are wrong if the last axis has length 1; sums over a row are
     # right.
     single = [n == m == kernel.shape[axis] == 1 for n, m, axis in zip(x.shape[1:], out, order)]
     axes = sorted(range(rank), key=lambda axis: not single[axis])
@@ -197,21 +204,22 @@ def convolution(x, kernel, out, strides, pads, dilation, groups, dtype=jnp.float
     }
     if ops:
         config["fusions"] = {"ops": list(ops)}
-    operands = _operands(x.dtype, groups, channels, features // groups, window, [d > 1 for d in dilation], pads)
+    facts = dict(groups=groups, channels=channels, features=features // groups, window=window, pads=pads)
+    operands = _multiply_dtype(x.dtype, dilated=[d > 1 for d in dilation], **facts)
     shape = (x.shape[0], *(out[axis] for axis in axes), features)
     extras = [extra if extra.ndim == 1 else extra.reshape(shape) for extra in extras]
     y = _call("convolution", shape, dtype, {"onednn_conv_config": config}, operands, x, kernel, *extras)
     return y.reshape(x.shape[0], *out, -1)
 
 
-def gram(a, b):
-    """The product of a's transpose with b in float32, by the matrix product's custom call."""
+def transposed_matmul(a, b):
+    """Compute the product of a's transpose with b in float32 by the engine's matrix product."""
     config = {"onednn_matmul_config": {"transpose_a": True}}
-    return _call("matmul", (a.shape[1], b.shape[1]), jnp.float32, config, _operands(a.dtype), a, b)
+    return _call("matmul", (a.shape[1], b.shape[1]), jnp.float32, config, _multiply_dtype(a.dtype), a, b)
 
 
 def _call(name, shape, dtype, config, operands, *arrays):
-    """The call on arrays of the dtype `operands`; its result is float32 or theirs, before it is made `dtype`."""
+    """Call the engine on the arrays, converted to the dtype `operands`, and convert the result to `dtype`."""
     result, config = jax.ShapeDtypeStruct(shape, dtype if dtype == operands else jnp.float32), json.dumps(config)
     call = jax.ffi.ffi_call(f"__onednn${name}", result, custom_call_api_version=2, legacy_backend_config=config)
     return call(*(a.astype(operands) for a in arrays)).astype(dtype)

@@ -1,4 +1,8 @@
-"""What the public functions call: lax's own primitives, bound under the mark that the lowering rules look for."""
+"""The backend's entry for the public functions: bind lax's own primitives under convlab's mark.
+
+`convolve` and `window_sum` receive checked arguments and bind one primitive; the mark carries `method=` to the rules of
+`lowering`. Maxima are bound in `pooling.maxima`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ Array = jax.Array
 
 
 def conv_general_dilated(lhs: Array, rhs: Array, *args: Any, method: str = "auto", **kwargs: Any) -> Array:
-    """`lax.conv_general_dilated`, marked."""
+    """Bind `lax.conv_general_dilated`, marked with a method."""
     with compat.marked(method, lhs, rhs):
         return lax.conv_general_dilated(lhs, rhs, *args, **kwargs)
 
@@ -35,11 +39,11 @@ def convolve(
     preferred_element_type: Any,
     out_sharding: Any,
     method: str,
-    holds_bytes: bool = False,
+    are_bytes: bool = False,
 ) -> Array:
-    """The convolution of `x: (n, *spatial, c)` by `kernel: (*window, c / groups, features)`.
+    """Convolve `x: (n, *spatial, c)` with `kernel: (*window, c / groups, features)`.
 
-    `holds_bytes`: operands of 16 bits are those of uint8 and int8.
+    `are_bytes`: the operands, of int16, have the values of uint8 and int8.
     """
     last = x.ndim - 1
     image, taps = (0, last, *range(1, last)), (last, last - 1, *range(last - 1))
@@ -55,33 +59,31 @@ def convolve(
     )
     if method != "auto":
         _check_method(method, x, kernel, params)
-    elif holds_bytes:
+    elif are_bytes:
         method = dispatch.BYTES
-    if not all(isinstance(p, int) for pair in pads for p in pair):  # which lax has from names alone
-        params["precision"] = compat.canonical_precision(precision)
+    if not all(isinstance(p, int) for pair in pads for p in pair):  # lax takes symbolic pads only by the primitive
+        params["precision"] = compat.canonicalize_precision(precision)
         return compat.CONVOLUTION.bind(x, kernel, batch_group_count=1, out_sharding=out_sharding, **params)
     return conv_general_dilated(x, kernel, method=method, out_sharding=out_sharding, **params)
 
 
 def _check_method(method: str, x: Array, kernel: Array, params: dict) -> None:
-    """That the formulation serves the forward map, which a convolution with few positions is though it looks like a
-    gradient."""
+    """Raise ValueError if no formulation has this name or if it cannot serve the forward map."""
     if method not in FORMULATIONS:
         raise argument_error("method", f"be one of {', '.join(map(repr, ('auto', *FORMULATIONS)))}", method)
     if not all(isinstance(n, int) for a in (x, kernel) for n in a.shape):
         return
-    precision = compat.canonical_precision(params["precision"])
+    precision = compat.canonicalize_precision(params["precision"])
     problem = dispatch.read_forward(x, kernel, dict(params, precision=precision))
-    why = FORMULATIONS[method].unsupported_reason("forward", problem)
-    if why:
-        raise argument_error(
-            "method", "name a formulation that serves this call", method, hint=f"{why[0].upper()}{why[1:]}."
-        )
+    reason = FORMULATIONS[method].unsupported_reason("forward", problem)
+    if reason:
+        hint = f"{reason[0].upper()}{reason[1:]}."
+        raise argument_error("method", "name a formulation that serves this call", method, hint=hint)
 
 
 def window_sum(x: Array, params: dict) -> Array:
-    """The sum of each window, by lax's parameters."""
+    """Compute the sum of each window, by lax's window parameters."""
     if not compat.has_hooks:
-        return maxima.by_public_lax(x, 0, lax.add, params)
+        return maxima.reduce_window(x, 0, lax.add, params)
     with compat.marked("auto", x):
         return compat.WINDOW_SUM.bind(x, **params)

@@ -1,4 +1,8 @@
-"""Which formulation each convolution and pool of a program takes, and why."""
+"""`explain()`: which formulation each convolution and pool of a program takes, and why.
+
+It traces the program and asks `lowering.plan_of`, which also serves the lowering rules, about each equation; it lowers
+and runs nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,12 @@ from .tuning import active, device
 class Step:
     """One convolution or pool of a program.
 
-    `operation` is "forward", "kernel gradient" (convolutions) or the kind of pool; `shapes` those of the operands;
-    `parts` the formulations of the convolutions that the formulation is made of, if it is made of any.
+    Attributes:
+        operation: "forward" or "kernel gradient" for convolutions, else the kind of pool.
+        shapes: the shapes of the operands.
+        formulation: the name of the formulation.
+        reason: why it was chosen.
+        parts: the formulations of its inner convolutions, if it has any.
     """
 
     operation: str
@@ -31,12 +39,12 @@ class Step:
 
     def __str__(self) -> str:
         shapes = " * ".join("x".join(map(str, s)) or "scalar" for s in self.shapes)
-        made = f" of {', '.join(self.parts)}" if self.parts else ""
-        return f"{self.operation:16} {shapes:40} {self.formulation + made:24} {self.reason}"
+        parts = f" of {', '.join(self.parts)}" if self.parts else ""
+        return f"{self.operation:16} {shapes:40} {self.formulation + parts:24} {self.reason}"
 
 
 class Explanation(tuple):
-    """The steps of a program in the order in which it takes them; prints as a table."""
+    """The steps of a program in order; prints as a table."""
 
     notes: tuple[str, ...] = ()
 
@@ -45,19 +53,19 @@ class Explanation(tuple):
 
 
 def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any) -> Explanation:
-    """Says which formulation each convolution and pool of a program takes, and why. Nothing is run.
+    """Say which formulation each convolution and pool of a program takes, and why; nothing is run.
 
     Args:
         fn: a function of arrays, jitted or not; pass `jax.grad(f)` to see the gradients.
         *args, **kwargs: its arguments, or `jax.ShapeDtypeStruct`s in their place.
-        platform: "cpu", "gpu" or "tpu"; default where JAX would run it.
+        platform: "cpu", "gpu" or "tpu"; by default the platform that JAX would run the program on.
 
     Returns:
-        A tuple of steps (`operation`, `shapes`, `formulation`, `reason`, `parts`) that prints as a table. lax's own
-        operations are among them; inside `accelerate()` they are what convlab makes of them.
+        A tuple of steps (`operation`, `shapes`, `formulation`, `reason`, `parts`) that prints as a table. It contains
+        lax's own convolutions and pools too, with the formulations that `accelerate()` gives them if it is active.
 
     Raises:
-        TypeError, ValueError: what `fn` raises when it is traced.
+        TypeError, ValueError: the error that `fn` raises when it is traced.
 
     Example:
         >>> from convlab import conv
@@ -71,19 +79,17 @@ def explain(fn: Callable, *args: Any, platform: str | None = None, **kwargs: Any
     closed = jax.make_jaxpr(lambda *a, **k: fn(*a, **k))(*args, **kwargs)
     steps = (_step(eqn, platform) for eqn in _equations(closed.jaxpr, platform))
     found = Explanation(step for step in steps if step is not None)
-    why = (
-        engine.available()
-        if platform == "cpu" and any(step.operation in ("forward", "kernel gradient") for step in found)
-        else None
-    )
-    found.notes = (f"onednn is not used: {why}.",) if why else ()
-    unused = active.unused(platform)
+    convolves = any(step.operation in ("forward", "kernel gradient") for step in found)
+    reason = engine.unavailable_reason() if platform == "cpu" and convolves else None
+    found.notes = (f"onednn is not used: {reason}.",) if reason else ()
+    unused = active.unused_reason(platform)
     if unused:
         found.notes += (f"The tuning is not used: {unused}.",)
     return found
 
 
 def _equations(jaxpr: Any, platform: str) -> Iterator[Any]:
+    """Yield the equations of a jaxpr and of the jaxprs inside it, except those inside a fused call."""
     from jax.extend import core  # slow to import, and only needed here
 
     for eqn in jaxpr.eqns:
@@ -94,13 +100,14 @@ def _equations(jaxpr: Any, platform: str) -> Iterator[Any]:
 
 
 def _fused(eqn: Any, platform: str) -> call.Fused | None:
-    """What the engine makes of an equation that is a convolution and what follows it."""
+    """Return the engine's call for an equation that is a fused call; None if it is no such call."""
     if not call.is_fused(str(eqn.params.get("name", ""))) or "jaxpr" not in eqn.params:
         return None
-    return call.plan(eqn.params["jaxpr"], Target(platform, platform == "cpu" and engine.available() is None))
+    return call.plan(eqn.params["jaxpr"], Target(platform, engine.serves(platform)))
 
 
 def _step(eqn: Any, platform: str) -> Step | None:
+    """Return the step of an equation; None if it is no convolution and no pool."""
     fused = _fused(eqn, platform)
     if fused is not None:
         shapes = tuple(tuple(value.aval.shape) for value in fused.chain.conv.inputs)
@@ -112,12 +119,10 @@ def _step(eqn: Any, platform: str) -> Step | None:
     mark = compat.mark_of(eqn.ctx)
     own = lowering.OPERATIONS[eqn.primitive].own
     unmarked = mark is None and not own and not (platform == "cpu" and is_active())
-    target = Target(platform, platform == "cpu" and engine.available() is None, measured=active.serves(platform))
+    target = Target(platform, engine.serves(platform), measured=active.serves(platform))
     method = "measured" if unmarked and is_active() and target.measured else mark or "auto"
     plan = lowering.plan_of(eqn.primitive, operands, eqn.params, method, target)
-    if unmarked and plan.formulation == "lax" or unmarked and method != "measured":
-        elsewhere = (
-            "lax's, without convlab.accelerate()" if platform == "cpu" else f"what XLA makes of it on {platform}"
-        )
-        return Step(plan.operation, shapes, "lax", elsewhere)
+    if unmarked and (plan.formulation == "lax" or method != "measured"):
+        reason = "lax's, without convlab.accelerate()" if platform == "cpu" else f"XLA's own on {platform}"
+        return Step(plan.operation, shapes, "lax", reason)
     return Step(plan.operation, shapes, plan.formulation, plan.reason, plan.parts)

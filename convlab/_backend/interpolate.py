@@ -1,4 +1,7 @@
-"""An image between its elements, where each place has a cell of its own: the gathers of deformable convolutions."""
+"""Interpolate an image linearly at arbitrary positions: the gathers of `deform_conv` and `grid_sample`.
+
+These functions are called directly; no primitive of the lowering rules is involved.
+"""
 
 from __future__ import annotations
 
@@ -16,43 +19,50 @@ from .._arguments import MAX_AXIS
 
 Array = jax.Array
 
-# Cells that touch no element have corners at -2 and -1 or beyond the end, where the border of zeros is.
+# A cell outside of the image has its corners at -2 and -1, or beyond the end, in a border of zeros.
 FIRST = -2
-BORDER = -FIRST + 3  # rows of zeros on both sides of an axis, at most
+BORDER = -FIRST + 3  # the most rows of zeros on both sides of an axis together
 
 
 def sample(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
-    """Linear interpolation in cells.
+    """Interpolate `x` linearly in cells, whose corners are neighbouring elements.
 
-    `x: (n, *spatial, parts, c)`; for each spatial axis `cell`, the lower corner, `FIRST` to the axis's size, and
-        `within`, how far from it to the upper one; both `(taps, parts, n, places)`. The result is `(n, places, parts,
-        taps, c)`.
+    Args:
+        x: `(n, *spatial, parts, c)`.
+        cell: for each spatial axis, the index of the cell's lower corner, from `FIRST` to the axis's size:
+            `(taps, parts, n, positions)`.
+        within: for each spatial axis, the distance from the lower corner, 0 to 1, of the same shape.
+
+    Returns:
+        `(n, positions, parts, taps, c)`.
     """
-    return lax.platform_dependent(x, tuple(cell), tuple(within), tpu=by_cell, default=by_corner)
+    return lax.platform_dependent(x, tuple(cell), tuple(within), tpu=gather_cells, default=gather_corners)
 
 
-def by_corner(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
-    """A gather for each corner, which fuses with the sum: nothing but the sum is stored."""
+def gather_corners(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
+    """Gather each corner separately; XLA fuses the gathers with the sum, so only the sum is stored."""
     table, steps = _bordered(x, after=2)
-    at = _flat(cell, steps, table.shape).transpose(1, 2, 3, 0)
+    at = _flat_rows(cell, steps, table.shape).transpose(1, 2, 3, 0)
     rows = table.reshape(-1, table.shape[-1])
     moves = [sum(s for s, upper in zip(steps, corner) if upper) for corner in _corners(cell)]
-    seen = [rows.at[(at + move).ravel()].get(mode="promise_in_bounds") for move in moves]
+    corners = [rows.at[(at + move).ravel()].get(mode="promise_in_bounds") for move in moves]
     weights = [w.transpose(1, 2, 3, 0).reshape(-1, 1) for w in _weights(within)]
-    return _mixed(seen, weights).reshape(*at.shape, x.shape[-1]).transpose(1, 2, 0, 3, 4)
+    return _weighted_sum(corners, weights).reshape(*at.shape, x.shape[-1]).transpose(1, 2, 0, 3, 4)
 
 
-def by_cell(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
-    """One gather of cells, their corners side by side in the channels, taps outermost: a TPU pays by the row, and lays
-    the two last axes out in tiles of 8 x 128."""
+def gather_cells(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
+    """Gather whole cells, with their corners concatenated along the channels and the taps outermost.
+
+    On a TPU a gather's time is proportional to its rows, and the two last axes are laid out in tiles of 8 x 128.
+    """
     table, _ = _bordered(x, after=3)
     sizes = [n - 1 for n in table.shape[2:-1]]
     views = [table[:, :, *map(slice, corner, (n + k for n, k in zip(sizes, corner)))] for corner in _corners(cell)]
     cells = jnp.concatenate(views, -1)
-    at = _flat(cell, [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))], cells.shape)
+    at = _flat_rows(cell, [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))], cells.shape)
     rows = cells.reshape(-1, cells.shape[-1]).at[at].get(mode="promise_in_bounds")
     weights = [w[..., None] for w in _weights(within)]
-    return _mixed(jnp.split(rows, len(weights), -1), weights).transpose(2, 3, 1, 0, 4)
+    return _weighted_sum(jnp.split(rows, len(weights), -1), weights).transpose(2, 3, 1, 0, 4)
 
 
 def _corners(cell: Sequence[Array]) -> list[tuple[int, ...]]:
@@ -66,25 +76,28 @@ def _weights(within: Sequence[Array]) -> list[Array]:
 
 
 def _bordered(x: Array, after: int) -> tuple[Array, list[int]]:
-    """`(parts, n, *bordered, c)`, and how many rows it is to the next place along each axis."""
+    """Return `x` with a border of zeros, `(parts, n, *bordered, c)`, and the distance in rows along each axis."""
     x = jnp.moveaxis(x, -2, 0)
     x = jnp.pad(x, [(0, 0), (0, 0), *[(-FIRST, after)] * (x.ndim - 3), (0, 0)])
     return x, [math.prod(x.shape[axis:-1]) for axis in range(3, x.ndim)]
 
 
-def _flat(cell: Sequence[Array], steps: Sequence[int], shape: Sequence[int]) -> Array:
-    """The row of each cell in a table of `shape`, `(parts, n, *places, c)`."""
+def _flat_rows(cell: Sequence[Array], steps: Sequence[int], shape: Sequence[int]) -> Array:
+    """Return the row of each cell in a table of `shape`, `(parts, n, *positions, c)`."""
     dtype = jnp.int32 if math.prod(shape[:-1]) <= MAX_AXIS else jnp.int64
     images = jnp.arange(shape[0] * shape[1], dtype=dtype).reshape(1, shape[0], shape[1], 1) * math.prod(shape[2:-1])
     return sum(((at - FIRST).astype(dtype) * step for at, step in zip(cell, steps)), images)
 
 
-def _mixed(seen: Sequence[Array], weights: Sequence[Array]) -> Array:
-    """What is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight."""
+def _weighted_sum(corners: Sequence[Array], weights: Sequence[Array]) -> Array:
+    """Sum the corners by their weights, without NaN from 0 * inf.
+
+    Finite values with weight 0 stay in the sum, for the derivative by the weight.
+    """
     with jax.numpy_dtype_promotion("standard"):
-        dtype = jnp.promote_types(seen[0].dtype, weights[0].dtype)
+        dtype = jnp.promote_types(corners[0].dtype, weights[0].dtype)
     parts = [
         w.astype(dtype) * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values).astype(dtype)
-        for values, w in zip(seen, weights)
+        for values, w in zip(corners, weights)
     ]
     return functools.reduce(operator.add, parts)

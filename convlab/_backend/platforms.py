@@ -1,4 +1,4 @@
-"""One operation, several programs: which is lowered depends on the platform."""
+"""Choose between functions by the platform that a program is lowered for, for public functions without a primitive."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,5 @@ from jax import lax
 
 
 def by_platform(*operands: Any, default: Callable, **platforms: Callable) -> Any:
-    """Compute by the function of the platform for which the program is lowered (`cpu`, `cuda`, `tpu`), else `default`.
-
-    Outside of the backend no other module asks for a platform."""
+    """Compute by the function of the platform that the program is lowered for, else by `default`."""
     return lax.platform_dependent(*operands, default=default, **platforms)

@@ -1,9 +1,9 @@
-"""The one form in which a formulation sees a convolution: channels last, plain integers.
+"""A convolution in the one layout that tables and formulations know: channels last, static sizes.
 
-`x` is `(n, *spatial, c)`, the kernel `(*window, c // groups, features)`, the result `(n, *out, features)`. Every
-convolution of a JAX program, forward or derivative, in any layout, is brought to one of two maps:
+`x` is `(n, *spatial, c)`, the kernel `(*window, c // groups, features)`, the result `(n, *out, features)`. `dispatch`
+brings every convolution of a JAX program, forward or derivative, in any layout, to one of two maps:
 
-- **forward**: `x, kernel -> y`. The input gradient is this map too, with `input_dilation` in the place of strides.
+- **forward**: `x, kernel -> y`. The input gradient is this map too, with `input_dilation` in the role of the strides.
 - **kernel gradient**: `x, dy -> dkernel`, described by the `Problem` of the forward map that it is the derivative of.
 """
 
@@ -19,11 +19,12 @@ from jax import lax
 from .._window import output_size
 
 Kind = Literal["forward", "kernel_gradient"]
+_AXES = ("spatial", "window", "strides", "pads", "input_dilation", "kernel_dilation")  # one value for each axis
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """The static facts of a forward convolution; hashable, and all that a table may look at."""
+    """The static sizes, dtypes and precision of a forward convolution; hashable. A table chooses by them alone."""
 
     batch: int
     spatial: tuple[int, ...]
@@ -38,7 +39,7 @@ class Problem:
     dtype: Any  # of the operands
     out_dtype: Any  # of the result, never narrower
     precision: Any = None  # jax.lax's canonical form: None or a pair of jax.lax.Precision
-    largest_product: int | None = None  # of two operands, where it is less than their dtypes hold
+    largest_product: int | None = None  # of two elements, if it is less than the dtypes allow
 
     @property
     def rank(self) -> int:
@@ -51,7 +52,7 @@ class Problem:
 
     @property
     def effective_size(self) -> tuple[int, ...]:
-        """The extent of the dilated window on the input."""
+        """Size of the dilated window on the input."""
         return tuple((w - 1) * d + 1 for w, d in zip(self.window, self.kernel_dilation))
 
     @property
@@ -59,8 +60,17 @@ class Problem:
         return tuple(map(output_size, self.dilated, self.pads, self.effective_size, self.strides))
 
     @property
+    def exact_pads(self) -> tuple[tuple[int, int], ...]:
+        """The pads without the part at the end of each axis that no output reads."""
+        ends = [
+            (out - 1) * s + size - n
+            for out, s, size, n in zip(self.out, self.strides, self.effective_size, self.dilated)
+        ]
+        return tuple((low, end - low) for (low, _), end in zip(self.pads, ends))
+
+    @property
     def empty(self) -> bool:
-        """Whether there is nothing to sum over or nothing to fill: the result is zeros."""
+        """Whether the result is empty or a sum of no terms, which is zeros."""
         return 0 in (self.batch, self.channels, self.features, *self.spatial, *self.out, *self.window)
 
     @property
@@ -68,17 +78,22 @@ class Problem:
         return self.groups == self.channels and self.groups > 1
 
     @property
+    def plain_depthwise(self) -> bool:
+        """Whether it is depthwise with one feature for each channel."""
+        return self.depthwise and self.features == self.channels
+
+    @property
     def dilates_input(self) -> bool:
         return any(d > 1 for d in self.input_dilation)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds, padding included."""
+        """Number of multiply-adds, padding included."""
         return self.batch * math.prod(self.out) * math.prod(self.window) * self.channels // self.groups * self.features
 
     @property
     def accumulator(self) -> Any:
-        """The dtype of sums: `out_dtype`, but never narrower than float32 among the floats."""
+        """The dtype of sums: `out_dtype`, or float32 for narrower floats."""
         narrow = jnp.issubdtype(self.out_dtype, jnp.floating) and jnp.finfo(self.out_dtype).bits < 32
         return jnp.dtype(jnp.float32) if narrow else jnp.dtype(self.out_dtype)
 
@@ -93,8 +108,12 @@ class Problem:
         return (*self.window, self.channels // self.groups, self.features)
 
     def without_axis(self, axis: int) -> Problem:
-        """The problem of the other spatial axes."""
-        names = ("spatial", "window", "strides", "pads", "input_dilation", "kernel_dilation")
+        """Return the problem of the other spatial axes."""
         axis %= self.rank
-        rest: dict[str, Any] = {name: (*getattr(self, name)[:axis], *getattr(self, name)[axis + 1 :]) for name in names}
+        rest: dict[str, Any] = {name: (*getattr(self, name)[:axis], *getattr(self, name)[axis + 1 :]) for name in _AXES}
         return dataclasses.replace(self, **rest)
+
+    def with_unit_axis(self) -> Problem:
+        """Return the problem with one more spatial axis, of length 1, before the others."""
+        axes: dict[str, Any] = {name: ((0, 0) if name == "pads" else 1, *getattr(self, name)) for name in _AXES}
+        return dataclasses.replace(self, **axes)

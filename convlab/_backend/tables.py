@@ -1,9 +1,9 @@
-"""Which formulation serves a convolution: tables read from top to bottom, static facts only; for the CPU as measured,
-for TPU as its compiler estimates; on a GPU every convolution is lax's but for forms that users report as slow or
-missing.
+"""The tables that choose a formulation for a convolution, by its static sizes and dtypes.
 
-A row is (formulation, reason, condition). The first row wins whose condition holds, whose formulation can serve the
-problem, and which is direct summation if the precision is "highest".
+`dispatch` and `lowering` call `choose`. A row is (formulation, reason, condition); rows are read from top to bottom,
+and the first one wins whose condition holds and whose formulation can serve the problem. The CPU's rows come from
+measurements, the TPU's from its compiler's estimates. On a GPU lax computes all convolutions except forms that users
+report as slow or missing.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ FORMULATIONS: dict[str, Formulation] = {
     )
 }
 Row = tuple[str, str, Callable[[Problem], bool]]
+REQUESTED = "requested"  # the reason of a choice by `method=`
 
 
 def _strided_gradient(p: Problem) -> bool:
@@ -64,12 +65,12 @@ def _one_tap(p: Problem) -> bool:
 
 
 def _few(p: Problem) -> bool:
-    """So few channels that a vector unit has little to hold but the pixels themselves."""
+    """Whether there are so few channels that only the pixels can fill a vector."""
     return p.groups == 1 and p.channels * p.features <= 16 and math.prod(p.window) <= 25
 
 
 def _few_wide(p: Problem) -> bool:
-    """A first layer, with a window whose sums outweigh the two changes of layout."""
+    """Whether it is a first layer with a window large enough to outweigh the two changes of layout."""
     return _few(p) and p.channels == 1 and p.rank >= 2 and math.prod(p.window) >= 16
 
 
@@ -77,24 +78,16 @@ def _few_pairs(p: Problem) -> bool:
     return p.groups == 1 and p.features < VECTOR and p.channels * p.features <= 32 and 1 < math.prod(p.window) <= 64
 
 
-def _overhanging(p: Problem) -> bool:
+def _mostly_padding(p: Problem) -> bool:
     few = p.groups == 1 and p.rank >= 2 and p.features <= VECTOR and p.batch >= 128
-    return (
-        few
-        and max(p.strides) == 1
-        and max(*p.input_dilation, *p.kernel_dilation) == 1
-        and swapped_operands.inside(p) <= 0.7
-    )
+    plain = all(n == 1 for n in (*p.strides, *p.input_dilation, *p.kernel_dilation))
+    return few and plain and swapped_operands.fraction_inside(p) <= 0.7
 
 
-def _packs(p: Problem) -> bool:
+def _blocks_pay(p: Problem) -> bool:
     few = p.groups == 1 and p.features <= VECTOR // 2 and p.macs >= 2**20
-    return (
-        few
-        and onednn.forward_unsupported(p) is None
-        and output_blocking.forward_unsupported(p) is None
-        and output_blocking.left(p) <= 0.8
-    )
+    serves = few and onednn.forward_unsupported(p) is None and output_blocking.forward_unsupported(p) is None
+    return serves and output_blocking.remaining_work(p) <= 0.8
 
 
 def _single_channel(p: Problem) -> bool:
@@ -106,12 +99,12 @@ def _first_layer(p: Problem) -> bool:
 
 
 def _long_dilated(p: Problem) -> bool:
-    """Where the engine would have to split the sum, and lax's nest does not suffer."""
+    """Whether the engine would have to split the sum of a dilated sequence, which lax's loop nest computes as fast."""
     return p.rank == 1 and p.groups == 1 and p.kernel_dilation[0] > 1 and p.batch * p.out[0] > onednn.LONGEST_SUM
 
 
 def _thin(p: Problem) -> bool:
-    """Groups of a channel or two."""
+    """Whether it has groups of one or two channels."""
     return p.groups > 1 and not p.depthwise and (p.channels // p.groups) * (p.features // p.groups) <= 4
 
 
@@ -129,13 +122,13 @@ def _wide(p: Problem) -> bool:
 
 
 def _short_sums(p: Problem) -> bool:
-    """Depthwise gradients that are a handful of sums over a large image, or a strided one."""
-    taps, places = math.prod(p.window), p.batch * math.prod(p.out)
-    return p.depthwise and (max(p.strides) > 1 and taps <= 32 or taps <= 9 and places >= 2**16)
+    """Whether it is depthwise and its gradient is few sums over a large image, or is strided."""
+    taps, positions = math.prod(p.window), p.batch * math.prod(p.out)
+    return p.depthwise and (max(p.strides) > 1 and taps <= 32 or taps <= 9 and positions >= 2**16)
 
 
 def _large(p: Problem) -> bool:
-    """A large image of a small batch, which XLA lays out with the channels in the lanes of a TPU, 128 for one."""
+    """Whether it is a small batch of large images, whose channels XLA lays out in a TPU's lanes, each padded to 128."""
     return p.groups == 1 and p.batch <= 32 and p.batch * math.prod(p.out) >= 2**16 and math.prod(p.window) <= 27
 
 
@@ -152,14 +145,9 @@ def _to_few(p: Problem) -> bool:
 
 
 def _patches(p: Problem) -> bool:
-    """Of an image so large that XLA's layout of it, a channel to 128 lanes, outweighs that of the matrix."""
-    return (
-        p.groups == 1
-        and p.channels <= 4
-        and math.prod(p.window) > 1
-        and math.prod(p.spatial) >= 2**12
-        and gemm.tiles(p)
-    )
+    """Whether windows tile an image so large that XLA's layout of it, few channels to 128 lanes, is the main cost."""
+    few = p.groups == 1 and p.channels <= 4 and math.prod(p.window) > 1
+    return few and math.prod(p.spatial) >= 2**12 and gemm.tiles_image(p)
 
 
 def _small_patches(p: Problem) -> bool:
@@ -167,14 +155,14 @@ def _small_patches(p: Problem) -> bool:
 
 
 def _narrow(p: Problem) -> bool:
-    """Small groups, but for those of one channel in and out, which XLA has a loop of its own for."""
+    """Whether it has small groups, except depthwise ones with one feature, which XLA computes in a loop of its own."""
     many = max(p.channels, p.features) > p.groups > 1
-    return many and min(p.channels, p.features) // p.groups <= (80 if block_diagonal.whole(p) else 16)
+    return many and min(p.channels, p.features) // p.groups <= (80 if block_diagonal.is_one_kernel(p) else 16)
 
 
 def _narrow_sums(p: Problem) -> bool:
-    """`_narrow`, but for one channel and several features, which XLA makes dense itself, and wide windows of 128
-    features."""
+    """Whether it is `_narrow`, except depthwise ones, which XLA makes dense itself, and wide windows with 128 features
+    in each group."""
     filled = p.features // p.groups >= 128 and math.prod(p.window) > 9
     return _narrow(p) and not p.depthwise and not filled
 
@@ -194,19 +182,15 @@ def _narrow_sequence(p: Problem) -> bool:
 FORWARD = (
     (
         "taps",
-        "depthwise, dilated input: each place adds up what reaches it",
+        "depthwise, dilated input: each output sums the inputs that it reads",
         lambda p: _strided_gradient(p) and p.depthwise,
     ),
-    ("subpixel", "a dilated input: no tap meets a stuffed zero", _strided_gradient),
+    ("subpixel", "a dilated input: no products with its zeros", _strided_gradient),
     ("batch_vectorized", "few channels, a wide window: sixteen images fill a vector", _few_wide),
     ("taps", "few channels: one fused loop", _few),
     ("taps", "groups of a channel or two: one fused loop", _thin),
-    (
-        "swapped_operands",
-        "few features, a window mostly over the edges: images fill the engine's vectors",
-        _overhanging,
-    ),
-    ("output_blocking", "few features: neighbouring places share the engine's vectors", _packs),
+    ("swapped_operands", "few features, a window mostly on padding: images fill the engine's vectors", _mostly_padding),
+    ("output_blocking", "few features: neighbouring positions share the engine's vectors", _blocks_pay),
     ("onednn", "jaxlib's own engine", lambda p: True),
     ("gemm", "one tap: a matrix product", _one_tap),
     ("taps", "depthwise: one fused loop", lambda p: p.depthwise),
@@ -217,21 +201,25 @@ FORWARD = (
     ("lax", "XLA's own loop nest", lambda p: True),
 )
 KERNEL_GRADIENT = (
-    ("subpixel", "a dilated input: the mirrored strided convolution", _strided_gradient),
+    ("subpixel", "a dilated input: the gradient of a strided convolution", _strided_gradient),
     ("planes", "one channel of a volume: plane by plane", _single_channel),
     ("lax", "one channel, in and out or along a sequence: XLA's own loop nest", _single_channel),
     ("taps", "depthwise, strided or a large image: fused sums", _short_sums),
     ("taps", "groups of a channel or two: fused sums", _thin),
     ("lax", "a long dilated sequence: XLA's own loop nest", _long_dilated),
-    ("batch_vectorized", "few channels: sums of sixteen images side by side", _few_pairs),
+    ("batch_vectorized", "few channels: sums of sixteen images fill a vector", _few_pairs),
     ("taps", "one channel, a wide window, few features: sums over the positions", _first_layer),
-    ("onednn", "jaxlib's own engine, the batch in the place of the channels", lambda p: True),
+    ("onednn", "jaxlib's own engine, the batch in the role of the channels", lambda p: True),
     ("taps", "depthwise: sums over the positions", lambda p: p.depthwise),
     ("gemm", "one tap: a matrix product", _one_tap),
     ("taps", "few channels: sums over the positions", lambda p: p.groups == 1 and p.channels * p.features <= 8),
-    ("toeplitz", "few channels: rows times rows", _banded),
-    ("gemm", "wide channels: one product a tap", _wide),
-    ("gemm", "a small volume: one product a tap", lambda p: p.groups == 1 and p.rank == 3 and math.prod(p.window) <= 8),
+    ("toeplitz", "few channels: products of whole rows", _banded),
+    ("gemm", "many channels: a matrix product for each tap", _wide),
+    (
+        "gemm",
+        "a small window of a volume: a matrix product for each tap",
+        lambda p: p.groups == 1 and p.rank == 3 and math.prod(p.window) <= 8,
+    ),
     ("taps", "small groups: sums over the positions", lambda p: p.groups > 1),
     ("gemm", "many groups: products batched over the groups", lambda p: p.groups > 16),
     ("planes", "a volume: a sum over planes", lambda p: not p.depthwise),
@@ -240,43 +228,45 @@ KERNEL_GRADIENT = (
 )
 
 _IN_LANES = "one channel, in or out, of a large image: products of pixels and weights"
-_TO_FEW = "a large image, few features: a product for each tap"
-_MATRIX = "a window that equals its strides: a matrix product"
+_TO_FEW = "a large image, few features: a matrix product for each tap"
+_MATRIX = "windows that tile the image: a matrix product"
 _FILLED = "small groups: several in one kernel fill the matrix unit"
 TPU_FORWARD = (
     ("gemm", _IN_LANES, _one_channel),
     ("gemm", _TO_FEW, _to_few),
     ("gemm", _MATRIX, _patches),
     ("block_diagonal", _FILLED, _narrow_sums),
-    ("lax", "what XLA makes of it on tpu", lambda p: True),
+    ("lax", "XLA's own on tpu", lambda p: True),
 )
 TPU_KERNEL_GRADIENT = (
     ("gemm", _IN_LANES, _from_one),
     ("gemm", _TO_FEW, _to_few),
     ("gemm", _MATRIX, _small_patches),
     ("block_diagonal", _FILLED, _narrow),
-    ("lax", "what XLA makes of it on tpu", lambda p: True),
+    ("lax", "XLA's own on tpu", lambda p: True),
 )
-# From what users of CUDA report; none of it was measured by convlab. `benchmarks/gpu` can.
-_NO_ALGORITHM = (
-    "a sequence in bfloat16, for which cuDNN finds no algorithm (jax issue 37922): an image with an axis of one"
-)
+# These rows follow reports by users of CUDA; convlab has not measured them. `benchmarks/gpu` can.
+_NO_ALGORITHM = "a sequence in bfloat16, for which cuDNN finds no algorithm (jax issue 37922): an image of height 1"
 GPU_FORWARD = (
-    ("subpixel", "a dilated sequence, 400 times PyTorch's time (jax issue 23783): no stuffed zeros", _dilated_sequence),
+    (
+        "subpixel",
+        "a dilated sequence, 400 times PyTorch's time (jax issue 23783): no products with its zeros",
+        _dilated_sequence,
+    ),
     ("extra_axis", _NO_ALGORITHM, _narrow_sequence),
-    ("lax", "what XLA makes of it on gpu", lambda p: True),
+    ("lax", "XLA's own on gpu", lambda p: True),
 )
 GPU_KERNEL_GRADIENT = (
     (
         "subpixel",
-        "of a transposed convolution, 30 times PyTorch's time (jax issue 31662): the mirrored strided convolution",
+        "a transposed convolution, 30 times PyTorch's time (jax issue 31662): the gradient of a strided convolution",
         _ungrouped_gradient,
     ),
     ("extra_axis", _NO_ALGORITHM, _narrow_sequence),
-    ("lax", "what XLA makes of it on gpu", lambda p: True),
+    ("lax", "XLA's own on gpu", lambda p: True),
 )
-# Of integers, on the CPU.
-INTEGERS = (("floats", "bytes: float32 holds every sum", lambda p: True),)
+# For integers on the CPU.
+INTEGERS = (("floats", "bytes: float32 represents every sum exactly", lambda p: True),)
 TABLES: dict[str, dict[Kind, tuple[Row, ...]]] = {
     "cpu": {"forward": FORWARD, "kernel_gradient": KERNEL_GRADIENT},
     "tpu": {"forward": TPU_FORWARD, "kernel_gradient": TPU_KERNEL_GRADIENT},
@@ -286,14 +276,15 @@ TABLES: dict[str, dict[Kind, tuple[Row, ...]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """For what a program is lowered, and what it may hold."""
+    """What a program is lowered for, and what it may contain."""
 
     platform: str = "cpu"
-    engine: bool = True  # a call of the engine may be in it
-    partitioned: bool = False  # XLA will split it over devices
+    engine: bool = True  # the program may call the engine
+    partitioned: bool = False  # XLA will split the program over devices
     measured: bool = False  # choices measured on this device come before the table's
 
     def admits(self, formulation: Formulation) -> bool:
+        """Whether the program may contain the formulation."""
         if formulation.needs_engine and not (self.engine and self.platform == "cpu"):
             return False
         return not (formulation.splits_batch and self.partitioned)
@@ -301,17 +292,20 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What serves a problem, and why."""
+    """The formulation that serves a problem, and why it was chosen."""
 
     formulation: Formulation
     reason: str
 
 
 def choose(kind: Kind, p: Problem, method: str, target: Target, without: str = "") -> Choice:
-    """`method` if it can serve, otherwise the first row of the platform's table that can."""
-    asked = FORMULATIONS.get(method)
-    if asked and target.admits(asked) and asked.unsupported_reason(kind, p) is None:
-        return Choice(asked, "asked for")
+    """Return the formulation `method` if it can serve, else that of the first matching row of the platform's table.
+
+    `without` names a formulation that must not be chosen: the one whose inner convolution this is.
+    """
+    requested = FORMULATIONS.get(method)
+    if requested and target.admits(requested) and requested.unsupported_reason(kind, p) is None:
+        return Choice(requested, REQUESTED)
     floating = jnp.issubdtype(p.dtype, jnp.floating)
     rows = TABLES[target.platform][kind] if floating else INTEGERS if target.platform == "cpu" else ()
     for name, reason, condition in rows:
@@ -320,4 +314,4 @@ def choose(kind: Kind, p: Problem, method: str, target: Target, without: str = "
             continue
         if formulation.unsupported_reason(kind, p) is None:
             return Choice(formulation, reason)
-    return Choice(LAX, f"what XLA makes of it on {target.platform}" if floating else "not a real floating dtype")
+    return Choice(LAX, f"XLA's own on {target.platform}" if floating else "not a real floating dtype")

@@ -1,4 +1,4 @@
-"""Values at their indices: the scatters of unpooling, and on a TPU what serves in their place."""
+"""The scatter of `max_unpool`, and the comparisons that replace it on a TPU."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MAX_COMPARISONS = 256  # a program has a few operations for each
 
 
 def unpool(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
-    """`(n, *spatial, c)` values put, or added, to their indices among `(n, *shape, c)` zeros."""
-    scatter = functools.partial(_scattered, shape=shape, adding=adding)
+    """Write, or add, the values `x: (n, *spatial, c)` at their indices into zeros of shape `(n, *shape, c)`."""
+    scatter = functools.partial(_scatter, shape=shape, adding=adding)
     offsets = [_offsets(size, pooled) for size, pooled in zip(shape, x.shape[1:-1])]
     if any(size < len(near) for size, near in zip(shape, offsets)) or math.prod(map(len, offsets)) > MAX_COMPARISONS:
         return scatter(x, indices)
-    near = functools.partial(_placed_near, shape=shape, adding=adding)
+    near = functools.partial(_select_near, shape=shape, adding=adding)
 
     def on_tpu(x, indices):
         wide = indices.astype(jnp.int64 if indices.dtype.itemsize == 8 else jnp.int32)
@@ -32,60 +32,63 @@ def unpool(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Ar
     return lax.platform_dependent(x, indices, tpu=on_tpu, default=scatter) if shape else scatter(x, indices)
 
 
-def _scattered(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
+def _scatter(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
     n, channels = x.shape[0], x.shape[-1]
     flat = n, math.prod(x.shape[1:-1]), channels
     example, channel = jnp.arange(n)[:, None, None], jnp.arange(channels)[None, None]
-    home = jnp.zeros((n, math.prod(shape), channels), x.dtype).at[example, indices.reshape(flat), channel]
-    put = home.add if adding else home.set
-    return put(x.reshape(flat), mode="drop", wrap_negative_indices=False).reshape(n, *shape, channels)
+    target = jnp.zeros((n, math.prod(shape), channels), x.dtype).at[example, indices.reshape(flat), channel]
+    write = target.add if adding else target.set
+    return write(x.reshape(flat), mode="drop", wrap_negative_indices=False).reshape(n, *shape, channels)
 
 
 # --- without a scatter --------------------------------------------------------------------------------------------
-# A TPU scatters and gathers one entry after another. But what comes from a pool stands near the place where its window
-# began, so that few comparisons find it; whether it does is seen when the program runs.
+# A TPU scatters one entry after another. But the indices of a pool are near the start of their windows, so each output
+# can compare its position with the few indices near it. Whether the indices are near is known when the program runs.
 
 
 def _step(size: int, pooled: int) -> int:
-    """The stride that the pool probably had along an axis."""
+    """Return the stride that the pool probably had along an axis."""
     return max(1, round(size / pooled))
 
 
 def _offsets(size: int, pooled: int) -> range:
-    """How far from the stride's multiple a value may stand: in windows of up to twice the stride, half of one
-    padded."""
+    """Return the offsets of an index from the start of its window that count as near.
+
+    They cover windows of up to twice the stride, with pads of up to half a window.
+    """
     step = _step(size, pooled)
     beyond = 2 if step == 1 else step // 2
     return range(-beyond, step + beyond)
 
 
 def _are_near(indices: Array, shape: tuple[int, ...]) -> Array:
+    """Whether all indices are near the start of their windows."""
     near, rest = (indices >= 0) & (indices < math.prod(shape)), indices
     for axis in reversed(range(len(shape))):
         size, pooled = shape[axis], indices.shape[axis + 1]
         offset = rest % size - lax.broadcasted_iota(rest.dtype, indices.shape, axis + 1) * _step(size, pooled)
-        reach = _offsets(size, pooled)
-        near &= (offset >= reach[0]) & (offset <= reach[-1])
+        allowed = _offsets(size, pooled)
+        near &= (offset >= allowed[0]) & (offset <= allowed[-1])
         rest = rest // size
     return near.all()
 
 
-def _relative(indices: Array, shape: tuple[int, ...]) -> Array:
-    """How far, flat over the image, each index is from its strides' multiple."""
+def _relative_indices(indices: Array, shape: tuple[int, ...]) -> Array:
+    """Return the flat offset of each index from the start of its window."""
     for axis, (size, pooled) in enumerate(zip(shape, indices.shape[1:-1])):
         start = lax.broadcasted_iota(indices.dtype, indices.shape, axis + 1) * _step(size, pooled)
         indices = indices - start * math.prod(shape[axis + 1 :])
     return indices
 
 
-def _flat(offsets: Sequence[int], shape: tuple[int, ...]) -> int:
+def _flat_offset(offsets: Sequence[int], shape: tuple[int, ...]) -> int:
     return functools.reduce(lambda flat, pair: flat * pair[0] + pair[1], zip(shape, offsets), 0)
 
 
-def _placed_near(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
-    """Each place takes the value, or the sum of those, around it whose index is its own: those of one phase of the
-    strides together, then the phases in turn."""
-    pooled, relative = x.shape[1:-1], _relative(indices, shape)
+def _select_near(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
+    """Compute `_scatter` for indices that are near: each output takes the near value whose index is its position, or
+    the sum of these. One array of outputs is computed for each phase of the strides; then they are interleaved."""
+    pooled, relative = x.shape[1:-1], _relative_indices(indices, shape)
     steps = [_step(size, m) for size, m in zip(shape, pooled)]
     never = jnp.iinfo(indices.dtype).min
 
@@ -99,7 +102,7 @@ def _placed_near(x: Array, indices: Array, shape: tuple[int, ...], adding: bool)
         for offsets in itertools.product(*near):
             blocks = [d // s for d, s in zip(offsets, steps)]
             value = shifted(x, blocks, 0)
-            here = shifted(relative, blocks, never) == _flat(offsets, shape)
+            here = shifted(relative, blocks, never) == _flat_offset(offsets, shape)
             if total is None or adding:
                 value = jnp.where(here, value, 0)
             total = value if total is None else total + value if adding else jnp.where(here, value, total)
@@ -107,10 +110,11 @@ def _placed_near(x: Array, indices: Array, shape: tuple[int, ...], adding: bool)
 
     parts: list[Any] = [of_phase(phase) for phase in itertools.product(*map(range, steps))]
     for axis in reversed(range(len(shape))):
-        parts = [_interleaved(parts[i : i + steps[axis]], axis + 1) for i in range(0, len(parts), steps[axis])]
+        parts = [_interleave(parts[i : i + steps[axis]], axis + 1) for i in range(0, len(parts), steps[axis])]
     return parts[0][(slice(None), *map(slice, shape))]
 
 
-def _interleaved(parts: Sequence[Array], axis: int) -> Array:
+def _interleave(parts: Sequence[Array], axis: int) -> Array:
+    """Interleave arrays along an axis."""
     whole = jnp.stack(parts, axis + 1)
     return whole.reshape(*whole.shape[:axis], whole.shape[axis] * len(parts), *whole.shape[axis + 2 :])

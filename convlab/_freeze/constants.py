@@ -20,7 +20,7 @@ def fold_constants(program: Program) -> Program:
     A large array computed from a few numbers, such as a broadcast, is recomputed where it is used and not stored.
     """
     ops = []
-    with compat.at_once():
+    with compat.ensure_compile_time_eval():
         for op in program.ops:
             if not _is_constant(op) or not _evaluate(op) or not _is_worth_storing(op):
                 ops.append(op)
@@ -35,7 +35,7 @@ def _is_constant(op: Op) -> bool:
 def _evaluate(op: Op) -> bool:
     """Set the constants of the outputs; return False if the operation cannot be evaluated."""
     operands = [v.constant for v in op.inputs]
-    by_numpy = numbers.result(op, operands)
+    by_numpy = numbers.evaluate(op, operands)
     results: Iterable[Any] = [by_numpy]
     if by_numpy is None:
         if not op.inputs:  # iota and the like: cheap to recompute

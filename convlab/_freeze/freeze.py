@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._backend.fusion.chains import chains, is_convolution, is_product, with_calls
-from .._backend.fusion.program import Program, accelerated, without_dead_ops
+from .._backend.fusion.chains import find_chains, is_convolution, is_product, replace_chains
+from .._backend.fusion.program import Program, mark_operations, without_dead_ops
 from . import affine, constants
 from .trace import Arguments, function_of, is_module
 
@@ -98,9 +98,9 @@ def _freeze_program(program: Program, folds: bool) -> tuple[Program, Report]:
     if folds:
         program, folded = affine.fold_affine(program)
     program = affine.output_first(without_dead_ops(program))
-    found = [chain for chain in chains(program) if chain.kinds or not is_product(chain.conv)]
+    found = [chain for chain in find_chains(program) if chain.kinds or not is_product(chain.conv)]
     count = sum(map(is_convolution, program.ops))
-    program = accelerated(with_calls(program, found))
+    program = mark_operations(replace_chains(program, found))
     fused = Counter(chain.kinds for chain in found if chain.kinds)
     return program, Report(count, folded, dict(fused), (before, len(program.ops)))
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import jax
 
 from .._backend import compat
-from .._backend.fusion.chains import chains, with_calls
-from .._backend.fusion.program import Op, Program, accelerated, of_jaxpr
+from .._backend.fusion.chains import find_chains, replace_chains
+from .._backend.fusion.program import Op, Program, from_jaxpr, mark_operations
 from .trace import Arguments
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -84,8 +84,8 @@ def _optimized(arguments: Arguments, fn: Callable) -> tuple[Any, Any]:
 def fuse(program: Program) -> Program:
     """Fuse each convolution with the operations that follow it, in the program and in the bodies of its loops and
     branches."""
-    found = [chain for chain in chains(program) if chain.kinds]
-    program = accelerated(with_calls(program, found))
+    found = [chain for chain in find_chains(program) if chain.kinds]
+    program = mark_operations(replace_chains(program, found))
     return Program(program.inputs, program.outputs, list(map(_with_fused_bodies, program.ops)))
 
 
@@ -101,7 +101,7 @@ def _fused_jaxpr(jaxpr: Any) -> Any:
     """Fuse a closed jaxpr, an open one, or a tuple of them, and return the same kind."""
     if isinstance(jaxpr, tuple):
         return tuple(map(_fused_jaxpr, jaxpr))
-    program = of_jaxpr(jaxpr)
+    program = from_jaxpr(jaxpr)
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type) for v in program.inputs]
     new = jax.make_jaxpr(lambda *arrays: fuse(program)(*arrays))(*avals)
     if hasattr(jaxpr, "jaxpr"):

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._backend.fusion.program import Program, of_jaxpr
+from .._backend.fusion.program import Program, from_jaxpr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Arguments:
     def trace(self, function: Callable) -> tuple[Program, Any]:
         """Return the program of `function` of the arrays, and the structure of its results."""
         closed, shapes = jax.make_jaxpr(lambda *arrays: self.call(function, arrays), return_shape=True)(*self.arrays)
-        return of_jaxpr(closed), jax.tree.structure(shapes)
+        return from_jaxpr(closed), jax.tree.structure(shapes)
 
 
 def _is_array(leaf: Any) -> bool:

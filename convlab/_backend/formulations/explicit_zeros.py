@@ -1,5 +1,7 @@
-"""A dilated input with its zeros written out, and a convolution without dilation: more work, where dilation costs more
-than that."""
+"""The formulation `explicit_zeros`: write the zeros of a dilated input to memory and convolve without dilation.
+
+It multiplies the zeros too, and serves problems that XLA's dilation makes slower than that.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +16,25 @@ def unsupported(p: Problem) -> str | None:
     return None if p.dilates_input else "explicit_zeros needs a dilated input"
 
 
-def _undilated(p: Problem) -> Problem:
+def _undilated_problem(p: Problem) -> Problem:
     return dataclasses.replace(p, spatial=p.dilated, input_dilation=(1,) * p.rank)
 
 
 def parts(kind: Kind, p: Problem) -> list[Part]:
-    return [(kind, _undilated(p))]
+    return [(kind, _undilated_problem(p))]
 
 
-def _with_zeros(x: Array, p: Problem) -> Array:
-    """Kept from XLA, which may make a dilation of the zeros again."""
+def _write_zeros(x: Array, p: Problem) -> Array:
+    """Write the dilated input to a buffer, for XLA may turn a pad with interior zeros into a dilation again."""
     return materialize(pad_spatial(x, ((0, 0),) * p.rank, p.input_dilation))
 
 
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
-    return solve("forward", _with_zeros(x, p), kernel, _undilated(p))
+    return solve("forward", _write_zeros(x, p), kernel, _undilated_problem(p))
 
 
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
-    return solve("kernel_gradient", _with_zeros(x, p), dy, _undilated(p))
+    return solve("kernel_gradient", _write_zeros(x, p), dy, _undilated_problem(p))
 
 
 EXPLICIT_ZEROS = Formulation("explicit_zeros", forward, kernel_gradient, unsupported, unsupported, parts)

@@ -1,8 +1,8 @@
-"""Neighbouring places of the output packed into its features, where these are too few to fill a vector.
+"""The formulation `output_blocking`: compute neighbouring output positions as features, which are too few for a vector.
 
-With m places along an axis the convolution has m times the features, m times the stride there and a window m - 1
-longer, whose kernel holds a copy for every place and zeros beside it. (The inverse of sub-pixel convolution, Shi et al.
-2016, arXiv:1609.05158.)
+With blocks of m positions along an axis the convolution has m times the features, m times the stride and a window
+longer by m - 1, whose kernel has a shifted copy for each position and zeros beside it. (The inverse of sub-pixel
+convolution, Shi et al. 2016, arXiv:1609.05158.)
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from .base import VECTOR, Array, Formulation, Part, Solve
 
 
 def _work(counts: tuple[int, ...], p: Problem) -> float:
-    """Vectors that are multiplied for a place of the output and a channel."""
-    together = math.prod(counts)
-    return -(-together * p.features // VECTOR) * math.prod(w + m - 1 for w, m in zip(p.window, counts)) / together
+    """Return the vector products for each output position and channel, with blocks of these sizes."""
+    block = math.prod(counts)
+    return -(-block * p.features // VECTOR) * math.prod(w + m - 1 for w, m in zip(p.window, counts)) / block
 
 
 @functools.cache
 def _counts(p: Problem) -> tuple[int, ...]:
-    """How many places of each axis go together."""
-    free = [s == d == 1 for s, d in zip(p.strides, p.kernel_dilation)]
-    most = [min(VECTOR, out) if axis_free else 1 for axis_free, out in zip(free, p.out)]
+    """Return the block's size along each axis."""
+    plain = [s == d == 1 for s, d in zip(p.strides, p.kernel_dilation)]
+    most = [min(VECTOR, out) if is_plain else 1 for is_plain, out in zip(plain, p.out)]
     choices = itertools.product(*(range(1, m + 1) for m in most))
     fitting = [counts for counts in choices if math.prod(counts) * p.features <= 2 * VECTOR]
     return min(fitting, key=lambda counts: _work(counts, p), default=(1,) * p.rank)
 
 
-def left(p: Problem) -> float:
-    """The part of the multiplications that is left."""
+def remaining_work(p: Problem) -> float:
+    """Return the fraction of the vector products that remains."""
     return _work(_counts(p), p) / _work((1,) * p.rank, p)
 
 
@@ -47,7 +47,7 @@ def forward_unsupported(p: Problem) -> str | None:
     return None
 
 
-def _blocked(p: Problem) -> Problem:
+def _blocked_problem(p: Problem) -> Problem:
     counts = _counts(p)
     blocks = [-(-out // m) for out, m in zip(p.out, counts)]
     window = tuple(w + m - 1 for w, m in zip(p.window, counts))
@@ -58,11 +58,11 @@ def _blocked(p: Problem) -> Problem:
 
 
 def parts(kind: Kind, p: Problem) -> list[Part]:
-    return [(kind, _blocked(p))]
+    return [(kind, _blocked_problem(p))]
 
 
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
-    counts, blocked = _counts(p), _blocked(p)
+    counts, blocked = _counts(p), _blocked_problem(p)
     positions = itertools.product(*map(range, counts))
     copies = [jnp.pad(kernel, [*((j, m - 1 - j) for j, m in zip(at, counts)), (0, 0), (0, 0)]) for at in positions]
     y = solve("forward", x, jnp.concatenate(copies, -1), blocked).reshape(p.batch, *blocked.out, *counts, p.features)
@@ -71,13 +71,7 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     return y[(slice(None), *map(slice, p.out))]
 
 
-# A pixel meets the zeros beside each copy, where an inf becomes a NaN in windows that do not hold it.
+# A pixel is multiplied by the zeros beside each copy, where an inf becomes a NaN in windows that do not contain it.
 OUTPUT_BLOCKING = Formulation(
-    "output_blocking",
-    forward,
-    None,
-    forward_unsupported,
-    parts=parts,
-    sums_directly=False,
-    needs_engine=True,
+    "output_blocking", forward, None, forward_unsupported, parts=parts, sums_directly=False, needs_engine=True
 )

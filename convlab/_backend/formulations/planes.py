@@ -1,6 +1,6 @@
-"""A volume as planes: a convolution of three axes is a sum, over its kernel's first axis, of convolutions of two.
+"""The formulation `planes`: sum convolutions of two axes over the kernel's first axis, for convolutions of three.
 
-XLA's loop nest on a CPU is made for planes.
+XLA's fast loop nest on a CPU serves two axes.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def unsupported(p: Problem) -> str | None:
     return None
 
 
-def _plane(p: Problem) -> Problem:
-    """The problem of one index of the kernel's first axis: the planes are one more batch."""
+def _plane_problem(p: Problem) -> Problem:
+    """Return the problem of one index of the kernel's first axis: the planes join the batch."""
     return dataclasses.replace(p.without_axis(0), batch=p.batch * p.out[0], out_dtype=p.accumulator)
 
 
 def parts(kind: Kind, p: Problem) -> list[Part]:
-    return [(kind, _plane(p))]
+    return [(kind, _plane_problem(p))]
 
 
-def _read(x: Array, p: Problem) -> Iterator[Array]:
-    """The planes `(n * out[0], *spatial[1:], c)` that each index of the kernel's first axis reads."""
+def _read_planes(x: Array, p: Problem) -> Iterator[Array]:
+    """Iterate over the planes `(n * out[0], *spatial[1:], c)` that each index of the kernel's first axis reads."""
     widened = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*p.pads[0], 0), *((0, 0, 0),) * p.rank])
     span, stride, step = (p.out[0] - 1) * p.strides[0] + 1, p.strides[0], p.kernel_dilation[0]
     for tap in range(p.window[0]):
@@ -41,13 +41,13 @@ def _read(x: Array, p: Problem) -> Iterator[Array]:
 
 
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
-    sums = (solve("forward", planes, taps, _plane(p)) for planes, taps in zip(_read(x, p), kernel))
+    sums = (solve("forward", planes, taps, _plane_problem(p)) for planes, taps in zip(_read_planes(x, p), kernel))
     return functools.reduce(operator.add, sums).reshape(p.result_shape("forward"))
 
 
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     cotangent = dy.reshape(-1, *p.out[1:], p.features)
-    return jnp.stack([solve("kernel_gradient", planes, cotangent, _plane(p)) for planes in _read(x, p)])
+    return jnp.stack([solve("kernel_gradient", planes, cotangent, _plane_problem(p)) for planes in _read_planes(x, p)])
 
 
 PLANES = Formulation("planes", forward, kernel_gradient, unsupported, unsupported, parts)

@@ -1,8 +1,8 @@
-"""Sub-pixel convolution: a convolution of a dilated input (a strided one's input gradient, a transposed convolution)
-as one small convolution of the undilated input for each phase of the output, interleaved.
+"""The formulation `subpixel`: convolve a dilated input by one small undilated convolution for each phase of the output.
 
-No tap ever meets a stuffed zero: of `window` taps each phase keeps those that fall on input. (Shi et al. 2016,
-arXiv:1609.05158 and arXiv:1609.07009.)
+It serves transposed convolutions and the input gradients of strided ones. Each phase has only the taps that fall on
+input, so none is multiplied by a zero of the dilation; the results are interleaved. (Shi et al. 2016, arXiv:1609.05158
+and arXiv:1609.07009.)
 """
 
 from __future__ import annotations
@@ -31,23 +31,26 @@ def kernel_gradient_unsupported(p: Problem) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Phase:
-    """One residue of the output positions of one axis: which taps it keeps, and the convolution they make."""
+    """The output positions with one residue along one axis: their taps, and the convolution that computes them."""
 
-    first: int  # tap
-    step: int  # between its taps
-    taps: int
+    first: int  # the index of the first tap
+    step: int  # from one tap to the next
+    taps: int  # the number of taps
     stride: int
     dilation: int
     before: int  # padding
 
     @property
     def geometry(self) -> tuple[int, ...]:
-        """What phases that are one convolution with more features share."""
+        """What phases have in common if one convolution with more features computes them."""
         return self.taps, self.stride, self.dilation, self.before
 
 
 def _phases(axis: int, p: Problem) -> list[_Phase]:
-    """Output o = count * m + r sees input i where i * input_dilation = o * stride + t * kernel_dilation - pad."""
+    """Return the phases of an axis.
+
+    Output o = count * m + r reads input i through tap t if i * input_dilation = o * stride + t * kernel_dilation - pad.
+    """
     base, stride, dilation = p.input_dilation[axis], p.strides[axis], p.kernel_dilation[axis]
     before, window = p.pads[axis][0], p.window[axis]
     count, step = base // math.gcd(base, stride), base // math.gcd(base, dilation)
@@ -61,11 +64,11 @@ def _phases(axis: int, p: Problem) -> list[_Phase]:
     return found
 
 
-Phases = tuple[_Phase, ...]  # one an axis
+Phases = tuple[_Phase, ...]  # one for each axis
 
 
-def _groups_of(p: Problem) -> tuple[list[Phases], list[list[int]]]:
-    """All phases, and which of them differ in nothing but their kernel elements."""
+def _group_phases(p: Problem) -> tuple[list[Phases], list[list[int]]]:
+    """Return all phases, and groups of indices of phases that differ only in their kernel elements."""
     phases = list(itertools.product(*(_phases(axis, p) for axis in range(p.rank))))
     alike: dict[tuple, list[int]] = {}
     for i, phase in enumerate(phases):
@@ -73,14 +76,14 @@ def _groups_of(p: Problem) -> tuple[list[Phases], list[list[int]]]:
     return phases, list(alike.values())
 
 
-def _sizes(p: Problem) -> tuple[int, ...]:
-    """How many outputs a phase has along each axis."""
+def _phase_sizes(p: Problem) -> tuple[int, ...]:
+    """Return how many outputs a phase has along each axis."""
     return tuple(-(-out // len(_phases(axis, p))) for axis, out in enumerate(p.out))
 
 
-def _part(first: Phases, many: int, p: Problem) -> Problem:
-    """The convolution that computes `many` phases like the first."""
-    sizes = _sizes(p)
+def _phase_problem(first: Phases, many: int, p: Problem) -> Problem:
+    """Return the problem of the convolution that computes `many` phases like the first."""
+    sizes = _phase_sizes(p)
     spans = [(m - 1) * f.stride + (f.taps - 1) * f.dilation + 1 for m, f in zip(sizes, first)]
     return dataclasses.replace(
         p,
@@ -93,9 +96,11 @@ def _part(first: Phases, many: int, p: Problem) -> Problem:
     )
 
 
-def _mirrored(p: Problem) -> Problem:
-    """For dy, x is the output of a convolution strided by `input_dilation`: the problem of its kernel
-    gradient."""
+def _mirrored_problem(p: Problem) -> Problem:
+    """Return the problem of the kernel gradient with x and dy exchanged.
+
+    x is then the output of a convolution of dy with strides `input_dilation`.
+    """
     return dataclasses.replace(
         p,
         spatial=p.out,
@@ -104,35 +109,35 @@ def _mirrored(p: Problem) -> Problem:
         strides=p.input_dilation,
         input_dilation=(1,) * p.rank,
         pads=tuple(
-            (extent - 1 - lo, (s - 1) * d + 1 - out + lo)
-            for extent, (lo, _), s, d, out in zip(p.effective_size, p.pads, p.spatial, p.input_dilation, p.out)
+            (size - 1 - lo, n - out + lo) for size, (lo, _), n, out in zip(p.effective_size, p.pads, p.dilated, p.out)
         ),
     )
 
 
 def parts(kind: Kind, p: Problem) -> list[Part]:
     if kind == "kernel_gradient":
-        return [(kind, _mirrored(p))]
-    phases, alike = _groups_of(p)
-    return [(kind, _part(phases[group[0]], len(group), p)) for group in alike if all(f.taps for f in phases[group[0]])]
+        return [(kind, _mirrored_problem(p))]
+    phases, alike = _group_phases(p)
+    groups = [(phases[group[0]], len(group)) for group in alike]
+    return [(kind, _phase_problem(first, many, p)) for first, many in groups if all(f.taps for f in first)]
 
 
-def _kernel_of(kernel: Array, phases: Phases, p: Problem) -> Array:
-    """`(*taps, c / g, f)`: what a phase keeps of the kernel."""
+def _slice_kernel(kernel: Array, phases: Phases, p: Problem) -> Array:
+    """Return a phase's kernel: `(*taps, c / g, f)`."""
     ends = [f.first + (f.taps - 1) * f.step + 1 for f in phases]
     rest = kernel.shape[p.rank :]
     return lax.slice(kernel, (*(f.first for f in phases), 0, 0), (*ends, *rest), (*(f.step for f in phases), 1, 1))
 
 
-def _outputs(x: Array, kernel: Array, alike: list[Phases], p: Problem, solve: Solve) -> Array:
-    """`(phases, n, *sizes, features)`: the outputs of phases that are alike."""
+def _compute_phases(x: Array, kernel: Array, alike: list[Phases], p: Problem, solve: Solve) -> Array:
+    """Compute the outputs of a group of phases: `(phases, n, *sizes, features)`."""
     first, many = alike[0], len(alike)
     if any(phase.taps == 0 for phase in first):
-        return jnp.zeros((many, p.batch, *_sizes(p), p.features), p.out_dtype)
-    kernels, part = [_kernel_of(kernel, phases, p) for phases in alike], _part(first, many, p)
+        return jnp.zeros((many, p.batch, *_phase_sizes(p), p.features), p.out_dtype)
+    kernels, part = [_slice_kernel(kernel, phases, p) for phases in alike], _phase_problem(first, many, p)
     if many == 1:
         return lax.expand_dims(solve("forward", x, kernels[0], part), (0,))
-    # (*taps, c / g, g, phases, f / g): a group's features stay together
+    # (*taps, c / g, g, phases, f / g): a group's features stay adjacent
     together = lax.concatenate(
         [k.reshape(*k.shape[:-1], p.groups, 1, p.features // p.groups) for k in kernels], p.rank + 2
     )
@@ -142,12 +147,12 @@ def _outputs(x: Array, kernel: Array, alike: list[Phases], p: Problem, solve: So
 
 
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
-    phases, alike = _groups_of(p)
-    counts, sizes = [len(_phases(axis, p)) for axis in range(p.rank)], _sizes(p)
-    parts = [_outputs(x, kernel, [phases[i] for i in group], p, solve) for group in alike]
+    phases, alike = _group_phases(p)
+    counts, sizes = [len(_phases(axis, p)) for axis in range(p.rank)], _phase_sizes(p)
+    parts = [_compute_phases(x, kernel, [phases[i] for i in group], p, solve) for group in alike]
     if len(parts) == 1:
         y = parts[0]
-    else:  # one phase after another until all are there: what is written is then in one piece
+    else:  # concatenate all phases before interleaving, so that XLA writes contiguous pieces
         single = [part[i : i + 1] for part in parts for i in range(len(part))]
         y = lax.concatenate([single[i] for i in np.argsort([*itertools.chain(*alike)])], 0)
     y = y.reshape(*counts, p.batch, *sizes, p.features)
@@ -158,7 +163,7 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
 
 
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
-    flipped = jnp.flip(solve("kernel_gradient", dy, x, _mirrored(p)), tuple(range(p.rank)))
+    flipped = jnp.flip(solve("kernel_gradient", dy, x, _mirrored_problem(p)), tuple(range(p.rank)))
     grouped = flipped.reshape(*p.window, p.features // p.groups, p.groups, p.channels // p.groups)
     return jnp.moveaxis(grouped, -1, -3).swapaxes(-1, -2).reshape(*p.window, -1, p.features)
 

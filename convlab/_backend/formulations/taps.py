@@ -1,9 +1,8 @@
-"""Shift-multiply-add: elementwise products of shifted images and weights, summed.
+"""The formulation `taps`: sum elementwise products of shifted images and weights in fused loops.
 
-The best form where a matrix product would have next to nothing to contract: depthwise convolution (Howard et al. 2017,
-arXiv:1704.04861) with any multiplier, many small groups (Xie et al. 2017, arXiv:1611.05431), a handful of channels.
-Forward is a sum over the taps of the window, the kernel gradient the same sum over the positions of the output, each
-with an accumulator for every entry of its result (and, for the gradient, of the batch).
+It serves convolutions in which a matrix product would contract only a few numbers: depthwise ones (Howard et al. 2017,
+arXiv:1704.04861) with any multiplier, many small groups (Xie et al. 2017, arXiv:1611.05431), a handful of channels. The
+forward map is a sum over the taps of the window, the kernel gradient a sum over the output positions.
 """
 
 from __future__ import annotations
@@ -17,19 +16,14 @@ from jax import lax
 from ..buffers import materialize
 from ..problem import Problem
 from . import depthwise
-from .base import UNROLLED, Array, Formulation, Solve, join_groups, padded, slice_at, split_groups, sum_over
+from .base import UNROLLED, Array, Formulation, Solve, join_groups, pad_image, slice_at, split_groups, sum_over
 
-_MANY = 2**14  # positions of the output that are worth a loop for each kernel element
-
-
-def _plain(p: Problem) -> bool:
-    """Depthwise with one feature a channel."""
-    return p.depthwise and p.features == p.channels
+_MANY = 2**14  # least number of output positions for a loop for each kernel element
 
 
 def forward_unsupported(p: Problem) -> str | None:
     if p.dilates_input:
-        if _plain(p) and all(s == 1 for s in p.strides) and depthwise.meetings(p) <= 64:
+        if p.plain_depthwise and all(s == 1 for s in p.strides) and depthwise.max_inputs_per_output(p) <= 64:
             return None
         return "taps would multiply the zeros of a dilated input; subpixel splits it first"
     if p.channels // p.groups > 16:
@@ -49,7 +43,7 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     acc, per_group = p.accumulator, p.channels // p.groups
     if p.dilates_input:
         return depthwise.input_gradient(x, kernel, p, acc)
-    image = padded(x, p)
+    image = pad_image(x, p)
     if p.groups == 1:
         images, kernels = [image[..., i, None] for i in range(per_group)], [kernel]
     else:
@@ -69,17 +63,17 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
 
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     acc, one = p.accumulator, (1,) * p.rank
-    if _plain(p) and math.prod(p.window) <= 9 and p.batch * math.prod(p.out) >= _MANY:
-        return depthwise.gram(x, dy, p, acc)
-    images, cotangents = split_groups(padded(x, p), p), jnp.stack(split_groups(dy, p))
+    if p.plain_depthwise and math.prod(p.window) <= 9 and p.batch * math.prod(p.out) >= _MANY:
+        return depthwise.kernel_gradient(x, dy, p, acc)
+    images, cotangents = split_groups(pad_image(x, p), p), jnp.stack(split_groups(dy, p))
     single = cotangents.shape[0] == 1
 
     def row(image):
         def term(at, image, cotangents):
-            seen = slice_at(image, [o * s for o, s in zip(at, p.strides)], p.window, p.kernel_dilation).astype(acc)
+            inputs = slice_at(image, [o * s for o, s in zip(at, p.strides)], p.window, p.kernel_dilation).astype(acc)
             if single:
-                return seen * slice_at(cotangents[0], at, one, one).astype(acc)
-            return seen * jax.vmap(lambda c: slice_at(c, at, one, one))(cotangents).astype(acc)
+                return inputs * slice_at(cotangents[0], at, one, one).astype(acc)
+            return inputs * jax.vmap(lambda c: slice_at(c, at, one, one))(cotangents).astype(acc)
 
         entries = sum_over(term, p.out, UNROLLED, image, cotangents).sum(-p.rank - 2)
         return entries if single else jnp.moveaxis(entries, 0, -1).reshape(*p.window, -1)

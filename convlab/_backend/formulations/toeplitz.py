@@ -1,13 +1,12 @@
-"""Few channels: a row of the image, all its columns and channels, times a banded Toeplitz matrix gives a row of the
-output.
+"""The formulation `toeplitz`: multiply a row of the image, with all its channels, by a banded Toeplitz matrix.
 
-One matrix product of useful width where a patch would hold a handful of numbers; the matrix multiplies the zeros
-outside its band too (Golub and Van Loan, Matrix Computations, section 1.3, on band and Toeplitz matrices).
+The product is a row of the output. For few channels it is one matrix product of useful width, where a patch has only a
+few numbers; the zeros outside the band are multiplied too. (Golub and Van Loan, Matrix Computations, section 1.3, on
+band and Toeplitz matrices.)
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import operator
@@ -17,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from ..problem import Problem
-from .base import Array, Formulation, Solve, kernel_indices, padded, shifted
+from .base import Array, Formulation, Solve, kernel_indices, pad_image, slice_for_tap
 
 
 def forward_unsupported(p: Problem) -> str | None:
@@ -30,42 +29,39 @@ def forward_unsupported(p: Problem) -> str | None:
     return None
 
 
-def _rows(p: Problem) -> Problem:
-    """The problem without its last axis: rows of the image for pixels."""
-    axes = ("spatial", "window", "strides", "pads", "input_dilation", "kernel_dilation")
-    return dataclasses.replace(p, **{name: getattr(p, name)[:-1] for name in axes})
+def _row_problem(p: Problem) -> Problem:
+    """Return the problem without its last axis: each row of the image becomes a pixel."""
+    return p.without_axis(-1)
 
 
 def _band(p: Problem) -> np.ndarray:
-    """(tap, input column, output column): 1 where that tap carries the one to the other."""
-    seen = (
-        np.arange(p.out[-1]) * p.strides[-1] - p.pads[-1][0] + np.arange(p.window[-1])[:, None] * p.kernel_dilation[-1]
-    )
-    return seen[:, None] == np.arange(p.spatial[-1])[:, None]
+    """Return a mask (tap, input column, output column): whether the output reads the input through the tap."""
+    starts, taps = np.arange(p.out[-1]) * p.strides[-1], np.arange(p.window[-1])[:, None] * p.kernel_dilation[-1]
+    return (starts - p.pads[-1][0] + taps)[:, None] == np.arange(p.spatial[-1])[:, None]
 
 
-def _seen(x, p: Problem):
-    """(n, *out[:-1], window[:-1] * columns * c): the rows that each row of the output sees, side by side."""
-    rows = _rows(p)
-    image = padded(x.reshape(p.batch, *rows.spatial, -1), rows)
-    return jnp.concatenate([shifted(image, tap, rows) for tap in kernel_indices(rows)], -1)
+def _read_rows(x, p: Problem):
+    """Concatenate the rows that each row of the output reads: (n, *out[:-1], window[:-1] * columns * c)."""
+    rows = _row_problem(p)
+    image = pad_image(x.reshape(p.batch, *rows.spatial, -1), rows)
+    return jnp.concatenate([slice_for_tap(image, tap, rows) for tap in kernel_indices(rows)], -1)
 
 
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
-    rows, acc = _rows(p), p.accumulator
+    rows, acc = _row_problem(p), p.accumulator
     taps = kernel.reshape(-1, p.window[-1], p.channels, p.features)
     product = functools.partial(lax.dot_general, precision=p.precision, preferred_element_type=acc)
     # (window[:-1], columns in, c, columns out, features)
     band = jnp.einsum("jab,ljcf->lacbf", _band(p).astype(kernel.dtype), taps, precision="highest")
     if p.spatial[-1] * p.channels <= p.out[-1] * p.features:
         band = band.reshape(-1, p.out[-1] * p.features)
-        y = product(_seen(x, p), band, (((rows.rank + 1,), (0,)), ((), ())))
-    else:  # gather the outputs of each row of the window rather than its inputs
-        image = padded(x.reshape(p.batch, *rows.spatial, -1), rows)
+        y = product(_read_rows(x, p), band, (((rows.rank + 1,), (0,)), ((), ())))
+    else:  # shift the products of each row of the window rather than its inputs
+        image = pad_image(x.reshape(p.batch, *rows.spatial, -1), rows)
         band = band.reshape(len(taps), -1, p.out[-1] * p.features)
         parts = product(image, band, (((rows.rank + 1,), (1,)), ((), ())))
         y = functools.reduce(
-            operator.add, (shifted(parts[..., i, :], tap, rows) for i, tap in enumerate(kernel_indices(rows)))
+            operator.add, (slice_for_tap(parts[..., i, :], tap, rows) for i, tap in enumerate(kernel_indices(rows)))
         )
     return y.reshape(p.batch, *p.out, p.features)
 
@@ -73,14 +69,16 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     shape = (*p.window, p.channels, p.features)
     acc, count = p.accumulator, math.prod(p.window[:-1])
-    seen = _seen(x, p).reshape(-1, count * p.spatial[-1] * p.channels)
+    inputs = _read_rows(x, p).reshape(-1, count * p.spatial[-1] * p.channels)
     cotangent = dy.reshape(-1, p.out[-1] * p.features)
-    gram = lax.dot_general(seen, cotangent, (((0,), (0,)), ((), ())), precision=p.precision, preferred_element_type=acc)
+    gram = lax.dot_general(
+        inputs, cotangent, (((0,), (0,)), ((), ())), precision=p.precision, preferred_element_type=acc
+    )
     gram = gram.reshape(count, p.spatial[-1], p.channels, p.out[-1], p.features)
     return jnp.einsum("jab,lacbf->ljcf", _band(p).astype(acc), gram, precision="highest").reshape(shape)
 
 
-# A pixel meets the zeros of the band, where an inf becomes a NaN in windows that do not hold it.
+# A pixel is multiplied by the zeros outside the band, where an inf becomes a NaN in windows that do not contain it.
 TOEPLITZ = Formulation(
     "toeplitz", forward, kernel_gradient, forward_unsupported, forward_unsupported, sums_directly=False
 )

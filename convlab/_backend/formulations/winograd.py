@@ -1,8 +1,7 @@
-"""Winograd's F(4x4, 3x3): a tile of 4 x 4 outputs from 36 products in place of 144 (Lavin and Gray 2016,
-arXiv:1509.09308).
+"""The formulation `winograd`: F(4x4, 3x3) computes a tile of 4 x 4 outputs by 36 products instead of 144.
 
-Tiles, window and outputs are mixed by small constant matrices, rows and then columns; between them stand 36 plain
-matrix products over the channels.
+Small constant matrices transform tiles and window before, and outputs after, 36 matrix products over the channels; rows
+first, then columns. (Lavin and Gray 2016, arXiv:1509.09308.)
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ def forward_unsupported(p: Problem) -> str | None:
     return None
 
 
-def _mixed(matrix, parts):
-    """The matrix times a list of arrays: elementwise sums, its zeros and ones left out."""
+def _transform(matrix, parts):
+    """Multiply a list of arrays by a matrix, without products by its zeros and ones."""
 
     def row(weights):
         terms = [part if w == 1 else part * jnp.asarray(w, part.dtype) for w, part in zip(weights, parts) if w]
@@ -54,18 +53,19 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     sizes = 4 * rows + 2, 4 * columns + 2
     config = [(lo, size - s - lo, 0) for (lo, _), size, s in zip(p.pads, sizes, p.spatial)]
     image = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)]).astype(acc)
-    tiles = _mixed(_INPUT, [image[:, a : a + 4 * rows - 3 : 4] for a in range(6)])
-    tiles = [_mixed(_INPUT, [t[:, :, a : a + 4 * columns - 3 : 4] for a in range(6)]) for t in tiles]
+    tiles = _transform(_INPUT, [image[:, a : a + 4 * rows - 3 : 4] for a in range(6)])
+    tiles = [_transform(_INPUT, [t[:, :, a : a + 4 * columns - 3 : 4] for a in range(6)]) for t in tiles]
     weights = [
-        _mixed(_WINDOW, list(w)) for w in zip(*(_mixed(_WINDOW, list(kernel[:, b].astype(acc))) for b in range(3)))
+        _transform(_WINDOW, list(w))
+        for w in zip(*(_transform(_WINDOW, list(kernel[:, b].astype(acc))) for b in range(3)))
     ]
 
     def product(tile, weight):
         return lax.dot_general(tile, weight, (((3,), (0,)), ((), ())), precision=p.precision)
 
     products = [[product(t, w) for t, w in zip(ts, ws)] for ts, ws in zip(tiles, weights)]
-    mixed = zip(*(_mixed(_OUTPUT, row) for row in products))  # columns of the outputs, for each row of the products
-    outputs = jnp.stack([jnp.stack(_mixed(_OUTPUT, list(column)), 2) for column in mixed], 4)
+    mixed = zip(*(_transform(_OUTPUT, row) for row in products))  # columns of the outputs, for each row of the products
+    outputs = jnp.stack([jnp.stack(_transform(_OUTPUT, list(column)), 2) for column in mixed], 4)
     y = outputs.reshape(p.batch, 4 * rows, 4 * columns, p.features)[:, : p.out[0], : p.out[1]]
     return y
 

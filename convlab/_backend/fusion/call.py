@@ -1,5 +1,7 @@
-"""How a fused call is lowered: as one call of the engine where it serves the convolution, as it is written
-elsewhere."""
+"""Lower a fused call: as one call of the engine if `onednn` serves its convolution, otherwise by JAX's own rule.
+
+`lowering` registers `rule` for the primitive of `jax.jit`; `chains.make_call` makes the fused calls.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from .. import compat, dispatch
 from ..formulations import onednn
 from ..problem import Kind, Problem
 from ..tables import Target, choose
-from .chains import Chain, axes_of, chains, is_product
-from .program import FUSED, Op, of_jaxpr
+from .chains import Chain, axes_of, find_chains, is_product
+from .program import FUSED, Op, from_jaxpr
 
 Array = jax.Array
 KINDS = {"bias": "BIAS", "add": "BINARY_ADD"}
@@ -23,7 +25,7 @@ KINDS = {"bias": "BIAS", "add": "BINARY_ADD"}
 
 @dataclasses.dataclass(frozen=True)
 class Fused:
-    """A fused call that the engine computes: `order` are the operands' places among the call's arguments."""
+    """A fused call that the engine computes: `order` are the operands' positions among the call's arguments."""
 
     chain: Chain
     problem: Problem
@@ -31,24 +33,22 @@ class Fused:
 
 
 def is_fused(name: str) -> bool:
+    """Whether a jitted function of that name is a fused call."""
     return name.startswith(FUSED)
 
 
 def plan(jaxpr: Any, target: Target) -> Fused | None:
-    """How the engine computes the call with this jaxpr; None if it does not.
+    """Return how the engine computes the call with this jaxpr; None if it cannot.
 
-    The name of a call outlives transformations that change what is in it, so what counts is the jaxpr.
+    A call keeps its name under transformations that change its jaxpr, so only the jaxpr decides.
     """
     if target.platform != "cpu" or not target.engine:
         return None
-    program = of_jaxpr(jaxpr)
-    found = chains(program)
+    program = from_jaxpr(jaxpr)
+    found = find_chains(program)
     others = [op for op in program.ops if len(found) != 1 or op not in found[0].ops]
-    if (
-        not found
-        or any(v.constant is None for op in others for v in op.outputs)
-        or program.outputs != [found[0].result]
-    ):
+    computes_more = any(v.constant is None for op in others for v in op.outputs)
+    if not found or computes_more or program.outputs != [found[0].result]:
         return None
     chain, sizes = found[0], [n for value in program.inputs for n in value.aval.shape]
     if not all(isinstance(n, int) for n in sizes) or not set(chain.inputs) <= set(program.inputs):
@@ -61,6 +61,7 @@ def plan(jaxpr: Any, target: Target) -> Fused | None:
 
 
 def _problem(conv: Op, target: Target) -> tuple[Kind, Problem]:
+    """Return the map and the problem of a chain's convolution or product."""
     lhs, rhs = (value.aval for value in conv.inputs)
     if not is_product(conv):
         return dispatch.read(lhs, rhs, conv.params, "auto", target)
@@ -83,9 +84,9 @@ def _problem(conv: Op, target: Target) -> tuple[Kind, Problem]:
 
 
 def compute(fused: Fused, *arguments: Array) -> Array:
-    """One call of the engine on the call's arguments."""
+    """Compute a fused call from its arguments by one call of the engine."""
     chain = fused.chain
-    x, kernel, *extras = (arguments[place] for place in fused.order)
+    x, kernel, *extras = (arguments[position] for position in fused.order)
     numbers = axes_of(chain.conv)
     batch, feature, *space = numbers.lhs_spec
     out = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
@@ -94,26 +95,26 @@ def compute(fused: Fused, *arguments: Array) -> Array:
         kernel = kernel.reshape(*(1 for _ in space), *kernel.shape)
         out_feature, in_feature, window = out_feature + len(space), in_feature + len(space), list(range(len(space)))
     extras = [
-        extra.reshape(-1) if value is chain.bias else dispatch.permuted(extra, out)
+        extra.reshape(-1) if value is chain.bias else dispatch.permute(extra, out)
         for extra, value in zip(extras, [v for v in (chain.bias, chain.residual) if v is not None])
     ]
     ops = [KINDS.get(kind, kind.upper()) for kind in chain.kinds]
-    image = dispatch.permuted(x, (batch, *space, feature))
+    image = dispatch.permute(x, (batch, *space, feature))
     y = onednn.with_epilogues(image, kernel, fused.problem, (*window, in_feature, out_feature), ops, extras)
-    return dispatch.permuted(y, sorted(range(y.ndim), key=out.__getitem__))
+    return dispatch.unpermute(y, out)
 
 
-def rule(former: Callable, target_of: Callable[[Any], Target]) -> Callable:
-    """`jit`'s lowering rule, with fused calls as the engine's."""
+def rule(original_rule: Callable, target_of: Callable[[Any], Target]) -> Callable:
+    """Return a lowering rule for `jit` that lowers fused calls to the engine's, and others by the original rule."""
 
     def lower(ctx: Any, *args: Any, **params: Any) -> Sequence[Any]:
         try:
-            if is_fused(params["name"]) and compat.is_for_cpu_alone(ctx) and not compat.has_explicit_axes(ctx):
+            if is_fused(params["name"]) and compat.is_cpu_only(ctx) and not compat.has_explicit_axes(ctx):
                 fused = plan(params["jaxpr"], target_of(ctx)) if len(args) == len(params["jaxpr"].in_avals) else None
                 if fused is not None:
                     return compat.lower(ctx, lambda *arrays: compute(fused, *arrays), *args)
-        except compat.MOVED as error:
-            compat.say_once(error)
-        return former(ctx, *args, **params)
+        except compat.API_ERRORS as error:
+            compat.warn_once(error)
+        return original_rule(ctx, *args, **params)
 
     return lower

@@ -1,8 +1,7 @@
-"""Convolutions with what follows them: a bias, a sum with another array, an activation, in this order, each of them
-perhaps.
+"""Find chains of a convolution and an optional bias, sum with another array and activation, in this order.
 
-A product of an image, or of another array of channels last, with a matrix is a convolution too, by a window of one
-place.
+`optimize` and `freeze` replace each chain by a jitted call that `call` lowers to one call of the engine. A product of
+an array with channels last and a matrix counts as a convolution with a window of one tap.
 """
 
 from __future__ import annotations
@@ -25,20 +24,23 @@ FILLS = ("broadcast_in_dim", "convert_element_type")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chain:
-    """`bias` is a value of the result's rank, of size 1 on every axis but the channels'."""
+    """A convolution and the operations that follow it.
+
+    `bias` has the result's rank and size 1 on every axis but the channels'.
+    """
 
     conv: Op
     bias: Value | None
     residual: Value | None
     activation: str | None
     function: tuple[Op, ...]  # the activation's operations
-    argument: Value  # of the activation
-    ops: tuple[Op, ...]  # all
+    argument: Value  # the activation's
+    ops: tuple[Op, ...]  # all operations of the chain
     result: Value
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Such as ("bias", "add", "relu")."""
+        """The operations that follow the convolution, such as ("bias", "add", "relu")."""
         present = {"bias": self.bias, "add": self.residual, self.activation: self.activation}
         return tuple(kind for kind, value in present.items() if value is not None and kind is not None)
 
@@ -49,13 +51,14 @@ class Chain:
 
 
 def is_convolution(op: Op) -> bool:
+    """Whether an operation is a convolution, or a product that counts as one."""
     if op.name == "conv_general_dilated":
         return op.params["batch_group_count"] == 1
     return is_product(op)
 
 
 def is_product(op: Op) -> bool:
-    """Whether this is a product of the last axis of an array of at least three with a matrix."""
+    """Whether an operation is a product of the last axis of an array with 3 to 5 axes and a matrix."""
     if op.name != "dot_general":
         return False
     (contracted, _), batches = op.params["dimension_numbers"]
@@ -64,7 +67,7 @@ def is_product(op: Op) -> bool:
 
 
 def axes_of(conv: Op) -> lax.ConvDimensionNumbers:
-    """The axes of the image, the kernel and the result, as lax has them: batch, features, space."""
+    """Return the axes of the image, the kernel and the result in lax's order: batch, features, space."""
     if conv.name == "conv_general_dilated":
         return conv.params["dimension_numbers"]
     rank, ((_, (inner,)), _) = len(conv.inputs[0].aval.shape), conv.params["dimension_numbers"]
@@ -73,20 +76,20 @@ def axes_of(conv: Op) -> lax.ConvDimensionNumbers:
 
 
 def channel_axis(conv: Op) -> int:
-    """The result's axis of channels."""
+    """Return the result's axis of channels."""
     return axes_of(conv).out_spec[1]
 
 
-def note_fills(program: Program) -> None:
-    """Makes constants known that a number fills, and leaves them to the operations that make them."""
+def note_filled_constants(program: Program) -> None:
+    """Note the value of arrays that are filled with a known number, and keep the operations that fill them."""
     for op in program.ops:
         if op.name in FILLS and op.inputs and op.inputs[0].constant is not None and op.inputs[0].aval.shape == ():
-            op.outputs[0].constant = numbers.result(op, [op.inputs[0].constant])
+            op.outputs[0].constant = numbers.evaluate(op, [op.inputs[0].constant])
 
 
-def chains(program: Program) -> list[Chain]:
-    """What can be one call, no operation in two of them."""
-    note_fills(program)
+def find_chains(program: Program) -> list[Chain]:
+    """Return the chains of a program; no operation is in two of them."""
+    note_filled_constants(program)
     users, taken, found = program.users(), set[Op](), []
     for op in program.ops:
         if is_convolution(op):
@@ -97,6 +100,7 @@ def chains(program: Program) -> list[Chain]:
 
 
 def _chain(conv: Op, program: Program, users: dict[Value, list[Op]], taken: set[Op]) -> Chain:
+    """Return the longest chain that begins with a convolution and has no operation of `taken`."""
     value, ops = conv.outputs[0], [conv]
     extras: dict[str, Value] = {}
     for kind, fits in (("bias", _is_bias), ("add", _is_residual)):
@@ -110,19 +114,19 @@ def _chain(conv: Op, program: Program, users: dict[Value, list[Op]], taken: set[
             value = after[0].outputs[0]
     argument, activation = value, None
     function: list = []
-    found = None if value in program.outputs else activations.of(value, program, users)
+    found = None if value in program.outputs else activations.find(value, program, users)
     if found is not None and not taken.intersection(found[1]):
         activation, function = found
         value = function[-1].outputs[0]
     return Chain(
-        conv,
-        extras.get("bias"),
-        extras.get("add"),
-        activation,
-        tuple(function),
-        argument,
-        (*ops, *function),
-        value,
+        conv=conv,
+        bias=extras.get("bias"),
+        residual=extras.get("add"),
+        activation=activation,
+        function=tuple(function),
+        argument=argument,
+        ops=(*ops, *function),
+        result=value,
     )
 
 
@@ -136,9 +140,8 @@ def _is_residual(other: Value, value: Value, conv: Op) -> bool:
     return tuple(other.aval.shape) == tuple(value.aval.shape) and other.aval.dtype == value.aval.dtype
 
 
-def as_call(chain: Chain) -> Callable[..., Any]:
-    """The chain as a call of `jit` whose name tells the lowering rule that it may be one of the engine's; lax's
-    operations are inside."""
+def make_call(chain: Chain) -> Callable[..., Any]:
+    """Return a jitted function that computes the chain by lax's operations; `call.rule` recognises it by its name."""
     fills = list({v for op in chain.function for v in op.inputs if v.constant is not None and v.aval.shape})
     kind = "dot" if is_product(chain.conv) else "conv"
     first = {v: np.ravel(v.constant)[0] for v in fills}
@@ -156,14 +159,14 @@ def as_call(chain: Chain) -> Callable[..., Any]:
     return jax.jit(fused)
 
 
-def with_calls(program: Program, chosen: Sequence[Chain]) -> Program:
-    """The program with each of these chains as one call, in the place of the chain's last operation."""
+def replace_chains(program: Program, chosen: Sequence[Chain]) -> Program:
+    """Return the program with each of the chains replaced by one call, at the chain's last operation."""
     last = {max(chain.ops, key=program.ops.index): chain for chain in chosen}
     inside = {op for chain in chosen for op in chain.ops}
     ops = []
     for op in program.ops:
         if op in last:
-            chain, call = last[op], as_call(last[op])
+            chain, call = last[op], make_call(last[op])
             run = lambda *arrays, call=call: [call(*arrays)]
             ops.append(Op("fused", tuple(chain.inputs), (chain.result,), {"chain": chain}, run))
         elif op not in inside:

@@ -1,4 +1,7 @@
-"""Operations on numbers that are known, by NumPy: nothing is traced or compiled for them."""
+"""Evaluate a program's operations on known numbers by NumPy, without tracing or compiling.
+
+`activations` recognises functions by their values, and `freeze` computes constants.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .program import Op, Program, called, of_jaxpr, read
+from .program import Op, Program, from_jaxpr, inlinable_jaxpr, read
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -25,7 +28,7 @@ def _select(which: Any, *cases: Any) -> Any:
     return np.choose(np.asarray(which).astype(np.int32), cases)
 
 
-# What maps single numbers to single numbers.
+# Elementwise operations.
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "abs": np.abs, "add": np.add, "add_any": np.add, "and": np.logical_and,
     "clamp": lambda lo, x, hi: np.minimum(np.maximum(x, lo), hi),
@@ -48,7 +51,7 @@ def _broadcast(x: Any, params: dict) -> Any:
     return np.broadcast_to(np.reshape(x, shape), params["shape"])
 
 
-# What moves numbers.
+# Operations on one array with parameters, most of which move its elements.
 _MOVES: dict[str, Callable[[Any, dict], Any]] = {
     "broadcast_in_dim": _broadcast,
     "reshape": lambda x, params: np.reshape(x, params["new_sizes"]),
@@ -60,8 +63,8 @@ _MOVES: dict[str, Callable[[Any, dict], Any]] = {
 }
 
 
-def result(op: Op, operands: Sequence[Any]) -> Any:
-    """The result of an operation of known numbers; None if NumPy does not know the operation."""
+def evaluate(op: Op, operands: Sequence[Any]) -> Any:
+    """Compute an operation of known numbers; None if the tables above do not have it."""
     (out,) = op.outputs if len(op.outputs) == 1 else (None,)
     if out is None or not all(isinstance(getattr(v.aval, "dtype", None), np.dtype) for v in (*op.inputs, out)):
         return None
@@ -86,20 +89,21 @@ def result(op: Op, operands: Sequence[Any]) -> Any:
     return None
 
 
-def body(op: Op) -> Program | None:
-    """The program within a call or a function with a rule for its derivative."""
+def inner_program(op: Op) -> Program | None:
+    """Return the program inside a call, or inside a function with its own derivative; None if there is none."""
     if op.equation is None:
         return None
-    inner = called(op.equation)
+    inner = inlinable_jaxpr(op.equation)
     if inner is None and op.name in ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"):
         inner = next((op.params[key] for key in ("call_jaxpr", "fun_jaxpr") if key in op.params), None)
-    return None if inner is None else of_jaxpr(inner)
+    return None if inner is None else from_jaxpr(inner)
 
 
 def is_elementwise(op: Op) -> bool:
+    """Whether an operation, or the program inside it, is elementwise with one result."""
     if op.name in ELEMENTWISE or op.name in ("integer_pow", "convert_element_type"):
         return len(op.outputs) == 1
-    inner = body(op)
+    inner = inner_program(op)
     return inner is not None and len(op.outputs) == 1 and all(map(_maps_or_fills, inner.ops))
 
 
@@ -107,20 +111,16 @@ def _maps_or_fills(op: Op) -> bool:
     return is_elementwise(op) or op.name == "broadcast_in_dim" and op.inputs[0].aval.shape == ()
 
 
-def on_grid(ops: Sequence[Op], known: dict[Any, Any]) -> None:
-    """Runs elementwise operations on vectors of samples in the place of their arrays; `known` receives the results."""
+def evaluate_on_samples(ops: Sequence[Op], known: dict[Any, Any]) -> None:
+    """Evaluate elementwise operations on vectors of samples instead of arrays; `known` receives the results."""
     for op in ops:
         operands = [read(known, value) for value in op.inputs]
-        inner = body(op)
+        inner = inner_program(op)
         if inner is not None:
             within = dict(zip(inner.inputs, operands))
-            on_grid(inner.ops, within)
+            evaluate_on_samples(inner.ops, within)
             known[op.outputs[0]] = read(within, inner.outputs[0])
         elif op.name == "broadcast_in_dim":
             known[op.outputs[0]] = operands[0]
         else:
-            known[op.outputs[0]] = result(op, _samples(operands))
-
-
-def _samples(operands: list[Any]) -> list[Any]:
-    return list(np.broadcast_arrays(*operands)) if len(operands) > 1 else operands
+            known[op.outputs[0]] = evaluate(op, np.broadcast_arrays(*operands) if len(operands) > 1 else operands)

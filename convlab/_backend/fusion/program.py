@@ -1,4 +1,4 @@
-"""A jaxpr as a flat list of operations that can be read, changed and run."""
+"""A jaxpr as a flat list of operations that can be read, changed and run; `optimize` and `freeze` work on it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from .. import compat
 
 CALLS = ("jit", "pjit", "closed_call")
-FUSED = ("convlab_conv", "convlab_dot")  # what the names of fused calls begin with; these calls stay as they are
+FUSED = ("convlab_conv", "convlab_dot")  # the prefixes of the names of fused calls, which are not inlined
 
 
 class Value:
-    """An array of a program; `constant` is what it always is, None if that depends on an argument."""
+    """An array of a program; `constant` is its value, None if that depends on an argument or is not known."""
 
     __slots__ = ("aval", "constant")
 
@@ -25,7 +25,7 @@ class Value:
 
 @dataclasses.dataclass(eq=False)
 class Op:
-    """An operation: `run` computes its outputs from its inputs. `equation` is the jaxpr's, None if it has none."""
+    """An operation: `run` computes its outputs from its inputs; `equation` is the jaxpr's, None if it is a new one."""
 
     name: str
     inputs: tuple[Value, ...]
@@ -41,12 +41,14 @@ class Op:
 
 @dataclasses.dataclass
 class Program:
+    """The operations of a program in order, its inputs and its outputs; calling it runs them."""
+
     inputs: list[Value]
     outputs: list[Value]
     ops: list[Op]
 
     def users(self) -> dict[Value, list[Op]]:
-        """The operations that read each value, as often as they read it."""
+        """Return the operations that read each value, once for each time that they read it."""
         found: dict[Value, list[Op]] = collections.defaultdict(list)
         for op in self.ops:
             for value in op.inputs:
@@ -61,11 +63,12 @@ class Program:
 
 
 def read(known: dict[Value, Any], value: Value) -> Any:
+    """Return what is known of a value, or else its constant."""
     return known.get(value, value.constant)
 
 
 def without_dead_ops(program: Program) -> Program:
-    """The operations on which the results or an effect depend."""
+    """Return the program without the operations that neither a result nor an effect depends on."""
     needed, kept = set(program.outputs), []
     for op in reversed(program.ops):
         if op.has_effects or needed.intersection(op.outputs):
@@ -74,8 +77,8 @@ def without_dead_ops(program: Program) -> Program:
     return Program(program.inputs, program.outputs, kept[::-1])
 
 
-def of_jaxpr(closed: Any, constants: Iterable[Any] | None = None) -> Program:
-    """The program of a jaxpr, with the calls of `jit` in their callers."""
+def from_jaxpr(closed: Any, constants: Iterable[Any] | None = None) -> Program:
+    """Return the program of a jaxpr, with the calls of `jit` inlined."""
     jaxpr = getattr(closed, "jaxpr", closed)
     values = getattr(closed, "consts", ()) if constants is None else constants
     known = {var: Value(var.aval, value) for var, value in zip(jaxpr.constvars, values)}
@@ -92,7 +95,7 @@ def _inline(jaxpr: Any, known: dict[Any, Value], ops: list[Op]) -> list[Value]:
 
     for eqn in jaxpr.eqns:
         operands = tuple(map(value, eqn.invars))
-        inner = called(eqn)
+        inner = inlinable_jaxpr(eqn)
         if inner is not None:
             body = getattr(inner, "jaxpr", inner)
             within = {var: Value(var.aval, c) for var, c in zip(body.constvars, getattr(inner, "consts", ()))}
@@ -110,14 +113,14 @@ def _run(equation: Any, *operands: Any) -> list[Any]:
     return compat.bind(equation, operands)
 
 
-ACCELERATED = ("conv_general_dilated", "reduce_window_sum", "reduce_window_max", "reduce_window_min")
+MARKED = ("conv_general_dilated", "reduce_window_sum", "reduce_window_max", "reduce_window_min")
 
 
-def accelerated(program: Program) -> Program:
-    """The program with convlab's formulations for its convolutions and pools."""
+def mark_operations(program: Program) -> Program:
+    """Return the program with its convolutions and pools marked, so that convlab's formulations compute them."""
 
-    def marked(op: Op) -> Op:
-        if op.name not in ACCELERATED or op.equation is None or compat.mark_of(op.equation.ctx) is not None:
+    def mark(op: Op) -> Op:
+        if op.name not in MARKED or op.equation is None or compat.mark_of(op.equation.ctx) is not None:
             return op
 
         def run(*operands: Any) -> Sequence[Any]:
@@ -126,17 +129,17 @@ def accelerated(program: Program) -> Program:
 
         return dataclasses.replace(op, run=run)
 
-    return Program(program.inputs, program.outputs, list(map(marked, program.ops)))
+    return Program(program.inputs, program.outputs, list(map(mark, program.ops)))
 
 
-def called(eqn: Any) -> Any:
-    """The jaxpr that a plain call runs, None if the equation is more or another thing than that."""
+def inlinable_jaxpr(eqn: Any) -> Any:
+    """Return the jaxpr of a call without shardings, layouts, donation and options, which can be inlined; else None."""
     params = eqn.params
     if eqn.primitive.name not in CALLS or str(params.get("name", "")).startswith(FUSED):
         return None
-    placed = [*params.get("in_shardings", ()), *params.get("out_shardings", ())]
-    placed = [s for s in placed if type(s).__name__ != "UnspecifiedValue"]
-    laid_out = [x for x in (*params.get("in_layouts", ()), *params.get("out_layouts", ())) if x is not None]
-    if placed or laid_out or any(params.get("donated_invars", ())) or params.get("compiler_options_kvs"):
+    shardings = [*params.get("in_shardings", ()), *params.get("out_shardings", ())]
+    shardings = [s for s in shardings if type(s).__name__ != "UnspecifiedValue"]
+    layouts = [x for x in (*params.get("in_layouts", ()), *params.get("out_layouts", ())) if x is not None]
+    if shardings or layouts or any(params.get("donated_invars", ())) or params.get("compiler_options_kvs"):
         return None
     return params.get("jaxpr", params.get("call_jaxpr"))

@@ -1,5 +1,8 @@
-"""A window along one axis, and the two ways through it without a padded copy: by runs of outputs, and by what each
-input reaches."""
+"""The geometry of a window along one axis, for reductions that need no padded copy of the input.
+
+Forward reductions (`pooling.windows`) go through `runs` of outputs whose windows have the same taps on input; their
+transposes go through `reader_runs`, blocks of input positions that the same outputs read.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ import numpy as np
 
 from ..._window import output_size
 
-MOST_RUNS = 4  # more pieces than these take longer to compile than a padded copy to compute
+MAX_RUNS = 4  # more runs take longer to compile than a padded copy takes to compute
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """Output `o` sees the dilated, padded input at `o * stride + tap * dilation`, for each tap of the window."""
+    """Output `o` reads the dilated, padded input at `o * stride + tap * dilation`, for each tap of the window."""
 
     index: int
     size: int
@@ -41,88 +44,89 @@ class Axis:
         return output_size(self.dilated, (self.low, self.high), self.effective_size, self.stride)
 
     @property
-    def trivial(self) -> bool:
+    def is_trivial(self) -> bool:
         return self.effective_size == self.stride == self.base == 1 and self.low == self.high == 0
 
     @property
     def tiles(self) -> bool:
-        """Whether no place is seen twice and no window is cut."""
+        """Whether no position is read twice and no window reads padding."""
         return self.base == 1 and self.stride >= self.effective_size and self.low == 0 and self.high <= 0
 
     @functools.cached_property
-    def real(self) -> np.ndarray:
-        """(out, window): which taps of each output fall on input."""
-        place = np.arange(self.out)[:, None] * self.stride + np.arange(self.window) * self.dilation - self.low
-        return (place >= 0) & (place < self.dilated) & (place % self.base == 0)
+    def on_input(self) -> np.ndarray:
+        """A mask (out, window) of the taps of each output that fall on input."""
+        position = np.arange(self.out)[:, None] * self.stride + np.arange(self.window) * self.dilation - self.low
+        return (position >= 0) & (position < self.dilated) & (position % self.base == 0)
 
     @property
-    def first_real(self) -> np.ndarray:
-        """Per output the first tap that is no padding; 0 where all are."""
+    def first_on_input(self) -> np.ndarray:
+        """The first tap of each output that falls on input; 0 if none does."""
         if self.base > 1:
-            return np.argmax(self.real, axis=1)
+            return np.argmax(self.on_input, axis=1)
         start = np.arange(self.out) * self.stride - self.low
         first = np.maximum(0, -(start // self.dilation))
         return np.where((first < self.window) & (start + first * self.dilation < self.size), first, 0)
 
     @functools.cached_property
     def runs(self) -> list[tuple[int, int, tuple[int, ...]]] | None:
-        """(first output, number, real taps) of the runs of outputs whose windows are cut alike; None if too many."""
-        return None if self.base > 1 else _runs(self.real)
+        """Runs of outputs with the same taps on input, as (first output, count, taps); None if too many."""
+        return None if self.base > 1 else _runs(self.on_input)
 
     def start(self, output: int, tap: int) -> int:
-        """The place in the undilated input of an output's tap, without base dilation."""
+        """Return the input position of an output's tap, for an axis without base dilation."""
         return output * self.stride + tap * self.dilation - self.low
 
     @property
-    def mirrored(self) -> Axis:
-        """The axis whose transpose this one is, if its stride is 1: places of the one are outputs of the other."""
+    def transposed(self) -> Axis:
+        """For an axis of stride 1, the axis that it is the transpose of: its inputs are the other's outputs."""
         low = self.effective_size - 1 - self.low
         high = (self.size - 1) * self.base + self.effective_size - low - self.out
         return dataclasses.replace(self, size=self.out, stride=self.base, base=1, low=low, high=high)
 
     @property
     def blocks(self) -> int:
-        """Strides that cover the input: the place `stride * block + phase` of the dilated input."""
+        """How many strides cover the dilated input, whose positions are `stride * block + phase`."""
         return -(-self.dilated // self.stride)
 
     @functools.cached_property
-    def reached(self) -> list[tuple[int, np.ndarray]]:
-        """(back, taps): through `taps[phase]`, -1 for none, the output `block + back` sees the place `stride * block +
-        phase`."""
+    def readers(self) -> list[tuple[int, np.ndarray]]:
+        """The outputs that read a block of the input, as (back, taps).
+
+        Output `block + back` reads position `stride * block + phase` through tap `taps[phase]`; -1 means not at all.
+        """
         found = {}
         for back in range((self.low - self.effective_size) // self.stride, (self.low + self.stride) // self.stride + 1):
             offset = np.arange(self.stride) + self.low - back * self.stride
-            hit = (offset >= 0) & (offset < self.effective_size) & (offset % self.dilation == 0)
-            if hit.any():
-                found[back] = np.where(hit, offset // self.dilation, -1)
+            reads = (offset >= 0) & (offset < self.effective_size) & (offset % self.dilation == 0)
+            if reads.any():
+                found[back] = np.where(reads, offset // self.dilation, -1)
         return list(found.items())
 
     @property
-    def reached_pads(self) -> tuple[int, int]:
-        """The zeros before and after the outputs with which every block is reached alike."""
-        backs = [back for back, _ in self.reached]
+    def reader_pads(self) -> tuple[int, int]:
+        """The pads of the outputs with which all `readers` exist for every block."""
+        backs = [back for back, _ in self.readers]
         return max(0, -min(backs)), max(0, self.blocks + max(backs) - self.out)
 
     @functools.cached_property
-    def reached_runs(self) -> list[tuple[int, int, tuple[int, ...]]] | None:
-        """(first block, number, which of `reached` exist) of the runs of blocks that are reached alike; None if too
-        many."""
-        output = np.arange(self.blocks)[:, None] + [back for back, _ in self.reached]
+    def reader_runs(self) -> list[tuple[int, int, tuple[int, ...]]] | None:
+        """Runs of blocks with the same `readers`, as (first block, count, their indices); None if too many."""
+        output = np.arange(self.blocks)[:, None] + [back for back, _ in self.readers]
         return _runs((output >= 0) & (output < self.out))
 
 
 def _runs(marks: np.ndarray) -> list[tuple[int, int, tuple[int, ...]]] | None:
-    """Runs of equal rows: (first, number, the marked columns)."""
+    """Return the runs of equal rows as (first, count, the columns that are True)."""
     if not marks.size:
         return None if marks.shape[0] else []
     edges = [0, *(np.flatnonzero((marks[1:] != marks[:-1]).any(axis=1)) + 1).tolist(), len(marks)]
-    if len(edges) > MOST_RUNS + 1:
+    if len(edges) > MAX_RUNS + 1:
         return None
     return [(a, b - a, tuple(np.flatnonzero(marks[a]).tolist())) for a, b in zip(edges, edges[1:])]
 
 
 def axes_of(shape: Sequence[int], params: dict) -> list[Axis]:
-    """The axes on which anything happens, first to last, by the parameters of lax's window primitives."""
+    """Return the axes that a window of lax's parameters changes, first to last."""
     ones = (1,) * len(shape)
     rows = zip(
         shape,
@@ -132,5 +136,8 @@ def axes_of(shape: Sequence[int], params: dict) -> list[Axis]:
         params.get("base_dilation", ones),
         params.get("window_dilation", ones),
     )
-    found = (Axis(i, n, k, s, lo, hi, b, d) for i, (n, k, s, (lo, hi), b, d) in enumerate(rows))
-    return [axis for axis in found if not axis.trivial]
+    found = (
+        Axis(index=i, size=n, window=w, stride=s, low=lo, high=hi, base=b, dilation=d)
+        for i, (n, w, s, (lo, hi), b, d) in enumerate(rows)
+    )
+    return [axis for axis in found if not axis.is_trivial]

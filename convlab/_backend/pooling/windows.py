@@ -1,8 +1,8 @@
-"""Window reductions in slices, reshapes and elementwise operations: sum, max, and what max needs to be differentiated.
+"""Window sums and maxima, and the derivatives of the maximum, by slices, reshapes and elementwise operations.
 
-Every reduction here is separable, so a window of several axes is taken one axis after another. Outputs whose windows an
-edge cuts are computed apart, of the elements that are there: XLA's loops then have no padding to ask about. Nothing
-leaves its window: an infinity or a NaN reaches only the outputs whose windows hold it.
+`pooling.operations` chooses these functions on the CPU. Every reduction here is separable, so a window of several axes
+is reduced one axis after another. Outputs whose windows an edge cuts are computed separately, from their taps on input,
+so that XLA's loops contain no padding. An infinity or a NaN reaches only the outputs whose windows contain it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 from jax import lax
 
 from ..buffers import equal, materialize, select
-from .axis import MOST_RUNS, Axis
+from ..formulations.base import VECTOR
+from .axis import MAX_RUNS, Axis
 
 Array = jax.Array
 Reducer = Literal["max", "min"]
 Stage = tuple[Axis, ...]  # axes that are reduced together
-MOST_ELEMENTS = 32  # of a window that are unrolled; more are a loop, so that no program grows with its windows
-_VECTOR = 16  # floats
+MAX_UNROLLED = 32  # elements of a window; more become a loop, so that no program grows with its windows
 
 
 def _pad(x: Array, axis: Axis, low: int, high: int, value: Any, interior: int = 0) -> Array:
@@ -35,13 +35,13 @@ def _pad(x: Array, axis: Axis, low: int, high: int, value: Any, interior: int = 
     return lax.pad(x, jnp.asarray(value, x.dtype), config)
 
 
-def _wide(x: Array) -> Array:
-    """16-bit floats as float32: sums need it, and XLA's loops on a CPU compare it several times faster."""
+def _as_float32(x: Array) -> Array:
+    """Convert 16-bit floats to float32: sums need it, and XLA compares it several times faster on a CPU."""
     return x.astype(jnp.float32) if x.dtype in (jnp.bfloat16, jnp.float16) else x
 
 
 def _slice(x: Array, stage: Stage, starts: Sequence[int], counts: Sequence[int], strides: Sequence[int]) -> Array:
-    """`counts` positions along the axes of the stage, from `starts` on."""
+    """Take `counts` positions along the axes of the stage, from `starts` on."""
     first, last, step = [0] * x.ndim, list(x.shape), [1] * x.ndim
     for axis, start, count, stride in zip(stage, starts, counts, strides):
         first[axis.index], last[axis.index], step[axis.index] = start, start + (count - 1) * stride + 1, stride
@@ -53,22 +53,22 @@ def _slice_in_loop(x: Array, axis: Axis, start: Any, count: int, stride: int) ->
     return lax.slice_in_dim(view, 0, view.shape[axis.index], stride, axis.index)
 
 
-def _joined(parts: list, stage: Stage, counts: Sequence[int]) -> Any:
-    """The regions, last axis fastest, put together along the axes; `counts` of them along each."""
+def _join_regions(parts: list, stage: Stage, counts: Sequence[int]) -> Any:
+    """Concatenate regions, in order with the last axis fastest, along the axes; `counts` of them along each."""
     for axis, count in zip(reversed(stage), reversed(counts)):
         rows = [parts[i : i + count] for i in range(0, len(parts), count)]
         parts = [jax.tree.map(lambda *a: lax.concatenate(a, axis.index), *row) if count > 1 else row[0] for row in rows]
     return parts[0]
 
 
-def _others(x: Array, stage: Stage) -> list[int]:
-    """The array's axes that are none of the stage's."""
+def _other_axes(x: Array, stage: Stage) -> list[int]:
+    """Return the array's axes that are not the stage's."""
     return [d for d in range(x.ndim) if d not in [axis.index for axis in stage]]
 
 
-def _number(stage: Stage, elements: Sequence[Any]) -> Any:
-    """One number for the window's element along each axis, the last axis fastest."""
-    return functools.reduce(lambda number, pair: number * pair[0].window + pair[1], zip(stage, elements), 0)
+def _flat_index(stage: Stage, elements: Sequence[Any]) -> Any:
+    """Return the flat index of a window's element from its index along each axis, the last axis fastest."""
+    return functools.reduce(lambda index, pair: index * pair[0].window + pair[1], zip(stage, elements), 0)
 
 
 # --- forward: over the elements of the windows --------------------------------------------------------------------
@@ -76,42 +76,43 @@ def _number(stage: Stage, elements: Sequence[Any]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Region:
-    """Outputs whose windows are cut alike: the first of them and how many, along each axis."""
+    """Outputs whose windows have the same taps on input: the first of them and their count, along each axis."""
 
     firsts: Sequence[int]
     counts: Sequence[int]
 
 
-def _over_windows(x: Array, stage: Stage, fill: Any, first: Callable, step: Callable) -> Any:
-    """A fold over the elements of each window: `step(carry, number, values, region)`, from `first(values, region)` of
-    one of them."""
-    if len(stage) == 1 and stage[0].window > MOST_ELEMENTS:
-        return _in_loop(x, stage[0], fill, first, step)
+def _fold_windows(x: Array, stage: Stage, fill: Any, first: Callable, step: Callable) -> Any:
+    """Fold over the elements of each window: `step(carry, index, values, region)`, starting from `first(values,
+    region)` of one of them."""
+    if len(stage) == 1 and stage[0].window > MAX_UNROLLED:
+        return _fold_in_loop(x, stage[0], fill, first, step)
     runs = []
     for axis in stage:
         if axis.runs is None:
             x = materialize(_pad(x, axis, axis.low, axis.high, fill, axis.base - 1))
             runs.append([(0, axis.out, [(t, t * axis.dilation) for t in range(axis.window)])])
         else:
-            runs.append([(o, count, [(t, axis.start(o, t)) for t in real]) for o, count, real in axis.runs])
+            runs.append([(o, count, [(t, axis.start(o, t)) for t in taps]) for o, count, taps in axis.runs])
     strides, parts = [axis.stride for axis in stage], []
     for run in itertools.product(*runs):
         firsts, counts, starts = zip(*run)
         region, carry = _Region(firsts, counts), None
         for element in itertools.product(*starts):
             values = _slice(x, stage, [at for _, at in element], counts, strides)
-            number = _number(stage, [t for t, _ in element])
-            carry = first(values, region) if carry is None else step(carry, number, values, region)
+            index = _flat_index(stage, [t for t, _ in element])
+            carry = first(values, region) if carry is None else step(carry, index, values, region)
         if carry is None:  # windows of padding only
             shape = list(x.shape)
             for axis, count in zip(stage, counts):
                 shape[axis.index] = count
             carry = first(jnp.full(shape, fill, x.dtype), region)
         parts.append(carry)
-    return _joined(parts, stage, [len(r) for r in runs])
+    return _join_regions(parts, stage, [len(r) for r in runs])
 
 
-def _in_loop(x: Array, axis: Axis, fill: Any, first: Callable, step: Callable) -> Any:
+def _fold_in_loop(x: Array, axis: Axis, fill: Any, first: Callable, step: Callable) -> Any:
+    """Compute `_fold_windows` along one axis by a loop over a padded copy."""
     x, region = _pad(x, axis, axis.low, axis.high, fill, axis.base - 1), _Region([0], [axis.out])
 
     def read(t: Any) -> Array:
@@ -122,83 +123,86 @@ def _in_loop(x: Array, axis: Axis, fill: Any, first: Callable, step: Callable) -
 
 
 def _reduce(x: Array, axis: Axis, combine: Callable, fill: Any) -> Array:
-    if axis.size == 1:  # a global pool's gradient: a window has the value of the one element if it holds it
-        held = np.expand_dims(axis.real.any(axis=1), _others(x, (axis,)))
-        return jnp.where(held, x, jnp.asarray(fill, x.dtype))
-    if axis.runs is not None and axis.effective_size > axis.stride and axis.window > MOST_RUNS:
+    """Reduce the windows along one axis; `fill` is the identity of `combine`."""
+    if axis.size == 1:  # a global pool's gradient: a window has the value of the one element if it contains it
+        contains = np.expand_dims(axis.on_input.any(axis=1), _other_axes(x, (axis,)))
+        return jnp.where(contains, x, jnp.asarray(fill, x.dtype))
+    if axis.runs is not None and axis.effective_size > axis.stride and axis.window > MAX_RUNS:
         x = materialize(x)
-    return _over_windows(x, (axis,), fill, lambda v, _: v, lambda carry, _, v, __: combine(carry, v))
+    return _fold_windows(x, (axis,), fill, lambda v, _: v, lambda carry, _, v, __: combine(carry, v))
 
 
-# --- back: from the outputs to the input --------------------------------------------------------------------------
+# --- transposes: from the outputs to the input --------------------------------------------------------------------
 
 
-def _back(values: Sequence[Array], stage: Stage, contribution: Callable[..., Array]) -> Array:
-    """What each position of the input, before padding, gets from the outputs whose windows hold it.
+def _sum_contributions(values: Sequence[Array], stage: Stage, contribution: Callable[..., Array]) -> Array:
+    """Sum, for each position of the unpadded input, the contributions of the outputs whose windows contain it.
 
-    `values` are the outputs'. `contribution(*values, elements)` is what some of them send, each through one element of
-    the window for every phase of the strides, -1 for none: the phases are an axis behind each of the window's, and
-    `elements` lies along them.
+    `values` are arrays of the outputs' shape. `contribution(*values, elements)` returns what outputs contribute to
+    their blocks of the input, with an axis of the phases of the strides behind each of the stage's axes. `elements` is
+    the flat index of the window's element through which an output reads each phase, -1 for none.
     """
     behind = [axis.index + 1 + nth for nth, axis in enumerate(stage)]
-    if len(stage) == 1 and len(stage[0].reached) > MOST_ELEMENTS:
-        whole = _merged(_back_in_loop(values, stage[0], contribution), stage, [stage[0].blocks])
+    if len(stage) == 1 and len(stage[0].readers) > MAX_UNROLLED:
+        whole = _interleave_phases(_sum_in_loop(values, stage[0], contribution), stage, [stage[0].blocks])
     else:
-        whole = _back_unrolled(list(values), stage, behind, contribution)
+        whole = _sum_unrolled(list(values), stage, behind, contribution)
     for axis in stage:
         if axis.base > 1 or axis.dilated < whole.shape[axis.index]:
             whole = lax.slice_in_dim(whole, 0, axis.dilated, axis.base, axis.index)
     return whole
 
 
-def _back_unrolled(values: list[Array], stage: Stage, behind: list[int], contribution: Callable[..., Array]) -> Array:
+def _sum_unrolled(values: list[Array], stage: Stage, behind: list[int], contribution: Callable[..., Array]) -> Array:
+    """Compute `_sum_contributions` run by run of blocks with the same readers; `behind` are the phases' axes."""
     runs = []
     for axis in stage:
-        shift, found = 0, axis.reached_runs
+        shift, found = 0, axis.reader_runs
         if found is None:
-            shift, high = axis.reached_pads
+            shift, high = axis.reader_pads
             values = [materialize(_pad(v, axis, shift, high, 0)) for v in values]
-            found = [(0, axis.blocks, tuple(range(len(axis.reached))))]
+            found = [(0, axis.blocks, tuple(range(len(axis.readers))))]
         runs.append(
-            [(n, [(b + back + shift, e) for back, e in map(axis.reached.__getitem__, at)]) for b, n, at in found]
+            [(n, [(b + back + shift, e) for back, e in map(axis.readers.__getitem__, at)]) for b, n, at in found]
         )
     strides, ones, parts = [axis.stride for axis in stage], [1] * len(stage), []
     for region in itertools.product(*runs):
-        counts, reached = zip(*region)
+        counts, readers = zip(*region)
         total: Any = None
-        for combination in itertools.product(*reached):
+        for combination in itertools.product(*readers):
             starts, elements = zip(*combination)
-            number = np.asarray(_number(stage, np.ix_(*elements)))
-            number = np.where(functools.reduce(np.minimum, np.ix_(*elements)) < 0, -1, number)
+            index = np.asarray(_flat_index(stage, np.ix_(*elements)))
+            index = np.where(functools.reduce(np.minimum, np.ix_(*elements)) < 0, -1, index)
             read = [jnp.expand_dims(_slice(v, stage, starts, counts, ones), behind) for v in values]
-            sent = contribution(*read, np.expand_dims(number, [d for d in range(read[0].ndim) if d not in behind]))
-            total = sent if total is None else lax.add(total, sent)
+            term = contribution(*read, np.expand_dims(index, [d for d in range(read[0].ndim) if d not in behind]))
+            total = term if total is None else lax.add(total, term)
         shape = list(values[0].shape)
         for axis, count in zip(stage, counts):
             shape[axis.index] = count
         for at, stride in zip(behind, strides):
             shape.insert(at, stride)
         total = jnp.zeros((), values[0].dtype) if total is None else total
-        parts.append(_merged(jnp.broadcast_to(total, shape), stage, counts))
-    return _joined(parts, stage, [len(r) for r in runs])
+        parts.append(_interleave_phases(jnp.broadcast_to(total, shape), stage, counts))
+    return _join_regions(parts, stage, [len(r) for r in runs])
 
 
-def _back_in_loop(values: Sequence[Array], axis: Axis, contribution: Callable[..., Array]) -> Array:
-    shift, high = axis.reached_pads
+def _sum_in_loop(values: Sequence[Array], axis: Axis, contribution: Callable[..., Array]) -> Array:
+    """Compute `_sum_contributions` along one axis by a loop over padded outputs."""
+    shift, high = axis.reader_pads
     padded = [_pad(v, axis, shift, high, 0) for v in values]
-    backs, elements = (jnp.asarray(np.asarray(part)) for part in zip(*axis.reached))
+    backs, elements = (jnp.asarray(np.asarray(part)) for part in zip(*axis.readers))
     others = [d for d in range(values[0].ndim + 1) if d != axis.index + 1]
 
-    def sent(nth: Any) -> Array:
+    def term(nth: Any) -> Array:
         read = [_slice_in_loop(v, axis, backs[nth] + shift, axis.blocks, 1) for v in padded]
         return contribution(*(jnp.expand_dims(v, axis.index + 1) for v in read), jnp.expand_dims(elements[nth], others))
 
-    like = jax.eval_shape(sent, 0)
-    return lax.fori_loop(0, len(axis.reached), lambda nth, sum: sum + sent(nth), jnp.zeros(like.shape, like.dtype))
+    like = jax.eval_shape(term, 0)
+    return lax.fori_loop(0, len(axis.readers), lambda nth, sum: sum + term(nth), jnp.zeros(like.shape, like.dtype))
 
 
-def _merged(x: Array, stage: Stage, counts: Sequence[int]) -> Array:
-    """With the phases of each axis, which lie behind it, in their places."""
+def _interleave_phases(x: Array, stage: Stage, counts: Sequence[int]) -> Array:
+    """Merge each axis of the stage with the axis of its phases behind it."""
     for axis, count in zip(stage, counts):
         x = x.reshape(*x.shape[: axis.index], count * axis.stride, *x.shape[axis.index + 2 :])
     return x
@@ -207,39 +211,35 @@ def _merged(x: Array, stage: Stage, counts: Sequence[int]) -> Array:
 # --- sums and maxima ----------------------------------------------------------------------------------------------
 
 
-def _without_idle_axes(reduction: Callable[..., Array]) -> Callable[..., Array]:
-    """The reduction of arrays without axes of one position that no window is on, which make XLA's loops up to ten times
-    slower."""
+def _squeeze_unused_axes(reduction: Callable[..., Array]) -> Callable[..., Array]:
+    """Squeeze the arrays' axes of length 1 that have no window, for they make XLA's loops up to ten times slower."""
 
     @functools.wraps(reduction)
     def reduced(*operands: Any, **options: Any) -> Array:
         *arrays, axes = operands
-        busy = {axis.index for axis in axes}
-        ones = [i for i, n in enumerate(arrays[0].shape[:-1]) if n == 1 and i not in busy]
+        used = {axis.index for axis in axes}
+        ones = [i for i, n in enumerate(arrays[0].shape[:-1]) if n == 1 and i not in used]
         moved = [dataclasses.replace(axis, index=axis.index - sum(i < axis.index for i in ones)) for axis in axes]
         return jnp.expand_dims(reduction(*(lax.squeeze(a, ones) for a in arrays), moved, **options), ones)
 
     return reduced
 
 
-@_without_idle_axes
+@_squeeze_unused_axes
 def window_sum(x: Array, axes: Sequence[Axis]) -> Array:
-    """The sum of each window."""
-    y = _wide(x)
+    """Compute the sum of each window."""
+    y = _as_float32(x)
     for axis in axes:
         if axis.base > 1 and axis.stride == 1 and axis.size > 1:
-            y = _back(
-                [y],
-                (axis.mirrored,),
-                lambda y, elements: y if np.all(elements >= 0) else jnp.where(elements >= 0, y, 0),
-            )
+            contribution = lambda y, elements: y if np.all(elements >= 0) else jnp.where(elements >= 0, y, 0)
+            y = _sum_contributions([y], (axis.transposed,), contribution)
         else:
             y = _reduce(y, axis, lax.add, 0)
     return y.astype(x.dtype)
 
 
-def lowest(dtype: Any, reducer: Reducer) -> Any:
-    """What never wins: the padding of a max (min: of a min)."""
+def identity(dtype: Any, reducer: Reducer) -> Any:
+    """Return the identity of a reducer, with which a max or min is padded."""
     if dtype == jnp.bool_:
         return reducer == "min"
     if jnp.issubdtype(dtype, jnp.floating):
@@ -247,93 +247,93 @@ def lowest(dtype: Any, reducer: Reducer) -> Any:
     return jnp.iinfo(dtype).min if reducer == "max" else jnp.iinfo(dtype).max
 
 
-@_without_idle_axes
+@_squeeze_unused_axes
 def window_max(x: Array, axes: Sequence[Axis], *, reducer: Reducer) -> Array:
-    """The maximum, or minimum, of each window."""
+    """Compute the maximum, or minimum, of each window."""
     for axis in axes:
-        x = _reduce(x, axis, lax.max if reducer == "max" else lax.min, lowest(x.dtype, reducer))
+        x = _reduce(x, axis, lax.max if reducer == "max" else lax.min, identity(x.dtype, reducer))
     return x
 
 
 def _beats(x: Array, best: Array, reducer: Reducer) -> Array:
-    """Where `x`, later in the window, takes the place of `best`: only if better, or a NaN; as in PyTorch the last NaN
+    """Return where `x`, later in the window, replaces `best`: if it is better, or a NaN, for as in PyTorch the last NaN
     wins."""
     better = lax.gt(x, best) if reducer == "max" else lax.lt(x, best)
     return lax.bitwise_or(better, lax.ne(x, x)) if jnp.issubdtype(x.dtype, jnp.floating) else better
 
 
 def _stages(x: Array, axes: Sequence[Axis]) -> list[Stage]:
-    """All axes at once where the windows tile the input, one after another, last first, where they overlap or are cut.
+    """Return the stages: all axes at once if the windows tile the input, otherwise one after another, last first.
 
     Either way the first of several equal maxima wins, in the order of the window's elements. With fewer channels than a
-    vector holds, XLA's loops over all axes at once are the slower ones.
+    vector has elements, XLA's loops over all axes at once are slower.
     """
-    few = math.prod(axis.window for axis in axes) <= MOST_ELEMENTS
-    together = axes and few and all(axis.tiles for axis in axes) and x.shape[-1] >= _VECTOR
-    return [tuple(axes)] if together else [(axis,) for axis in reversed(axes)]
+    few = math.prod(axis.window for axis in axes) <= MAX_UNROLLED
+    at_once = axes and few and all(axis.tiles for axis in axes) and x.shape[-1] >= VECTOR
+    return [tuple(axes)] if at_once else [(axis,) for axis in reversed(axes)]
 
 
 def _argmax(x: Array, stage: Stage, reducer: Reducer) -> tuple[Array, Array]:
-    """The maximum of every window along the stage's axes, and the number of the element that it is."""
+    """Return the maximum of every window along the stage's axes, and its flat index in the window."""
     small = jnp.int8 if math.prod(axis.window for axis in stage) <= 127 else jnp.int32
 
     def first(values: Array, region: _Region) -> tuple[Array, Array]:
-        firsts = [axis.first_real[at : at + n] for axis, at, n in zip(stage, region.firsts, region.counts)]
-        number = np.asarray(_number(stage, np.ix_(*firsts))).astype(small)
-        return values, lax.broadcast_in_dim(number, values.shape, [axis.index for axis in stage])
+        firsts = [axis.first_on_input[at : at + n] for axis, at, n in zip(stage, region.firsts, region.counts)]
+        index = np.asarray(_flat_index(stage, np.ix_(*firsts))).astype(small)
+        return values, lax.broadcast_in_dim(index, values.shape, [axis.index for axis in stage])
 
-    def step(carry: tuple[Array, Array], number: Any, values: Array, region: _Region) -> tuple[Array, Array]:
-        best, winner = carry
+    def step(carry: tuple[Array, Array], index: Any, values: Array, region: _Region) -> tuple[Array, Array]:
+        best, argmax = carry
         take = _beats(values, best, reducer)
-        return lax.select(take, values, best), select(take, lax.full_like(winner, number), winner)
+        return lax.select(take, values, best), select(take, lax.full_like(argmax, index), argmax)
 
-    best, winner = _over_windows(x, stage, lowest(x.dtype, reducer), first, step)
-    return materialize(best), materialize(winner)
-
-
-def _at_argmax(winner: Array, values: Array, stage: Stage) -> Array:
-    """The values at the elements that won; 0 where the window is all padding."""
-
-    def step(carry: Array, number: Any, element: Array, region: _Region) -> Array:
-        chosen = _slice(winner, stage, region.firsts, region.counts, [1] * len(stage))
-        return lax.select(lax.eq(chosen, lax.full_like(chosen, number)), element, carry)
-
-    return _over_windows(values, stage, 0, lambda element, _: element, step)
+    best, argmax = _fold_windows(x, stage, identity(x.dtype, reducer), first, step)
+    return materialize(best), materialize(argmax)
 
 
-@_without_idle_axes
+def _take_argmax(argmax: Array, values: Array, stage: Stage) -> Array:
+    """Return the values at the argmax of each window; 0 if the window is all padding."""
+
+    def step(carry: Array, index: Any, element: Array, region: _Region) -> Array:
+        chosen = _slice(argmax, stage, region.firsts, region.counts, [1] * len(stage))
+        return lax.select(lax.eq(chosen, lax.full_like(chosen, index)), element, carry)
+
+    return _fold_windows(values, stage, 0, lambda element, _: element, step)
+
+
+@_squeeze_unused_axes
 def window_argmax(x: Array, axes: Sequence[Axis], *, reducer: Reducer) -> Array:
-    """The number of the element that wins each window, the last axis fastest; int32."""
-    x, index, scale = _wide(x), jnp.zeros(x.shape, jnp.int32), 1
+    """Return the index of the maximum, or minimum, among its window's elements, the last axis fastest; int32."""
+    x, index, scale = _as_float32(x), jnp.zeros(x.shape, jnp.int32), 1
     for stage in _stages(x, axes):
-        x, winner = _argmax(x, stage, reducer)
-        index = _at_argmax(winner, index, stage) + scale * winner.astype(jnp.int32)
+        x, argmax = _argmax(x, stage, reducer)
+        index = _take_argmax(argmax, index, stage) + scale * argmax.astype(jnp.int32)
         scale *= math.prod(axis.window for axis in stage)
     return index
 
 
-@_without_idle_axes
+@_squeeze_unused_axes
 def max_tangent(x: Array, dx: Array, axes: Sequence[Axis], *, reducer: Reducer) -> Array:
-    """The tangent of `window_max`: `dx` at the elements that win."""
-    x = _wide(x)
+    """Compute the tangent of `window_max`: `dx` at the argmax of each window."""
+    x = _as_float32(x)
     for stage in _stages(x, axes):
-        x, winner = _argmax(x, stage, reducer)
-        dx = materialize(_at_argmax(winner, dx, stage))
+        x, argmax = _argmax(x, stage, reducer)
+        dx = materialize(_take_argmax(argmax, dx, stage))
     return dx
 
 
-@_without_idle_axes
+@_squeeze_unused_axes
 def max_cotangent(x: Array, dy: Array, axes: Sequence[Axis], *, reducer: Reducer) -> Array:
-    """The transpose of `max_tangent`: `dy` at the elements that win, added up."""
-    x, stages = _wide(x), []
+    """Compute the transpose of `max_tangent`: add `dy` to the argmax of each window."""
+
+    def contribution(dy: Array, argmax: Array, elements: Any) -> Array:
+        return select(equal(argmax, elements.astype(argmax.dtype)), dy, 0)
+
+    x, stages = _as_float32(x), []
     for stage in _stages(x, axes):
-        x, winner = _argmax(x, stage, reducer)
-        stages.append((stage, winner))
-    dx = _wide(dy)
-    for nth, (stage, winner) in reversed(list(enumerate(stages))):
-
-        def contribution(dy: Array, winner: Array, elements: Any) -> Array:
-            return select(equal(winner, elements.astype(winner.dtype)), dy, 0)
-
-        dx = materialize(_back([dx, winner], stage, contribution).astype(dx.dtype if nth else dy.dtype))
+        x, argmax = _argmax(x, stage, reducer)
+        stages.append((stage, argmax))
+    dx = _as_float32(dy)
+    for nth, (stage, argmax) in reversed(list(enumerate(stages))):
+        dx = materialize(_sum_contributions([dx, argmax], stage, contribution).astype(dx.dtype if nth else dy.dtype))
     return dx

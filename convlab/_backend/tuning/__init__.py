@@ -1,1 +1,1 @@
-"""Choices measured on the device at hand, in the place of the tables' (`convlab.autotune`)."""
+"""`autotune` and `Tuning`: choices measured on the device at hand, which `lowering` prefers to those of the tables."""

@@ -1,5 +1,8 @@
-"""`autotune`: every convolution and pool of a program by every formulation that can serve it, timed where the program
-runs."""
+"""`autotune()`: time every formulation of every convolution and pool of a program, on the device at hand.
+
+It collects the program's equations (`equation`), measures each (`measure`) and returns a `Tuning`, which `lowering`
+asks by way of `active`.
+"""
 
 from __future__ import annotations
 
@@ -16,37 +19,37 @@ from .. import compat, engine, lowering
 from ..tables import Target
 from . import device
 from .equation import collect
-from .measure import Contest
+from .measure import Comparison
 from .tuning import Entry, Tuning
 
 
-class _Spent(Exception):
-    """The budget is."""
+class _BudgetSpent(Exception):
+    """The budget is used up."""
 
 
 def autotune(
     fn: Callable, *args: Any, repeats: int = 5, budget: float | None = None, progress: bool | None = None
 ) -> Tuning:
-    """Measures which formulation is the fastest for each convolution and pool of a program, on the device at hand.
+    """Measure which formulation is the fastest for each convolution and pool of a program, on the device at hand.
 
-    Traces the program and runs none of it. Each distinct convolution, kernel gradient and window reduction in it,
-    convlab's or anybody's, is computed by every formulation that can serve it, lax's own included, as a compiled call
-    on random arrays of its shapes. One whose numbers differ from lax's by more than rounding is left out. The fastest
-    becomes the choice if it beats the tables' by 5 %, in most of the rounds and in three of four turns of the two
-    alone. What asks for a `method` keeps it. Ctrl-C ends the measuring and keeps what is done.
+    It traces the program but does not run it. Each distinct convolution, kernel gradient and window reduction, from
+    convlab or from lax, is compiled with every formulation that can serve it, lax's own included, and called on random
+    arrays of its shapes. A formulation whose result differs from lax's by more than rounding is excluded. The fastest
+    becomes the choice if it is faster than the tables' choice by 5 %, in most rounds, and in three of four comparisons
+    of the two alone. Calls with a `method` keep it. Ctrl-C stops the measurement and keeps the results so far.
 
     Args:
         fn: a function of arrays, jitted or not; pass `jax.grad(f)` or a whole training step to tune the gradients.
         *args: its arguments, or `jax.ShapeDtypeStruct`s in their place.
-        repeats: rounds in which the promising formulations take turns.
-        budget: seconds to spend, on the dearest problems first; None to measure all.
-        progress: whether to show how far it is, on stderr; default if that is a terminal.
+        repeats: rounds in which the promising formulations are timed in turns.
+        budget: seconds to spend, on the most expensive problems first; None to measure all.
+        progress: whether to show the progress on stderr; by default if that is a terminal.
 
     Returns:
-        The choices: a table when printed; `with tuning:` uses them.
+        The choices. They print as a table; `with tuning:` uses them.
 
     Raises:
-        TypeError, ValueError: `repeats` or `budget` is not positive; what `fn` raises when it is traced.
+        TypeError, ValueError: `repeats` or `budget` is not positive; the error that `fn` raises when it is traced.
 
     Example:
         >>> from convlab import autotune, conv
@@ -71,57 +74,57 @@ def autotune(
     here = device.here(platform)
     assert here is not None
     if not compat.has_hooks:
-        compat.say_once(compat.missing or "")
+        compat.warn_once(compat.missing or "")
         return Tuning([], here)
     closed = jax.make_jaxpr(lambda *a: fn(*a))(*args)
-    target = Target(platform, platform == "cpu" and engine.available() is None, measured=True)
-    contests = [Contest(equation, target) for equation in collect(closed.jaxpr, lowering.OPERATIONS)]
-    contests.sort(key=lambda contest: contest.equation.work, reverse=True)
-    entries, stopped = _run(contests, repeats, budget, progress)
+    target = Target(platform, engine.serves(platform), measured=True)
+    comparisons = [Comparison(equation, target) for equation in collect(closed.jaxpr, lowering.OPERATIONS)]
+    comparisons.sort(key=lambda comparison: comparison.equation.work, reverse=True)
+    entries, stopped = _run(comparisons, repeats, budget, progress)
     return Tuning(entries, here, stopped=stopped)
 
 
 def _run(
-    contests: list[Contest], repeats: int, budget: float | None, progress: bool | None
+    comparisons: list[Comparison], repeats: int, budget: float | None, progress: bool | None
 ) -> tuple[list[Entry], str | None]:
-    """What was measured until all is, the budget is spent or the user ends it, and which of these ended it."""
+    """Run the comparisons; return their entries, and why not all were measured or None."""
     entries: list[Entry] = []
     began = time.monotonic()
 
     def check(share: float = 1.0) -> None:
         if budget is not None and time.monotonic() - began > share * budget:
-            raise _Spent
+            raise _BudgetSpent
 
     try:
-        with _bar(sum(len(c.candidates) for c in contests), progress) as step:
-            if budget is not None:  # the dearest are known by a first call of each, on at most half of the budget
-                with contextlib.suppress(_Spent):
-                    for contest in contests:
+        with _bar(sum(len(c.candidates) for c in comparisons), progress) as step:
+            if budget is not None:  # find the most expensive by a first call of each, with at most half of the budget
+                with contextlib.suppress(_BudgetSpent):
+                    for comparison in comparisons:
                         check(0.5)
-                        contest.prepare()
-                        contest.try_out(contest.static)
-                        contest.release()
-                contests.sort(key=lambda contest: contest.dearness, reverse=True)
-            for contest in contests:
+                        comparison.prepare()
+                        comparison.measure(comparison.static)
+                        comparison.release()
+                comparisons.sort(key=lambda comparison: comparison.cost, reverse=True)
+            for comparison in comparisons:
                 check()
-                contest.prepare()
-                for name in contest.candidates:
-                    step(f"{contest.kind} {contest.equation.text()}: {name}")
-                    contest.try_out(name)
+                comparison.prepare()
+                for name in comparison.candidates:
+                    step(f"{comparison.kind} {comparison.equation.text()}: {name}")
+                    comparison.measure(name)
                     check()
-                contest.race(repeats)
-                entries.append(contest.entry())
-                contest.release()
+                comparison.time_in_turns(repeats)
+                entries.append(comparison.entry())
+                comparison.release()
     except KeyboardInterrupt:
         return entries, "interrupted"
-    except _Spent:
+    except _BudgetSpent:
         return entries, "the budget is spent"
     return entries, None
 
 
 @contextlib.contextmanager
 def _bar(total: int, wanted: bool | None) -> Iterator[Callable[[str], None]]:
-    """A call for each step that begins."""
+    """Show a progress bar; yield the function to call when a step begins."""
     if not (sys.stderr.isatty() if wanted is None else wanted):
         yield lambda text: None
         return
@@ -131,12 +134,12 @@ def _bar(total: int, wanted: bool | None) -> Iterator[Callable[[str], None]]:
     except ImportError:
         done = 0
 
-        def say(text: str) -> None:
+        def show_line(text: str) -> None:
             nonlocal done
             done += 1
             print(f"{done} of {total}: {text}", file=sys.stderr)
 
-        yield say
+        yield show_line
         return
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)

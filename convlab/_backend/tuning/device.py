@@ -1,5 +1,4 @@
-"""What a measured choice holds for: a kind of device, its threads, and the versions of what compiles and what
-chooses."""
+"""The device that measured choices are valid for: its kind and threads, and the versions of jaxlib and convlab."""
 
 from __future__ import annotations
 
@@ -13,17 +12,18 @@ import jax
 
 from .. import engine
 
-# In the order in which a difference is told; `engine` is apart: a tuning without it holds wherever it is off.
+# In the order in which a difference is reported. `engine` is compared separately: a tuning without the engine is valid
+# wherever the engine is off.
 FACTS = ("platform", "device", "threads", "jaxlib", "convlab")
 
 
 def canonical(platform: str) -> str:
-    """The backend's name for a platform: "gpu" for every kind of it."""
+    """Return the backend's name for a platform: "gpu" for CUDA and ROCm."""
     return "gpu" if platform in ("cuda", "rocm") else platform
 
 
 def here(platform: str) -> dict[str, Any] | None:
-    """The facts of this process's device of a platform; None where it has none."""
+    """Describe this process's device of a platform; None if there is no such device."""
     kind = _kind(platform)
     if kind is None:
         return None
@@ -33,12 +33,12 @@ def here(platform: str) -> dict[str, Any] | None:
         "threads": _threads() if platform == "cpu" else 1,
         "jaxlib": jax.lib.__version__,
         "convlab": sys.modules["convlab"].__version__,
-        "engine": platform == "cpu" and engine.available() is None,
+        "engine": engine.serves(platform),
     }
 
 
 def difference(measured: dict[str, Any], now: dict[str, Any] | None) -> str | None:
-    """Why choices that were measured there do not hold here; None if they do."""
+    """Return why choices measured on one device are not valid on the other; None if they are."""
     if now is None:
         return f"there is no {measured['platform']} here"
     for fact in FACTS:
@@ -60,17 +60,17 @@ def _kind(platform: str) -> str | None:
 
 
 def _processor() -> str:
-    """The processor's name, which JAX calls "cpu" whatever it is."""
+    """Return the processor's name; JAX calls every one "cpu"."""
     try:
         with open("/proc/cpuinfo") as file:
             names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
             return next(names, "") or machine.machine()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return machine.processor() or machine.machine()
 
 
 def _threads() -> int:
-    """As many as XLA's pool has on a CPU."""
+    """Return the number of threads in XLA's pool on the CPU."""
     wish = os.environ.get("NPROC", "")
     if wish.isdigit() and int(wish):
         return int(wish)

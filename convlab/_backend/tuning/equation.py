@@ -1,4 +1,7 @@
-"""A convolution or window reduction as it stands in a program: what a measured choice is keyed by."""
+"""The convolutions and window reductions of a program, as problems to measure: collect them, key them, draw operands.
+
+`autotune` collects them from a jaxpr; `active` looks an equation up by the same key while it is lowered.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +20,27 @@ import numpy as np
 from .. import compat
 
 Array = jax.Array
-_MOST_EXACT = 256  # integers that bfloat16 holds
+_MOST_EXACT = 256  # bfloat16 represents all integers up to here
 
 
 def key_of(primitive: Any, operands: Sequence[Any], params: dict) -> str:
-    """A text that is the same for equations that are, in every process."""
+    """Return a text that is the same for equal equations, in every process."""
     facts = {
         "primitive": primitive.name,
         "operands": [[*map(int, a.shape), str(a.dtype)] for a in operands],
-        "params": {name: _plain(value) for name, value in sorted(params.items()) if name != "out_sharding"},
+        "params": {name: _as_json(value) for name, value in sorted(params.items()) if name != "out_sharding"},
     }
     return json.dumps(facts, sort_keys=True)
 
 
-def _plain(value: Any) -> Any:
-    """A parameter as JSON has it."""
+def _as_json(value: Any) -> Any:
+    """Convert a parameter to a value of JSON."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
+        return [_as_json(v) for v in value]
     if hasattr(value, "name"):  # a primitive, a dtype
         return value.name
     try:
@@ -48,8 +51,7 @@ def _plain(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Equation:
-    """A primitive with its parameters on operands of these shapes and dtypes; `count`: how often a run of the program
-    comes to it."""
+    """A primitive with its parameters and its operands' shapes and dtypes; `count`: how often the program runs it."""
 
     primitive: Any
     operands: tuple[jax.ShapeDtypeStruct, ...]
@@ -66,7 +68,7 @@ class Equation:
 
     @property
     def work(self) -> float:
-        """An estimate by which the dearest come first: multiply-adds, elements times window's elements."""
+        """An estimate of the cost: multiply-adds, or elements times the window's elements."""
         sizes = [math.prod(a.shape) for a in self.operands]
         if not self.is_convolution:
             return float(self.count * max(sizes) * math.prod(self.params["window_dimensions"]))
@@ -81,12 +83,12 @@ class Equation:
         return jax.eval_shape(self.bind, *self.operands)
 
     def bind(self, *operands: Array, method: str = "auto") -> Array:
-        """The equation, marked; `method="lax"` is as JAX has it."""
+        """Bind the equation, marked with a method."""
         with compat.marked(method):
             return self.primitive.bind(*operands, **self.params)
 
-    def widened(self) -> Equation | None:
-        """The same with operands and sums in float32, if they are narrower floats."""
+    def in_float32(self) -> Equation | None:
+        """Return the equation with operands and sums in float32; None if no operand is a narrower float."""
         narrow = [jnp.issubdtype(a.dtype, jnp.floating) and jnp.finfo(a.dtype).bits < 32 for a in self.operands]
         if not any(narrow):
             return None
@@ -99,7 +101,7 @@ class Equation:
         return dataclasses.replace(self, operands=wide, params=params)
 
     def text(self) -> str:
-        """In a line, for a table."""
+        """Describe the equation in a line, for a table."""
         shapes = " * ".join("x".join(map(str, a.shape)) for a in self.operands)
         return f"{shapes} {self.operands[0].dtype}{_window_text(self.params, self.is_convolution)}"
 
@@ -121,12 +123,11 @@ def _window_text(params: dict, is_convolution: bool) -> str:
     return " ".join(words)
 
 
-# --- what a program has of them -----------------------------------------------------------------------------------
+# --- the equations of a program -----------------------------------------------------------------------------------
 
 
 def collect(jaxpr: Any, primitives: Any) -> list[Equation]:
-    """The distinct equations of some primitives that ask for no method of their own, in the order of their first
-    places."""
+    """Return the distinct equations of some primitives that are not marked with a method, in the program's order."""
     found: dict[str, Equation] = {}
     for eqn, times in _walk(jaxpr, 1):
         if eqn.primitive not in primitives or compat.mark_of(eqn.ctx) not in (None, "auto"):
@@ -145,12 +146,14 @@ def collect(jaxpr: Any, primitives: Any) -> list[Equation]:
 
 
 def _is_tuned(eqn: Any, avals: Sequence[Any]) -> bool:
+    """Whether the operands are real floats, or the integers of a pool."""
     real = all(jnp.issubdtype(a.dtype, jnp.floating) for a in avals)
     pooled = eqn.primitive is not compat.CONVOLUTION and all(jnp.issubdtype(a.dtype, jnp.integer) for a in avals)
     return real or pooled
 
 
 def _walk(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:
+    """Yield the equations of a jaxpr and of the jaxprs inside it, and how often each of them runs."""
     from jax.extend import core  # slow to import, and only needed here
 
     for eqn in jaxpr.eqns:
@@ -163,14 +166,13 @@ def _walk(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:
 # --- data ---------------------------------------------------------------------------------------------------------
 
 
-def draw(equation: Equation, compared: int | None) -> list[Array]:
-    """Random operands. In the one whose values are compared, those of a window differ: equal maxima have no order in
-    common."""
+def draw_operands(equation: Equation, compared: int | None) -> list[Array]:
+    """Draw random operands. The values of a window differ in the operand number `compared`, whose maxima are taken."""
     rng = np.random.default_rng(0)
     arrays = []
     for nth, a in enumerate(equation.operands):
         if compared is not None and nth == compared % len(equation.operands):
-            values = _different(a.shape, equation.params, rng)
+            values = _distinct_values(a.shape, equation.params, rng)
         elif jnp.issubdtype(a.dtype, jnp.integer):
             values = rng.integers(0, 100, a.shape)
         else:
@@ -179,15 +181,15 @@ def draw(equation: Equation, compared: int | None) -> list[Array]:
     return arrays
 
 
-def _different(shape: tuple[int, ...], params: dict, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of which no window holds one twice, if it has no more elements than bfloat16 has integers."""
+def _distinct_values(shape: tuple[int, ...], params: dict, rng: np.random.Generator) -> np.ndarray:
+    """Draw numbers that differ within each window, if it has no more elements than bfloat16 has exact integers."""
     dilation = params.get("window_dilation") or (1,) * len(shape)
-    reach = [min((w - 1) * d + 1, n) for w, d, n in zip(params["window_dimensions"], dilation, shape)]
-    number = np.zeros((1,) * len(shape), np.int64)
-    for axis, (n, r) in enumerate(zip(shape, reach)):
-        place = (np.arange(n) % r).reshape([-1 if a == axis else 1 for a in range(len(shape))])
-        number = number * r + place
-    count = math.prod(reach)
-    shift = rng.integers(0, count, [n if r == 1 else 1 for n, r in zip(shape, reach)])
-    number = rng.permutation(count)[(number + shift) % count]
-    return number if count <= _MOST_EXACT else number / count
+    sizes = [min((w - 1) * d + 1, n) for w, d, n in zip(params["window_dimensions"], dilation, shape)]
+    index = np.zeros((1,) * len(shape), np.int64)
+    for axis, (n, size) in enumerate(zip(shape, sizes)):
+        along = (np.arange(n) % size).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+        index = index * size + along
+    count = math.prod(sizes)
+    shift = rng.integers(0, count, [n if size == 1 else 1 for n, size in zip(shape, sizes)])
+    values = rng.permutation(count)[(index + shift) % count]
+    return values if count <= _MOST_EXACT else values / count

@@ -1,4 +1,4 @@
-"""One equation by every formulation that can serve it: checked against lax, then timed in turns."""
+"""Measure one equation with every formulation that can serve it: check them against lax, then time them in turns."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import numpy as np
 from .. import lowering
 from ..tables import Target
 from . import active
-from .equation import Equation, draw
+from .equation import Equation, draw_operands
 from .tuning import Entry
 
-TURN = 0.02  # seconds that a formulation is called for in a round
-MARGIN = 1.05  # a choice other than the table's must be faster by more than the noise
-_HOPELESS = 1.5  # times as slow as the fastest at the first call: not timed further
+SECONDS_PER_ROUND = 0.02  # for the calls of one formulation
+MARGIN = 1.05  # a choice other than the table's must be faster by this factor, which is more than the noise
+_HOPELESS = 1.5  # a formulation that is slower than the fastest by this factor at its first call is not timed further
 _ACCURACY = {"float64": 1e-9, "float32": 5e-5, "float16": 4e-3, "bfloat16": 3e-2}
-_TENSOR_CORES = 5e-3  # of float32 where a GPU or TPU multiplies in fewer bits unless told otherwise
+_TENSOR_CORES = 5e-3  # accuracy of float32 on a GPU or TPU, which by default multiplies with fewer bits
 
 
 @dataclasses.dataclass
-class Contest:
-    """An equation, its candidates and what is known of them so far."""
+class Comparison:
+    """An equation, the formulations that can serve it, and their times so far."""
 
     equation: Equation
     target: Target
@@ -47,40 +47,40 @@ class Contest:
         self.wins: dict[str, int] = {}
 
     @property
-    def dearness(self) -> float:
-        """Seconds of a run that the table's choice takes, as far as they are known."""
+    def cost(self) -> float:
+        """Seconds that the table's choice takes in a run of the program; 0 if not measured yet."""
         return self.equation.count * self.seconds.get(self.static, 0.0)
 
-    def _compiled(self, name: str, equation: Equation, operands: list) -> Callable[[], Any]:
+    def _compile(self, name: str, equation: Equation, operands: list) -> Callable[[], Any]:
         method = "lax" if name == "lax" and not self.operation.own else "auto"
-        with active.forced(equation.key, name):
+        with active.force(equation.key, name):
             call = jax.jit(lambda *a: equation.bind(*a, method=method)).lower(*operands).compile()
         return lambda: call(*operands)
 
     def prepare(self) -> None:
-        """Draw the operands and compute what lax makes of them."""
+        """Draw the operands and compute lax's result."""
         compared = None if self.equation.is_convolution else -1 if self.swapped else 0
-        self.operands = draw(self.equation, compared)
-        wide = self.equation.widened()
+        self.operands = draw_operands(self.equation, compared)
+        wide = self.equation.in_float32()
         reference = wide or self.equation
         operands = [a.astype(o.dtype) for a, o in zip(self.operands, reference.operands)]
         name = "lax" if not self.operation.own else self.static
-        self.expected: np.ndarray | None = np.asarray(self._compiled(name, reference, operands)())
+        self.expected: np.ndarray | None = np.asarray(self._compile(name, reference, operands)())
 
     def release(self) -> None:
-        """Forget arrays and programs."""
+        """Release arrays and programs."""
         self.operands, self.expected, self.calls = [], None, {}
 
-    def try_out(self, name: str) -> None:
-        """Compile, compare with lax, and time a first call."""
+    def measure(self, name: str) -> None:
+        """Compile a formulation, compare it with lax, and time a first call."""
         try:
-            call = self._compiled(name, self.equation, self.operands)
+            call = self._compile(name, self.equation, self.operands)
             assert self.expected is not None
             began = time.perf_counter()
             actual = np.asarray(call())
             first = time.perf_counter() - began
             error = _distance(actual, self.expected)
-        except Exception as problem:  # what a formulation cannot do here is a result
+        except Exception as problem:  # that a formulation fails is a result
             if name == self.static:
                 raise
             self.refused[name] = f"{type(problem).__name__}: {problem}".splitlines()[0][:80]
@@ -89,9 +89,10 @@ class Contest:
             self.refused[name] = f"error {error:.0e}"
             return
         slow = self.seconds and first > 2 * _HOPELESS * min(self.seconds.values())
-        self.calls[name], self.seconds[name] = call, first if slow and name != self.static else _turn(call, 0.0)
+        self.calls[name], self.seconds[name] = call, first if slow and name != self.static else _time_calls(call, 0.0)
 
     def _bound(self) -> float:
+        """Return the largest relative error that is rounding."""
         dtype = self.equation.result.dtype
         if not jnp.issubdtype(dtype, jnp.floating):
             return 0.0
@@ -100,51 +101,50 @@ class Contest:
         fewer = self.target.platform != "cpu" and self.equation.is_convolution and not highest
         return max(bound, _TENSOR_CORES) if fewer else bound
 
-    def race(self, repeats: int) -> None:
-        """The promising ones in turns, so that what else runs on the machine hits all alike."""
+    def time_in_turns(self, repeats: int) -> None:
+        """Time the promising formulations in turns, so that other load on the machine affects all alike."""
         fastest = min(self.seconds.values())
         hopeful = [n for n in self.calls if self.seconds[n] <= _HOPELESS * fastest or n in (self.static, "lax")]
         self.wins = dict.fromkeys(hopeful, 0)
         for _ in range(repeats):
-            round_ = {name: _turn(self.calls[name], TURN) for name in hopeful}
+            round_ = {name: _time_calls(self.calls[name], SECONDS_PER_ROUND) for name in hopeful}
             for name, seconds in round_.items():
                 self.seconds[name] = min(self.seconds[name], seconds)
                 self.wins[name] += seconds < round_[self.static]
         self.repeats = repeats
-        self.rounds = [self._duel(name) for name in self._ahead()[:1] for _ in range(2 * repeats)]
+        self.rounds = [self._beats_static(name) for name in self._faster()[:1] for _ in range(2 * repeats)]
 
-    def _ahead(self) -> list[str]:
-        """The formulations that beat the table's by more than the noise and in most of the rounds, the fastest
-        first."""
+    def _faster(self) -> list[str]:
+        """Return the formulations that are faster than the table's by `MARGIN` and in most rounds, fastest first."""
         ordered = sorted(self.seconds, key=lambda name: self.seconds[name])
         limit = self.seconds[self.static]
         return [n for n in ordered if 2 * self.wins.get(n, 0) > self.repeats and self.seconds[n] * MARGIN < limit]
 
-    def _duel(self, name: str) -> bool:
-        """Whether it beats the table's choice in a turn of each."""
-        times = {one: _turn(self.calls[one], 2 * TURN) for one in (name, self.static)}
+    def _beats_static(self, name: str) -> bool:
+        """Time a formulation and the table's choice once more; return whether the former is faster."""
+        times = {one: _time_calls(self.calls[one], 2 * SECONDS_PER_ROUND) for one in (name, self.static)}
         for one, seconds in times.items():
             self.seconds[one] = min(self.seconds[one], seconds)
         return times[name] < times[self.static]
 
     def entry(self) -> Entry:
-        """The choice: the table's, unless the one ahead of it beat it alone in three of four turns too."""
+        """Return the result: the table's choice, unless a faster one was faster in three of four rounds of the two."""
         ordered = dict(sorted(self.seconds.items(), key=lambda pair: pair[1]))
-        proven = self._ahead()[:1] if 4 * sum(self.rounds) >= 3 * len(self.rounds) else []
+        proven = self._faster()[:1] if 4 * sum(self.rounds) >= 3 * len(self.rounds) else []
         return Entry(
-            self.equation.key,
-            self.kind,
-            self.equation.text(),
-            self.equation.count,
-            self.static,
-            proven[0] if proven else self.static,
-            ordered,
-            dict(self.refused),
+            key=self.equation.key,
+            operation=self.kind,
+            problem=self.equation.text(),
+            count=self.equation.count,
+            static=self.static,
+            choice=proven[0] if proven else self.static,
+            seconds=ordered,
+            refused=dict(self.refused),
         )
 
 
-def _turn(call: Callable[[], Any], seconds: float) -> float:
-    """The least seconds that a call took in a turn."""
+def _time_calls(call: Callable[[], Any], seconds: float) -> float:
+    """Call for some seconds, at least once, and return the shortest time of a call."""
     least, now = math.inf, time.perf_counter()
     end = now + seconds
     while now < end or least == math.inf:
@@ -156,7 +156,7 @@ def _turn(call: Callable[[], Any], seconds: float) -> float:
 
 
 def _distance(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Relative L2; infinite where one is not finite and the other differs."""
+    """Return the relative L2 distance; infinite if one result has a non-finite value where the other differs."""
     if actual.shape != expected.shape:
         return math.inf
     a, b = (np.asarray(v, np.float64).ravel() for v in (actual, expected))

@@ -1,4 +1,4 @@
-"""The measured choices of a program: a table, a file, and a context in which they serve."""
+"""`Tuning`: the measured choices of a program, as a table, a file, and a context in which `lowering` uses them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _COLUMNS = ("problem", "calls", "by the tables", "ms", "measured choice", "ms", 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One convolution, kernel gradient or window reduction of a program, and what was measured of it.
+    """One convolution, kernel gradient or window reduction of a program, and its measurements.
 
     Attributes:
-        key: the equation, as text; two are the same problem if their keys are.
+        key: the equation, as text; equal problems have equal keys.
         operation: "forward", "kernel gradient" or the kind of pool.
-        problem: operands' shapes, dtype and window, in a line.
-        count: how often a run of the program comes to it.
+        problem: the operands' shapes, the dtype and the window, in a line.
+        count: how often the program runs it.
         static: the formulation that the tables choose.
-        choice: the one that serves under the tuning.
+        choice: the formulation that the tuning chooses.
         seconds: of a call, by formulation, the fastest first; "lax" is JAX's own lowering.
-        refused: why a formulation did not take part, by formulation.
+        refused: why a formulation was not timed, by formulation.
     """
 
     key: str
@@ -45,11 +45,11 @@ class Entry:
 
     @property
     def gain(self) -> float:
-        """How many times as fast as the tables' choice."""
+        """How many times as fast the choice is as the tables'."""
         return self.seconds[self.static] / self.seconds[self.choice]
 
     def ranked(self) -> list[tuple[str, str]]:
-        """The formulations with the reasons, the choice first, then by time: where one cannot serve the next does."""
+        """Return the formulations and reasons, the choice first, then by time; if one cannot serve, the next does."""
         others = sorted((name for name in self.seconds if name != self.choice), key=lambda name: self.seconds[name])
         if self.choice == self.static:
             return [(self.choice, "measured here, as the table says")] + [(n, "measured here") for n in others]
@@ -57,6 +57,7 @@ class Entry:
         return [(self.choice, reason)] + [(name, "measured here") for name in others]
 
     def row(self) -> tuple[str, ...]:
+        """Return the entry's row of the table."""
         ms = {name: f"{1e3 * seconds:.3g}" for name, seconds in self.seconds.items()}
         rest = [f"{name} {ms[name]}" for name in self.seconds if name not in (self.static, self.choice)]
         return (
@@ -75,18 +76,18 @@ class Tuning:
     """Choices of formulations that were measured on a device, for the convolutions and pools of a program.
 
     `with tuning:` uses them until the block ends, `tuning.use()` from then on: for convlab's own functions, and under
-    `accelerate()` for every convolution and pool, on a GPU or TPU too. They serve the same problems only, on the same
-    kind of device with the same number of threads and versions of jaxlib and convlab; `explain` says where they do not.
-    Of several tunings the one entered last is in force.
+    `accelerate()` for every convolution and pool, on a GPU or TPU too. They are used for equal problems only, on the
+    same kind of device with the same number of threads and versions of jaxlib and convlab; `explain` says why if they
+    are not used. Of several tunings the one entered last is in force.
 
     Args:
-        entries: what was measured of each problem.
-        device: what it was measured on, as `autotune` notes it.
-        stopped: why not all was measured, if so.
-        path: the file that it comes from, if any.
+        entries: the measurements of each problem.
+        device: the device that they were measured on, as `autotune` describes it.
+        stopped: why not all problems were measured, if so.
+        path: the file that it was loaded from, if any.
 
     Raises:
-        ValueError: of `load`, if the file is none that `save` wrote.
+        ValueError: `load` was given a file that `save` did not write.
 
     Example:
         >>> from convlab import Tuning, autotune, conv
@@ -108,36 +109,36 @@ class Tuning:
         path: str | None = None,
     ):
         self.entries, self.device, self.stopped, self.path = tuple(entries), dict(device), stopped, path
-        self._of = {entry.key: entry for entry in self.entries}
+        self._entries = {entry.key: entry for entry in self.entries}
         self._contexts: list[Any] = []
 
     def entry(self, key: str) -> Entry | None:
-        """What was measured of the problem with that key."""
-        return self._of.get(key)
+        """Return the entry of the problem with that key; None if it was not measured."""
+        return self._entries.get(key)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The same for tunings that give the same programs."""
+        """A hash that is equal for tunings with the same choices."""
         text = json.dumps([self.device, sorted((e.key, [n for n, _ in e.ranked()]) for e in self.entries)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __or__(self, other: Tuning) -> Tuning:
-        """The choices of both; of a problem that both have, those of `other`."""
+        """Combine the choices of both; for a problem that both have, those of `other`."""
         if not isinstance(other, Tuning):
             return NotImplemented
         if other.device != self.device:
             raise argument_error("other", "be measured on the same device", other.device)
-        return Tuning((self._of | other._of).values(), self.device, stopped=self.stopped or other.stopped)
+        return Tuning((self._entries | other._entries).values(), self.device, stopped=self.stopped or other.stopped)
 
     # --- use ------------------------------------------------------------------------------------------------------
 
     def use(self) -> Tuning:
-        """Use the choices from now on, until the process ends or the `with` block of the result does."""
+        """Use the choices from now on, until the process ends or a `with` block of the result ends."""
         if not compat.has_hooks:
-            compat.say_once(compat.missing or "")
+            compat.warn_once(compat.missing or "")
             return self
         active.enter(self)
-        self._contexts.append(compat.keyed("tuning", active.state()))
+        self._contexts.append(compat.set_cache_key("tuning", active.fingerprint()))
         return self
 
     def __enter__(self) -> Tuning:
@@ -151,7 +152,7 @@ class Tuning:
     # --- files ----------------------------------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, of what JSON has."""
+        """Return all of it as values of JSON."""
         return {
             "format": _FORMAT,
             "device": self.device,
@@ -160,7 +161,7 @@ class Tuning:
         }
 
     def to_json(self) -> str:
-        """The text of a file that `load` reads."""
+        """Return the text of a file that `load` reads."""
         return json.dumps(self.as_dict(), indent=1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -170,7 +171,7 @@ class Tuning:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tuning:
-        """The tuning that `save` wrote to a file."""
+        """Read the tuning that `save` wrote to a file."""
         try:
             with open(path, encoding="utf-8") as file:
                 found = json.load(file)
@@ -192,12 +193,12 @@ class Tuning:
     # --- tables ---------------------------------------------------------------------------------------------------
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table without its head, the greatest savings first."""
+        """Return the rows of the table, the greatest savings first."""
         saved = lambda e: e.count * (e.seconds[e.static] - e.seconds[e.choice])
         return [entry.row() for entry in sorted(self.entries, key=saved, reverse=True)]
 
     def heading(self) -> str:
-        """What was measured where, in a line."""
+        """Describe what was measured, and on which device, in a line."""
         d = self.device
         threads = f", {d['threads']} threads" if d["platform"] == "cpu" else ""
         engine = ", without jaxlib's engine" if d["platform"] == "cpu" and not d["engine"] else ""
@@ -209,7 +210,7 @@ class Tuning:
         )
 
     def to_markdown(self) -> str:
-        """The table for a document."""
+        """Return the table as Markdown."""
         lines = [_COLUMNS, ["---"] * len(_COLUMNS), *self.rows()]
         return "\n".join([self.heading() + "\n", *("| " + " | ".join(line) + " |" for line in lines)])
 
@@ -218,7 +219,7 @@ class Tuning:
     def __repr__(self) -> str:
         rows = [_COLUMNS[:-1], *(row[:-1] for row in self.rows())]
         widths = [max(map(len, column)) for column in zip(*rows)]
-        return "\n".join([self.heading(), *(_aligned(row, widths) for row in rows)])
+        return "\n".join([self.heading(), *(_align(row, widths) for row in rows)])
 
     def __rich__(self) -> Any:
         from rich.table import Table
@@ -231,12 +232,12 @@ class Tuning:
         return table
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+def _align(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
 
 
 def use_environment() -> None:
-    """Use what CONVLAB_TUNING names; a file that is none is told in a warning."""
+    """Use the tuning file that the environment variable CONVLAB_TUNING names; warn if it cannot be loaded."""
     path = os.environ.get("CONVLAB_TUNING")
     if path:
         try:
