@@ -24,7 +24,7 @@ class BatchNorm(linen.BatchNorm):
     Example:
         >>> layer, x = BatchNorm(use_running_average=False), jnp.arange(24.0).reshape(2, 2, 2, 3)
         >>> y, kept = layer.apply(layer.init(jax.random.key(0), x), x, mutable=["batch_stats"])
-        >>> y.shape, float(kept["batch_stats"]["mean"][0].round(3))
+        >>> y.shape, round(float(kept["batch_stats"]["mean"][0]), 3)
         ((2, 2, 2, 3), 0.105)
 
     Source: Ioffe and Szegedy, "Batch normalization", arXiv 1502.03167.

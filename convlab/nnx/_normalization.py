@@ -39,7 +39,7 @@ class BatchNorm(nnx.BatchNorm):
     Example:
         >>> layer = BatchNorm(3, rngs=nnx.Rngs(0))
         >>> y = layer(jnp.arange(24.0).reshape(2, 2, 2, 3))
-        >>> y.shape, bool(jnp.allclose(y.mean((0, 1, 2)), 0, atol=1e-6)), float(layer.mean[0].round(3))
+        >>> y.shape, bool(jnp.allclose(y.mean((0, 1, 2)), 0, atol=1e-6)), round(float(layer.mean[0]), 3)
         ((2, 2, 2, 3), True, 0.105)
 
     Source: Ioffe and Szegedy, "Batch normalization", arXiv 1502.03167.
