@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import inference_networks
@@ -105,19 +105,19 @@ def told(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1
 
 def inference(contestants: Group, choice: Choice) -> Iterator[Row]:
     """Whole networks in evaluation mode, and how far their results are apart."""
-    yield from whole(contestants, choice, "inference", 1e-4)
+    yield from whole(contestants, choice, "inference", inference_networks.NETWORKS | inference_networks.FAMILIES, 1e-4)
 
 
 def training(contestants: Group, choice: Choice) -> Iterator[Row]:
     """A step of whole networks: statistics of the batch, all gradients, plain descent; and how far their losses over
     three steps are apart."""
-    yield from whole(contestants, choice, "training", 1e-3)
+    yield from whole(contestants, choice, "training", inference_networks.NETWORKS, 1e-3)
 
 
-def whole(contestants: Group, choice: Choice, subject: str, tolerance: float) -> Iterator[Row]:
+def whole(contestants: Group, choice: Choice, subject: str, networks: Iterable[str], tolerance: float) -> Iterator[Row]:
     """Networks of which all contestants have the weights that PyTorch has drawn."""
     torch = next((c.python for c in contestants.values() if c.kind in OF_TORCH), None)
-    for network in inference_networks.NETWORKS | inference_networks.FAMILIES:
+    for network in networks:
         if not choice.takes(network):
             continue
         if torch is None:
