@@ -37,7 +37,7 @@ FAMILIES = {
 }
 BATCHES = (1, 8)
 SAMPLES = 256  # numbers of a result that are compared
-RATE, STEPS = 1e-3, 3  # of descent, and how many steps are compared
+RATE, STEPS = 1e-3, 2  # of descent, and of how many steps the losses are compared
 
 
 def image(name: str, batch: int, tiny: bool) -> np.ndarray:

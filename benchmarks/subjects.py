@@ -110,8 +110,8 @@ def inference(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 def training(contestants: Group, choice: Choice) -> Iterator[Row]:
     """A step of whole networks: statistics of the batch, all gradients, plain descent; and how far their losses over
-    three steps are apart."""
-    yield from whole(contestants, choice, "training", inference_networks.NETWORKS, 1e-3)
+    two steps are apart: of ResNet-50 PyTorch's are by 1.6e-3 from one memory format to the other."""
+    yield from whole(contestants, choice, "training", inference_networks.NETWORKS, 3e-3)
 
 
 def whole(contestants: Group, choice: Choice, subject: str, networks: Iterable[str], tolerance: float) -> Iterator[Row]:
