@@ -27,6 +27,14 @@ INFERENCE = {
     "inductor": "`torch.compile` with freezing, the better of its memory formats",
     "onnxruntime": "ONNX Runtime on what PyTorch exports",
 }
+# Whole networks, a step of training.
+TRAINING = {
+    "convlab": "convlab's networks, jitted",
+    "flax": "the same operations as Flax and plain JAX compute them",
+    "torch": "PyTorch, the better of its memory formats",
+    "inductor": "`torch.compile`, the better of its memory formats",
+}
+WHOLE = {"inference": INFERENCE, "training": TRAINING}  # by subject
 OF_TORCH = ("torch", "inductor", "onnxruntime")
 ROUNDS = 3
 

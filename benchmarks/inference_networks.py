@@ -1,5 +1,5 @@
-"""The networks of the subject `inference`: images by name of `convlab.models`, and an example that both sides draw
-alike."""
+"""The networks of the subjects `inference` and `training`: images by name of `convlab.models`, and an example that both
+sides draw alike."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ FAMILIES = {
 }
 BATCHES = (1, 8)
 SAMPLES = 256  # numbers of a result that are compared
+RATE, STEPS = 1e-3, 2  # of descent, and of how many steps the losses are compared
 
 
 def image(name: str, batch: int, tiny: bool) -> np.ndarray:
@@ -48,6 +49,11 @@ def image(name: str, batch: int, tiny: bool) -> np.ndarray:
 
 def batches(name: str) -> tuple[int, ...]:
     return BATCHES if name in NETWORKS else BATCHES[:1]
+
+
+def labels(batch: int, shape: tuple[int, ...], classes: int) -> np.ndarray:
+    """A class for each image, or for each of the positions `shape` of its result."""
+    return np.random.default_rng(1).integers(classes, size=(batch, *shape))
 
 
 def sampled(result: np.ndarray) -> list[float]:

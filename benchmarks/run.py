@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times convlab beside plain JAX through Flax, Flax under convlab.accelerate(), and PyTorch, on the CPU.
 
-    python benchmarks/run.py [layers|networks|photographs|lenet|compile|inference|all]     what to measure; default all
+    python benchmarks/run.py [SUBJECT]                                 what to measure; default all
     python benchmarks/run.py report A.json B.json                      the tables and the picture of earlier runs
 
 PyTorch takes part if the interpreter has it, or another one: --python torch=PATH. --python newest=PATH lets the JAX
@@ -19,7 +19,7 @@ import report
 import subjects
 import tables
 from command_line import Parser, interpreter, output, positive, some_of
-from contestants import INFERENCE, KINDS, gather
+from contestants import INFERENCE, KINDS, WHOLE, gather
 
 BUSY = 0.5  # load for each core
 DTYPES = ("float32", "bfloat16", "float16")  # of a layer's operands and results; of what a network multiplies
@@ -67,7 +67,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def measure(args: argparse.Namespace) -> report.Result:
     os.environ["BENCHMARK_DTYPE"] = args.dtype  # the contestants' processes read it
-    present = INFERENCE if args.subject == "inference" else KINDS
+    present = WHOLE.get(args.subject, KINDS)
     kinds = args.contestants.split(",") if args.contestants else list(present)
     contestants = gather(kinds, dict(args.python), args.patience)
     if not contestants:

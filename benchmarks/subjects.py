@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import inference_networks
@@ -51,21 +51,21 @@ def layers(contestants: Group, choice: Choice) -> Iterator[Row]:
 def networks(contestants: Group, choice: Choice) -> Iterator[Row]:
     for name in NETWORKS:
         if choice.takes(name):
-            yield from training(contestants, choice, name, "networks", ("step",))
+            yield from stepped(contestants, choice, name, "networks", ("step",))
 
 
 def photographs(contestants: Group, choice: Choice) -> Iterator[Row]:
     """At the full size of ImageNet: for accelerators."""
     for name in PHOTOGRAPHS:
         if choice.takes(name):
-            yield from training(contestants, choice, name, "networks", ("step",))
+            yield from stepped(contestants, choice, name, "networks", ("step",))
 
 
 def lenet(contestants: Group, choice: Choice) -> Iterator[Row]:
-    yield from training(contestants, choice, "lenet", "lenet", STEP_MODES)
+    yield from stepped(contestants, choice, "lenet", "lenet", STEP_MODES)
 
 
-def training(contestants: Group, choice: Choice, name: str, subject: str, modes: tuple[str, ...]) -> Iterator[Row]:
+def stepped(contestants: Group, choice: Choice, name: str, subject: str, modes: tuple[str, ...]) -> Iterator[Row]:
     payload = {"network": name, "tiny": choice.tiny, "steps": STEPS.get(name, 2)}
     names = {"subject": subject, "family": "training", "case": name, "unit": "ms"}
     yield from timed(contestants, "network", payload, choice.modes_among(modes), choice.budget, names)
@@ -104,14 +104,24 @@ def told(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1
 
 
 def inference(contestants: Group, choice: Choice) -> Iterator[Row]:
-    """Whole networks in evaluation mode, all with the weights that PyTorch has drawn, and how far their results are
-    apart."""
+    """Whole networks in evaluation mode, and how far their results are apart."""
+    yield from whole(contestants, choice, "inference", inference_networks.NETWORKS | inference_networks.FAMILIES, 1e-4)
+
+
+def training(contestants: Group, choice: Choice) -> Iterator[Row]:
+    """A step of whole networks: statistics of the batch, all gradients, plain descent; and how far their losses over
+    two steps are apart: of ResNet-50 PyTorch's are by 1.6e-3 from one memory format to the other."""
+    yield from whole(contestants, choice, "training", inference_networks.NETWORKS, 3e-3)
+
+
+def whole(contestants: Group, choice: Choice, subject: str, networks: Iterable[str], tolerance: float) -> Iterator[Row]:
+    """Networks of which all contestants have the weights that PyTorch has drawn."""
     torch = next((c.python for c in contestants.values() if c.kind in OF_TORCH), None)
-    for network in inference_networks.NETWORKS | inference_networks.FAMILIES:
+    for network in networks:
         if not choice.takes(network):
             continue
         if torch is None:
-            raise Unusable("`inference` needs PyTorch, which draws the weights: --python torch=PATH")
+            raise Unusable(f"`{subject}` needs PyTorch, which draws the weights: --python torch=PATH")
         with tempfile.TemporaryDirectory() as folder:
             weights = str(pathlib.Path(folder) / "weights.pt")
             made = subprocess.run([torch, str(HERE / "inference_torch.py"), network, weights])
@@ -119,30 +129,37 @@ def inference(contestants: Group, choice: Choice) -> Iterator[Row]:
                 raise Unusable(f"PyTorch cannot make {network}: it needs torchvision and pillow beside it")
             for batch in inference_networks.batches(network):
                 if f"batch {batch}" in choice.modes_among(INFERENCE_MODES):
-                    yield _inference(contestants, choice, network, batch, weights)
+                    payload = {"network": network, "batches": [batch], "tiny": choice.tiny, "weights": weights}
+                    yield _whole(contestants, subject, payload, choice.budget, tolerance)
 
 
-def _inference(contestants: Group, choice: Choice, network: str, batch: int, weights: str) -> Row:
-    payload = {"network": network, "batches": [batch], "tiny": choice.tiny, "weights": weights}
-    takers, notes = prepared(contestants, "inference", payload)
-    row = compete_in(takers, f"batch {batch}", choice.budget)
-    notes |= row["notes"] | _apart(takers, f"numbers {batch}")
-    names = {"subject": "inference", "family": "inference", "case": network, "unit": "ms"}
+def _whole(contestants: Group, subject: str, payload: Row, budget: float, tolerance: float) -> Row:
+    (batch,) = payload["batches"]
+    takers, notes = prepared(contestants, subject, payload)
+    numbers = _numbers(takers, f"numbers {batch}") if subject == "training" else {}  # before the weights change
+    row = compete_in(takers, f"batch {batch}", budget)
+    numbers = numbers or _numbers(takers, f"numbers {batch}")
+    notes |= row["notes"] | _apart(takers, numbers, tolerance)
+    names = {"subject": subject, "family": subject, "case": payload["network"], "unit": "ms"}
     return {**names, **row, "notes": notes}
 
 
-def _apart(contestants: Group, mode: str) -> dict[str, str]:
-    """Who is further than 1e-4 of the largest number from the first of the contestants of PyTorch."""
+def _numbers(contestants: Group, mode: str) -> dict[str, list[float]]:
     numbers = {}
     for name, contestant in contestants.items():
         with contextlib.suppress(Failed):
             numbers[name] = contestant.ask("tell", mode)
+    return numbers
+
+
+def _apart(contestants: Group, numbers: dict[str, list[float]], tolerance: float) -> dict[str, str]:
+    """Who is further than `tolerance` of the largest number from the first of the contestants of PyTorch."""
     expected = next((numbers[name] for name in numbers if contestants[name].kind in OF_TORCH), None)
     if expected is None:
         return {}
     largest = max(map(abs, expected))
     errors = {name: max(abs(a - b) for a, b in zip(got, expected)) / largest for name, got in numbers.items()}
-    return {name: f"results differ by {error:.1e}" for name, error in errors.items() if not error <= 1e-4}
+    return {name: f"results differ by {error:.1e}" for name, error in errors.items() if not error <= tolerance}
 
 
 SUBJECTS: dict[str, Callable[[Group, Choice], Iterator[Row]]] = {
@@ -151,4 +168,4 @@ SUBJECTS: dict[str, Callable[[Group, Choice], Iterator[Row]]] = {
     "lenet": lenet,
     "compile": costs,
 }
-APART = {"photographs": photographs, "inference": inference}  # not among "all"
+APART = {"photographs": photographs, "inference": inference, "training": training}  # not among "all"

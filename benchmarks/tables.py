@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from contestants import INFERENCE, KINDS
+from contestants import INFERENCE, KINDS, WHOLE
 from report import Result, Row, by_mode, case_name, mean
 
 CASE, MODE, COLUMN = 44, 10, 14
@@ -95,7 +95,9 @@ def markdown(result: Result) -> str:
 
 def contestants(result: Result) -> str:
     told = {name: ", ".join(f"{k} {v}" for k, v in versions.items()) for name, versions in result.contestants.items()}
-    what = INFERENCE | KINDS if "inference" not in result.subjects() else KINDS | INFERENCE
+    what = INFERENCE | KINDS
+    for subject in result.subjects():
+        what |= WHOLE.get(subject, {})
     return table(["contestant", "what", "versions"], [[name, what[name.split(" ")[0]], told[name]] for name in told])
 
 

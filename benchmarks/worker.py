@@ -22,6 +22,7 @@ MAKERS = {
     "cost": ("costs_jax", None),
     "upstream": ("upstream_speed", "upstream_torch"),
     "inference": ("inference_jax", "inference_torch"),
+    "training": ("training_jax", "training_torch"),
 }
 
 Calls = dict[str, tuple[list[Callable[[], Any]], int]]

@@ -180,6 +180,15 @@ def test_resnet_50_is_the_papers():
 
 
 @pytest.mark.slow
+def test_a_step_of_training_has_the_losses_of_pytorch(tmp_path):
+    pytest.importorskip("torch")
+    options = ["--only", "resnet18", "--modes", "batch 8", "--contestants", "convlab,torch", "--budget", 0.01]
+    assert "training resnet18" in run("training", "--tiny", *options, "--json", tmp_path / "out.json").stdout
+    (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert row["notes"] == {} and set(row["values"]) == {"convlab", "torch"}
+
+
+@pytest.mark.slow
 def test_inference_has_the_results_of_pytorch(tmp_path):
     pytest.importorskip("torch")
     options = ["--only", "lenet5", "--modes", "batch 1", "--contestants", "frozen,torch", "--budget", 0.01]

@@ -14,6 +14,10 @@ from .functions import avg_pool as avg_pool
 from .functions import max_pool as max_pool
 from .functions import min_pool as min_pool
 from .functions import pool as pool
+from .normalization import batch_statistics as batch_statistics
+from .normalization import feature_axes as feature_axes
+from .normalization import normalize as normalize
+from .normalization import running as running
 from .operations import AdaptiveAvgPool as AdaptiveAvgPool
 from .operations import AdaptiveMaxPool as AdaptiveMaxPool
 from .operations import AvgPool as AvgPool

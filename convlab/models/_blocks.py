@@ -15,7 +15,7 @@ from .. import nnx as cn
 Array = jax.Array
 Layer = Callable[..., Any]
 
-batch_norm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
+batch_norm = partial(cn.BatchNorm, momentum=0.9, epsilon=1e-5)
 gelu = partial(nnx.gelu, approximate=False)
 
 

@@ -45,7 +45,7 @@ class DCGAN(nnx.Module):
     ):
         size = 4 * 4 * channels[0]
         self.project = nnx.Linear(noise, size, use_bias=False, kernel_init=normal, rngs=rngs)
-        self.norms = nnx.List(nnx.BatchNorm(n, momentum=0.9, rngs=rngs) for n in (size, *channels[1:]))
+        self.norms = nnx.List(cn.BatchNorm(n, momentum=0.9, rngs=rngs) for n in (size, *channels[1:]))
         self.ups = nnx.List(doubling(a, b, rngs) for a, b in pairwise((*channels, colours)))
 
     def __call__(self, z: Array) -> Array:

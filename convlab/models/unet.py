@@ -33,7 +33,7 @@ class Double(nnx.Module):
         self.conv1 = cn.Conv(in_features, out_features, **options)
         self.conv2 = cn.Conv(out_features, out_features, **options)
         norm = (
-            functools.partial(nnx.BatchNorm, out_features, momentum=0.9, rngs=rngs)
+            functools.partial(cn.BatchNorm, out_features, momentum=0.9, rngs=rngs)
             if batch_norm
             else lambda: nnx.identity
         )

@@ -23,7 +23,7 @@ class ConvNorm(nnx.Module):
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
         self.conv = cn.Conv(in_features, out_features, (3, 3, 3), padding=padding, use_bias=False, rngs=rngs)
-        self.norm = nnx.BatchNorm(out_features, momentum=0.9, use_scale=False, rngs=rngs)
+        self.norm = cn.BatchNorm(out_features, momentum=0.9, use_scale=False, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         return nnx.relu(self.norm(self.conv(x)))

@@ -30,6 +30,7 @@ from ._convolutions import DeformConv as DeformConv
 from ._convolutions import DepthwiseConv as DepthwiseConv
 from ._convolutions import SeparableConv as SeparableConv
 from ._convolutions import WSConv as WSConv
+from ._normalization import BatchNorm as BatchNorm
 
 Array = jax.Array
 

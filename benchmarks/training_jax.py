@@ -1,0 +1,65 @@
+"""A step of training of networks of `convlab.models`: as they are, and as Flax and plain JAX compute the same
+program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from inference_networks import RATE, STEPS, image, labels
+
+import convlab.nnx
+from convlab import models
+from convlab._backend import compat
+
+
+def network(payload: dict[str, Any]) -> nnx.Module:
+    """In training mode but for dropout, so that every contestant computes the same."""
+    model = models.get_model(payload["network"], weights=payload["weights"])
+    model.train()
+    for _, part in nnx.iter_graph(model):
+        if isinstance(part, nnx.Dropout):
+            part.deterministic = True
+    return model
+
+
+class Training:
+    """The state goes round from call to call, and its buffers with it. A call returns the loss before its step."""
+
+    def __init__(self, model: nnx.Module, x: jax.Array):
+        graph, parameters, rest = nnx.split(model, nnx.Param, ...)
+        shape = jax.eval_shape(lambda p, r, x: nnx.merge(graph, p, r, copy=True)(x), parameters, rest, x).shape
+        self.batch = x, jnp.asarray(labels(len(x), shape[1:-1], shape[-1]))
+
+        def step(parameters: Any, rest: Any, x: jax.Array, classes: jax.Array) -> tuple:
+            def loss(parameters: Any) -> tuple:
+                model = nnx.merge(graph, parameters, rest, copy=True)
+                likelihood = jax.nn.log_softmax(model(x))
+                value = -jnp.take_along_axis(likelihood, classes[..., None], -1).mean()
+                return value, nnx.split(model, nnx.Param, ...)[2]
+
+            (value, changed), gradients = jax.value_and_grad(loss, has_aux=True)(parameters)
+            return jax.tree.map(lambda p, g: p - RATE * g, parameters, gradients), changed, value
+
+        self.state = parameters, rest
+        self.compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*self.state, *self.batch).compile()
+
+    def __call__(self) -> float:
+        *self.state, value = jax.block_until_ready(self.compiled(*self.state, *self.batch))
+        return float(value)
+
+
+def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Callable[[], Any]], int]]:
+    if contestant == "flax":  # the same equations of lax, lowered as JAX comes, and Flax's normalization
+        compat.restore_rules()
+        convlab.nnx.BatchNorm.__call__ = nnx.BatchNorm.__call__  # type: ignore[method-assign]
+    made: dict[str, tuple[list[Callable[[], Any]], int]] = {}
+    for batch in payload["batches"]:
+        x = jnp.asarray(image(payload["network"], batch, payload["tiny"]))
+        call = Training(network(payload), x)
+        made[f"batch {batch}"] = [call], 1
+        made[f"numbers {batch}"] = [lambda call=call: [call() for _ in range(STEPS)]], 1
+    return made

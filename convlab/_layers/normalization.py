@@ -1,0 +1,153 @@
+"""Batch normalization in training: the statistics of a batch, and a derivative that keeps the input alone.
+
+The arithmetic of the results is Flax's, operation for operation. The derivatives are Flax's up to rounding, but what
+they keep of a batch is the input `x` itself, in its own dtype: automatic differentiation of Flax's layer keeps `x -
+mean`, too, and sums over three products where two do.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .._promotion import promoting
+
+Array = jax.Array
+
+# What a derivative needs of `x` it computes from `x` again: elementwise, and so a part of the loop that uses it.
+_from_x = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
+def feature_axes(ndim: int, axis: int | Sequence[int]) -> tuple[int, ...]:
+    """The axes that keep their features, from 0, in ascending order."""
+    axes = (axis,) if isinstance(axis, int) else axis
+    return tuple(sorted({a % ndim for a in axes}))
+
+
+def _floating(*arrays: Array | None) -> Any:
+    """The dtype of what is computed of the arrays."""
+    dtype = functools.reduce(jnp.promote_types, (a.dtype for a in arrays if a is not None))
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.promote_types(dtype, jnp.float32)
+
+
+@promoting
+def batch_statistics(
+    x: Array,
+    features: tuple[int, ...],
+    *,
+    dtype: Any,
+    fast: bool,
+    mask: Array | None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
+) -> tuple[Array, Array]:
+    """The mean and the variance over all axes but `features`, of their sizes, in `dtype`, float32 at least.
+
+    `fast`: the variance is `mean(x ** 2) - mean(x) ** 2`. `mask`: the positions that count, broadcast to `x`.
+    `axis_name`: of devices whose batches are one.
+    """
+    axes = tuple(a for a in range(x.ndim) if a not in features)
+    dtype = jnp.promote_types(x.dtype if dtype is None else dtype, jnp.float32)
+    mean_of = functools.partial(jnp.mean, axis=axes, where=None if mask is None else mask.astype(bool))
+
+    def everywhere(*means: Array) -> Array:
+        stacked = jnp.stack(means)
+        return stacked if axis_name is None else lax.pmean(stacked, axis_name, axis_index_groups=axis_index_groups)
+
+    @_from_x
+    def mean_of_squares(x: Array, center: Array | None = None) -> Array:
+        x = x.astype(dtype)
+        return mean_of(lax.square(x if center is None else x - lax.expand_dims(center, axes)))
+
+    mean = mean_of(x.astype(dtype))
+    if not fast:
+        (mean,) = everywhere(mean)
+        (variance,) = everywhere(mean_of_squares(x, mean))
+        return mean, variance
+    mean, squares = everywhere(mean, mean_of_squares(x))
+    return mean, jnp.maximum(jnp.zeros((), dtype), squares - lax.square(mean))
+
+
+@promoting
+def running(former: Array, batch: Array, momentum: float) -> Array:
+    """The running average of a statistic."""
+    return momentum * former + (1 - momentum) * batch
+
+
+@promoting
+def normalize(
+    x: Array,
+    features: tuple[int, ...],
+    mean: Array,
+    variance: Array,
+    scale: Array | None,
+    bias: Array | None,
+    *,
+    epsilon: float,
+    dtype: Any,
+    fast: bool,
+) -> Array:
+    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`, in `dtype`; None is that of `x` and the parameters."""
+    computed = _floating(x, mean, variance, scale, bias)
+    shape = [size if a in features else 1 for a, size in enumerate(x.shape)]
+    mean, variance = (a.reshape(shape).astype(computed) for a in (mean, variance))
+    factor = lax.rsqrt(variance + epsilon)
+    if scale is not None:
+        factor = factor * scale.reshape(shape).astype(computed)
+    shift = None if bias is None else bias.reshape(shape).astype(computed)
+    y = (_affine if fast else _affine_centered)(x, mean, factor, shift)
+    return y.astype(_floating(x, scale, bias) if dtype is None else dtype)
+
+
+def _affine_value(x: Array, mean: Array, factor: Array, shift: Array | None) -> Array:
+    y = (x.astype(factor.dtype) - mean) * factor
+    return y if shift is None else y + shift
+
+
+def _constant(mean: Array, factor: Array, tangents: tuple) -> Array:
+    """What the tangent adds at every position of a channel."""
+    _, dmean, _, dshift = tangents
+    return -factor * dmean if dshift is None else dshift - factor * dmean
+
+
+@jax.custom_jvp
+def _affine(x: Array, mean: Array, factor: Array, shift: Array | None) -> Array:
+    """With a derivative in sums of the cotangent and of its product with `x`, a product of two arrays that exist: XLA
+    sums it as it reads them, where it would first write `x - mean`."""
+    return _affine_value(x, mean, factor, shift)
+
+
+@_affine.defjvp
+def _affine_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    x, mean, factor, _ = primals
+    dx, _, dfactor, _ = tangents
+    constant = _constant(mean, factor, tangents) - mean * dfactor
+
+    @_from_x
+    def tangent(x: Array, factor: Array, dx: Array, dfactor: Array, constant: Array) -> Array:
+        return dx.astype(factor.dtype) * factor + x.astype(factor.dtype) * dfactor + constant
+
+    return _affine(*primals), tangent(x, factor, dx, dfactor, constant)
+
+
+@jax.custom_jvp
+def _affine_centered(x: Array, mean: Array, factor: Array, shift: Array | None) -> Array:
+    """With a derivative in sums that lose nothing where the mean is large beside the deviation."""
+    return _affine_value(x, mean, factor, shift)
+
+
+@_affine_centered.defjvp
+def _affine_centered_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    x, mean, factor, _ = primals
+    dx, _, dfactor, _ = tangents
+
+    @_from_x
+    def tangent(x: Array, mean: Array, factor: Array, dx: Array, dfactor: Array, constant: Array) -> Array:
+        return dx.astype(factor.dtype) * factor + (x.astype(factor.dtype) - mean) * dfactor + constant
+
+    return _affine_centered(*primals), tangent(x, mean, factor, dx, dfactor, _constant(mean, factor, tangents))

@@ -1,0 +1,81 @@
+"""Flax's batch normalization with a derivative that keeps the input alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from .. import _layers
+from .._promotion import promoting
+
+Array = jax.Array
+
+
+class BatchNorm(nnx.BatchNorm):
+    """`flax.nnx.BatchNorm`, whose training step reads and keeps less: options, parameters, statistics and results are
+    Flax's.
+
+    In training the derivative keeps one array of the input's size, the input itself in its own dtype; what else it
+    needs are sums over batch and positions that XLA computes as it reads. Derivatives equal Flax's up to rounding, of
+    every order and in forward mode. With `use_running_average`, and for complex input, the program is Flax's.
+
+    Args:
+        num_features: channels of the input.
+        use_running_average, axis, momentum, epsilon, dtype, param_dtype, use_bias, use_scale, bias_init, scale_init,
+            axis_name, axis_index_groups, use_fast_variance, promote_dtype, bias_metadata, scale_metadata: as in Flax.
+            With `use_fast_variance=False` the derivative, too, subtracts the mean before it sums.
+        rngs: keys for the parameters.
+
+    Attributes:
+        scale, bias, mean, var: as in Flax.
+
+    Raises:
+        ValueError: no `use_running_average`, neither here nor in the call.
+
+    Example:
+        >>> layer = BatchNorm(3, rngs=nnx.Rngs(0))
+        >>> y = layer(jnp.arange(24.0).reshape(2, 2, 2, 3))
+        >>> y.shape, bool(jnp.allclose(y.mean((0, 1, 2)), 0, atol=1e-6)), round(float(layer.mean[0]), 3)
+        ((2, 2, 2, 3), True, 0.105)
+
+    Source: Ioffe and Szegedy, "Batch normalization", arXiv 1502.03167.
+    """
+
+    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
+        averaged = self.use_running_average if use_running_average is None else use_running_average
+        if averaged or averaged is None or jnp.iscomplexobj(x):
+            return super().__call__(x, use_running_average, mask=mask)
+        return self._trained(x, mask)
+
+    @promoting
+    def _trained(self, x: Array, mask: Array | None) -> Array:
+        features = _layers.feature_axes(x.ndim, self.axis)
+        scale, bias = (None if p is None else p[...] for p in (self.scale, self.bias))
+        promoted: Any = self.promote_dtype((x, self.mean[...], self.var[...], scale, bias), dtype=self.dtype)
+        x, _, _, scale, bias = promoted
+        mean, variance = _layers.batch_statistics(
+            x,
+            features,
+            dtype=self.dtype,
+            fast=self.use_fast_variance,
+            mask=mask,
+            axis_name=self.axis_name,
+            axis_index_groups=self.axis_index_groups,
+        )
+        for average, batch in ((self.mean, mean), (self.var, variance)):
+            average[...] = lax.stop_gradient(_layers.running(average[...], batch, self.momentum))
+        return _layers.normalize(
+            x,
+            features,
+            mean,
+            variance,
+            scale,
+            bias,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
+            fast=self.use_fast_variance,
+        )
