@@ -2,6 +2,7 @@
 
 from . import compat as _compat
 from . import lowering as _lowering
+from .adjoint import linear_map as linear_map
 from .buffers import materialize as materialize
 from .entry import conv_general_dilated as conv_general_dilated
 from .entry import convolve as convolve
