@@ -236,7 +236,7 @@ def _by_gather_on_cpu(
         gathered = functools.partial(_by_gather, number, back, back_weights)
         cotangent = functools.partial(_backend.by_platform, cpu=gathered, default=cotangent)
     interpolated = jax.custom_jvp(forward)
-    interpolated.defjvp(lambda x, dx: (interpolated(*x), _backend.linear_map(*dx, number, m, tangent, cotangent)))
+    interpolated.defjvp(lambda x, dx: (interpolated(*x), _backend.linear_map(dx[0], number, m, tangent, cotangent)))
     return interpolated(x)
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._window import MAX_AXIS
+from .gather import weighted, weighted_rows
 
 Array = jax.Array
 
@@ -36,10 +37,9 @@ def by_corner(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array
     table, steps = _bordered(x, after=2)
     at = _flat(cell, steps, table.shape).transpose(1, 2, 3, 0)
     rows = table.reshape(-1, table.shape[-1])
-    moves = [sum(s for s, upper in zip(steps, corner) if upper) for corner in _corners(cell)]
-    seen = [rows.at[(at + move).ravel()].get(mode="promise_in_bounds") for move in moves]
+    indices = [(at + sum(s for s, upper in zip(steps, corner) if upper)).ravel() for corner in _corners(cell)]
     weights = [w.transpose(1, 2, 3, 0).reshape(-1, 1) for w in _weights(within)]
-    return _mixed(seen, weights).reshape(*at.shape, x.shape[-1]).transpose(1, 2, 0, 3, 4)
+    return weighted_rows(rows, indices, weights).reshape(*at.shape, x.shape[-1]).transpose(1, 2, 0, 3, 4)
 
 
 def by_cell(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
@@ -52,7 +52,7 @@ def by_cell(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
     at = _flat(cell, [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))], cells.shape)
     rows = cells.reshape(-1, cells.shape[-1]).at[at].get(mode="promise_in_bounds")
     weights = [w[..., None] for w in _weights(within)]
-    return _mixed(jnp.split(rows, len(weights), -1), weights).transpose(2, 3, 1, 0, 4)
+    return weighted(jnp.split(rows, len(weights), -1), weights).transpose(2, 3, 1, 0, 4)
 
 
 def _corners(cell: Sequence[Array]) -> list[tuple[int, ...]]:
@@ -77,14 +77,3 @@ def _flat(cell: Sequence[Array], steps: Sequence[int], shape: Sequence[int]) -> 
     dtype = jnp.int32 if math.prod(shape[:-1]) <= MAX_AXIS else jnp.int64
     images = jnp.arange(shape[0] * shape[1], dtype=dtype).reshape(1, shape[0], shape[1], 1) * math.prod(shape[2:-1])
     return sum(((at - FIRST).astype(dtype) * step for at, step in zip(cell, steps)), images)
-
-
-def _mixed(seen: Sequence[Array], weights: Sequence[Array]) -> Array:
-    """What is not seen adds no 0 * inf; its values stay where they are finite, for the derivative by the weight."""
-    with jax.numpy_dtype_promotion("standard"):
-        dtype = jnp.promote_types(seen[0].dtype, weights[0].dtype)
-    parts = [
-        w.astype(dtype) * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values).astype(dtype)
-        for values, w in zip(seen, weights)
-    ]
-    return functools.reduce(operator.add, parts)
