@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 Array = jax.Array
 
@@ -60,15 +61,18 @@ def weighted_rows(rows: Array, indices: list[Array], weights: list[Array]) -> Ar
     return weighted([_take(rows, at) for at in indices], weights)
 
 
-@weighted_rows.defjvp
+@functools.partial(weighted_rows.defjvp, symbolic_zeros=True)
 def _weighted_rows_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (rows, indices, weights), (rows_tangent, _, weights_tangent) = primals, tangents
-    y, factors = weighted_rows(rows, indices, weights), jnp.stack(weights)
-    moved = _take(rows_tangent, jnp.concatenate(indices)).reshape(*factors.shape[:2], rows.shape[-1])
-    terms = [(factors.astype(y.dtype) * moved.astype(y.dtype)).sum(0)]
+    y, terms = weighted_rows(rows, indices, weights), []
+    if not isinstance(rows_tangent, SymbolicZero):
+        factors = jnp.stack(weights)
+        moved = _take(rows_tangent, jnp.concatenate(indices)).reshape(*factors.shape[:2], rows.shape[-1])
+        terms.append((factors.astype(y.dtype) * moved.astype(y.dtype)).sum(0))
     for at, weight, along in zip(indices, weights, weights_tangent):
-        terms.append(along.astype(y.dtype) * _kept(_take(rows, at), weight).astype(y.dtype))
-    return y, functools.reduce(operator.add, terms)
+        if not isinstance(along, SymbolicZero):
+            terms.append(along.astype(y.dtype) * _kept(_take(rows, at), weight).astype(y.dtype))
+    return y, functools.reduce(operator.add, terms or [jnp.zeros_like(y)])
 
 
 def _take(rows: Array, at: Array) -> Array:
