@@ -81,7 +81,8 @@ def roi_align(
     def by_gathers(wide: Array, boxes: Array) -> Array:
         return _by_gathers(wide, boxes[:, 0], *(_sampled(*axis, *options) for axis in axes))
 
-    if 0 < ratio <= MAX_SAMPLES and len(boxes) > 0:
+    are_known = all(isinstance(n, int) for n in (*x.shape, *boxes.shape))
+    if 0 < ratio <= MAX_SAMPLES and are_known and len(boxes) > 0:
         y = _backend.by_platform(wide, boxes, tpu=by_products, default=by_gathers)
     else:
         y = by_products(wide, boxes)
@@ -136,12 +137,12 @@ def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
     def pooled(group: Any) -> Array:
         images, (row, row_weight), (column, column_weight) = group
         indices, weights = [], []
-        first = images.clip(0, n - 1).astype(jnp.int32)[:, None, None] * (height * width)
+        known = (images >= 0) & (images < n)
+        first = jnp.where(known, images, 0).astype(jnp.int32)[:, None, None] * (height * width)
         for i, j in itertools.product(range(row.shape[2]), range(column.shape[2])):
             indices.append((first + row[:, :, None, i] * width + column[:, None, :, j]).ravel())
             weights.append((row_weight[:, :, None, i] * column_weight[:, None, :, j]).reshape(-1, 1))
         y = _backend.weighted_rows(flat, indices, weights).reshape(size, *bins, channels)
-        known = (images >= 0) & (images < n)
         return jnp.where(known[:, None, None, None], y, jnp.asarray(math.nan, y.dtype))
 
     y = lax.map(pooled, jax.tree.map(grouped, (images, rows, columns)))
