@@ -58,7 +58,8 @@ def conv(
         mask: of the kernel's shape, multiplied with it.
         segment_ids: for packed sequences, integers `(*batch, length)`: output `i` belongs to the segment at input
             position `i * strides` (the last tap of a causal window, the middle of a "SAME" one), and its taps see zeros
-            in the others.
+            in the others. The kernel's gradient is a sum over all segments, so that an inf or NaN in one of them is in
+            it even where a loss does not weigh that segment: 0 * NaN is NaN.
         valid: for padded batches, booleans `(*batch, *spatial)`: the convolution sees zeros where they are False.
         precision: as in `jax.lax`; "highest" sums directly, so that an inf or NaN stays in the windows that see it.
         preferred_element_type: dtype of the result, no narrower than the operands'.
