@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from . import _backend
 from ._operands import check_zeros, with_bias
 from ._patches import MAX_UNROLLED_TAPS, as_array, pad_axis
 from ._window import Pair, Window, argument_error, axes, output_size
@@ -156,8 +158,35 @@ def _span(x: Array, ids: Array, line: Line, first: int, last: int) -> tuple[Arra
 def _tap(x: Array, ids: Array, own: Array, line: Line, place: Any) -> Array:
     """What the tap at `place` sees."""
     span = (own.shape[1] - 1) * line.stride + 1
-    seen, segments = (lax.dynamic_slice_in_dim(a, place, span, 1)[:, :: line.stride] for a in (x, ids))
+    segments = lax.dynamic_slice_in_dim(ids, place, span, 1)[:, :: line.stride]
+    if isinstance(place, int) and jnp.issubdtype(x.dtype, jnp.inexact):
+        seen = _sliced(x, place, span, line.stride)
+    else:
+        seen = lax.dynamic_slice_in_dim(x, place, span, 1)[:, :: line.stride]
     return jnp.where((segments == own)[..., None], seen, jnp.zeros((), x.dtype))
+
+
+def _sliced(x: Array, place: int, span: int, stride: int) -> Array:
+    """A slice along axis 1; on a CPU its transpose is a gather, for sums of padded arrays are slow there."""
+    n, size = x.shape[1], (span - 1) // stride + 1
+
+    def forward(x: Array) -> Array:
+        return lax.slice_in_dim(x, place, place + span, stride, 1)
+
+    def padded(dy: Array) -> Array:
+        pads = [(0, 0, 0), (place, n - place - span, stride - 1), (0, 0, 0)]
+        return lax.pad(dy, jnp.zeros((), dy.dtype), pads)
+
+    def gathered(dy: Array) -> Array:
+        steps: np.ndarray = np.arange(n) - place
+        is_read = jnp.asarray((steps >= 0) & (steps < span) & (steps % stride == 0))[None, :, None]
+        at = jnp.asarray(steps // stride, jnp.int32).clip(0, size - 1)
+        return jnp.where(is_read, dy.at[:, at].get(mode="promise_in_bounds"), jnp.zeros((), dy.dtype))
+
+    transpose = functools.partial(_backend.by_platform, cpu=gathered, default=padded)
+    slice_ = jax.custom_jvp(forward)
+    slice_.defjvp(lambda x, dx: (slice_(*x), _backend.linear_map(dx[0], 1, size, forward, transpose)))
+    return slice_(x)
 
 
 def _by_taps(term: Callable, x: Array, ids: Array, own: Array, kernel: Array, line: Line) -> Array:
