@@ -206,6 +206,8 @@ def _by_taps(term: Callable, x: Array, ids: Array, own: Array, kernel: Array, li
 
 def _depthwise(seen: Array, kernel: Array, wide: Any) -> Array:
     """One tap of a convolution that keeps channels apart; `kernel` is `(1, c, multiplier)`."""
+    if kernel.shape[2] == 1:
+        return seen.astype(wide) * kernel.reshape(1, 1, -1).astype(wide)
     product = seen.astype(wide)[..., None] * kernel.astype(wide)[None]
     return product.reshape(*seen.shape[:-1], math.prod(kernel.shape))
 
