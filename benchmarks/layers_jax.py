@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from conditions import DTYPE, QUEUE
+from suite import boxes
 
 STEPS = 3  # of the loop
 RATE = 1e-6
@@ -60,6 +61,9 @@ def operation(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
             return lambda grid, x: function(x, grid, **options), jax.ShapeDtypeStruct(
                 (*images(case).shape[:-1], rank), DTYPE
             )
+        if case["op"] == "roi_align":
+            regions = jnp.asarray(boxes(case), DTYPE)
+            return lambda _, x: function(x, regions, **options), {}
         return lambda _, x: function(x, **options), {}
     if case["op"] != "resize" or options.get("align_corners") or options.get("method") == "area":
         raise ValueError(f"neither JAX nor Flax has {case['op']} with {case['call']}")

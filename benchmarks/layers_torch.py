@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from conditions import DEVICE, DTYPE, QUEUE, TF32
+from suite import boxes
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
 torch.set_default_device(DEVICE)
@@ -60,6 +61,12 @@ def operation(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[t
         mode = "bilinear" if mode == linear else mode
         padding = call.get("padding_mode", "zeros")
         return lambda x, g: F.grid_sample(x, g, mode, padding, False), [x, (case["batch"], *case["spatial"], rank)]
+    if op == "roi_align":
+        from torchvision.ops import roi_align
+
+        regions = torch.tensor(boxes(case), dtype=getattr(torch, DTYPE))
+        ratio = call["sampling_ratio"]
+        return lambda x: roi_align(x, regions, call["output_shape"], sampling_ratio=ratio), [x]
     (option,) = call.values()
     return lambda x: getattr(F, op)(x, option), [x]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import random
 from typing import Any
 
 SUITE = pathlib.Path(__file__).with_name("suite.json")
@@ -24,6 +25,17 @@ def case(family: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
         merged[key] = per_axis(merged[key], rank)
     merged["padding"] = [pair if isinstance(pair, list) else [pair, pair] for pair in per_axis(merged["padding"], rank)]
     return merged | {"name": name(merged)}
+
+
+def boxes(case: dict[str, Any]) -> list[list[float]]:
+    """Boxes of a detector, from 4 positions to half of the image: the number of the image, x1, y1, x2, y2."""
+    rng, (height, width) = random.Random(0), case["spatial"]
+    drawn = []
+    for number in range(case["boxes"]):
+        w, h = rng.uniform(4, width / 2), rng.uniform(4, height / 2)
+        x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
+        drawn.append([float(number % case["batch"]), x, y, x + w, y + h])
+    return drawn
 
 
 def per_axis(value: Any, rank: int) -> list[Any]:

@@ -69,7 +69,8 @@ def conv(
         mask: an array of the kernel's shape that multiplies it.
         segment_ids: for packed sequences, integers `(*batch, length)`: output `i` belongs to the segment at input
             position `i * strides` (the last tap of a causal window, the middle of a "SAME" one), and its taps read
-            zeros in other segments.
+            zeros in other segments. The kernel's gradient is a sum over all segments, so an inf or NaN in one of them
+            reaches it even if the loss does not depend on that segment: 0 * NaN is NaN.
         valid: for padded batches, booleans `(*batch, *spatial)`: the convolution reads zeros where they are False.
         precision: as in `jax.lax`; "highest" sums directly, so that an inf or NaN stays in the windows that read it.
         preferred_element_type: dtype of the result, no narrower than the operands'.

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from ._arguments import argument_error, as_array, broadcast_to_rank, describe_axes, spatial_shape
-from ._backend.gather import take_elements
+from ._backend.gather import bordered_rows, take_elements, weighted_rows
 from ._backend.interpolate import FIRST, sample
 from ._dtypes import accumulation_dtype, average_dtype
 from ._promotion import promoting
@@ -157,12 +157,12 @@ def _nearest(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bo
 
 def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool) -> Array:
     positions: list[list[Array]] = []
-    weights: list[list[Array]] = []
+    within: list[Array] = []
     for a, n in zip(at, x.shape[1:-1]):
         outside = jnp.isinf(a) | (abs(a) > 2**24)
         a = jnp.where(outside, 0, a)
         low = lax.stop_gradient(jnp.floor(a))
-        beyond = (a - low).astype(x.dtype)
+        within.append((a - low).astype(x.dtype).reshape(-1, 1))
         taps = [_bent(low + t, n, padding_mode, align_corners) for t in (-1, 0, 1, 2)]
         if padding_mode == "border":
             taps = [
@@ -171,14 +171,15 @@ def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool
         else:
             taps = [jnp.where(outside, -2, tap) for tap in taps]
         positions.append([jnp.where(jnp.isnan(tap), -1, tap).astype(jnp.int32) for tap in taps])
-        weights.append(
-            [_near(beyond + 1, True), _near(beyond, False), _near(1 - beyond, False), _near(2 - beyond, True)]
-        )
-    terms = []
-    for (py, wy), (px, wx) in itertools.product(*(zip(p, w) for p, w in zip(positions, weights))):
-        weight, samples = (wy * wx)[..., None], take_elements(x, [py, px])
-        terms.append(weight * jnp.where((weight == 0) & ~jnp.isfinite(samples), 0, samples))
-    return functools.reduce(operator.add, terms)
+    if len(x) == 0:
+        return jnp.zeros((*at[0].shape, x.shape[-1]), x.dtype)
+    rows, indices = bordered_rows(x, list(itertools.product(*positions)))
+    return weighted_rows(rows, indices, _cubic_weights(within)).reshape(*at[0].shape, x.shape[-1])
+
+
+def _cubic_weights(within: Sequence[Array]) -> list[Array]:
+    weights = [[_near(d + 1, True), _near(d, False), _near(1 - d, False), _near(2 - d, True)] for d in within]
+    return [functools.reduce(operator.mul, tap) for tap in itertools.product(*weights)]
 
 
 def _near(d: Array, far: bool) -> Array:

@@ -135,17 +135,18 @@ def interpolate(x: Array, number: int, taps: Taps) -> Array:
         and np.array_equal(np.sort(weights)[:, -1], np.ones(n))
     ):
         return x
+    sources = taps.sources()
     if step > 0 and step.denominator <= min(MAX_PHASES, m) and taps.weights.shape[1] + step.numerator <= MAX_TAPS:
         phases = promoting(functools.partial(by_phase, number=number, taps=taps))
         linear: Callable[[Array], Array] = phases
         if step.denominator > 1 and n * m <= MAX_SMALL:  # what shrinks has slices that do not overlap much
-            parts = _blocks(n, taps.sources(), weights)
+            parts = _blocks(n, sources, weights)
             linear = lambda dx: _product(parts, dx, number)
-        return _by_gather_on_cpu(x, number, taps.sources(), weights, phases, linear)
+        return _by_gather_on_cpu(x, number, sources, weights, phases, linear)
     if n * m <= MAX_ENTRIES:
-        return by_matrix(x, number, taps.sources(), weights)
-    terms = [jnp.take(x, at, number, mode="clip") * _along(w, x, number) for at, w in zip(taps.sources().T, weights.T)]
-    return functools.reduce(operator.add, terms)
+        return by_matrix(x, number, sources, weights)
+    gathered = functools.partial(_by_gather, number, sources, weights)
+    return _by_gather_on_cpu(x, number, sources, weights, gathered, gathered)
 
 
 def _along(values: np.ndarray, x: Array, number: int) -> Array:
@@ -219,17 +220,44 @@ def _by_gather_on_cpu(
 ) -> Array:
     """Interpolate by a gather on the CPU and by `elsewhere` on other platforms; `linear` is the map of tangents.
 
-    On a CPU the transpose of a gather, a scatter, is slow: derivatives take slices or products everywhere.
+    On a CPU the transpose is a gather too, by the transposed table: a scatter is slow, and so are padded slices.
     """
-    if weights.shape[1] > MAX_TAPS:
-        return elsewhere(x)
-    gathered = functools.partial(_by_gather, number, sources, weights)
-    forward = functools.partial(_backend.by_platform, cpu=gathered, default=elsewhere)
+    platforms: dict[str, Callable] = {}
+    if weights.shape[1] <= MAX_TAPS:
+        platforms["cpu"] = functools.partial(_by_gather, number, sources, weights)
+    forward = functools.partial(_backend.by_platform, **platforms, default=elsewhere)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return forward(x)
+    n, m = x.shape[number], len(sources)
+    tangent = functools.partial(_backend.by_platform, **platforms, default=linear)
+    cotangent = functools.partial(_transposed_map, linear, number, n)
+    back, back_weights = _transposed(n, sources, weights)
+    if back.shape[1] <= MAX_TAPS:
+        gathered = functools.partial(_by_gather, number, back, back_weights)
+        cotangent = functools.partial(_backend.by_platform, cpu=gathered, default=cotangent)
     interpolated = jax.custom_jvp(forward)
-    interpolated.defjvp(lambda x, dx: (interpolated(*x), linear(*dx)))
+    interpolated.defjvp(lambda x, dx: (interpolated(*x), _backend.linear_map(dx[0], number, m, tangent, cotangent)))
     return interpolated(x)
+
+
+def _transposed_map(linear: Callable, number: int, n: int, dy: Array) -> Array:
+    """The transpose that JAX derives of `linear`, a map along an axis of `n` positions."""
+    x = lax.full_like(dy, 0, shape=(*dy.shape[:number], n, *dy.shape[number + 1 :]))
+    return jax.linear_transpose(linear, x)(dy)[0]
+
+
+def _transposed(n: int, sources: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sources and weights of the transposed matrix, of `n` rows; a position that a row reads twice counts once."""
+    m = len(sources)
+    number, weight = np.broadcast_to(np.arange(m)[:, None], sources.shape)[weights != 0], weights[weights != 0]
+    entries, which = np.unique(sources[weights != 0] * m + number, return_inverse=True)
+    totals = np.bincount(which.ravel(), weight, len(entries))
+    rows, columns = entries // m, entries % m
+    counts = np.bincount(rows, minlength=n)
+    place = np.arange(len(entries)) - np.repeat(counts.cumsum() - counts, counts)
+    back, back_weights = np.zeros((n, counts.max(initial=1)), int), np.zeros((n, counts.max(initial=1)))
+    back[rows, place], back_weights[rows, place] = columns, totals
+    return back, back_weights
 
 
 @promoting

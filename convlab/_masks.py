@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from . import _backend
 from ._arguments import argument_error, as_array, describe_axes
 from ._conv_operands import add_bias
 from ._padding import check_zero_padding, pad_axis
@@ -160,8 +162,35 @@ def _slice_span(x: Array, ids: Array, window: AxisWindow, first: int, last: int)
 def _tap(x: Array, ids: Array, own: Array, window: AxisWindow, position: Any) -> Array:
     """Return the values that the tap at `position` reads, with zeros where it reads another segment."""
     span = (own.shape[1] - 1) * window.stride + 1
-    values, segments = (lax.dynamic_slice_in_dim(a, position, span, 1)[:, :: window.stride] for a in (x, ids))
+    segments = lax.dynamic_slice_in_dim(ids, position, span, 1)[:, :: window.stride]
+    if isinstance(position, int) and jnp.issubdtype(x.dtype, jnp.inexact):
+        values = _slice_along(x, position, span, window.stride)
+    else:
+        values = lax.dynamic_slice_in_dim(x, position, span, 1)[:, :: window.stride]
     return jnp.where((segments == own)[..., None], values, jnp.zeros((), x.dtype))
+
+
+def _slice_along(x: Array, position: int, span: int, stride: int) -> Array:
+    """Slice along axis 1; on a CPU the transpose is a gather, because sums of padded arrays are slow there."""
+    n, size = x.shape[1], (span - 1) // stride + 1
+
+    def forward(x: Array) -> Array:
+        return lax.slice_in_dim(x, position, position + span, stride, 1)
+
+    def padded(dy: Array) -> Array:
+        pads = [(0, 0, 0), (position, n - position - span, stride - 1), (0, 0, 0)]
+        return lax.pad(dy, jnp.zeros((), dy.dtype), pads)
+
+    def gathered(dy: Array) -> Array:
+        steps: np.ndarray = np.arange(n) - position
+        is_read = jnp.asarray((steps >= 0) & (steps < span) & (steps % stride == 0))[None, :, None]
+        at = jnp.asarray(steps // stride, jnp.int32).clip(0, size - 1)
+        return jnp.where(is_read, dy.at[:, at].get(mode="promise_in_bounds"), jnp.zeros((), dy.dtype))
+
+    transpose = functools.partial(_backend.by_platform, cpu=gathered, default=padded)
+    slice_ = jax.custom_jvp(forward)
+    slice_.defjvp(lambda x, dx: (slice_(*x), _backend.linear_map(dx[0], 1, size, forward, transpose)))
+    return slice_(x)
 
 
 def _by_taps(term: Callable, x: Array, ids: Array, own: Array, kernel: Array, window: AxisWindow) -> Array:
@@ -181,6 +210,8 @@ def _by_taps(term: Callable, x: Array, ids: Array, own: Array, kernel: Array, wi
 
 def _depthwise(values: Array, kernel: Array, wide: Any) -> Array:
     """Compute one tap of a depthwise convolution; `kernel` is `(1, c, multiplier)`."""
+    if kernel.shape[2] == 1:
+        return values.astype(wide) * kernel.reshape(1, 1, -1).astype(wide)
     product = values.astype(wide)[..., None] * kernel.astype(wide)[None]
     return product.reshape(*values.shape[:-1], math.prod(kernel.shape))
 

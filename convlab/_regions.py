@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from . import _backend
 from ._arguments import argument_error, as_array, as_int, broadcast_to_rank, check_ordered_dtype, read_int
 from ._dtypes import accumulation_dtype, average_dtype
 from ._pool_adaptive import _max
@@ -16,9 +18,12 @@ from ._promotion import promoting
 from .typing import Ints
 
 Array = jax.Array
+Terms = tuple[Array, Array]  # the positions that a bin reads, and their weights
 
 # With samples more than half a position apart, at most this many lie within one position of another.
 NEIGHBOURS = 5
+MAX_SAMPLES = 2  # along an axis of a bin, that are gathered
+MAX_GATHERED = 2**22  # numbers that the gradient of one group of boxes stores
 
 
 @promoting
@@ -66,30 +71,81 @@ def roi_align(
         return jnp.full((len(boxes), *out, x.shape[-1]), math.nan, average_dtype(x))
     wide = x.astype(accumulation_dtype(x))
     boxes = lax.stop_gradient(boxes).astype(wide.dtype)
-    rows, columns = (
-        _bin_weights(
-            boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis], spatial_scale, ratio, bool(aligned)
-        )
-        for axis in (0, 1)
-    )
+    axes = [(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis]) for axis in (0, 1)]
+    options = spatial_scale, ratio, bool(aligned)
 
-    def pooled(one):
-        image, row, column = one
-        own = _image_of(wide, image)
+    def by_products(wide: Array, boxes: Array) -> Array:
+        return _by_products(wide, boxes[:, 0], *(_bin_weights(*axis, *options) for axis in axes))
+
+    def by_gathers(wide: Array, boxes: Array) -> Array:
+        return _by_gathers(wide, boxes[:, 0], *(_sampled(*axis, *options) for axis in axes))
+
+    are_known = all(isinstance(n, int) for n in (*x.shape, *boxes.shape))
+    if 0 < ratio <= MAX_SAMPLES and are_known and len(boxes) > 0:
+        y = _backend.by_platform(wide, boxes, tpu=by_products, default=by_gathers)
+    else:
+        y = by_products(wide, boxes)
+    return y.astype(average_dtype(x))
+
+
+def _by_products(x: Array, images: Array, rows: Array, columns: Array) -> Array:
+    """Multiply the image of each box by the weights of its rows and columns."""
+
+    def pooled(own, row, column):
         y = jnp.einsum("ph,hwc->pwc", row, own, precision="highest")
         return jnp.einsum("qw,pwc->pqc", column, y, precision="highest")
 
-    def alone(one):
+    def alone(own, row, column):
         """Sum with weights so that a weight of 0 adds no 0 * inf."""
-        image, row, column = one
-        own, weight = _image_of(wide, image), row[:, None, :, None, None] * column[None, :, None, :, None]
+        weight = row[:, None, :, None, None] * column[None, :, None, :, None]
         return jnp.where(weight == 0, 0, weight * own).sum((2, 3))
 
-    y = lax.map(
-        lambda one: lax.cond(jnp.isfinite(_image_of(wide, one[0])).all(), pooled, alone, one),
-        (boxes[:, 0], rows, columns),
-    )
-    return y.astype(average_dtype(x))
+    def guarded(x, images, rows, columns):
+        finite = jnp.isfinite(x).all((1, 2, 3))
+
+        def one(box):
+            image, row, column = box
+            number = image.astype(jnp.int32)
+            is_plain = lax.dynamic_index_in_dim(finite, number, 0, keepdims=False) & (number >= 0) & (number < len(x))
+            return lax.cond(is_plain, pooled, alone, _image_of(x, image), row, column)
+
+        return lax.map(one, (images, rows, columns))
+
+    def plain(dx, images, rows, columns):
+        return lax.map(lambda box: pooled(_image_of(dx, box[0]), *box[1:]), (images, rows, columns))
+
+    # the map of tangents has no branches: JAX would store what each of them needs
+    products = jax.custom_jvp(promoting(guarded))
+    products.defjvp(lambda given, tangents: (products(*given), promoting(plain)(tangents[0], *given[1:])))
+    return products(x, images, rows, columns)
+
+
+def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
+    """Add up the positions that the samples of each bin read, for a group of boxes at a time."""
+    n, height, width, channels = x.shape
+    flat = x.reshape(n * height * width, channels)
+    count, bins = len(images), (rows[0].shape[1], columns[0].shape[1])
+    taps = rows[0].shape[2] * columns[0].shape[2]
+    groups = -(-count // max(1, MAX_GATHERED // max(1, taps * math.prod(bins) * channels)))
+    size = -(-count // groups)
+
+    def grouped(a: Array) -> Array:
+        a = jnp.pad(a, [(0, groups * size - count), *[(0, 0)] * (a.ndim - 1)])
+        return a.reshape(groups, size, *a.shape[1:])
+
+    def pooled(group: Any) -> Array:
+        images, (row, row_weight), (column, column_weight) = group
+        indices, weights = [], []
+        known = (images >= 0) & (images < n)
+        first = jnp.where(known, images, 0).astype(jnp.int32)[:, None, None] * (height * width)
+        for i, j in itertools.product(range(row.shape[2]), range(column.shape[2])):
+            indices.append((first + row[:, :, None, i] * width + column[:, None, :, j]).ravel())
+            weights.append((row_weight[:, :, None, i] * column_weight[:, None, :, j]).reshape(-1, 1))
+        y = _backend.weighted_rows(flat, indices, weights).reshape(size, *bins, channels)
+        return jnp.where(known[:, None, None, None], y, jnp.asarray(math.nan, y.dtype))
+
+    y = lax.map(pooled, jax.tree.map(grouped, (images, rows, columns)))
+    return y.reshape(groups * size, *bins, channels)[:count]
 
 
 def _image_of(x: Array, number: Array) -> Array:
@@ -100,12 +156,9 @@ def _image_of(x: Array, number: Array) -> Array:
 
 def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio: int, aligned: bool) -> Array:
     """Return the weight of each of `n` positions in the mean of the samples of each bin, `(k, bins, n)`."""
-    shift = 0.5 if aligned else 0.0
-    start, end = start * scale - shift, end * scale - shift
-    length = end - start if aligned else jnp.maximum(end - start, 1)
-    size = length / bins
+    first, size = _bins(start, end, bins, scale, aligned)
+    first = first[..., None, None]
     count = jnp.full_like(size, ratio) if ratio > 0 else jnp.ceil(size)
-    first = (start[:, None] + jnp.arange(bins, dtype=start.dtype) * size[:, None])[..., None, None]
     count, step = count[:, None, None, None], (size / jnp.maximum(count, 1))[:, None, None, None]
     position = jnp.arange(n, dtype=start.dtype)[:, None]
     if ratio > 0:
@@ -117,6 +170,34 @@ def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio:
     real = (sample >= 0) & (sample < count) & (at >= -1) & (at <= n)
     hats = jnp.maximum(1 - abs(at.clip(0, n - 1) - position), 0)
     return jnp.where(real, hats, 0).sum(-1) / jnp.maximum(count[..., 0], 1)
+
+
+def _sampled(start: Array, end: Array, n: int, bins: int, scale: Any, ratio: int, aligned: bool) -> Terms:
+    """Return the two positions, of `n`, that each of `ratio` samples in a bin reads, and their weights in the mean of
+    the bin, both `(k, bins, 2 * ratio)`."""
+    first, size = _bins(start, end, bins, scale, aligned)
+    at = first[..., None] + (jnp.arange(ratio, dtype=first.dtype) + 0.5) * (size / ratio)[:, None, None]
+    inside = (at >= -1) & (at <= n)
+    at = jnp.where(inside, at, 0).clip(0, n - 1)
+    low = jnp.floor(at)
+    positions = jnp.concatenate([low, jnp.minimum(low + 1, n - 1)], -1).astype(jnp.int32)
+    weights = jnp.concatenate([1 - (at - low), at - low], -1) / ratio
+    return positions, jnp.where(jnp.concatenate([inside, inside], -1), weights, 0)
+
+
+def _bins(start: Array, end: Array, bins: int, scale: Any, aligned: bool) -> tuple[Array, Array]:
+    """Return where the bins of each box begin, `(k, bins)`, and how long they are, `(k,)`."""
+    shift = 0.5 if aligned else 0.0
+    start, end = start * scale - shift, end * scale - shift
+    length = end - start if aligned else jnp.maximum(end - start, 1)
+    size = _divided(length, bins)
+    return start[:, None] + jnp.arange(bins, dtype=start.dtype) * size[:, None], size
+
+
+def _divided(length: Array, n: int) -> Array:
+    """`length / n`, rounded once. XLA multiplies by the rounded inverse of a constant, and then the last of 7 bins of 6
+    positions ends beyond them; by what it cannot know it divides."""
+    return length / jnp.where(jnp.isnan(length), jnp.ones_like(length), jnp.asarray(n, length.dtype))
 
 
 @promoting
@@ -178,7 +259,7 @@ def _bin_members(start: Array, end: Array, n: int, bins: int, scale: Any) -> Arr
         return jnp.sign(value) * jnp.floor(abs(value) + 0.5)
 
     start, end = rounded(start * scale), rounded(end * scale)
-    size = jnp.maximum(end - start + 1, 1) / bins
+    size = _divided(jnp.maximum(end - start + 1, 1), bins)
     bin_ = jnp.arange(bins, dtype=start.dtype)
     low, high = jnp.floor(bin_ * size[:, None]), jnp.ceil((bin_ + 1) * size[:, None])
     position = jnp.arange(n, dtype=start.dtype) - start[:, None, None]

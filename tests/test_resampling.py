@@ -68,6 +68,35 @@ def test_a_large_box_has_samples_without_bound():
     np.testing.assert_allclose(actual, reference_resampling.roi_align(x, boxes, 3), rtol=1e-4, atol=1e-6)
 
 
+def test_bins_end_with_their_box():
+    """6 positions in 7 bins, whose length times 7 is rounded to 6: the value beyond is the largest and in none of
+    them."""
+    x, boxes = np.zeros((1, 1, 9, 1), F32), np.array([[0, 1, 0, 6, 0]], F32)
+    x[:, :, 7:] = 5
+    pool, align = (jax.jit(f) for f in (lambda x, b: convlab.roi_pool(x, b, (1, 7)),
+                                        lambda x, b: convlab.roi_align(x, b, (1, 7), spatial_scale=7 / 5)))  # fmt: skip
+    assert not np.any(pool(x, boxes))
+    np.testing.assert_allclose(align(x, boxes), reference_resampling.roi_align(x, boxes, (1, 7), spatial_scale=7 / 5),
+                               rtol=1e-5, atol=1e-5)  # fmt: skip
+
+
+def test_gradients_of_boxes_with_samples_by_their_size_are_finite_where_another_image_is_not():
+    """By products: what a branch for images that are not finite would need is stored for no box."""
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(F32)
+    boxes = np.array([[0, 0, 0, 4, 3], [1, 1, 1, 5, 4]], F32)
+    x[1, 0, 0] = np.nan
+
+    def pulled(x):
+        y, pull = jax.vjp(lambda x: convlab.roi_align(x, boxes, 2), x)
+        return y, pull(y.at[1].set(0))[0]
+
+    (y, slope), (expected, expected_slope) = pulled(x), pulled(np.nan_to_num(x))
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(slope, expected_slope, rtol=1e-5, atol=1e-5)
+    stored = jax.eval_shape(lambda x: jax.vjp(lambda x: convlab.roi_align(x, boxes, 2), x)[1], x)
+    assert max(leaf.size for leaf in jax.tree.leaves(stored)) <= x.size
+
+
 def test_a_long_axis_is_no_larger_a_program():
     """The positions of a result are not written out one by one, and its values are the oracle's."""
 

@@ -2,10 +2,12 @@
 
 from . import compat as _compat
 from . import lowering as _lowering
+from .adjoint import linear_map as linear_map
 from .buffers import materialize as materialize
 from .entry import conv_general_dilated as conv_general_dilated
 from .entry import convolve as convolve
 from .entry import window_sum as window_sum
+from .gather import weighted_rows as weighted_rows
 from .platforms import by_platform as by_platform
 from .pooling.maxima import window_argmax as window_argmax
 from .pooling.maxima import window_max as window_max

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._arguments import MAX_AXIS
+from .gather import weighted, weighted_rows
 
 Array = jax.Array
 
@@ -44,10 +45,9 @@ def gather_corners(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> 
     table, steps = _bordered(x, after=2)
     at = _flat_rows(cell, steps, table.shape).transpose(1, 2, 3, 0)
     rows = table.reshape(-1, table.shape[-1])
-    moves = [sum(s for s, upper in zip(steps, corner) if upper) for corner in _corners(cell)]
-    corners = [rows.at[(at + move).ravel()].get(mode="promise_in_bounds") for move in moves]
+    indices = [(at + sum(s for s, upper in zip(steps, corner) if upper)).ravel() for corner in _corners(cell)]
     weights = [w.transpose(1, 2, 3, 0).reshape(-1, 1) for w in _weights(within)]
-    return _weighted_sum(corners, weights).reshape(*at.shape, x.shape[-1]).transpose(1, 2, 0, 3, 4)
+    return weighted_rows(rows, indices, weights).reshape(*at.shape, x.shape[-1]).transpose(1, 2, 0, 3, 4)
 
 
 def gather_cells(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
@@ -62,7 +62,7 @@ def gather_cells(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Ar
     at = _flat_rows(cell, [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))], cells.shape)
     rows = cells.reshape(-1, cells.shape[-1]).at[at].get(mode="promise_in_bounds")
     weights = [w[..., None] for w in _weights(within)]
-    return _weighted_sum(jnp.split(rows, len(weights), -1), weights).transpose(2, 3, 1, 0, 4)
+    return weighted(jnp.split(rows, len(weights), -1), weights).transpose(2, 3, 1, 0, 4)
 
 
 def _corners(cell: Sequence[Array]) -> list[tuple[int, ...]]:
@@ -87,17 +87,3 @@ def _flat_rows(cell: Sequence[Array], steps: Sequence[int], shape: Sequence[int]
     dtype = jnp.int32 if math.prod(shape[:-1]) <= MAX_AXIS else jnp.int64
     images = jnp.arange(shape[0] * shape[1], dtype=dtype).reshape(1, shape[0], shape[1], 1) * math.prod(shape[2:-1])
     return sum(((at - FIRST).astype(dtype) * step for at, step in zip(cell, steps)), images)
-
-
-def _weighted_sum(corners: Sequence[Array], weights: Sequence[Array]) -> Array:
-    """Sum the corners by their weights, without NaN from 0 * inf.
-
-    Finite values with weight 0 stay in the sum, for the derivative by the weight.
-    """
-    with jax.numpy_dtype_promotion("standard"):
-        dtype = jnp.promote_types(corners[0].dtype, weights[0].dtype)
-    parts = [
-        w.astype(dtype) * jnp.where((w == 0) & ~jnp.isfinite(values), 0, values).astype(dtype)
-        for values, w in zip(corners, weights)
-    ]
-    return functools.reduce(operator.add, parts)
