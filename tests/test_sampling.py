@@ -69,7 +69,7 @@ def test_a_tpus_local_products_are_everybodys(shape, window):
         jnp.asarray(rng.normal(size=s), jnp.float32) for s in (shape, (*out, shape[-1] * math.prod(window.size), 5))
     )
     found = []
-    stacked = functools.partial(_conv_local._stacked, window=window)
+    stacked = functools.partial(_conv_local._stack_windows, window=window)
     for way in (
         functools.partial(local.multiply_slices, precision=None),
         functools.partial(local.multiply_patches, window=window),
