@@ -120,12 +120,14 @@ def tried(accesses):
     return [line.rsplit(" ", 1)[1] for line in done.stdout.splitlines()], done.stderr
 
 
+@pytest.mark.program
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_without_a_hook_everything_is_laxs():
     answers, said = tried(NEEDED)
     assert answers == ["lax"] * len(NEEDED), (list(zip(NEEDED, answers)), said[-3000:])
 
 
+@pytest.mark.program
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_without_what_is_not_needed_nothing_changes():
     answers, said = tried(SPARED)

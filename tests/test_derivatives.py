@@ -25,13 +25,13 @@ FIRST = {case.function: case for case in reversed(SMOOTH)}.values()
 
 
 def new_cases():
-    """The cases but for sizes and spellings that two functions have shown to make no difference."""
-    of_function, of_what = collections.Counter(), collections.Counter()
+    """Yield the cases of each function that no function before it had, and two of each function at least."""
+    of_function, of_what = collections.Counter(), set()
     for case in SMOOTH:
-        if case not in ALIKE and (of_function[case.function] < 2 or of_what[case.what] < 2):
+        if case not in ALIKE and (of_function[case.function] < 2 or case.what not in of_what):
             yield case
         of_function.update([case.function])
-        of_what.update([case.what])
+        of_what.add(case.what)
 
 
 def output(result):

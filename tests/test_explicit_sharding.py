@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
 from jax import lax
@@ -97,6 +99,7 @@ for f, kernel in ((lambda x, k: convlab.conv(x, k, feature_group_count=8), d), (
 """
 
 
+@pytest.mark.program
 def test_explicit_meshes_split_every_operation():
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

@@ -13,6 +13,7 @@ import pytest
 from convlab import sharding
 
 
+@pytest.mark.program
 def test_on_eight_devices():
     here = pathlib.Path(__file__).parent
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
