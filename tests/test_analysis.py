@@ -81,6 +81,7 @@ steps = st.one_of(
 )
 
 
+@pytest.mark.program
 @settings(max_examples=25, deadline=None)
 @given(st.lists(steps, min_size=1, max_size=3))
 def test_fields_are_what_the_gradient_measures(several):

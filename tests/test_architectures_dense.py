@@ -12,6 +12,8 @@ from flax import nnx  # noqa: E402  after it is known to be here
 from convlab.models import TCN, Context, UNet, UNet3D, WaveNet  # noqa: E402
 from convlab.models.context import LARGE  # noqa: E402
 
+pytestmark = pytest.mark.program
+
 
 def out_shape(network, shape, **options):
     def answer(x):

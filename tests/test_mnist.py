@@ -19,6 +19,8 @@ from mnist_program import EPOCHS, FOLDER, cache, copy, program, resume, trained,
 from lenet import data, engine, model, picture, tensorboard, training, workdir  # isort: skip
 from lenet.checkpoint import Checkpoints  # isort: skip
 
+pytestmark = pytest.mark.program
+
 KEYS = {"epoch", "seconds", "train_loss", "test_loss", "test_accuracy", "samples_per_second"}
 
 
@@ -114,7 +116,6 @@ def test_predict_names_the_digit(trained, tmp_path, capsys, form):
 # Taking a run up again
 
 
-@pytest.mark.program
 def test_a_prolonged_run_is_identical(trained, tmp_path, capsys):
     folder = tmp_path / "new"
     assert resume(folder, capsys, "--epochs", 1) == (0, "")
@@ -157,7 +158,6 @@ def test_a_cut_off_checkpoint_falls_back(copy, capsys):
     assert f"after epoch {EPOCHS - 1}" in captured.out
 
 
-@pytest.mark.program
 def test_interrupted_at_any_moment_a_run_ends_identical(trained, tmp_path, capsys):
     folder = tmp_path / "run"
     arguments = "train", "--workdir", folder, "--epochs", EPOCHS, "--resume"

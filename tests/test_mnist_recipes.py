@@ -107,7 +107,6 @@ def test_something_must_be_left_to_train_on():
         data.hold_out(data.digits(), 1438)
 
 
-@pytest.mark.program
 def test_held_out_images_and_test_images_are_not_trained_on(cache, idx, tmp_path):
     def run(name):
         folder = tmp_path / name
@@ -155,6 +154,8 @@ def in_this_process(monkeypatch):
 def test_ctrl_c_waits_for_the_run_at_hand_to_save(tmp_path):
     saving = """
 import signal, sys, time
+
+pytestmark = pytest.mark.program
 def save(*_):
     time.sleep(1)
     print("saved", flush=True)
@@ -176,7 +177,6 @@ time.sleep(60)
     assert running.returncode == 130
 
 
-@pytest.mark.program
 def test_seeds_train_what_is_missing_and_print_the_mean(cache, idx, tmp_path, capsys, in_this_process):
     recipe = written(tmp_path / "rows.toml", data='"idx"', batch_size=20)
     arguments = [str(recipe), "--runs", str(tmp_path / "runs"), "--data-dir", str(idx)]

@@ -22,6 +22,8 @@ from lenet.data import Data  # noqa: E402  from the folder
 from PIL import Image  # noqa: E402
 from trainings import audio, fashion, loop, shapes  # noqa: E402
 
+pytestmark = pytest.mark.program
+
 SILENT = lambda line: None
 
 
@@ -106,7 +108,6 @@ def test_sounds_come_in_both_directions():
     assert (abs(rises[labels == 0]) < 0.02).mean() > 0.9
 
 
-@pytest.mark.program
 def test_the_tcn_learns_and_streams(monkeypatch):
     for name, value in (("STEPS", 20), ("BATCH", 8), ("RATE", 2e-2)):
         monkeypatch.setattr(audio, name, value)
@@ -128,7 +129,6 @@ def samples():
     return Data(images[:512], labels[:512], images[512:], labels[512:])
 
 
-@pytest.mark.program
 def test_both_networks_learn_and_the_picture_shows_their_mistakes(samples, monkeypatch):
     monkeypatch.setattr(fashion, "BATCH", 32)
     monkeypatch.setattr(fashion, "DISTORTION", fashion.Distortion(shift=0.2))
@@ -139,7 +139,6 @@ def test_both_networks_learn_and_the_picture_shows_their_mistakes(samples, monke
     assert looks_drawn(found.draw())
 
 
-@pytest.mark.program
 def test_equal_seeds_give_equal_bits(samples):
     figures = [fashion.run(seed, 2, SILENT, samples, ("LeNet-5",)).figures for seed in (0, 0, 1)]
     same, again, other = [{name: one for name, one in found.items() if "seconds" not in name} for found in figures]
