@@ -195,3 +195,18 @@ def test_inference_has_the_results_of_pytorch(tmp_path):
     assert "inference lenet5" in run("inference", *options, "--json", tmp_path / "out.json").stdout
     (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert row["notes"] == {} and set(row["values"]) == {"frozen", "torch"}
+
+
+@pytest.mark.program
+def test_formulations_are_timed_with_and_without(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(MARKS)
+    command = [sys.executable, str(BENCHMARKS / "formulations.py"), "--only", "w5 1-6 @28"]
+    done = subprocess.run([*command, "--rounds", "1", "--markdown", str(page)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = [
+        line for line in page.read_text().splitlines() if line.startswith("| batch_vectorized | w5 1-6 @28 b256, ")
+    ]
+    assert len(table) == 2 and "toeplitz: 0 programs, none changes" in page.read_text()
+    wrong = subprocess.run([*command, "--formulations", "lanes"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1
