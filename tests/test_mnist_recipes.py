@@ -24,6 +24,8 @@ spec = importlib.util.spec_from_file_location("mnist_seeds", FOLDER / "seeds.py"
 seeds = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(seeds)
 
+pytestmark = pytest.mark.program
+
 WHOLE = {"data": '"digits"', "epochs": 1, "batch_size": 32, "lr": 3e-3, "decay": 0.9, "weight_decay": 0.3}
 
 
@@ -155,7 +157,6 @@ def test_ctrl_c_waits_for_the_run_at_hand_to_save(tmp_path):
     saving = """
 import signal, sys, time
 
-pytestmark = pytest.mark.program
 def save(*_):
     time.sleep(1)
     print("saved", flush=True)
