@@ -195,6 +195,19 @@ def test_direct_formulations_keep_an_inf_in_its_windows(name):
         np.testing.assert_array_equal(~np.isfinite(quick(forced(name, "forward", p))(x, kernel)), touched)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_large_strides_make_no_large_program(groups):
+    """The gradient of a patch embedding: a phase for each of 16 x 16 positions, with windows that tile or overlap."""
+    for window in (16, 19):
+        x, k = jnp.ones((1, 64, 51, 4)), jax.random.normal(jax.random.key(0), (window, window, 4 // groups, 6))
+        f = lambda x, method: convlab.conv(x, k, strides=16, feature_group_count=groups, method=method)
+        gradients = lambda x: [jax.grad(lambda x: (f(x, m) ** 2).sum())(x) for m in ("auto", "lax")]
+        lowered = jax.jit(lambda x: gradients(x)[0]).lower(x)
+        assert len(lowered.as_text().splitlines()) < 200
+        actual, expected = quick(gradients)(x)
+        np.testing.assert_allclose(actual, expected, atol=1e-5 * float(jnp.abs(expected).max()))
+
+
 def test_one_long_dilated_sequence_has_a_gradient():
     """The engine ends the process where it meets an image of one channel under a column of some 400 positions."""
     p = problem(

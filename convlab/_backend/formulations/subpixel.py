@@ -18,6 +18,8 @@ from jax import lax
 from ..problem import Kind, Problem
 from .base import Array, Formulation, Part, Solve
 
+MAX_SLICES = 16  # of a kernel; more phases take their kernels by one gather
+
 
 def forward_unsupported(p: Problem) -> str | None:
     return None if p.dilates_input else "subpixel needs a dilated input"
@@ -129,18 +131,34 @@ def _slice_kernel(kernel: Array, phases: Phases, p: Problem) -> Array:
     return lax.slice(kernel, (*(f.first for f in phases), 0, 0), (*ends, *rest), (*(f.step for f in phases), 1, 1))
 
 
+def _gather_kernels(kernel: Array, alike: list[Phases], p: Problem) -> Array:
+    """Return the kernels of many phases like the first, `(taps, c / g, g, phases, f / g)`, by one gather.
+
+    A slice for each phase makes a program of thousands of lines for strides of 16.
+    """
+    elements = [np.ix_(*(f.first + f.step * np.arange(f.taps) for f in phases)) for phases in alike]
+    at = np.stack([np.ravel_multi_index(element, p.window).ravel() for element in elements])
+    flat = kernel.reshape(math.prod(p.window), *kernel.shape[p.rank :])
+    found = flat.at[jnp.asarray(at, jnp.int32)].get(mode="promise_in_bounds")  # (phases, taps, c / g, f)
+    found = found.reshape(*found.shape[:-1], p.groups, p.features // p.groups)
+    return jnp.moveaxis(found, 0, -2)
+
+
 def _compute_phases(x: Array, kernel: Array, alike: list[Phases], p: Problem, solve: Solve) -> Array:
     """Compute the outputs of a group of phases: `(phases, n, *sizes, features)`."""
     first, many = alike[0], len(alike)
     if any(phase.taps == 0 for phase in first):
         return jnp.zeros((many, p.batch, *_phase_sizes(p), p.features), p.out_dtype)
-    kernels, part = [_slice_kernel(kernel, phases, p) for phases in alike], _phase_problem(first, many, p)
+    part = _phase_problem(first, many, p)
     if many == 1:
-        return lax.expand_dims(solve("forward", x, kernels[0], part), (0,))
-    # (*taps, c / g, g, phases, f / g): a group's features stay adjacent
-    together = lax.concatenate(
-        [k.reshape(*k.shape[:-1], p.groups, 1, p.features // p.groups) for k in kernels], p.rank + 2
-    )
+        return lax.expand_dims(solve("forward", x, _slice_kernel(kernel, first, p), part), (0,))
+    if many > MAX_SLICES:
+        together = _gather_kernels(kernel, alike, p)
+    else:  # (*taps, c / g, g, phases, f / g): a group's features stay adjacent
+        kernels = [_slice_kernel(kernel, phases, p) for phases in alike]
+        together = lax.concatenate(
+            [k.reshape(*k.shape[:-1], p.groups, 1, p.features // p.groups) for k in kernels], p.rank + 2
+        )
     y = solve("forward", x, together.reshape(*part.window, -1, part.features), part)
     y = y.reshape(*y.shape[:-1], p.groups, many, -1)
     return jnp.moveaxis(y, -2, 0).reshape(many, *y.shape[:-3], p.features)
