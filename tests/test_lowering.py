@@ -201,10 +201,11 @@ def test_large_strides_make_no_large_program(groups):
     for window in (16, 19):
         x, k = jnp.ones((1, 64, 51, 4)), jax.random.normal(jax.random.key(0), (window, window, 4 // groups, 6))
         f = lambda x, method: convlab.conv(x, k, strides=16, feature_group_count=groups, method=method)
-        gradients = lambda x: [jax.grad(lambda x: (f(x, m) ** 2).sum())(x) for m in ("auto", "lax")]
-        lowered = jax.jit(lambda x: gradients(x)[0]).lower(x)
-        assert len(lowered.as_text().splitlines()) < 200
-        actual, expected = quick(gradients)(x)
+        back = lambda dy: [jax.linear_transpose(lambda x: f(x, m), x)(dy)[0] for m in ("auto", "lax")]
+        dy = jax.random.normal(jax.random.key(1), jax.eval_shape(lambda x: f(x, "auto"), x).shape)
+        if window == 16:  # else the phases of several geometries are interleaved one by one
+            assert len(jax.jit(lambda dy: back(dy)[0]).lower(dy).as_text().splitlines()) < 100
+        actual, expected = quick(back)(dy)
         np.testing.assert_allclose(actual, expected, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
