@@ -105,7 +105,7 @@ def _by_products(x: Array, images: Array, rows: Array, columns: Array) -> Array:
 
         def one(box):
             image, row, column = box
-            number = image.astype(jnp.int32)
+            number = _image_index(image)
             is_plain = lax.dynamic_index_in_dim(finite, number, 0, keepdims=False) & (number >= 0) & (number < len(x))
             return lax.cond(is_plain, pooled, alone, _image_of(x, image), row, column)
 
@@ -136,8 +136,9 @@ def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
     def pooled(group: Any) -> Array:
         images, (row, row_weight), (column, column_weight) = group
         indices, weights = [], []
-        known = (images >= 0) & (images < n)
-        first = jnp.where(known, images, 0).astype(jnp.int32)[:, None, None] * (height * width)
+        number = _image_index(images)
+        known = (number >= 0) & (number < n)
+        first = jnp.where(known, number, 0)[:, None, None] * (height * width)
         for i, j in itertools.product(range(row.shape[2]), range(column.shape[2])):
             indices.append((first + row[:, :, None, i] * width + column[:, None, :, j]).ravel())
             weights.append((row_weight[:, :, None, i] * column_weight[:, None, :, j]).reshape(-1, 1))
@@ -148,8 +149,13 @@ def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
     return y.reshape(groups * size, *bins, channels)[:count]
 
 
+def _image_index(number: Array) -> Array:
+    """Convert the number of an image to an index; a NaN is none of them."""
+    return jnp.where(jnp.isnan(number), -1, number).astype(jnp.int32)
+
+
 def _image_of(x: Array, number: Array) -> Array:
-    position = number.astype(jnp.int32)
+    position = _image_index(number)
     image = lax.dynamic_index_in_dim(x, position, 0, keepdims=False)
     return jnp.where((position >= 0) & (position < len(x)), image, jnp.asarray(math.nan, x.dtype))
 
@@ -169,7 +175,8 @@ def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio:
     at = first + (sample + 0.5) * step
     real = (sample >= 0) & (sample < count) & (at >= -1) & (at <= n)
     hats = jnp.maximum(1 - abs(at.clip(0, n - 1) - position), 0)
-    return jnp.where(real, hats, 0).sum(-1) / jnp.maximum(count[..., 0], 1)
+    mean = jnp.where(real, hats, 0).sum(-1) / jnp.maximum(count[..., 0], 1)
+    return jnp.where(jnp.isfinite(count[..., 0]), mean, 0)  # a box that is not finite reads nothing
 
 
 def _sampled(start: Array, end: Array, n: int, bins: int, scale: Any, ratio: int, aligned: bool) -> Terms:

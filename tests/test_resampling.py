@@ -5,6 +5,7 @@ import importlib.util
 import random
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_resampling
@@ -297,3 +298,19 @@ def test_nms_is_torchvisions():
         indices, count = f(boxes, scores, threshold)
         expected = torchvision.ops.nms(torch.tensor(boxes), torch.tensor(scores), threshold).numpy()
         np.testing.assert_array_equal(np.asarray(indices)[: int(count)], expected)
+
+
+@pytest.mark.parametrize("ratio", [1, -1])
+def test_a_box_that_is_not_finite_or_of_no_image_harms_no_other(ratio):
+    """torchvision reads out of bounds there (vision issue 9273, pull request 9629)."""
+    x, good = jnp.arange(120.0).reshape(2, 4, 5, 3), [0, 0, 0, 2, 2]
+    nothing = [[0, np.nan, 0, np.nan, 1], [0, np.inf, 0, np.inf, 2], [0, 1e30, 1e30, 2e30, 2e30]]
+    no_image = [[number, 0, 0, 2, 2] for number in (np.nan, -1, 7, np.inf, 1e30)]
+    pooled = lambda x, boxes: convlab.roi_align(x, jnp.array(boxes, jnp.float32), (2, 2), sampling_ratio=ratio)
+    y, pull = jax.vjp(lambda x: pooled(x, [good, *nothing, *no_image]), x)
+    alone, pull_alone = jax.vjp(lambda x: pooled(x, [good]), x)
+    np.testing.assert_allclose(y[:1], alone)
+    np.testing.assert_array_equal(y[1:4], 0)
+    assert jnp.isnan(y[4:]).all()
+    (gradient,) = pull(jnp.zeros_like(y).at[0].set(1))
+    np.testing.assert_allclose(gradient, pull_alone(jnp.ones_like(alone))[0], rtol=1e-6)
