@@ -196,9 +196,12 @@ def check_ordered_dtype(x: Array) -> None:
 
 def index_dtype(sizes: Sequence[int], argument: str = "x") -> Any:
     """Return the dtype of flat indices over axes of these sizes."""
+    wide = jax.dtypes.canonicalize_dtype(jnp.int64) == jnp.int64
+    if not all(map(is_int, sizes)):  # symbolic sizes of `jax.export`, which may be of any value
+        return jnp.dtype(jnp.int64 if wide else jnp.int32)
     if math.prod(sizes) <= MAX_AXIS:
         return jnp.dtype(jnp.int32)
-    if jax.dtypes.canonicalize_dtype(jnp.int64) != jnp.int64:
+    if not wide:
         hint = "Set jax_enable_x64 for indices of 64 bits."
         raise argument_error(argument, "have fewer than 2**31 positions", tuple(sizes), "indices of 32 bits", hint)
     return jnp.dtype(jnp.int64)

@@ -23,7 +23,7 @@ from ._arguments import (
     read_modes,
     read_padding,
 )
-from ._window import Pair, Window
+from ._window import Pair, Window, smaller
 from .typing import Padding, PaddingModes
 
 Array = jax.Array
@@ -32,10 +32,11 @@ Array = jax.Array
 MAX_RUNS = 25
 
 
-def source_positions(n: int, pair: Pair, mode: str) -> np.ndarray:
-    """Return, for each position of a padded axis, the position of the unpadded axis that it repeats."""
+def source_positions(n: int, pair: Pair, mode: str) -> Any:
+    """Return, for each position of a padded axis, the position of the unpadded axis that it repeats: a NumPy array, or
+    a JAX array where the size is symbolic."""
     lo, hi = pair
-    positions = np.arange(-lo, n + hi)
+    positions: Any = np.arange(-lo, n + hi) if is_int(n) else jnp.arange(n + lo + hi) - lo
     if mode == "replicate":
         return positions.clip(0, n - 1)
     if mode == "reflect":
@@ -50,7 +51,7 @@ def check_pads(n: int, pair: Pair, mode: str, padding: Any) -> None:
     check_axis_sizes("padding", (n + sum(pair),), padding, f"an axis of size {n}")
     if n + sum(pair) == 0 < n and mode in ("reflect", "replicate"):
         raise argument_error("padding", "leave something", padding, f"an axis of size {n} in padding mode {mode!r}")
-    kept = n + sum(min(p, 0) for p in pair)
+    kept = n + sum(smaller(p, 0) for p in pair)
     named = isinstance(padding, str)  # Flax's "CIRCULAR" wraps any number of times
     if mode == "circular" and max(pair) > (0 if kept < 1 else sum(map(abs, pair)) if named else kept):
         raise argument_error(
@@ -104,7 +105,10 @@ def pad_axis(x: Array, axis: int, pair: Pair, mode: str, value: Any = 0) -> Arra
         config = [(0, 0, 0)] * x.ndim
         config[axis] = (*pair, 0)
         return lax.pad(x, jnp.asarray(value if mode == "constant" else 0).astype(x.dtype), config)
-    return take_runs(x, axis, source_positions(x.shape[axis], pair, mode))
+    positions = source_positions(x.shape[axis], pair, mode)
+    if isinstance(positions, Array):
+        return jnp.take(x, positions, axis, mode="clip")
+    return take_runs(x, axis, positions)
 
 
 def pad_spatial(x: Array, pairs: Sequence[Pair], modes: Sequence[str], value: Any = 0, shown: Any = None) -> Array:

@@ -30,7 +30,7 @@ from ._dtypes import accumulation_dtype
 from ._masks import only_valid, read_valid
 from ._padding import check_zero_padding, pad_spatial, source_positions
 from ._patches import has_many_taps
-from ._window import Window
+from ._window import Window, at_least_zero, smaller
 
 Array = jax.Array
 
@@ -78,7 +78,7 @@ def _crop_overhang(x: Array, window: Window) -> tuple[Array, Window]:
     """Crop the end by the negative pads if a window of `ceil_mode` could extend over it."""
     spatial = spatial_shape(x, window.rank)
     pads = window.declared(spatial)
-    cuts = [min(n, max(0, -hi)) for n, (_, hi) in zip(spatial, pads)]
+    cuts = [smaller(n, at_least_zero(-hi)) for n, (_, hi) in zip(spatial, pads)]
     if not window.ceil_mode or not any(cuts):
         return x, window
     x = x[(..., *(slice(0, n - cut) for n, cut in zip(spatial, cuts)), slice(None))]
@@ -119,7 +119,7 @@ def argmax(x: Array, window: Window, reducer: Any, valid: Array | None = None) -
     """Return the position of the extremum of each window, flat over the spatial axes of `x`; -1 for padding only."""
     spatial = spatial_shape(x, window.rank)
     dtype, x = index_dtype(spatial), lax.stop_gradient(x)
-    if has_many_taps(window) or valid is not None:
+    if has_many_taps(window) or valid is not None or not all(map(is_int, spatial)):
         position = jnp.broadcast_to(jnp.arange(math.prod(spatial), dtype=dtype).reshape(*spatial, 1), x.shape)
         position = only_valid(position, valid, -1)
         return argmax_by_axis(*resolve_padding(x, window), resolve_padding(position, window)[0], reducer)
@@ -157,17 +157,15 @@ def count_taps(x: Array, window: Window, include_pad: bool, valid: Array | None 
     pads_with_values = set(read_modes("zeros", window.rank, window.padding)) != {"zeros"}
     if not window.ceil_mode and (include_pad or pads_with_values):
         return math.prod(window.size)
-    if not all(map(is_int, spatial)):  # symbolic ones of `jax.export`
-        ones = jnp.ones((*(1,) * (x.ndim - 1 - window.rank), *spatial, 1), dtype)
-        return jnp.maximum(reduce_windows(_backend.window_sum, ones, window), 1)
+    numbers = np if all(map(is_int, spatial)) else jnp  # symbolic sizes of `jax.export` have no value yet
     count: Any = 1
     for axis, (n, (lo, hi), out, k, s, d) in enumerate(
         zip(spatial, window.declared(spatial), window.out(spatial), window.size, window.strides, window.dilation)
     ):
-        first, last = (-lo, n + hi) if include_pad or pads_with_values else (max(0, -lo), min(n, n + hi))
-        start = np.arange(out) * s - lo
-        along = np.minimum(k, -(-(last - start) // d)) - np.maximum(0, -(-(first - start) // d))
-        count = count * along_axis(np.maximum(along, 1), x.ndim, axis - window.rank - 1, dtype)
+        first, last = (-lo, n + hi) if include_pad or pads_with_values else (at_least_zero(-lo), smaller(n, n + hi))
+        start = numbers.arange(out) * s - lo
+        along = numbers.minimum(k, -(-(last - start) // d)) - numbers.maximum(0, -(-(first - start) // d))
+        count = count * along_axis(numbers.maximum(along, 1), x.ndim, axis - window.rank - 1, dtype)
     return count
 
 

@@ -27,7 +27,17 @@ Pair = tuple[int, int]
 
 def at_least_zero(size: Any) -> Any:
     """Return the larger of a size and 0, also for a symbolic size of `jax.export`, whose sign may be unknown."""
-    return max(size, 0) if is_int(size) else jax.core.max_dim(size, 0)
+    return larger(size, 0)
+
+
+def larger(a: Any, b: Any) -> Any:
+    """Return the larger of two sizes, also of symbolic ones whose order may be unknown."""
+    return max(a, b) if is_int(a) and is_int(b) else jax.core.max_dim(a, b)
+
+
+def smaller(a: Any, b: Any) -> Any:
+    """Return the smaller of two sizes, also of symbolic ones whose order may be unknown."""
+    return min(a, b) if is_int(a) and is_int(b) else jax.core.min_dim(a, b)
 
 
 def _same(effective_size: int, stride: int, length: int) -> Pair:
@@ -117,18 +127,18 @@ class Window:
             (o - 1) * s + r - n - lo
             for o, s, r, n, (lo, _) in zip(out, self.strides, self.effective_size, spatial, declared)
         )
-        return tuple((lo, max(hi, end) if self.ceil_mode else hi) for (lo, hi), end in zip(declared, ends))
+        return tuple((lo, larger(hi, end) if self.ceil_mode else hi) for (lo, hi), end in zip(declared, ends))
 
     def out(self, spatial: Sequence[int]) -> tuple[int, ...]:
         """Return the number of positions along each axis, 0 where the window does not fit."""
         return tuple(map(self._positions, spatial, self.declared(spatial), self.effective_size, self.strides))
 
     def _positions(self, length: int, pad: Pair, effective_size: int, stride: int) -> int:
-        positions, span = output_size(length, pad, effective_size, stride), length + sum(pad) - effective_size
         if not self.ceil_mode:
-            return positions
-        positions = span // stride + 1
-        return max(positions + (span % stride > 0 and positions * stride < length + pad[0] + min(pad[1], 0)), 0)
+            return output_size(length, pad, effective_size, stride)
+        span = length + sum(pad) - effective_size
+        last_start = (length + pad[0] + smaller(pad[1], 0) - 1) // stride
+        return at_least_zero(larger(span // stride, smaller(-(-span // stride), last_start)) + 1)
 
     def checked_output_shape(self, argument: str, spatial: Sequence[int]) -> tuple[int, ...]:
         """Return `out`, checked not to be empty; an error message names `argument`."""

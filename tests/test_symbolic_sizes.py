@@ -20,6 +20,26 @@ SPATIAL = {
     "conv": lambda x: convlab.conv(x, KERNEL, strides=2, padding="SAME"),
     "conv, padded": lambda x: convlab.conv(x, KERNEL, padding=1),
     "conv_transpose": lambda x: convlab.conv_transpose(x, KERNEL, strides=2),
+    "conv, reflected": lambda x: convlab.conv(x, KERNEL, padding=1, padding_mode="reflect"),
+    "conv, circular": lambda x: convlab.conv(x, KERNEL, padding="CIRCULAR"),
+    "conv's gradient, replicated": jax.grad(
+        lambda x: (convlab.conv(x, KERNEL, padding=1, padding_mode="replicate") ** 2).sum()
+    ),
+    "pad": lambda x: convlab.pad(x, [(2, -1), (1, 3)], ("reflect", "circular")),
+    "max_pool, ceil_mode": lambda x: convlab.max_pool(x, (3, 3), (2, 2), ceil_mode=True),
+    "avg_pool, ceil_mode": lambda x: convlab.avg_pool(x, (3, 3), (2, 2), 1, ceil_mode=True),
+    "avg_pool, ceil_mode, inside the image": lambda x: convlab.avg_pool(
+        x, (3, 3), (2, 2), "SAME", count_include_pad=False, ceil_mode=True
+    ),
+    "max_pool, indices": lambda x: convlab.max_pool(x, (2, 2), (2, 2), return_indices=True),
+    "max_pool, indices of padding": lambda x: convlab.max_pool(x, (3, 3), (2, 2), "SAME", return_indices=True),
+    "lp_pool": lambda x: convlab.lp_pool(x, 2, (2, 2), (2, 2)),
+    "softmax_pool": lambda x: convlab.softmax_pool(x, (2, 2), (2, 2)),
+    "top_k_pool": lambda x: convlab.top_k_pool(x, 2, (2, 2), (2, 2)),
+    "blur_pool": lambda x: convlab.blur_pool(x, (3, 3), (2, 2), 1),
+    "unfold": lambda x: convlab.unfold(x, (2, 2), (2, 2)),
+    "pixel_shuffle": lambda x: convlab.pixel_shuffle(x, 2),
+    "local_response_norm": lambda x: convlab.local_response_norm(x, 3),
 }
 BATCH = {
     "conv_local": jax.value_and_grad(
@@ -32,13 +52,23 @@ BATCH = {
 }
 
 
-@pytest.mark.parametrize("name", [*SPATIAL, *BATCH])
+# One program of many functions compiles in a fraction of the time of as many programs.
+PROGRAMS = {
+    "forward": ({name: f for name, f in SPATIAL.items() if "gradient" not in name}, "b, h, w, 4"),
+    "gradients": ({name: f for name, f in SPATIAL.items() if "gradient" in name}, "b, h, w, 4"),
+    "batch": (BATCH, "b, 8, 8, 4"),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_with_symbolic_sizes_serves_every_size(name):
-    function = (SPATIAL | BATCH)[name]
-    symbolic = "b, h, w" if name in SPATIAL else "b, 8, 8"
-    sizes = export.symbolic_shape(f"{symbolic}, 4", constraints=["h >= 8", "w >= 8"] if name in SPATIAL else [])
-    exported = export.export(jax.jit(function))(jax.ShapeDtypeStruct(sizes, jnp.float32))
-    for shape in ((2, 9, 12, 4), (3, 14, 8, 4)) if name in SPATIAL else ((2, 8, 8, 4), (5, 8, 8, 4)):
+    functions, shape = PROGRAMS[name]
+    program = jax.jit(lambda x: {name: function(x) for name, function in functions.items()})
+    sizes = export.symbolic_shape(shape, constraints=["h >= 8", "w >= 8"] if "h" in shape else [])
+    exported = export.export(program)(jax.ShapeDtypeStruct(sizes, jnp.float32))
+    for shape in ((2, 9, 12, 4), (3, 14, 8, 4)) if name != "batch" else ((2, 8, 8, 4), (5, 8, 8, 4)):
         x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
-        for got, want in zip(jax.tree.leaves(exported.call(x)), jax.tree.leaves(function(x))):
-            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+        got, want = exported.call(x), program(x)
+        for name in functions:
+            for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=name)
