@@ -92,6 +92,12 @@ class Contestant:
             raise Failed(str(why)) from why
         self.ask("hello")
 
+    def restart(self) -> None:
+        """Begin a new process, without a job."""
+        self.stop()
+        self.job = None
+        self.ask("hello")
+
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()

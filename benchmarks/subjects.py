@@ -7,6 +7,7 @@ import dataclasses
 import pathlib
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -130,18 +131,36 @@ def whole(contestants: Group, choice: Choice, subject: str, networks: Iterable[s
             for batch in inference_networks.batches(network):
                 if f"batch {batch}" in choice.modes_among(INFERENCE_MODES):
                     payload = {"network": network, "batches": [batch], "tiny": choice.tiny, "weights": weights}
-                    yield _whole(contestants, subject, payload, choice.budget, tolerance)
+                    yield from _whole(contestants, subject, payload, choice.budget, tolerance)
 
 
-def _whole(contestants: Group, subject: str, payload: Row, budget: float, tolerance: float) -> Row:
+def _whole(contestants: Group, subject: str, payload: Row, budget: float, tolerance: float) -> Iterator[Row]:
+    """Yield the times, the seconds from the weights to the first result, and the most memory of a new process."""
     (batch,) = payload["batches"]
-    takers, notes = prepared(contestants, subject, payload)
-    numbers = _numbers(takers, f"numbers {batch}") if subject == "training" else {}  # before the weights change
-    row = compete_in(takers, f"batch {batch}", budget)
-    numbers = numbers or _numbers(takers, f"numbers {batch}")
-    notes |= row["notes"] | _apart(takers, numbers, tolerance)
-    names = {"subject": subject, "family": subject, "case": payload["network"], "unit": "ms"}
-    return {**names, **row, "notes": notes}
+    mode, names = f"batch {batch}", {"subject": subject, "family": subject, "case": payload["network"]}
+    takers, ready, notes = _ready(contestants, subject, payload, mode)
+    row = compete_in(takers, mode, budget)
+    notes |= row["notes"] | _apart(takers, _numbers(takers, f"numbers {batch}"), tolerance)
+    yield {**names, "unit": "ms", **row, "notes": notes}
+    yield {**names, "unit": "s", "mode": f"{mode}, first result", "values": ready, "notes": {}}
+    memory = {name: takers[name].ask("memory") for name in row["values"]}
+    yield {**names, "unit": "MiB", "mode": f"{mode}, memory", "values": memory, "notes": {}}
+
+
+def _ready(contestants: Group, job: str, payload: Row, mode: str) -> tuple[Group, dict[str, float], dict[str, str]]:
+    """Return the contestants that have given a first result, each in a new process, the seconds that it took without
+    the imports, and the reasons of the others."""
+    takers, seconds, notes = {}, {}, {}
+    for name, contestant in contestants.items():
+        try:
+            contestant.restart()
+            began = time.perf_counter()
+            contestant.prepare(job, payload)
+            seconds[name] = time.perf_counter() - began + contestant.ask("first", mode)
+            takers[name] = contestant
+        except Failed as why:
+            notes[name] = str(why)
+    return takers, seconds, notes
 
 
 def _numbers(contestants: Group, mode: str) -> dict[str, list[float]]:

@@ -72,9 +72,11 @@ def flagged(result: Result) -> list[str]:
 def slower(result: Result) -> list[str]:
     found = []
     for row in result.rows:
+        if row["subject"] == "compile" or row["unit"] != "ms":
+            continue
         for name, value in row["values"].items():
             plain = row["values"].get(" ".join(["flax", *name.split(" ")[1:]]))
-            if row["subject"] != "compile" and name.startswith("convlab") and plain and value > SLOWER * plain:
+            if name.startswith("convlab") and plain and value > SLOWER * plain:
                 found.append(f"{case_name(row)} {row['mode']} {name} {value / plain:.2f}")
     return found
 

@@ -66,9 +66,16 @@ class Worker:
         self.calls = importlib.import_module(maker).calls(self.contestant, payload)
         return list(self.calls)
 
-    def first(self, mode: str) -> None:
-        for call in self.calls[mode][0]:
-            call()
+    def first(self, mode: str) -> float:
+        """Return the least seconds of a first call, which compiles what `prepare` has not."""
+        return min(turn(call, 0) for call in self.calls[mode][0])
+
+    def memory(self) -> float:
+        """Return the most memory that this process has had, in MiB."""
+        import resource  # Windows has none
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most / (2**20 if sys.platform == "darwin" else 2**10)
 
     def turn(self, mode: str, seconds: float) -> float:
         calls, work = self.calls[mode]
