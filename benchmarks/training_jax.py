@@ -63,6 +63,7 @@ def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Call
     if contestant == "flax":  # the same equations of lax, lowered as JAX comes, and Flax's normalization
         compat.restore_rules()
         convlab.nnx.BatchNorm.__call__ = nnx.BatchNorm.__call__  # type: ignore[method-assign]
+        convlab.nnx.LayerNorm.__call__ = nnx.LayerNorm.__call__  # type: ignore[method-assign]
     made: dict[str, tuple[list[Callable[[], Any]], int]] = {}
     for batch in payload["batches"]:
         x = jnp.asarray(image(payload["network"], batch, payload["tiny"]))

@@ -70,7 +70,7 @@ def names(system):
 
 def test_both_systems_have_the_same_layers():
     assert names(convlab.nnx) == names(convlab.linen)
-    assert {row[0] for row in OPERATIONS} | CONVOLUTIONS | {"Flatten", "BatchNorm"} == names(convlab.nnx)
+    assert {row[0] for row in OPERATIONS} | CONVOLUTIONS | {"Flatten", "BatchNorm", "LayerNorm"} == names(convlab.nnx)
 
 
 @pytest.mark.parametrize("name", ["pool", "max_pool", "min_pool", "avg_pool"])

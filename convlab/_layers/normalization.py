@@ -1,8 +1,8 @@
-"""Batch normalization in training: the statistics of a batch, and a derivative that keeps the input alone.
+"""Batch normalization in training, and layer normalization: statistics, and derivatives that keep the input alone.
 
 The arithmetic of the results is Flax's, operation for operation. The derivatives are Flax's up to rounding, but what
-they keep of a batch is the input `x` itself, in its own dtype: automatic differentiation of Flax's layer keeps `x -
-mean`, too, and sums over three products where two do.
+they keep of the image's size is the input `x` itself, in its own dtype: automatic differentiation of Flax's layers
+keeps `x - mean`, too, and sums over three products where two do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _from_x = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 def feature_axes(ndim: int, axis: int | Sequence[int]) -> tuple[int, ...]:
-    """The axes that keep their features, from 0, in ascending order."""
+    """The axes that have the features, from 0, in ascending order."""
     axes = (axis,) if isinstance(axis, int) else axis
     return tuple(sorted({a % ndim for a in axes}))
 
@@ -35,10 +35,15 @@ def _floating(*arrays: Array | None) -> Any:
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.promote_types(dtype, jnp.float32)
 
 
+def batch_statistics(x: Array, features: tuple[int, ...], **options: Any) -> tuple[Array, Array]:
+    """The mean and the variance over all axes but `features`; `options` as in `statistics`."""
+    return statistics(x, tuple(a for a in range(x.ndim) if a not in features), **options)
+
+
 @promoting
-def batch_statistics(
+def statistics(
     x: Array,
-    features: tuple[int, ...],
+    axes: tuple[int, ...],
     *,
     dtype: Any,
     fast: bool,
@@ -46,12 +51,11 @@ def batch_statistics(
     axis_name: Any = None,
     axis_index_groups: Any = None,
 ) -> tuple[Array, Array]:
-    """The mean and the variance over all axes but `features`, of their sizes, in `dtype`, float32 at least.
+    """The mean and the variance over `axes`, of the others' sizes, in `dtype`, float32 at least.
 
     `fast`: the variance is `mean(x ** 2) - mean(x) ** 2`. `mask`: the positions that count, broadcast to `x`.
     `axis_name`: of devices whose batches are one.
     """
-    axes = tuple(a for a in range(x.ndim) if a not in features)
     dtype = jnp.promote_types(x.dtype if dtype is None else dtype, jnp.float32)
     mean_of = functools.partial(jnp.mean, axis=axes, where=None if mask is None else mask.astype(bool))
 
@@ -151,3 +155,93 @@ def _affine_centered_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]
         return dx.astype(factor.dtype) * factor + (x.astype(factor.dtype) - mean) * dfactor + constant
 
     return _affine_centered(*primals), tangent(x, mean, factor, dx, dfactor, _constant(mean, factor, tangents))
+
+
+# --- layer normalization ------------------------------------------------------------------------------------------
+
+
+@promoting
+def normalize_layers(
+    x: Array,
+    reduced: tuple[int, ...],
+    features: tuple[int, ...],
+    mean: Array,
+    variance: Array,
+    scale: Array | None,
+    bias: Array | None,
+    *,
+    epsilon: float,
+    dtype: Any,
+    fast: bool,
+) -> Array:
+    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`, the statistics over the axes `reduced`, the parameters
+    along `features`, in `dtype`; None is that of `x` and the parameters."""
+    computed = _floating(x, mean, variance, scale, bias)
+    mean, root = (lax.expand_dims(a.astype(computed), reduced) for a in (mean, lax.rsqrt(variance + epsilon)))
+    shape = [x.shape[a] if a in features else 1 for a in range(x.ndim)]
+    given = [None if p is None else p.reshape(shape).astype(computed) for p in (scale, bias)]
+    y = (_layer if fast else _layer_centered)(x, mean, root, *given)
+    return y.astype(_floating(x, scale, bias) if dtype is None else dtype)
+
+
+def _layer_value(x: Array, mean: Array, root: Array, scale: Array | None, bias: Array | None) -> Array:
+    y = (x.astype(root.dtype) - mean) * (root if scale is None else root * scale)
+    return y if bias is None else y + bias
+
+
+def _outer(a: Array, b: Array) -> Array:
+    """The product of two arrays that broadcast, of which one has the sizes of the leading axes and one of the others.
+
+    It is written as a product of vectors, since its transpose is then one of a matrix and a vector, which XLA computes
+    at the speed of memory on the CPU, and sums of products over the last axis not.
+    """
+    leading = next((n for n in range(a.ndim) if all(m == 1 for m in (*a.shape[n:], *b.shape[:n]))), None)
+    if leading is None:
+        return a * b
+    numbers: Any = (((), ()), ((), ()))
+    return lax.dot_general(
+        a.reshape(a.shape[:leading]), b.reshape(b.shape[leading:]), numbers, precision=lax.Precision.HIGHEST
+    )
+
+
+def _layer_tangent(center: bool, primals: tuple, tangents: tuple) -> Array:
+    """The tangent of a normalization, from `x`, or from `x - mean` if `center`."""
+    x, mean, root, scale, _ = primals
+    _, dmean, droot, _, _ = tangents
+    constant = -dmean * root if center else -dmean * root - mean * droot
+
+    # Without what the result has computed: XLA would write that, and `root` at every position, for the sums to read.
+    @jax.checkpoint
+    def tangent(x: Array, mean: Array, root: Array, scale: Array | None, constant: Array, tangents: tuple) -> Array:
+        dx, _, droot, dscale, dbias = tangents
+        wide = x.astype(root.dtype) - mean if center else x.astype(root.dtype)
+        if scale is None:
+            y = dx.astype(root.dtype) * root + wide * droot + constant
+        else:
+            y = dx.astype(root.dtype) * (root * scale) + wide * _outer(droot, scale) + _outer(constant, scale)
+            y = y + (x.astype(root.dtype) - mean) * root * dscale
+        return y if dbias is None else y + dbias
+
+    return tangent(x, mean, root, scale, constant, tangents)
+
+
+@jax.custom_jvp
+def _layer(x: Array, mean: Array, root: Array, scale: Array | None, bias: Array | None) -> Array:
+    """With a derivative in sums of the cotangent and of its product with `x`."""
+    return _layer_value(x, mean, root, scale, bias)
+
+
+@_layer.defjvp
+def _layer_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    return _layer(*primals), _layer_tangent(False, primals, tangents)
+
+
+@jax.custom_jvp
+def _layer_centered(x: Array, mean: Array, root: Array, scale: Array | None, bias: Array | None) -> Array:
+    """With a derivative in sums that lose nothing where the mean is large beside the deviation."""
+    return _layer_value(x, mean, root, scale, bias)
+
+
+@_layer_centered.defjvp
+def _layer_centered_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    return _layer_centered(*primals), _layer_tangent(True, primals, tangents)

@@ -1,6 +1,8 @@
-"""Flax's batch normalization with a derivative that keeps the input alone."""
+"""Flax's batch and layer normalization with derivatives that keep the input alone."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,3 +71,45 @@ class BatchNorm(linen.BatchNorm):
             dtype=self.dtype,
             fast=self.use_fast_variance,
         )
+
+
+class LayerNorm(linen.LayerNorm):
+    """`flax.linen.LayerNorm`, whose derivative reads and keeps less: options, parameters and results are Flax's.
+
+    With `force_float32_reductions=False` and for complex input the program is Flax's.
+
+    Args: as in `convlab.nnx.LayerNorm`, without `num_features`, `promote_dtype`, `rngs` and the metadata;
+        `force_float32_reductions` as in Flax.
+
+    Example:
+        >>> layer, x = LayerNorm(), jnp.arange(24.0).reshape(2, 2, 2, 3)
+        >>> y = layer.apply(layer.init(jax.random.key(0), x), x)
+        >>> y.shape, [round(float(a), 3) for a in y[0, 0, 0]]
+        ((2, 2, 2, 3), [-1.225, 0.0, 1.225])
+
+    Source: Ba, Kiros and Hinton, "Layer normalization", arXiv 1607.06450.
+    """
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        if not self.force_float32_reductions or jnp.iscomplexobj(x):
+            return super().__call__(x, mask=mask)
+        return self._normalized(x, mask)
+
+    @linen.compact
+    @promoting
+    def _normalized(self, x: Array, mask: Array | None) -> Array:
+        reduced, features = (_layers.feature_axes(x.ndim, axes) for axes in (self.reduction_axes, self.feature_axes))
+        shape, fast = tuple(x.shape[a] for a in features), self.use_fast_variance
+        mean, variance = _layers.statistics(
+            x,
+            reduced,
+            dtype=self.dtype,
+            fast=fast,
+            mask=mask,
+            axis_name=self.axis_name,
+            axis_index_groups=self.axis_index_groups,
+        )
+        scale = self.param("scale", self.scale_init, shape, self.param_dtype) if self.use_scale else None
+        bias = self.param("bias", self.bias_init, shape, self.param_dtype) if self.use_bias else None
+        options: dict[str, Any] = dict(epsilon=self.epsilon, dtype=self.dtype, fast=fast)
+        return _layers.normalize_layers(x, reduced, features, mean, variance, scale, bias, **options)

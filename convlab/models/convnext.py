@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import nnx as cn
-from ._blocks import Sequential, gelu, per_channel, stochastic_depth
+from ._blocks import Sequential, dense, gelu, per_channel, stochastic_depth
 from ._registry import named
 
 Array = jax.Array
-norm = partial(nnx.LayerNorm, epsilon=1e-6)
+norm = partial(cn.LayerNorm, epsilon=1e-6)
 
 
 class CNBlock(nnx.Module):
@@ -26,9 +26,9 @@ class CNBlock(nnx.Module):
             cn.DepthwiseConv(width, (7, 7), padding=3, rngs=rngs),
             None,  # PyTorch permutes axes here
             norm(width, rngs=rngs),
-            nnx.Linear(width, 4 * width, rngs=rngs),
+            dense(width, 4 * width, rngs=rngs),
             gelu,
-            nnx.Linear(4 * width, width, rngs=rngs),
+            dense(4 * width, width, rngs=rngs),
         )
         self.layer_scale = nnx.Param(jnp.full(width, layer_scale))
         self.stochastic_depth = stochastic_depth(rate, rngs=rngs)

@@ -31,6 +31,7 @@ from ._convolutions import DepthwiseConv as DepthwiseConv
 from ._convolutions import SeparableConv as SeparableConv
 from ._convolutions import WSConv as WSConv
 from ._normalization import BatchNorm as BatchNorm
+from ._normalization import LayerNorm as LayerNorm
 
 Array = jax.Array
 

@@ -1,4 +1,4 @@
-"""Flax's batch normalization with a derivative that keeps the input alone."""
+"""Flax's batch and layer normalization with derivatives that keep the input alone."""
 
 from __future__ import annotations
 
@@ -79,3 +79,51 @@ class BatchNorm(nnx.BatchNorm):
             dtype=self.dtype,
             fast=self.use_fast_variance,
         )
+
+
+class LayerNorm(nnx.LayerNorm):
+    """`flax.nnx.LayerNorm`, whose derivative reads and keeps less: options, parameters and results are Flax's.
+
+    The derivative keeps one array of the input's size, the input itself in its own dtype. Derivatives equal Flax's up
+    to rounding, of every order and in forward mode. For complex input the program is Flax's.
+
+    Args:
+        num_features: channels of the input.
+        epsilon, dtype, param_dtype, use_bias, use_scale, bias_init, scale_init, reduction_axes, feature_axes,
+            axis_name, axis_index_groups, use_fast_variance, promote_dtype, bias_metadata, scale_metadata: as in Flax.
+            With `use_fast_variance=False` the derivative, too, subtracts the mean before it sums.
+        rngs: keys for the parameters.
+
+    Attributes:
+        scale, bias: as in Flax.
+
+    Example:
+        >>> layer = LayerNorm(3, rngs=nnx.Rngs(0))
+        >>> y = layer(jnp.arange(24.0).reshape(2, 2, 2, 3))
+        >>> y.shape, bool(jnp.allclose(y.mean(-1), 0, atol=1e-6)), [round(float(a), 3) for a in y[0, 0, 0]]
+        ((2, 2, 2, 3), True, [-1.225, 0.0, 1.225])
+
+    Source: Ba, Kiros and Hinton, "Layer normalization", arXiv 1607.06450.
+    """
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        return super().__call__(x, mask=mask) if jnp.iscomplexobj(x) else self._normalized(x, mask)
+
+    @promoting
+    def _normalized(self, x: Array, mask: Array | None) -> Array:
+        reduced, features = (_layers.feature_axes(x.ndim, axes) for axes in (self.reduction_axes, self.feature_axes))
+        scale, bias = (None if p is None else p[...] for p in (self.scale, self.bias))
+        promoted: Any = self.promote_dtype((x, scale, bias), dtype=self.dtype)
+        x, scale, bias = promoted
+        fast = self.use_fast_variance
+        mean, variance = _layers.statistics(
+            x,
+            reduced,
+            dtype=self.dtype,
+            fast=fast,
+            mask=mask,
+            axis_name=self.axis_name,
+            axis_index_groups=self.axis_index_groups,
+        )
+        options: dict[str, Any] = dict(epsilon=self.epsilon, dtype=self.dtype, fast=fast)
+        return _layers.normalize_layers(x, reduced, features, mean, variance, scale, bias, **options)
