@@ -17,8 +17,11 @@ from convlab._backend import compat
 
 
 def network(payload: dict[str, Any]) -> nnx.Module:
-    """In training mode but for dropout, so that every contestant computes the same."""
-    model = models.get_model(payload["network"], weights=payload["weights"])
+    return in_training(models.get_model(payload["network"], weights=payload["weights"]))
+
+
+def in_training(model: nnx.Module) -> nnx.Module:
+    """The model in training mode but for dropout, so that every contestant computes the same."""
     model.train()
     for _, part in nnx.iter_graph(model):
         if isinstance(part, nnx.Dropout):

@@ -212,3 +212,16 @@ def test_formulations_are_timed_with_and_without(tmp_path):
     assert len(table) == 2 and "toeplitz: 0 programs, none changes" in page.read_text()
     wrong = subprocess.run([*command, "--formulations", "lanes"], capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.program
+def test_the_dearest_operations_of_a_network_are_listed(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(MARKS)
+    command = [sys.executable, str(BENCHMARKS / "dearest.py"), "--markdown", str(page), "--only"]
+    done = subprocess.run([*command, "lenet5", "--top", "3"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| lenet5 |")]
+    assert len(rows) == 3 and all(float(row.split("|")[4]) > 0 for row in rows)
+    wrong = subprocess.run([*command, "lenet"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1

@@ -106,8 +106,13 @@ def convolution(lhs: Array, rhs: Array, kind: Kind, p: Problem, choice: Choice, 
     out_feature, in_feature, *window = spec.rhs_spec
     out_batch, out_last, *out_space = spec.out_spec
     if kind == "forward":
-        a, b = permute(lhs, (batch, *space, feature)), permute(rhs, (*window, in_feature, out_feature))
-        return unpermute(compute(kind, a, b, p, choice, target), (out_batch, *out_space, out_last))
+        a, order = permute(lhs, (batch, *space, feature)), (*window, in_feature, out_feature)
+        in_order = choice.formulation.forward_in_order
+        if in_order is not None and p.groups == 1 and not p.empty:
+            y = in_order(a, rhs, p, order).astype(p.out_dtype)
+        else:
+            y = compute(kind, a, permute(rhs, order), p, choice, target)
+        return unpermute(y, (out_batch, *out_space, out_last))
     a, b = permute(lhs, (feature, *space, batch)), permute(rhs, (in_feature, *window, out_feature))
     return unpermute(compute(kind, a, b, p, choice, target), (*out_space, out_batch, out_last))
 

@@ -52,6 +52,8 @@ class Formulation:
     parts: Callable[[Kind, Problem], list[Part]] = _no_parts
     sums_directly: bool = True  # each output sums the products of its own window only, so an inf stays in its windows
     needs_engine: bool = False
+    # `forward(x, kernel, p, order)` of a kernel whose axes (*window, in, out) are at the positions `order`
+    forward_in_order: Callable[[Array, Array, Problem, tuple[int, ...]], Array] | None = None
     splits_batch: bool = False  # it reshapes the batch axis, so it cannot serve a batch that is split over devices
 
     def unsupported_reason(self, kind: Kind, p: Problem) -> str | None:

@@ -67,6 +67,11 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     return with_epilogues(x, kernel, p, tuple(range(p.rank + 2)), [], [])
 
 
+def forward_in_order(x: Array, kernel: Array, p: Problem, order: tuple[int, ...]) -> Array:
+    """Compute `forward` without groups of a kernel in any layout, which the engine lays out anew in any case."""
+    return with_epilogues(x, kernel, p, order, [], [])
+
+
 def takes_epilogues(p: Problem) -> bool:
     """Whether `forward` is a single call of the engine."""
     return not (p.plain_depthwise and max(_effective_dilation(p)) > 1)
@@ -259,5 +264,11 @@ def _tap_problem(p: Problem, t: int) -> Problem:
 
 
 ONEDNN = Formulation(
-    "onednn", forward, kernel_gradient, forward_unsupported, kernel_gradient_unsupported, needs_engine=True
+    "onednn",
+    forward,
+    kernel_gradient,
+    forward_unsupported,
+    kernel_gradient_unsupported,
+    needs_engine=True,
+    forward_in_order=forward_in_order,
 )
