@@ -67,7 +67,8 @@ def operation(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[t
         import torchvision.ops
 
         regions, function = torch.tensor(boxes(case), dtype=getattr(torch, DTYPE)), getattr(torchvision.ops, op)
-        return lambda x: function(x, regions, **call), [x]
+        ratio = {key: value for key, value in call.items() if key != "output_shape"}
+        return lambda x: function(x, regions, call["output_shape"], **ratio), [x]
     (option,) = call.values()
     return lambda x: getattr(F, op)(x, option), [x]
 

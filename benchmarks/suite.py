@@ -49,6 +49,11 @@ def segments(case: dict[str, Any]) -> list[list[int]]:
     return drawn
 
 
+def is_of_integers(case: dict[str, Any]) -> bool:
+    """Whether the layer has integers for operands, and so no gradients."""
+    return "dtype" in case.get("call", {})
+
+
 def per_axis(value: Any, rank: int) -> list[Any]:
     return value if isinstance(value, list) else [value] * rank
 
