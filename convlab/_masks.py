@@ -237,7 +237,7 @@ def _repeat_channels(factors: Array, shape: tuple[int, ...]) -> Array:
     axis = counts.index(max(counts))
     block = [n // max(counts) if number == axis else n for number, n in enumerate(shape[:2])]
     ones = jnp.ones((math.prod(block), 1), factors.dtype)
-    repeated = lax.dot(ones, factors[None], precision=lax.Precision.HIGHEST).reshape(*block, shape[2])
+    repeated = lax.dot(ones, factors.reshape(1, shape[2]), precision=lax.Precision.HIGHEST).reshape(*block, shape[2])
     return jnp.concatenate([repeated] * max(counts), axis)
 
 

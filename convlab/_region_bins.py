@@ -108,7 +108,7 @@ def fold(step: Callable, initial: Any, x: Array, bins: Bins) -> Any:
 def by_groups(function: Callable, x: Array, bins: Bins, *others: Array) -> Any:
     """Compute `function(bins, *others)` for boxes with bins of like sizes at a time; `others` have an axis for the
     boxes."""
-    k, p, q = len(bins.images), bins.rows.first.shape[1], bins.columns.first.shape[1]
+    k, p, q = bins.images.shape[0], bins.rows.first.shape[1], bins.columns.first.shape[1]
     size = max(1, GROUP // max(1, p * q * x.shape[-1]))
     if not isinstance(k, int) or k <= size:
         return function(bins, *others)

@@ -69,8 +69,8 @@ def roi_align(
     ratio = as_int(sampling_ratio)
     if ratio is None:
         raise argument_error("sampling_ratio", "be an int", sampling_ratio, kind=TypeError)
-    if len(x) == 0:
-        return jnp.full((len(boxes), *out, x.shape[-1]), math.nan, average_dtype(x))
+    if x.shape[0] == 0:
+        return jnp.full((boxes.shape[0], *out, x.shape[-1]), math.nan, average_dtype(x))
     wide = x.astype(accumulation_dtype(x))
     boxes = lax.stop_gradient(boxes).astype(wide.dtype)
     axes = [(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis]) for axis in (0, 1)]
@@ -83,7 +83,7 @@ def roi_align(
         return _by_gathers(wide, boxes[:, 0], *(_sampled(*axis, *options) for axis in axes))
 
     are_known = all(isinstance(n, int) for n in (*x.shape, *boxes.shape))
-    if 0 < ratio <= MAX_SAMPLES and are_known and len(boxes) > 0:
+    if 0 < ratio <= MAX_SAMPLES and are_known and boxes.shape[0] > 0:
         y = _backend.by_platform(wide, boxes, tpu=by_products, default=by_gathers)
     else:
         y = by_products(wide, boxes)
@@ -108,7 +108,9 @@ def _by_products(x: Array, images: Array, rows: Array, columns: Array) -> Array:
         def one(box):
             image, row, column = box
             number = image_index(image)
-            is_plain = lax.dynamic_index_in_dim(finite, number, 0, keepdims=False) & (number >= 0) & (number < len(x))
+            is_plain = (
+                lax.dynamic_index_in_dim(finite, number, 0, keepdims=False) & (number >= 0) & (number < x.shape[0])
+            )
             return lax.cond(is_plain, pooled, alone, _image_of(x, image), row, column)
 
         return lax.map(one, (images, rows, columns))
@@ -128,7 +130,7 @@ def _by_products(x: Array, images: Array, rows: Array, columns: Array) -> Array:
 def _by_positions(x: Array, images: Array, rows: Array, columns: Array) -> Array:
     """Add up the positions that have weights in each bin."""
     number = image_index(images)
-    known = (number >= 0) & (number < len(x))
+    known = (number >= 0) & (number < x.shape[0])
     bins = Bins(jnp.where(known, number, 0), nonzero_span(rows), nonzero_span(columns))
 
     def group(bins, rows, columns):
@@ -149,7 +151,7 @@ def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
     """Add up the positions that the samples of each bin read, for a group of boxes at a time."""
     n, height, width, channels = x.shape
     flat = x.reshape(n * height * width, channels)
-    count, bins = len(images), (rows[0].shape[1], columns[0].shape[1])
+    count, bins = images.shape[0], (rows[0].shape[1], columns[0].shape[1])
     taps = rows[0].shape[2] * columns[0].shape[2]
     groups = -(-count // max(1, MAX_GATHERED // max(1, taps * math.prod(bins) * channels)))
     size = -(-count // groups)
@@ -177,7 +179,7 @@ def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
 def _image_of(x: Array, number: Array) -> Array:
     position = image_index(number)
     image = lax.dynamic_index_in_dim(x, position, 0, keepdims=False)
-    return jnp.where((position >= 0) & (position < len(x)), image, jnp.asarray(math.nan, x.dtype))
+    return jnp.where((position >= 0) & (position < x.shape[0]), image, jnp.asarray(math.nan, x.dtype))
 
 
 def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio: int, aligned: bool) -> Array:
@@ -242,15 +244,15 @@ def roi_pool(x: Array, boxes: Array, output_shape: Ints, *, spatial_scale: float
     """
     x, boxes, out = _read(x, boxes, output_shape, spatial_scale)
     check_ordered_dtype(x)
-    if len(x) == 0:
-        return jnp.zeros((len(boxes), *out, x.shape[-1]), x.dtype)
+    if x.shape[0] == 0:
+        return jnp.zeros((boxes.shape[0], *out, x.shape[-1]), x.dtype)
     boxes = lax.stop_gradient(boxes).astype(jnp.promote_types(boxes.dtype, jnp.float32))
     rows, columns = (
         rounded_bins(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis], spatial_scale)
         for axis in (0, 1)
     )
     images = image_index(boxes[:, 0])
-    known = (images >= 0) & (images < len(x))
+    known = (images >= 0) & (images < x.shape[0])
     rows = Span(rows.first, jnp.where(known[:, None], rows.count, 0))
     return _maxima(x, Bins(jnp.where(known, images, 0), rows, columns))
 
@@ -278,7 +280,7 @@ def _maxima_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     y = _maxima(x, bins)
     at = _first_equal(lax.stop_gradient(x), bins, lax.stop_gradient(y))
     at = at * x.shape[-1] + jnp.arange(x.shape[-1], dtype=at.dtype)
-    return y, jnp.where(_is_empty(bins), jnp.zeros((), dx.dtype), dx.ravel().at[at].get(mode="promise_in_bounds"))
+    return y, jnp.where(_is_empty(bins), jnp.zeros((), dx.dtype), jnp.ravel(dx).at[at].get(mode="promise_in_bounds"))
 
 
 def _first_equal(x: Array, bins: Bins, y: Array) -> Array:
@@ -337,10 +339,10 @@ def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) 
     if boxes.ndim != 2 or boxes.shape[-1] != 4:
         raise argument_error("boxes", "have shape (k, 4)", boxes.shape)
     if scores.shape != boxes.shape[:1]:
-        raise argument_error("scores", f"have shape ({len(boxes)},)", scores.shape, f"boxes of shape {boxes.shape}")
+        raise argument_error("scores", f"have shape ({boxes.shape[0]},)", scores.shape, f"boxes of shape {boxes.shape}")
     boxes = lax.stop_gradient(boxes).astype(accumulation_dtype(boxes))
     indices, count = jnp.full(size, -1, jnp.int32), jnp.zeros((), jnp.int32)
-    if len(boxes) == 0:
+    if boxes.shape[0] == 0:
         return indices, count
     order = jnp.argsort(lax.stop_gradient(scores), descending=True, stable=True).astype(jnp.int32)
     boxes = boxes[order]
@@ -352,10 +354,10 @@ def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) 
         best = jnp.argmax(alive)
         low, high = jnp.maximum(boxes[best, :2], boxes[:, :2]), jnp.minimum(boxes[best, 2:], boxes[:, 2:])
         common = jnp.maximum(high - low, 0).prod(-1)
-        alive = alive & ~(common / (areas[best] + areas - common) > limit) & (jnp.arange(len(boxes)) != best)
+        alive = alive & ~(common / (areas[best] + areas - common) > limit) & (jnp.arange(boxes.shape[0]) != best)
         return alive, indices.at[count].set(order[best]), count + 1
 
-    start = jnp.ones(len(boxes), bool), indices, count
+    start = jnp.ones(boxes.shape[0], bool), indices, count
     _, indices, count = lax.while_loop(lambda state: state[0].any() & (state[2] < size), step, start)
     return indices, count
 

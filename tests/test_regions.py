@@ -1,6 +1,7 @@
 """Regions of images: what the table of cases cannot say of boxes and their suppression."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -148,3 +149,16 @@ def test_a_box_that_is_not_finite_suppresses_none():
     assert indices.tolist() == [0, 1, 2, 3, 5, -1] and count == 5
     scores = np.array([1, nan, 3], F32)
     assert convlab.nms(np.array(good, F32), scores, iou_threshold=0.5, max_outputs=3)[0].tolist() == [1, 2, -1]
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_the_numbers_of_images_and_boxes_may_be_symbolic(name):
+    shapes = jax.export.symbolic_shape("n, k")
+    f = jax.jit(jax.value_and_grad(lambda x, boxes: jnp.cos(POOLS[name](x, boxes)).sum()))
+    images, regions = (jax.ShapeDtypeStruct((n, *rest), jnp.float32) for n, rest in zip(shapes, ((5, 6, 2), (5,))))
+    exported = jax.export.export(f)(images, regions)
+    x = np.random.default_rng(0).normal(size=(3, 5, 6, 2)).astype(F32)
+    boxes = np.array([[0, 1, 1, 4, 4], [2, 0, 0, 3, 5]], F32)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), exported.call(x, boxes), f(x, boxes)
+    )
