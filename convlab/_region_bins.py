@@ -16,10 +16,10 @@ GROUP = 2**16  # numbers of the result that a group of boxes has, about
 
 
 class Span(NamedTuple):
-    """The positions along an axis that each bin reads: `first` and `count`, `(k, bins)`, int32."""
+    """The positions along an axis that each bin reads: `first` and `length`, `(k, bins)`, int32."""
 
     first: Array
-    count: Array
+    length: Array
 
 
 class Bins(NamedTuple):
@@ -90,13 +90,13 @@ def fold(step: Callable, initial: Any, x: Array, bins: Bins) -> Any:
         The last state. It costs the positions of the largest bin for each.
     """
     images, rows, columns = bins
-    height, width = rows.count.max(initial=0), columns.count.max(initial=0)
+    height, width = rows.length.max(initial=0), columns.length.max(initial=0)
     flat = x.reshape(math.prod(x.shape[:3]), x.shape[3])
     base = (images[:, None] * x.shape[1] + rows.first) * x.shape[2]
 
     def body(t: Array, state: Any) -> Any:
         i, j = lax.div(t, jnp.maximum(width, 1)), lax.rem(t, jnp.maximum(width, 1))
-        is_read = (i < rows.count)[:, :, None] & (j < columns.count)[:, None, :]
+        is_read = (i < rows.length)[:, :, None] & (j < columns.length)[:, None, :]
         index = (base + i * x.shape[2])[:, :, None] + (columns.first + j)[:, None, :]
         index = jnp.where(is_read, index, 0)
         values = flat.at[index].get(mode="promise_in_bounds")
@@ -112,7 +112,7 @@ def by_groups(function: Callable, x: Array, bins: Bins, *others: Array) -> Any:
     size = max(1, GROUP // max(1, p * q * x.shape[-1]))
     if not isinstance(k, int) or k <= size:
         return function(bins, *others)
-    order = jnp.argsort(bins.rows.count.max(1) * bins.columns.count.max(1))
+    order = jnp.argsort(bins.rows.length.max(1) * bins.columns.length.max(1))
     groups = -(-k // size)
 
     def grouped(a: Array) -> Array:

@@ -253,7 +253,7 @@ def roi_pool(x: Array, boxes: Array, output_shape: Ints, *, spatial_scale: float
     )
     images = image_index(boxes[:, 0])
     known = (images >= 0) & (images < x.shape[0])
-    rows = Span(rows.first, jnp.where(known[:, None], rows.count, 0))
+    rows = Span(rows.first, jnp.where(known[:, None], rows.length, 0))
     return _maxima(x, Bins(jnp.where(known, images, 0), rows, columns))
 
 
@@ -303,7 +303,7 @@ def _shape(bins: Bins) -> tuple[int, ...]:
 
 
 def _is_empty(bins: Bins) -> Array:
-    return ((bins.rows.count == 0)[:, :, None] | (bins.columns.count == 0)[:, None, :])[..., None]
+    return ((bins.rows.length == 0)[:, :, None] | (bins.columns.length == 0)[:, None, :])[..., None]
 
 
 @promoting
