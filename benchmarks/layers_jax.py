@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from conditions import DTYPE, QUEUE
-from suite import boxes
+from suite import boxes, segments
 
 STEPS = 3  # of the loop
 RATE = 1e-6
@@ -53,6 +53,8 @@ def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
 def operation(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
     """Return a function of the image, and of a grid as its parameter, with its options; Flax and JAX have a single
     one."""
+    if case["op"] == "conv":
+        return integer_conv(contestant, case) if "dtype" in case["call"] else packed_conv(contestant, case)
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in case["call"].items()}
     if contestant == "convlab":
         function = getattr(importlib.import_module("convlab"), case["op"])
@@ -61,7 +63,7 @@ def operation(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
             return lambda grid, x: function(x, grid, **options), jax.ShapeDtypeStruct(
                 (*images(case).shape[:-1], rank), DTYPE
             )
-        if case["op"] == "roi_align":
+        if case["op"].startswith("roi_"):
             regions = jnp.asarray(boxes(case), DTYPE)
             return lambda _, x: function(x, regions, **options), {}
         return lambda _, x: function(x, **options), {}
@@ -72,13 +74,51 @@ def operation(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
     return lambda _, x: jax.image.resize(x, shape, method, antialias=options.get("antialias", False)), {}
 
 
+def packed_conv(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
+    """A convolution of several sequences that lie one after the other in each row."""
+    if contestant != "convlab":
+        raise ValueError("neither JAX nor Flax has convolutions of packed sequences")
+    ids = np.stack([np.repeat(np.arange(len(lengths)), lengths) for lengths in segments(case)]).astype(np.int32)
+    conv, kernel, options = convolution(contestant, case)
+    return lambda kernel, x: conv(x, kernel, segment_ids=jnp.asarray(ids), **options), kernel
+
+
+def integer_conv(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
+    """A convolution of int8, exact in int32."""
+    conv, kernel, options = convolution(contestant, case)
+    return lambda kernel, x: conv(x, kernel, preferred_element_type=jnp.int32, **options), kernel
+
+
+def convolution(contestant: str, case: dict[str, Any]) -> tuple[Callable, jax.ShapeDtypeStruct, dict[str, Any]]:
+    """Return convlab's function or JAX's, the kernel's shape, and the function's options."""
+    kernel = (*case["window"], case["channels"] // case["groups"], case["features"])
+    options = {"padding": [tuple(pair) for pair in case["padding"]], "feature_group_count": case["groups"]}
+    if contestant == "convlab":
+        conv, strides, dilation = importlib.import_module("convlab").conv, "strides", "kernel_dilation"
+    else:
+        spatial = "DHW"[-len(case["spatial"]) :]
+        options["dimension_numbers"] = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+        conv, strides, dilation = jax.lax.conv_general_dilated, "window_strides", "rhs_dilation"
+    options |= {strides: tuple(case["strides"]), dilation: tuple(case["dilation"])}
+    return conv, jax.ShapeDtypeStruct(kernel, dtype(case)), options
+
+
+def dtype(case: dict[str, Any]) -> str:
+    return case.get("call", {}).get("dtype", DTYPE)
+
+
 def images(case: dict[str, Any]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((case["batch"], *case["spatial"], case["channels"]), DTYPE)
+    return jax.ShapeDtypeStruct((case["batch"], *case["spatial"], case["channels"]), dtype(case))
 
 
 def draw(shapes: Any, scale: float = 0.1) -> Any:
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda s: jnp.asarray(scale * rng.standard_normal(s.shape, np.float32), s.dtype), shapes)
+
+    def drawn(of: jax.ShapeDtypeStruct) -> jax.Array:
+        unit = 100 if jnp.issubdtype(of.dtype, jnp.integer) else 1
+        return jnp.asarray(unit * scale * rng.standard_normal(of.shape, np.float32), of.dtype)
+
+    return jax.tree.map(drawn, shapes)
 
 
 def members(shapes: Any) -> Any:
@@ -108,6 +148,8 @@ def image_by_image(f: Layer) -> Layer:
 def programs(f: Layer, operands: tuple[Any, Any]) -> dict[str, tuple[Callable, tuple, int]]:
     """Return for each mode the function, its arguments' shapes and the number of layer calls in it."""
     out = jax.eval_shape(f, *operands)
+    if not jnp.issubdtype(out.dtype, jnp.inexact):
+        return {"forward": (f, operands, 1)}
     both = (*operands, out)
     return {
         "forward": (f, operands, 1),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from conditions import DEVICE, DTYPE, QUEUE, TF32
-from suite import boxes
+from suite import boxes, segments
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
 torch.set_default_device(DEVICE)
@@ -48,6 +48,8 @@ def layer(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple
 def operation(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]:
     """Return a function of the image, and of a grid, with its options under PyTorch's names."""
     op, rank, call = case["op"], len(case["spatial"]), case["call"]
+    if op == "conv":
+        return integer_conv(case) if "dtype" in call else packed_conv(case)
     x = (case["batch"], case["channels"], *case["spatial"])
     linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[rank]
     mode = {"linear": linear, "cubic": "bicubic"}.get(call.get("method", "linear"), call.get("method"))
@@ -61,14 +63,42 @@ def operation(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[t
         mode = "bilinear" if mode == linear else mode
         padding = call.get("padding_mode", "zeros")
         return lambda x, g: F.grid_sample(x, g, mode, padding, False), [x, (case["batch"], *case["spatial"], rank)]
-    if op == "roi_align":
-        from torchvision.ops import roi_align
+    if op.startswith("roi_"):
+        import torchvision.ops
 
-        regions = torch.tensor(boxes(case), dtype=getattr(torch, DTYPE))
-        ratio = call["sampling_ratio"]
-        return lambda x: roi_align(x, regions, call["output_shape"], sampling_ratio=ratio), [x]
+        regions, function = torch.tensor(boxes(case), dtype=getattr(torch, DTYPE)), getattr(torchvision.ops, op)
+        ratio = {key: value for key, value in call.items() if key != "output_shape"}
+        return lambda x: function(x, regions, call["output_shape"], **ratio), [x]
     (option,) = call.values()
     return lambda x: getattr(F, op)(x, option), [x]
+
+
+def packed_conv(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]:
+    """Convolve packed sequences one by one: PyTorch has no other way on a CPU."""
+    ((before, after),) = case["padding"]
+
+    def conv(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        rows = []
+        for row, lengths in zip(x, segments(case)):
+            parts = [F.pad(part[None], (before, after)) for part in row.split(lengths, -1)]
+            rows.append(torch.cat([F.conv1d(part, kernel, groups=case["groups"]) for part in parts], -1))
+        return torch.cat(rows)
+
+    kernel = (case["features"], case["channels"] // case["groups"], *case["window"])
+    return conv, [(case["batch"], case["channels"], *case["spatial"]), kernel]
+
+
+def integer_conv(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]:
+    """Convolve int8 in float32: PyTorch's convolution of integers is many times slower, and wraps in int8."""
+    rank, ends = len(case["spatial"]), (case["features"], case["channels"] // case["groups"])
+    pads = [before for before, _ in case["padding"]]
+    options = dict(stride=case["strides"], padding=pads, dilation=case["dilation"], groups=case["groups"])
+    function = getattr(F, f"conv{rank}d")
+
+    def conv(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        return function(x.float(), kernel.float(), **options).int()
+
+    return conv, [(case["batch"], case["channels"], *case["spatial"]), (*ends, *case["window"])]
 
 
 def timed(f: Callable[..., torch.Tensor], operands: list[torch.Tensor]) -> dict[str, Callable[[], Any]]:
@@ -76,7 +106,10 @@ def timed(f: Callable[..., torch.Tensor], operands: list[torch.Tensor]) -> dict[
         with torch.no_grad():
             f(*operands)
 
-    dy = torch.randn_like(f(*operands))
+    out = f(*operands)
+    if not out.is_floating_point():
+        return {"forward": forward}
+    dy = torch.randn_like(out)
 
     def gradients():
         for operand in operands:
@@ -108,12 +141,15 @@ def queued(call: Callable[[], Any], count: int) -> Callable[[], None]:
 
 def calls(_: str, case: dict[str, Any]) -> dict[str, tuple[list[Callable[[], Any]], int]]:
     f, shapes = layer(case)
-    dtype = getattr(torch, DTYPE)
+    dtype = getattr(torch, case.get("call", {}).get("dtype", DTYPE))
 
     def draw(shape):
+        if not dtype.is_floating_point:
+            return (torch.randn(shape) * 10).to(dtype)
         return torch.randn(shape, dtype=dtype) * 0.1
 
-    variants = [
-        timed(f, [lay(draw(shape)).requires_grad_() for shape in shapes]) for lay in formats(len(case["spatial"]))
-    ]
+    def made(lay):
+        return [lay(draw(shape)).requires_grad_(dtype.is_floating_point) for shape in shapes]
+
+    variants = [timed(f, made(lay)) for lay in formats(len(case["spatial"]))]
     return {mode: ([queued(variant[mode], QUEUE) for variant in variants], QUEUE) for mode in variants[0]}

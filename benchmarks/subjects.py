@@ -46,7 +46,8 @@ def layers(contestants: Group, choice: Choice) -> Iterator[Row]:
     for case in suite.cases():
         if choice.takes(f"{case['family']} {case['name']}"):
             names = {"subject": "layers", "family": case["family"], "case": case["name"], "unit": "ms"}
-            yield from timed(contestants, "layer", case, choice.modes_among(LAYER_MODES), choice.budget, names)
+            modes = ("forward",) if suite.is_of_integers(case) else LAYER_MODES
+            yield from timed(contestants, "layer", case, choice.modes_among(modes), choice.budget, names)
 
 
 def networks(contestants: Group, choice: Choice) -> Iterator[Row]:

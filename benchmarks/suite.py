@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import random
@@ -38,6 +39,21 @@ def boxes(case: dict[str, Any]) -> list[list[float]]:
     return drawn
 
 
+def segments(case: dict[str, Any]) -> list[list[int]]:
+    """Lengths of the sequences that are packed into each row, drawn."""
+    rng, (length,) = random.Random(0), case["spatial"]
+    drawn = []
+    for _ in range(case["batch"]):
+        ends = [0, *sorted(rng.sample(range(1, length), case["call"]["segments"] - 1)), length]
+        drawn.append([after - before for before, after in itertools.pairwise(ends)])
+    return drawn
+
+
+def is_of_integers(case: dict[str, Any]) -> bool:
+    """Whether the layer has integers for operands, and so no gradients."""
+    return "dtype" in case.get("call", {})
+
+
 def per_axis(value: Any, rank: int) -> list[Any]:
     return value if isinstance(value, list) else [value] * rank
 
@@ -45,7 +61,7 @@ def per_axis(value: Any, rank: int) -> list[Any]:
 def name(case: dict[str, Any]) -> str:
     """Return a name such as `w3 s2 d4 g8 64-128 @56 b8`: window, stride, dilation, groups (dw: depthwise), channels,
     size and batch."""
-    words = [] if "call" in case else ["w" + short(case["window"])]
+    words = ["w" + short(case["window"])] if "call" not in case or case["op"] == "conv" else []
     words += [letter + short(case[key]) for letter, key in (("s", "strides"), ("d", "dilation")) if max(case[key]) > 1]
     depthwise = case["groups"] == case["channels"]
     words += [] if case["groups"] == 1 else ["dw"] if depthwise else [f"g{case['groups']}"]

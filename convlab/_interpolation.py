@@ -318,10 +318,13 @@ def choose(x: Array, number: int, axis: Axis, sources: np.ndarray) -> Array:
     if np.array_equal(sources, np.arange(n)):
         return x
     if m % n == 0 and np.array_equal(sources, np.arange(m) // (m // n)):
-        repeated = jnp.broadcast_to(
-            jnp.expand_dims(x, number + 1), (*x.shape[: number + 1], m // n, *x.shape[number + 1 :])
-        )
-        return repeated.reshape(*x.shape[:number], m, *x.shape[number + 1 :])
+
+        def repeated(x: Array) -> Array:
+            shape = (*x.shape[: number + 1], m // n, *x.shape[number + 1 :])
+            y = jnp.broadcast_to(jnp.expand_dims(x, number + 1), shape)
+            return y.reshape(*x.shape[:number], m, *x.shape[number + 1 :])
+
+        return _by_gather_on_cpu(x, number, sources[:, None], np.ones((m, 1)), repeated, repeated)
     p, q = axis.step.numerator, axis.step.denominator
     if q <= min(MAX_PHASES, m) and np.array_equal(sources, np.arange(m) // q * p + sources[np.arange(m) % q]):
         counts = [len(range(phase, m, q)) for phase in range(q)]

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from . import _backend
 from ._arguments import argument_error, as_array, describe_axes
@@ -24,6 +25,8 @@ from ._patches import MAX_UNROLLED_TAPS
 from ._window import Pair, Window, output_size
 
 Array = jax.Array
+
+MAX_PARTS = 8  # into which the terms of a kernel gradient are split, to be added up within one loop
 
 
 # --- padded batches -----------------------------------------------------------------------------------------------
@@ -210,10 +213,32 @@ def _by_taps(term: Callable, x: Array, ids: Array, own: Array, kernel: Array, wi
 
 def _depthwise(values: Array, kernel: Array, wide: Any) -> Array:
     """Compute one tap of a depthwise convolution; `kernel` is `(1, c, multiplier)`."""
-    if kernel.shape[2] == 1:
-        return values.astype(wide) * kernel.reshape(1, 1, -1).astype(wide)
-    product = values.astype(wide)[..., None] * kernel.astype(wide)[None]
-    return product.reshape(*values.shape[:-1], math.prod(kernel.shape))
+    return _scale_channels(jnp.repeat(values, kernel.shape[2], -1).astype(wide), kernel.ravel().astype(wide))
+
+
+@jax.custom_jvp
+def _scale_channels(x: Array, factors: Array) -> Array:
+    """Multiply `(n, length, c)` by `(c,)`."""
+    return x * factors[None, None]
+
+
+@functools.partial(_scale_channels.defjvp, symbolic_zeros=True)
+def _scale_channels_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x, factors), (dx, dfactors) = primals, tangents
+    terms = [] if isinstance(dx, SymbolicZero) else [_scale_channels(dx, factors)]
+    if not isinstance(dfactors, SymbolicZero):
+        terms.append(x * _repeat_channels(dfactors, x.shape))
+    return _scale_channels(x, factors), functools.reduce(operator.add, terms or [jnp.zeros_like(x)])
+
+
+def _repeat_channels(factors: Array, shape: tuple[int, ...]) -> Array:
+    """Repeat `(c,)` to `shape`, by a product with ones: its transpose, a product too, is the fastest sum on a CPU."""
+    counts = [next(k for k in range(MAX_PARTS, 0, -1) if n % k == 0) for n in shape[:2]]
+    axis = counts.index(max(counts))
+    block = [n // max(counts) if number == axis else n for number, n in enumerate(shape[:2])]
+    ones = jnp.ones((math.prod(block), 1), factors.dtype)
+    repeated = lax.dot(ones, factors.reshape(1, shape[2]), precision=lax.Precision.HIGHEST).reshape(*block, shape[2])
+    return jnp.concatenate([repeated] * max(counts), axis)
 
 
 def _by_patches(product: Callable, x: Array, ids: Array, own: Array, kernel: Array, window: AxisWindow) -> Array:

@@ -11,16 +11,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _backend
-from ._arguments import argument_error, as_array, as_int, broadcast_to_rank, check_ordered_dtype, read_int
+from ._argmax import reduction_identity
+from ._arguments import argument_error, as_array, as_int, broadcast_to_rank, check_ordered_dtype, index_dtype, read_int
 from ._dtypes import accumulation_dtype, average_dtype
-from ._pool_adaptive import _max
 from ._promotion import promoting
+from ._region_bins import Bins, Span, bin_starts, by_groups, fold, image_index, nonzero_span, rounded_bins
 from .typing import Ints
 
 Array = jax.Array
 Terms = tuple[Array, Array]  # the positions that a bin reads, and their weights
 
-# With samples more than half a position apart, at most this many lie within one position of another.
+# With samples more than half a position apart, as several in a bin are, at most this many lie within one position of
+# another.
 NEIGHBOURS = 5
 MAX_SAMPLES = 2  # along an axis of a bin, that are gathered
 MAX_GATHERED = 2**22  # numbers that the gradient of one group of boxes stores
@@ -67,8 +69,8 @@ def roi_align(
     ratio = as_int(sampling_ratio)
     if ratio is None:
         raise argument_error("sampling_ratio", "be an int", sampling_ratio, kind=TypeError)
-    if len(x) == 0:
-        return jnp.full((len(boxes), *out, x.shape[-1]), math.nan, average_dtype(x))
+    if x.shape[0] == 0:
+        return jnp.full((boxes.shape[0], *out, x.shape[-1]), math.nan, average_dtype(x))
     wide = x.astype(accumulation_dtype(x))
     boxes = lax.stop_gradient(boxes).astype(wide.dtype)
     axes = [(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis]) for axis in (0, 1)]
@@ -81,7 +83,7 @@ def roi_align(
         return _by_gathers(wide, boxes[:, 0], *(_sampled(*axis, *options) for axis in axes))
 
     are_known = all(isinstance(n, int) for n in (*x.shape, *boxes.shape))
-    if 0 < ratio <= MAX_SAMPLES and are_known and len(boxes) > 0:
+    if 0 < ratio <= MAX_SAMPLES and are_known and boxes.shape[0] > 0:
         y = _backend.by_platform(wide, boxes, tpu=by_products, default=by_gathers)
     else:
         y = by_products(wide, boxes)
@@ -89,7 +91,7 @@ def roi_align(
 
 
 def _by_products(x: Array, images: Array, rows: Array, columns: Array) -> Array:
-    """Multiply the image of each box by the weights of its rows and columns."""
+    """Sum the image of each box with the weights of its rows and columns, in products where those are fast."""
 
     def pooled(own, row, column):
         y = jnp.einsum("ph,hwc->pwc", row, own, precision="highest")
@@ -105,8 +107,10 @@ def _by_products(x: Array, images: Array, rows: Array, columns: Array) -> Array:
 
         def one(box):
             image, row, column = box
-            number = _image_index(image)
-            is_plain = lax.dynamic_index_in_dim(finite, number, 0, keepdims=False) & (number >= 0) & (number < len(x))
+            number = image_index(image)
+            is_plain = (
+                lax.dynamic_index_in_dim(finite, number, 0, keepdims=False) & (number >= 0) & (number < x.shape[0])
+            )
             return lax.cond(is_plain, pooled, alone, _image_of(x, image), row, column)
 
         return lax.map(one, (images, rows, columns))
@@ -114,17 +118,40 @@ def _by_products(x: Array, images: Array, rows: Array, columns: Array) -> Array:
     def plain(dx, images, rows, columns):
         return lax.map(lambda box: pooled(_image_of(dx, box[0]), *box[1:]), (images, rows, columns))
 
+    def forward(*given):
+        return _backend.by_platform(*given, cpu=_by_positions, default=guarded)
+
     # the map of tangents has no branches: JAX would store what each of them needs
-    products = jax.custom_jvp(promoting(guarded))
+    products = jax.custom_jvp(promoting(forward))
     products.defjvp(lambda given, tangents: (products(*given), promoting(plain)(tangents[0], *given[1:])))
     return products(x, images, rows, columns)
+
+
+def _by_positions(x: Array, images: Array, rows: Array, columns: Array) -> Array:
+    """Add up the positions that have weights in each bin."""
+    number = image_index(images)
+    known = (number >= 0) & (number < x.shape[0])
+    bins = Bins(jnp.where(known, number, 0), nonzero_span(rows), nonzero_span(columns))
+
+    def group(bins, rows, columns):
+        def weight_at(weights, span, offset):
+            return jnp.take_along_axis(weights, (span.first + offset)[..., None], 2, mode="clip")[..., 0]
+
+        def weighted(total, values, is_read, _, i, j):
+            weight = weight_at(rows, bins.rows, i)[:, :, None] * weight_at(columns, bins.columns, j)[:, None, :]
+            return total + jnp.where(is_read & (weight[..., None] != 0), weight[..., None] * values, 0)
+
+        return fold(weighted, jnp.zeros((*_shape(bins), x.shape[-1]), x.dtype), x, bins)
+
+    y = by_groups(group, x, bins, rows, columns)
+    return jnp.where(known[:, None, None, None], y, jnp.asarray(math.nan, y.dtype))
 
 
 def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
     """Add up the positions that the samples of each bin read, for a group of boxes at a time."""
     n, height, width, channels = x.shape
     flat = x.reshape(n * height * width, channels)
-    count, bins = len(images), (rows[0].shape[1], columns[0].shape[1])
+    count, bins = images.shape[0], (rows[0].shape[1], columns[0].shape[1])
     taps = rows[0].shape[2] * columns[0].shape[2]
     groups = -(-count // max(1, MAX_GATHERED // max(1, taps * math.prod(bins) * channels)))
     size = -(-count // groups)
@@ -136,7 +163,7 @@ def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
     def pooled(group: Any) -> Array:
         images, (row, row_weight), (column, column_weight) = group
         indices, weights = [], []
-        number = _image_index(images)
+        number = image_index(images)
         known = (number >= 0) & (number < n)
         first = jnp.where(known, number, 0)[:, None, None] * (height * width)
         for i, j in itertools.product(range(row.shape[2]), range(column.shape[2])):
@@ -149,20 +176,15 @@ def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
     return y.reshape(groups * size, *bins, channels)[:count]
 
 
-def _image_index(number: Array) -> Array:
-    """Convert the number of an image to an index; a NaN is none of them."""
-    return jnp.where(jnp.isnan(number), -1, number).astype(jnp.int32)
-
-
 def _image_of(x: Array, number: Array) -> Array:
-    position = _image_index(number)
+    position = image_index(number)
     image = lax.dynamic_index_in_dim(x, position, 0, keepdims=False)
-    return jnp.where((position >= 0) & (position < len(x)), image, jnp.asarray(math.nan, x.dtype))
+    return jnp.where((position >= 0) & (position < x.shape[0]), image, jnp.asarray(math.nan, x.dtype))
 
 
 def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio: int, aligned: bool) -> Array:
     """Return the weight of each of `n` positions in the mean of the samples of each bin, `(k, bins, n)`."""
-    first, size = _bins(start, end, bins, scale, aligned)
+    first, size = bin_starts(start, end, bins, scale, aligned)
     first = first[..., None, None]
     count = jnp.full_like(size, ratio) if ratio > 0 else jnp.ceil(size)
     count, step = count[:, None, None, None], (size / jnp.maximum(count, 1))[:, None, None, None]
@@ -171,7 +193,7 @@ def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio:
         sample = jnp.arange(ratio, dtype=start.dtype)
     else:  # the samples next to each position
         before = jnp.floor((position - 1 - first) / jnp.where(step > 0, step, 1) - 0.5)
-        sample = before + jnp.arange(NEIGHBOURS + 1, dtype=start.dtype)
+        sample = jnp.maximum(before, 0) + jnp.arange(NEIGHBOURS + 1, dtype=start.dtype)
     at = first + (sample + 0.5) * step
     real = (sample >= 0) & (sample < count) & (at >= -1) & (at <= n)
     hats = jnp.maximum(1 - abs(at.clip(0, n - 1) - position), 0)
@@ -182,7 +204,7 @@ def _bin_weights(start: Array, end: Array, n: int, bins: int, scale: Any, ratio:
 def _sampled(start: Array, end: Array, n: int, bins: int, scale: Any, ratio: int, aligned: bool) -> Terms:
     """Return the two positions, of `n`, that each of `ratio` samples in a bin reads, and their weights in the mean of
     the bin, both `(k, bins, 2 * ratio)`."""
-    first, size = _bins(start, end, bins, scale, aligned)
+    first, size = bin_starts(start, end, bins, scale, aligned)
     at = first[..., None] + (jnp.arange(ratio, dtype=first.dtype) + 0.5) * (size / ratio)[:, None, None]
     inside = (at >= -1) & (at <= n)
     at = jnp.where(inside, at, 0).clip(0, n - 1)
@@ -190,21 +212,6 @@ def _sampled(start: Array, end: Array, n: int, bins: int, scale: Any, ratio: int
     positions = jnp.concatenate([low, jnp.minimum(low + 1, n - 1)], -1).astype(jnp.int32)
     weights = jnp.concatenate([1 - (at - low), at - low], -1) / ratio
     return positions, jnp.where(jnp.concatenate([inside, inside], -1), weights, 0)
-
-
-def _bins(start: Array, end: Array, bins: int, scale: Any, aligned: bool) -> tuple[Array, Array]:
-    """Return where the bins of each box begin, `(k, bins)`, and how long they are, `(k,)`."""
-    shift = 0.5 if aligned else 0.0
-    start, end = start * scale - shift, end * scale - shift
-    length = end - start if aligned else jnp.maximum(end - start, 1)
-    size = _divided(length, bins)
-    return start[:, None] + jnp.arange(bins, dtype=start.dtype) * size[:, None], size
-
-
-def _divided(length: Array, n: int) -> Array:
-    """`length / n`, rounded once. XLA multiplies by the rounded inverse of a constant, and then the last of 7 bins of 6
-    positions ends beyond them; by what it cannot know it divides."""
-    return length / jnp.where(jnp.isnan(length), jnp.ones_like(length), jnp.asarray(n, length.dtype))
 
 
 @promoting
@@ -220,8 +227,8 @@ def roi_pool(x: Array, boxes: Array, output_shape: Ints, *, spatial_scale: float
         spatial_scale: the factor of the box coordinates.
 
     Returns:
-        `(k, *output_shape, c)` of the dtype of `x`; a bin outside the image gives 0. The gradient goes to the first of
-        equal maxima.
+        `(k, *output_shape, c)` of the dtype of `x`; a bin outside the image gives 0, and so does a box that is not
+        finite or whose image does not exist. The gradient goes to the first of equal maxima.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -237,40 +244,66 @@ def roi_pool(x: Array, boxes: Array, output_shape: Ints, *, spatial_scale: float
     """
     x, boxes, out = _read(x, boxes, output_shape, spatial_scale)
     check_ordered_dtype(x)
-    if len(x) == 0:
-        return jnp.zeros((len(boxes), *out, x.shape[-1]), x.dtype)
+    if x.shape[0] == 0:
+        return jnp.zeros((boxes.shape[0], *out, x.shape[-1]), x.dtype)
     boxes = lax.stop_gradient(boxes).astype(jnp.promote_types(boxes.dtype, jnp.float32))
     rows, columns = (
-        _bin_members(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis], spatial_scale)
+        rounded_bins(boxes[:, 2 - axis], boxes[:, 4 - axis], x.shape[1 + axis], out[axis], spatial_scale)
         for axis in (0, 1)
     )
-    lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
-
-    def pooled(one):
-        image, row, column = one
-        position = image.astype(jnp.int32)
-        own = lax.dynamic_index_in_dim(x, position, 0, keepdims=False)
-        y = _max(jnp.where(column[None, :, :, None], own[:, None], jnp.asarray(lowest, x.dtype)), 2)
-        y = _max(jnp.where(row[:, :, None, None], y[None], jnp.asarray(lowest, x.dtype)), 1)
-        empty = ~row.any(1)[:, None, None] | ~column.any(1)[None, :, None]
-        known = (position >= 0) & (position < len(x))
-        return jnp.where(empty | ~known, jnp.zeros((), x.dtype), y)
-
-    return lax.map(pooled, (boxes[:, 0], rows, columns))
+    images = image_index(boxes[:, 0])
+    known = (images >= 0) & (images < x.shape[0])
+    rows = Span(rows.first, jnp.where(known[:, None], rows.length, 0))
+    return _maxima(x, Bins(jnp.where(known, images, 0), rows, columns))
 
 
-def _bin_members(start: Array, end: Array, n: int, bins: int, scale: Any) -> Array:
-    """Return which of `n` positions belong to each bin, `(k, bins, n)`."""
+@jax.custom_jvp
+@promoting
+def _maxima(x: Array, bins: Bins) -> Array:
+    """Take the maximum of each bin, 0 for an empty one."""
 
-    def rounded(value):  # halves away from 0
-        return jnp.sign(value) * jnp.floor(abs(value) + 0.5)
+    def larger(best, values, is_read, *_):
+        return jnp.where(is_read & ((values > best) | (values != values)), values, best)
 
-    start, end = rounded(start * scale), rounded(end * scale)
-    size = _divided(jnp.maximum(end - start + 1, 1), bins)
-    bin_ = jnp.arange(bins, dtype=start.dtype)
-    low, high = jnp.floor(bin_ * size[:, None]), jnp.ceil((bin_ + 1) * size[:, None])
-    position = jnp.arange(n, dtype=start.dtype) - start[:, None, None]
-    return (position >= low[..., None]) & (position < high[..., None])
+    def group(bins):
+        lowest = reduction_identity(x.dtype, "max")
+        best = fold(larger, jnp.full((*_shape(bins), x.shape[-1]), lowest, x.dtype), x, bins)
+        return jnp.where(_is_empty(bins), jnp.zeros((), x.dtype), best)
+
+    return by_groups(group, x, bins)
+
+
+@_maxima.defjvp
+@promoting
+def _maxima_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x, bins), (dx, _) = primals, tangents
+    y = _maxima(x, bins)
+    at = _first_equal(lax.stop_gradient(x), bins, lax.stop_gradient(y))
+    at = at * x.shape[-1] + jnp.arange(x.shape[-1], dtype=at.dtype)
+    return y, jnp.where(_is_empty(bins), jnp.zeros((), dx.dtype), jnp.ravel(dx).at[at].get(mode="promise_in_bounds"))
+
+
+def _first_equal(x: Array, bins: Bins, y: Array) -> Array:
+    """Return where each bin first has the value `y`, flat over images, rows and columns."""
+    beyond = jnp.asarray(jnp.iinfo(index_dtype(x.shape)).max, index_dtype(x.shape))
+
+    def group(bins, y):
+        def first(at, values, is_read, index, *_):
+            equal = is_read & ((values == y) | ((values != values) & (y != y)))
+            return jnp.minimum(at, jnp.where(equal, index, beyond))
+
+        at = fold(first, jnp.full(y.shape, beyond), x, bins)
+        return jnp.where(_is_empty(bins), jnp.zeros_like(at), at)
+
+    return by_groups(group, x, bins, y)
+
+
+def _shape(bins: Bins) -> tuple[int, ...]:
+    return *bins.rows.first.shape, bins.columns.first.shape[1]
+
+
+def _is_empty(bins: Bins) -> Array:
+    return ((bins.rows.length == 0)[:, :, None] | (bins.columns.length == 0)[:, None, :])[..., None]
 
 
 @promoting
@@ -306,10 +339,10 @@ def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) 
     if boxes.ndim != 2 or boxes.shape[-1] != 4:
         raise argument_error("boxes", "have shape (k, 4)", boxes.shape)
     if scores.shape != boxes.shape[:1]:
-        raise argument_error("scores", f"have shape ({len(boxes)},)", scores.shape, f"boxes of shape {boxes.shape}")
+        raise argument_error("scores", f"have shape ({boxes.shape[0]},)", scores.shape, f"boxes of shape {boxes.shape}")
     boxes = lax.stop_gradient(boxes).astype(accumulation_dtype(boxes))
     indices, count = jnp.full(size, -1, jnp.int32), jnp.zeros((), jnp.int32)
-    if len(boxes) == 0:
+    if boxes.shape[0] == 0:
         return indices, count
     order = jnp.argsort(lax.stop_gradient(scores), descending=True, stable=True).astype(jnp.int32)
     boxes = boxes[order]
@@ -321,10 +354,10 @@ def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) 
         best = jnp.argmax(alive)
         low, high = jnp.maximum(boxes[best, :2], boxes[:, :2]), jnp.minimum(boxes[best, 2:], boxes[:, 2:])
         common = jnp.maximum(high - low, 0).prod(-1)
-        alive = alive & ~(common / (areas[best] + areas - common) > limit) & (jnp.arange(len(boxes)) != best)
+        alive = alive & ~(common / (areas[best] + areas - common) > limit) & (jnp.arange(boxes.shape[0]) != best)
         return alive, indices.at[count].set(order[best]), count + 1
 
-    start = jnp.ones(len(boxes), bool), indices, count
+    start = jnp.ones(boxes.shape[0], bool), indices, count
     _, indices, count = lax.while_loop(lambda state: state[0].any() & (state[2] < size), step, start)
     return indices, count
 

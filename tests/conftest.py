@@ -14,7 +14,8 @@ import pytest  # noqa: E402
 # Programs that are not convlab's own, as the examples are and Flax's layers, are tested as JAX comes.
 STRICT = {
     "test_derivatives", "test_explicit_sharding", "test_identities", "test_integers", "test_jax_tools", "test_linen",
-    "test_masks", "test_messages", "test_modules", "test_nnx", "test_odd_sizes", "test_platforms", "test_resampling",
+    "test_masks", "test_messages", "test_modules", "test_nnx", "test_odd_sizes", "test_platforms", "test_regions",
+        "test_resampling",
         "test_sampling",
     "test_values",
 }  # fmt: skip

@@ -50,15 +50,25 @@ def test_the_largest_sums_are_exact(channels):
     assert int(y[0, 0, 0]) == 128 * 128 * (channels - 1) + 127 * 127
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_sums_over_parts_of_the_channels_are_exact(groups):
+    """Of the largest products, which float32 could not hold together."""
+    x, kernel = np.full((1, 5, 5, 402), 255, np.uint8), np.full((3, 3, 402 // groups, 2), -128, np.int8)
+    x[..., ::7] = 254
+    y = jax.jit(lambda x, k: convlab.conv(x, k, feature_group_count=groups))(x, kernel)
+    np.testing.assert_array_equal(y, reference.conv(x, kernel, feature_group_count=groups))
+
+
 @pytest.mark.parametrize("kinds", [("int8", "int8"), ("uint8", "int8")], ids=str)
 def test_a_convolution_of_bytes_is_one_equation_of_lax(kinds):
-    """Which a CPU computes in float32, where that holds every sum."""
-    few, many = ((np.ones((1, 8, c), kinds[0]), np.ones((3, c, 4), kinds[1])) for c in (16, 2000))
+    """Which a CPU computes in float32, where that holds every sum over a large part of the channels."""
+    few, some, many = ((np.ones((1, 8, c), kinds[0]), np.ones((3, c, 4), kinds[1])) for c in (16, 500, 20000))
     conv = lambda x, k: convlab.conv(x, k, preferred_element_type=jnp.int32)
     names = [eqn.primitive.name for eqn in jax.make_jaxpr(conv)(*few).jaxpr.eqns]
     assert names.count("conv_general_dilated") == 1
     assert set(names) <= {"conv_general_dilated", "convert_element_type"}
-    assert [choice.formulation for choice in convlab.explain(conv, *few, platform="cpu")] == ["floats"]
+    for operands in (few, some):
+        assert [choice.formulation for choice in convlab.explain(conv, *operands, platform="cpu")] == ["floats"]
     assert [choice.formulation for choice in convlab.explain(conv, *many, platform="cpu")] == ["lax"]
     wide = [a.astype(np.int16) for a in few]
     assert [choice.formulation for choice in convlab.explain(conv, *wide, platform="cpu")] == ["lax"]

@@ -235,3 +235,14 @@ def test_pool_layers_take_valid_positions(name):
     np.testing.assert_array_equal(getattr(convlab.nnx, name)((2, 2), **options)(IMAGES, valid=INSIDE), expected)
     layer = getattr(convlab.linen, name)((2, 2), **options)
     np.testing.assert_array_equal(layer.apply({}, IMAGES, valid=INSIDE), expected)
+
+
+def test_kernel_gradients_of_packed_depthwise_convolutions_are_products():
+    """A CPU multiplies by ones many times faster than it sums over all axes but the last."""
+
+    def gradient(kernel, segment_ids):
+        conv = functools.partial(convlab.conv, padding="CAUSAL", feature_group_count=6, segment_ids=segment_ids)
+        return jax.vjp(lambda kernel: conv(X, kernel), kernel)[1](X)
+
+    names = str(jax.make_jaxpr(gradient)(np.ones((3, 1, 6), np.float32), IDS))
+    assert names.count("dot_general[") >= 3 and "reduce_sum[" not in names

@@ -67,7 +67,9 @@ def test_each_platform_has_its_own_formulations(operands):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_suite_of_layers_lowers_for_cuda(dtype):
     layers_jax, suite = pytest.importorskip("layers_jax"), pytest.importorskip("suite")
-    for case in (c for c in suite.cases() if c["op"] not in ("grid_sample", "roi_align")):  # whose positions are data
+    for case in suite.cases():
+        if case["op"] in ("grid_sample", "roi_align", "roi_pool") or suite.is_of_integers(case):
+            continue  # positions that are data, and integers, which have no gradients
         f, parameters = layers_jax.layer("convlab", case)
         shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), (parameters, layers_jax.images(case)))
         function, shapes, _ = layers_jax.programs(f, shapes)["gradients"]
