@@ -1,11 +1,11 @@
 """The formulation `winograd`: F(2x2, 3x3) computes a tile of 2 x 2 outputs by 16 products instead of 36.
 
-Small constant matrices transform tiles of 4 x 4 pixels and the window before, and outputs after, 16 matrix products over
-the channels. The kernel gradient is the adjoint: 16 products that sum over the tiles. (Lavin and Gray 2016,
+Small constant matrices transform tiles of 4 x 4 pixels and the window before, and outputs after, 16 matrix products
+over the channels. The kernel gradient is the adjoint: 16 products that sum over the tiles. (Lavin and Gray 2016,
 arXiv:1509.09308.) Larger tiles need fewer products and lose digits: F(4x4, 3x3) errs by 1e-5 of the largest result.
 
-The outputs of a tile share their sums, so an inf or a NaN would reach outputs whose windows do not contain it. Both maps
-therefore look for one, and compute the result directly if there is one.
+The outputs of a tile share their sums, so an inf or a NaN would reach outputs whose windows do not contain it. Both
+maps therefore look for one, and compute the result directly if there is one.
 """
 
 from __future__ import annotations
