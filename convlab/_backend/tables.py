@@ -108,6 +108,11 @@ def _thin(p: Problem) -> bool:
     return p.groups > 1 and not p.depthwise and (p.channels // p.groups) * (p.features // p.groups) <= 4
 
 
+def _few_wide_groups(p: Problem) -> bool:
+    wide = min(p.channels, p.features) >= 16 * p.groups
+    return 1 < p.groups <= 8 and wide and p.rank <= 2 and p.dtype == jnp.float32
+
+
 def _small_groups(p: Problem) -> bool:
     return p.groups > 1 and (p.channels // p.groups) * (p.features // p.groups) <= 16
 
@@ -249,6 +254,7 @@ KERNEL_GRADIENT = (
     ("lax", "a long dilated sequence: XLA's own loop nest", _long_dilated),
     ("batch_vectorized", "few channels: sums of sixteen images fill a vector", _few_pairs),
     ("taps", "one channel, a wide window, few features: sums over the positions", _first_layer),
+    ("groups", "a few wide groups: a kernel gradient each", _few_wide_groups),
     ("onednn", "jaxlib's own engine, the batch in the role of the channels", lambda p: True),
     ("taps", "depthwise: sums over the positions", lambda p: p.depthwise),
     ("gemm", "one tap: a matrix product", _one_tap),
