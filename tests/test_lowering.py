@@ -20,7 +20,7 @@ from convlab._backend.formulations import taps
 from convlab._backend.problem import Problem
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-LOOSE = {"winograd": 2e-5, "fft": 2e-5}
+LOOSE = {"fft": 2e-5}
 OF_FLOATS = [name for name in tables.FORMULATIONS if name != "floats"]
 
 
@@ -126,7 +126,7 @@ def test_formulations_sum_as_the_oracle_does(name, kind):
         assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
     why = engine.unavailable_reason() if tables.FORMULATIONS[name].needs_engine else None
     has = getattr(tables.FORMULATIONS[name], kind)
-    assert len(served) >= 2 or not has or why or name in ("toeplitz", "fft", "winograd") and kind == "kernel_gradient"
+    assert len(served) >= 2 or not has or why or name in ("toeplitz", "fft") and kind == "kernel_gradient"
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -320,6 +320,40 @@ def test_winograd_serves_results_smaller_than_the_window_and_long_ones(spatial):
     steps = convlab.explain(lambda: convlab.conv(x, k, method="winograd"), platform="cpu")
     assert [step.formulation for step in steps] == ["winograd"]
     np.testing.assert_allclose(convlab.conv(x, k, method="winograd"), convlab.conv(x, k, method="lax"), rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_winograd_keeps_what_is_not_finite_in_its_windows(bad):
+    rng = np.random.default_rng(0)
+    x, k, dy = (rng.normal(size=s).astype(np.float32) for s in ((1, 9, 8, 5), (3, 3, 5, 4), (1, 9, 8, 4)))
+    x[0, 0, 5, 2] = bad  # the kernel's last row does not read it
+
+    def results(method):
+        y, pullback = jax.vjp(lambda x, k: convlab.conv(x, k, method=method), x, k)
+        return y, *pullback(dy)
+
+    for actual, expected in zip(quick(lambda: results("winograd"))(), quick(lambda: results("lax"))(), strict=True):
+        finite = np.isfinite(expected)
+        np.testing.assert_array_equal(np.isfinite(actual), finite)
+        np.testing.assert_allclose(np.asarray(actual)[finite], np.asarray(expected)[finite], atol=1e-5)
+
+
+def test_without_the_engine_winograd_serves_many_channels_and_only_them():
+    off = tables.Target(engine=False)
+    many = problem(np.random.default_rng(0), **typical("winograd") | dict(batch=8, channels=64, features=64))
+    for kind in ("forward", "kernel_gradient"):
+        assert tables.choose(kind, many, "auto", off).formulation.name == "winograd"
+        assert dispatch.parts(kind, many, tables.choose(kind, many, "auto", off), off) == ["lax"]
+        for change in (
+            dict(channels=8),
+            dict(dtype=jnp.dtype("float64")),
+            dict(precision=(jax.lax.Precision.HIGHEST,) * 2),
+        ):
+            other = tables.choose(kind, dataclasses.replace(many, **change), "auto", off)
+            assert other.formulation.name != "winograd"
+        assert (
+            tables.choose(kind, many, "auto", tables.Target(engine=False, partitioned=True)).formulation.name == "lax"
+        )
 
 
 @pytest.mark.parametrize("method", OF_FLOATS)

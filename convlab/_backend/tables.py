@@ -108,8 +108,49 @@ def _thin(p: Problem) -> bool:
     return p.groups > 1 and not p.depthwise and (p.channels // p.groups) * (p.features // p.groups) <= 4
 
 
+def _few_wide_groups(p: Problem) -> bool:
+    wide = min(p.channels, p.features) >= 16 * p.groups
+    return 1 < p.groups <= 8 and wide and p.rank <= 2 and p.dtype == jnp.float32
+
+
 def _small_groups(p: Problem) -> bool:
     return p.groups > 1 and (p.channels // p.groups) * (p.features // p.groups) <= 16
+
+
+def _single(p: Problem) -> bool:
+    """Whether it is in float32 without groups: what the rows for programs without the engine were measured on."""
+    return p.dtype == jnp.float32 and p.groups == 1
+
+
+def _winograd_pays(p: Problem) -> bool:
+    """Whether there are so many channels and positions that fewer products outweigh the transforms."""
+    return min(p.channels, p.features) >= 64 and _winograd_sums_pay(p)
+
+
+def _winograd_sums_pay(p: Problem) -> bool:
+    tiles = p.batch * math.prod(p.out) // 4
+    return _single(p) and tiles >= max(p.channels, p.features) and min(p.channels, p.features) >= 32
+
+
+def _tiled(p: Problem) -> bool:
+    return _single(p) and gemm.tiles_image(p)
+
+
+def _colours(p: Problem) -> bool:
+    """Whether it is a first layer of an image in colours, whose few products for each output make one fused loop."""
+    return _single(p) and p.channels <= 4 and p.features >= VECTOR and math.prod(p.window) * p.channels <= 36
+
+
+def _to_one(p: Problem) -> bool:
+    return _single(p) and p.rank == 3 and p.features == 1 and p.channels <= 16
+
+
+def _few_sums(p: Problem) -> bool:
+    return _single(p) and max(p.channels, p.features) <= VECTOR and 1 < math.prod(p.window) <= 25
+
+
+def _strided_volume(p: Problem) -> bool:
+    return _single(p) and p.rank == 3 and max(p.strides) > 1 and math.prod(p.window) <= 27
 
 
 def _banded(p: Problem) -> bool:
@@ -193,6 +234,10 @@ FORWARD = (
     ("output_blocking", "few features: neighbouring positions share the engine's vectors", _blocks_pay),
     ("onednn", "jaxlib's own engine", lambda p: True),
     ("gemm", "one tap: a matrix product", _one_tap),
+    ("gemm", "windows that tile the image: a matrix product", _tiled),
+    ("winograd", "3 x 3, many channels: 16 products instead of 36", _winograd_pays),
+    ("taps", "an image in colours: one fused loop", _colours),
+    ("taps", "one feature of a volume: one fused loop", _to_one),
     ("taps", "depthwise: one fused loop", lambda p: p.depthwise),
     ("taps", "small groups: one fused loop", _small_groups),
     ("gemm", "many groups: products batched over the groups", lambda p: p.groups > 16),
@@ -209,10 +254,15 @@ KERNEL_GRADIENT = (
     ("lax", "a long dilated sequence: XLA's own loop nest", _long_dilated),
     ("batch_vectorized", "few channels: sums of sixteen images fill a vector", _few_pairs),
     ("taps", "one channel, a wide window, few features: sums over the positions", _first_layer),
+    ("groups", "a few wide groups: a kernel gradient each", _few_wide_groups),
     ("onednn", "jaxlib's own engine, the batch in the role of the channels", lambda p: True),
     ("taps", "depthwise: sums over the positions", lambda p: p.depthwise),
     ("gemm", "one tap: a matrix product", _one_tap),
+    ("gemm", "windows that tile the image: a matrix product", _tiled),
+    ("winograd", "3 x 3, many channels: 16 products instead of 36", _winograd_sums_pay),
     ("taps", "few channels: sums over the positions", lambda p: p.groups == 1 and p.channels * p.features <= 8),
+    ("batch_vectorized", "few channels: sums of sixteen images fill a vector", _few_sums),
+    ("gemm", "a volume, strided: a matrix product for each tap", _strided_volume),
     ("toeplitz", "few channels: products of whole rows", _banded),
     ("gemm", "many channels: a matrix product for each tap", _wide),
     (

@@ -1,7 +1,11 @@
-"""The formulation `winograd`: F(4x4, 3x3) computes a tile of 4 x 4 outputs by 36 products instead of 144.
+"""The formulation `winograd`: F(2x2, 3x3) computes a tile of 2 x 2 outputs by 16 products instead of 36.
 
-Small constant matrices transform tiles and window before, and outputs after, 36 matrix products over the channels; rows
-first, then columns. (Lavin and Gray 2016, arXiv:1509.09308.)
+Small constant matrices transform tiles of 4 x 4 pixels and the window before, and outputs after, 16 matrix products
+over the channels. The kernel gradient is the adjoint: 16 products that sum over the tiles. (Lavin and Gray 2016,
+arXiv:1509.09308.) Larger tiles need fewer products and lose digits: F(4x4, 3x3) errs by 1e-5 of the largest result.
+
+The outputs of a tile share their sums, so an inf or a NaN would reach outputs whose windows do not contain it. Both
+maps therefore look for one, and compute the result directly if there is one.
 """
 
 from __future__ import annotations
@@ -10,26 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..problem import Problem
-from .base import Array, Formulation, Solve
+from ..problem import Kind, Problem
+from .base import Array, Formulation, Part, Solve
 
-# The transforms of interpolation at 0, 1, -1, 2, -2 and infinity.
-_INPUT = np.array(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ],
-    np.float64,
-)
-_WINDOW = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float64) / 24
-_OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float64)
+# The transforms of interpolation at 0, 1, -1 and infinity.
+_INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]], np.float64)
+_WINDOW = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.float64) / 2
+_OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, 1]], np.float64)
+_WINDOW_2D = np.kron(_WINDOW, _WINDOW)  # (16, 9)
 
 
-def forward_unsupported(p: Problem) -> str | None:
+def unsupported(p: Problem) -> str | None:
     ones = all(n == 1 for n in (*p.strides, *p.input_dilation, *p.kernel_dilation))
     if p.window != (3, 3) or p.groups > 1 or not ones:
         return "winograd takes 3 x 3 windows, undilated, ungrouped, of stride 1"
@@ -38,37 +33,94 @@ def forward_unsupported(p: Problem) -> str | None:
     return None
 
 
+def parts(kind: Kind, p: Problem) -> list[Part]:
+    return [(kind, p)]
+
+
 def _transform(matrix, parts):
-    """Multiply a list of arrays by a matrix, without products by its zeros and ones."""
+    """Multiply a list of arrays by a matrix of zeros, ones and minus ones."""
 
     def row(weights):
-        terms = [part if w == 1 else part * jnp.asarray(w, part.dtype) for w, part in zip(weights, parts) if w]
-        return sum(terms[1:], terms[0])
+        first, *rest = sorted(((w, part) for w, part in zip(weights, parts) if w), key=lambda term: -term[0])
+        total = first[1]
+        for w, part in rest:
+            total = total + part if w > 0 else total - part
+        return total
 
     return [row(weights) for weights in matrix]
 
 
-def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
-    acc, (rows, columns) = p.accumulator, (-(-o // 4) for o in p.out)
-    sizes = 4 * rows + 2, 4 * columns + 2
-    config = [(lo, size - s - lo, 0) for (lo, _), size, s in zip(p.pads, sizes, p.spatial)]
-    image = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)]).astype(acc)
-    tiles = _transform(_INPUT, [image[:, a : a + 4 * rows - 3 : 4] for a in range(6)])
-    tiles = [_transform(_INPUT, [t[:, :, a : a + 4 * columns - 3 : 4] for a in range(6)]) for t in tiles]
-    weights = [
-        _transform(_WINDOW, list(w))
-        for w in zip(*(_transform(_WINDOW, list(kernel[:, b].astype(acc))) for b in range(3)))
+def _transform_2d(matrix, part):
+    """Transform the rows, then the columns, of a grid of arrays `part(row, column)`."""
+    size = range(matrix.shape[1])
+    rows = zip(*(_transform(matrix, [part(a, b) for a in size]) for b in size))
+    return [entry for row in rows for entry in _transform(matrix, list(row))]
+
+
+def _tiles(p: Problem) -> tuple[int, ...]:
+    return tuple(-(-out // 2) for out in p.out)
+
+
+def _transformed_tiles(x, p: Problem):
+    """Return the 16 entries of the transformed tiles, each `(n, *tiles, c)`."""
+    rows, columns = _tiles(p)
+    config = [(lo, 2 * m + 2 - s - lo, 0) for (lo, _), m, s in zip(p.pads, (rows, columns), p.spatial)]
+    image = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)]).astype(p.accumulator)
+    return _transform_2d(_INPUT, lambda a, b: image[:, a : a + 2 * rows - 1 : 2, b : b + 2 * columns - 1 : 2])
+
+
+def _is_moderate(*arrays: Array) -> Array:
+    """Return whether all elements are finite, and so small that no transform overflows."""
+    sums = [jnp.sum(a * a, tuple(range(1, a.ndim - 1))) for a in arrays]
+    return jnp.isfinite(jnp.stack([jnp.sum(s) for s in sums])).all()
+
+
+def _outputs(x, kernel, p: Problem):
+    acc, (rows, columns) = p.accumulator, _tiles(p)
+    weights = jnp.asarray(_WINDOW_2D, acc) @ kernel.astype(acc).reshape(9, -1)
+    weights = weights.reshape(16, p.channels, p.features)
+    products = [
+        lax.dot_general(tile, weight, (((3,), (0,)), ((), ())), precision=p.precision)
+        for tile, weight in zip(_transformed_tiles(x, p), weights)
     ]
-
-    def product(tile, weight):
-        return lax.dot_general(tile, weight, (((3,), (0,)), ((), ())), precision=p.precision)
-
-    products = [[product(t, w) for t, w in zip(ts, ws)] for ts, ws in zip(tiles, weights)]
-    mixed = zip(*(_transform(_OUTPUT, row) for row in products))  # columns of the outputs, for each row of the products
-    outputs = jnp.stack([jnp.stack(_transform(_OUTPUT, list(column)), 2) for column in mixed], 4)
-    y = outputs.reshape(p.batch, 4 * rows, 4 * columns, p.features)[:, : p.out[0], : p.out[1]]
-    return y
+    outputs = _transform_2d(_OUTPUT, lambda a, b: products[4 * a + b])
+    y = jnp.stack([jnp.stack(outputs[:2], 3), jnp.stack(outputs[2:], 3)], 2)
+    y = y.reshape(p.batch, 2 * rows, 2 * columns, p.features)
+    return y[:, : p.out[0], : p.out[1]].astype(p.out_dtype)
 
 
-# The outputs of a tile share their sums.
-WINOGRAD = Formulation("winograd", forward, None, forward_unsupported, sums_directly=False)
+def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
+    return lax.cond(
+        _is_moderate(x, kernel[None]),
+        lambda x, kernel: _outputs(x, kernel, p),
+        lambda x, kernel: solve("forward", x, kernel, p),
+        x,
+        kernel,
+    )
+
+
+def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
+    config = [(0, 0, 0), *((0, 2 * m - out, 0) for m, out in zip(_tiles(p), p.out)), (0, 0, 0)]
+    cotangents = lax.pad(dy, jnp.zeros((), dy.dtype), config).astype(p.accumulator)
+    entries = _transform_2d(_OUTPUT.T, lambda a, b: cotangents[:, a::2, b::2])
+
+    def product(tile, entry):  # XLA transposes operands whose contracted axes are many
+        tile, entry = tile.reshape(-1, p.channels), entry.reshape(-1, p.features)
+        return lax.dot_general(tile, entry, (((0,), (0,)), ((), ())), precision=p.precision)
+
+    products = jnp.stack([product(t, e) for t, e in zip(_transformed_tiles(x, p), entries)])
+    dkernel = jnp.asarray(_WINDOW_2D.T, p.accumulator) @ products.reshape(16, -1)
+    dkernel = dkernel.reshape(p.result_shape("kernel_gradient")).astype(p.out_dtype)
+    return lax.cond(
+        jnp.isfinite(dkernel).all(),
+        lambda x, dy, dkernel: dkernel,
+        lambda x, dy, dkernel: solve("kernel_gradient", x, dy, p),
+        x,
+        dy,
+        dkernel,
+    )
+
+
+WINOGRAD = Formulation(
+    "winograd", forward, kernel_gradient, unsupported, unsupported, parts, sums_directly=False, splits_batch=True
+)
