@@ -53,7 +53,9 @@ def kernel_gradient_unsupported(p: Problem) -> str | None:
 
 
 def _is_pointwise(p: Problem) -> bool:
-    return p.groups == 1 and math.prod(p.window) == 1 and not any(map(any, p.pads))
+    """Whether each output reads one position, none of them in padding."""
+    inside = all(low == 0 and high <= 0 for low, high in p.exact_pads)
+    return p.groups == 1 and math.prod(p.window) == 1 and inside and not p.dilates_input
 
 
 def _effective_dilation(p: Problem) -> tuple[int, ...]:
@@ -128,7 +130,7 @@ def _dilated_depthwise(x: Array, kernel: Array, p: Problem, solve: Solve) -> Arr
 
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     if _is_pointwise(p):
-        inputs = x[(slice(None), *(slice(None, None, s) for s in p.strides))]
+        inputs = x[(slice(None), *(slice(0, (out - 1) * s + 1, s) for out, s in zip(p.out, p.strides)))]
         dkernel = transposed_matmul(inputs.reshape(-1, p.channels), dy.reshape(-1, p.features))
     else:
         rows = np.linspace(0, p.out[0], _partial_sums(p) + 1).astype(int).tolist()
