@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import reference
 from jax import lax
-from quick import quick
 
 import convlab
 from convlab._backend import accelerate, compat, dispatch, engine, tables
@@ -120,7 +119,7 @@ def test_formulations_sum_as_the_oracle_does(name, kind):
     served = list(filter(supports, problems(name)))
     arrays = [operands(p) for p in served]
     together = lambda pairs: [forced(name, kind, p)(*pair) for p, pair in zip(served, pairs)]
-    results = quick(together)([(x, kernel if kind == "forward" else dy) for x, kernel, dy in arrays])
+    results = jax.jit(together)([(x, kernel if kind == "forward" else dy) for x, kernel, dy in arrays])
     for p, (x, kernel, dy), actual in zip(served, arrays, results, strict=True):
         assert actual.dtype == p.out_dtype
         assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
@@ -138,15 +137,15 @@ def test_depthwise_sums_and_spreads(seed, monkeypatch):
     p = problem(rng, **channels, batch=int(rng.choice([1, 4, 11])), rank=2)
     x, _, dy = operands(p)
     if 0 not in p.out:
-        actual = quick(forced("taps", "kernel_gradient", p))(x, dy)
+        actual = jax.jit(forced("taps", "kernel_gradient", p))(x, dy)
         assert_near("taps", actual, oracle_gradient(p, x, dy))
     p = problem(rng, **channels, rank=2, input_dilation=(2, 3), strides=(1, 1))
     x, kernel, _ = operands(p)
     assert tables.choose("forward", p, "auto", tables.Target()).formulation.name == "taps"
-    assert_near("taps", quick(forced("taps", "forward", p))(x, kernel), oracle(p, x, kernel))
+    assert_near("taps", jax.jit(forced("taps", "forward", p))(x, kernel), oracle(p, x, kernel))
     if 0 not in x.shape:
         x = x.at[0, 0, 0, 0].set(np.inf)
-        actual = np.asarray(quick(forced("taps", "forward", p))(x, kernel))
+        actual = np.asarray(jax.jit(forced("taps", "forward", p))(x, kernel))
         assert not np.isfinite(oracle(p, x, kernel)[~np.isfinite(actual)]).any()
 
 
@@ -166,7 +165,7 @@ def test_formulations_in_other_dtypes(name, dtype, x64):
     p = problem(np.random.default_rng(3), **{**dict(rank=2), **typical(name), **dtypes})
     for kind in supported_kinds(name, p):
         x, kernel, dy = operands(p)
-        actual = quick(forced(name, kind, p))(x, kernel if kind == "forward" else dy)
+        actual = jax.jit(forced(name, kind, p))(x, kernel if kind == "forward" else dy)
         assert actual.dtype == p.out_dtype
         assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy), p.dtype)
 
@@ -192,7 +191,7 @@ def test_direct_formulations_keep_an_inf_in_its_windows(name):
         x = x.at[(0, *(n // 2 for n in p.spatial), 0)].set(np.inf)
         with np.errstate(invalid="ignore"):
             touched = ~np.isfinite(oracle(p, x, kernel))
-        np.testing.assert_array_equal(~np.isfinite(quick(forced(name, "forward", p))(x, kernel)), touched)
+        np.testing.assert_array_equal(~np.isfinite(jax.jit(forced(name, "forward", p))(x, kernel)), touched)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -205,7 +204,7 @@ def test_large_strides_make_no_large_program(groups):
         dy = jax.random.normal(jax.random.key(1), jax.eval_shape(lambda x: f(x, "auto"), x).shape)
         if window == 16:  # else the phases of several geometries are interleaved one by one
             assert len(jax.jit(lambda dy: back(dy)[0]).lower(dy).as_text().splitlines()) < 100
-        actual, expected = quick(back)(dy)
+        actual, expected = jax.jit(back)(dy)
         np.testing.assert_allclose(actual, expected, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
@@ -217,7 +216,7 @@ def test_one_long_dilated_sequence_has_a_gradient():
         channels=16, features=16,
     )  # fmt: skip
     x, _, dy = operands(p)
-    assert_near("onednn", quick(forced("auto", "kernel_gradient", p))(x, dy), oracle_gradient(p, x, dy))
+    assert_near("onednn", jax.jit(forced("auto", "kernel_gradient", p))(x, dy), oracle_gradient(p, x, dy))
 
 
 @pytest.mark.parametrize("kind", ["forward", "kernel_gradient"])
@@ -229,7 +228,7 @@ def test_a_long_column_sums_right(kind):
     )
     p = problem(np.random.default_rng(0), rank=2, **size, **rest)
     x, kernel, dy = operands(p)
-    actual = quick(forced("auto", kind, p))(x, kernel if kind == "forward" else dy)
+    actual = jax.jit(forced("auto", kind, p))(x, kernel if kind == "forward" else dy)
     assert_near("onednn", actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy))
 
 
@@ -246,7 +245,7 @@ def test_the_engine_gets_no_pads_as_wide_as_the_window():
         if why := tables.FORMULATIONS["onednn"].unsupported_reason(kind, problem_):
             pytest.skip(why)
         x, kernel, dy = operands(problem_)
-        text = quick(forced("onednn", kind, problem_)).lower(x, kernel if kind == "forward" else dy).as_text()
+        text = jax.jit(forced("onednn", kind, problem_)).lower(x, kernel if kind == "forward" else dy).as_text()
         (config,) = (
             json.loads(found.replace(r"\22", '"')) for found in re.findall(r'backend_config = "(.*?)", operand', text)
         )
@@ -279,7 +278,7 @@ def test_the_engine_multiplies_bfloat16_where_that_is_safe(name, monkeypatch):
         if why := tables.FORMULATIONS["onednn"].unsupported_reason(kind, p):
             pytest.skip(why)
         second = kernel if kind == "forward" else dy
-        actual = quick(forced("onednn", kind, p))(x, second)
+        actual = jax.jit(forced("onednn", kind, p))(x, second)
         assert actual.dtype == p.out_dtype
         expected = oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy)
         np.testing.assert_allclose(reference.wide(actual), expected, rtol=2**-8, atol=1e-5 * np.abs(expected).max())

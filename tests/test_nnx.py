@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from quick import quick
 
 import convlab
 import convlab.nnx
@@ -228,7 +227,7 @@ def test_transformations_of_nnx_and_of_jax_agree():
         np.testing.assert_allclose(mapped(model, X), expected, atol=1e-5)
     gradients = [
         nnx.to_pure_dict(nnx.grad(loss)(model, X)),
-        nnx.to_pure_dict(nnx.state(quick(jax.grad(loss))(model, X))),
+        nnx.to_pure_dict(nnx.state(jax.jit(jax.grad(loss))(model, X))),
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *gradients)
     assert len(jax.tree.leaves(gradients)) == 6

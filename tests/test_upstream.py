@@ -9,7 +9,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from quick import quick
 
 pytest.importorskip("flax")
 ROOT = pathlib.Path(__file__).parents[1]
@@ -52,7 +51,7 @@ def test_timed_programs_compute_the_same(name):
         results = []
         for own in (True, False):
             _, f, arrays = upstream_speed.prepared(name, own, small=True)
-            results.append(jax.tree.leaves(quick(f)(*arrays)))
+            results.append(jax.tree.leaves(jax.jit(f)(*arrays)))
         for ours, theirs in zip(*results, strict=True):
             near(ours, theirs)
 
@@ -69,7 +68,7 @@ def test_timed_programs_compute_what_pytorchs_do(name):
     program, turned = upstream_torch.program(name, shapes)
     expected = program(*map(torch.from_numpy, turned(arrays))).numpy()
     with jax.enable_x64(upstream_speed.DTYPES.get(name) is np.float64):
-        actual = quick(upstream_speed.program(name, own=True))(*arrays)
+        actual = jax.jit(upstream_speed.program(name, own=True))(*arrays)
     near(actual, expected if name in ("loop", "mapped filter") else np.moveaxis(expected, 1, -1))
 
 

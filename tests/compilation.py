@@ -1,0 +1,11 @@
+"""How the tests compile: without optimisation, since the programs are small and run once or twice."""
+
+import importlib.metadata
+
+JAXLIB = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
+OPTIONS = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_parallel_codegen_split_count": 1,
+} | ({"xla_cpu_use_fusion_emitters": False} if JAXLIB < (0, 11) else {})  # later versions have no other emitters
+FLAGS = " ".join(f"--{option}={value}".lower() for option, value in OPTIONS.items())
