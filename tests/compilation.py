@@ -7,5 +7,9 @@ OPTIONS = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_parallel_codegen_split_count": 1,
-} | ({"xla_cpu_use_fusion_emitters": False} if JAXLIB < (0, 11) else {})  # later versions have no other emitters
-FLAGS = " ".join(f"--{option}={value}".lower() for option, value in OPTIONS.items())
+}
+if JAXLIB < (0, 11):  # later versions have no other emitters
+    OPTIONS["xla_cpu_use_fusion_emitters"] = False
+if JAXLIB >= (0, 12):
+    OPTIONS["xla_cpu_opt_preset"] = "CPU_OPT_PRESET_FAST_COMPILE"
+FLAGS = " ".join(f"--{option}={str(value).lower()}" for option, value in OPTIONS.items())

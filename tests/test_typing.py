@@ -96,6 +96,29 @@ def test_the_declared_signature_of_linens_depthwise_layer_is_the_one_at_run_time
     assert sorted(a.arg for a in declared.kwonlyargs) == sorted(names[inspect.Parameter.KEYWORD_ONLY])
 
 
+WITH_INDICES = "MaxPool", "MinPool", "AdaptiveMaxPool", "FractionalMaxPool"
+
+
+@pytest.mark.parametrize("system", [convlab.nnx, convlab.linen], ids=lambda system: system.__name__)
+@pytest.mark.parametrize("name", WITH_INDICES)
+def test_declared_signatures_of_layers_with_indices_are_those_at_run_time(name, system):
+    """NNX's classes inherit the declaration of the body unless they have options of their own."""
+    files = [ROOT / system.__name__.replace(".", "/") / "__init__.py", ROOT / "convlab/_layers/operations.py"]
+    classes = [n for file in files for n in ast.parse(file.read_text()).body if isinstance(n, ast.ClassDef)]
+    declared = [
+        [n for n in ast.walk(c) if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+        for c in classes
+        if c.name == name
+    ]
+    *overloads, _ = next(filter(None, declared))
+    actual = inspect.signature(getattr(system, name)).parameters.values()
+    assert len(overloads) == 3
+    for overload in overloads:
+        positional, named = ([a.arg for a in of] for of in (overload.args.args[1:], overload.args.kwonlyargs))
+        assert positional == [p.name for p in actual if p.kind is p.POSITIONAL_OR_KEYWORD]
+        assert sorted(named) == sorted(p.name for p in actual if p.kind is p.KEYWORD_ONLY)
+
+
 def test_the_literals_are_what_the_functions_accept():
     methods = typing.get_args(convlab.typing.Method)
     assert set(methods) <= {"auto", *FORMULATIONS}
