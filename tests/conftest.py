@@ -2,6 +2,7 @@
 
 import os
 
+from assertions import pytest_configure  # noqa: F401  registers the plugin
 from compilation import FLAGS
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
