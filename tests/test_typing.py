@@ -102,15 +102,9 @@ WITH_INDICES = "MaxPool", "MinPool", "AdaptiveMaxPool", "FractionalMaxPool"
 @pytest.mark.parametrize("system", [convlab.nnx, convlab.linen], ids=lambda system: system.__name__)
 @pytest.mark.parametrize("name", WITH_INDICES)
 def test_declared_signatures_of_layers_with_indices_are_those_at_run_time(name, system):
-    """NNX's classes inherit the declaration of the body unless they have options of their own."""
-    files = [ROOT / system.__name__.replace(".", "/") / "__init__.py", ROOT / "convlab/_layers/operations.py"]
-    classes = [n for file in files for n in ast.parse(file.read_text()).body if isinstance(n, ast.ClassDef)]
-    declared = [
-        [n for n in ast.walk(c) if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-        for c in classes
-        if c.name == name
-    ]
-    *overloads, _ = next(filter(None, declared))
+    tree = ast.parse((ROOT / system.__name__.replace(".", "/") / "__init__.py").read_text())
+    cls = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    *overloads, _ = (n for n in ast.walk(cls) if isinstance(n, ast.FunctionDef) and n.name == "__init__")
     actual = inspect.signature(getattr(system, name)).parameters.values()
     assert len(overloads) == 3
     for overload in overloads:

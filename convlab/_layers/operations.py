@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -106,52 +106,12 @@ class ExtremePool(Operation, Generic[Result]):
 
 @layer(max_pool)
 class MaxPool(ExtremePool[Result]):
-    if TYPE_CHECKING:
-
-        @overload
-        def __init__(
-            self: MaxPool[Array], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
-        ) -> None: ...  # fmt: skip
-
-        @overload
-        def __init__(
-            self: MaxPool[Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True],
-        ) -> None: ...  # fmt: skip
-
-        @overload
-        def __init__(
-            self: MaxPool[Array | Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool,
-        ) -> None: ...  # fmt: skip
-
-        def __init__(self, *args: Any, **options: Any) -> None: ...
+    pass
 
 
 @layer(min_pool)
 class MinPool(ExtremePool[Result]):
-    if TYPE_CHECKING:
-
-        @overload
-        def __init__(
-            self: MinPool[Array], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
-        ) -> None: ...  # fmt: skip
-
-        @overload
-        def __init__(
-            self: MinPool[Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True],
-        ) -> None: ...  # fmt: skip
-
-        @overload
-        def __init__(
-            self: MinPool[Array | Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
-            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool,
-        ) -> None: ...  # fmt: skip
-
-        def __init__(self, *args: Any, **options: Any) -> None: ...
+    pass
 
 
 @layer(avg_pool)
@@ -243,25 +203,6 @@ class AdaptiveMaxPool(Operation, Generic[Result]):
 
     def __call__(self, x: Array) -> Result:
         return self._apply(x)
-
-    if TYPE_CHECKING:
-
-        @overload
-        def __init__(
-            self: AdaptiveMaxPool[Array], output_shape: OptionalInts, *, return_indices: Literal[False] = ...,
-        ) -> None: ...  # fmt: skip
-
-        @overload
-        def __init__(
-            self: AdaptiveMaxPool[Indexed], output_shape: OptionalInts, *, return_indices: Literal[True],
-        ) -> None: ...  # fmt: skip
-
-        @overload
-        def __init__(
-            self: AdaptiveMaxPool[Array | Indexed], output_shape: OptionalInts, *, return_indices: bool,
-        ) -> None: ...  # fmt: skip
-
-        def __init__(self, *args: Any, **options: Any) -> None: ...
 
 
 @layer(fractional_max_pool, validator=_validate_fractional)

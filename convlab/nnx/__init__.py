@@ -23,7 +23,7 @@ from .._layers import max_pool as max_pool
 from .._layers import min_pool as min_pool
 from .._layers import pool as pool
 from .._layers.operations import Indexed, Result
-from ..typing import Floats, Ints
+from ..typing import Floats, Ints, OptionalInts, Padding
 from ._causal import CausalConv as CausalConv
 from ._convolutions import Conv as Conv
 from ._convolutions import ConvLocal as ConvLocal
@@ -46,10 +46,52 @@ class _Operation(nnx.Module):
         super().__init_subclass__(**options)
 
 
-class MaxPool(_layers.MaxPool[Result], _Operation): ...
+class MaxPool(_layers.MaxPool[Result], _Operation):
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: MaxPool[Array], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MaxPool[Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True],
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MaxPool[Array | Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool,
+        ) -> None: ...  # fmt: skip
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
 
 
-class MinPool(_layers.MinPool[Result], _Operation): ...
+class MinPool(_layers.MinPool[Result], _Operation):
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: MinPool[Array], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MinPool[Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True],
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MinPool[Array | Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool,
+        ) -> None: ...  # fmt: skip
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
 
 
 class AvgPool(_layers.AvgPool, _Operation): ...
@@ -85,7 +127,25 @@ class GlobalMaxPool(_layers.GlobalMaxPool, _Operation): ...
 class AdaptiveAvgPool(_layers.AdaptiveAvgPool, _Operation): ...
 
 
-class AdaptiveMaxPool(_layers.AdaptiveMaxPool[Result], _Operation): ...
+class AdaptiveMaxPool(_layers.AdaptiveMaxPool[Result], _Operation):
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: AdaptiveMaxPool[Array], output_shape: OptionalInts, *, return_indices: Literal[False] = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: AdaptiveMaxPool[Indexed], output_shape: OptionalInts, *, return_indices: Literal[True],
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: AdaptiveMaxPool[Array | Indexed], output_shape: OptionalInts, *, return_indices: bool,
+        ) -> None: ...  # fmt: skip
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
 
 
 class SpatialPyramidPool(_layers.SpatialPyramidPool, _Operation): ...
