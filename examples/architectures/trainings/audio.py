@@ -1,7 +1,7 @@
-"""A temporal convolutional network names a sound while it is heard.
+"""A temporal convolutional network classifies a sound while it streams.
 
-Half a second at 4 kHz, made from a seed while it trains. Which class a sound has is told by its course in time, not by
-the frequencies that it holds: chirps and pairs of tones come in both directions.
+Half a second at 4 kHz, made from a seed while it trains. The class of a sound depends on its course in time, not on the
+frequencies that it contains: chirps and pairs of tones come in both directions.
 """
 
 from __future__ import annotations
