@@ -105,12 +105,13 @@ def test_declared_signatures_of_layers_with_indices_are_those_at_run_time(name, 
     tree = ast.parse((ROOT / system.__name__.replace(".", "/") / "__init__.py").read_text())
     cls = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
     *overloads, _ = (n for n in ast.walk(cls) if isinstance(n, ast.FunctionDef) and n.name == "__init__")
-    actual = inspect.signature(getattr(system, name)).parameters.values()
     assert len(overloads) == 3
+    actual = list(inspect.signature(getattr(system, name).__init__).parameters.values())[1:]
+    given = [p.name for p in actual if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ("parent", "name")]
     for overload in overloads:
         positional, named = ([a.arg for a in of] for of in (overload.args.args[1:], overload.args.kwonlyargs))
-        assert positional == [p.name for p in actual if p.kind is p.POSITIONAL_OR_KEYWORD]
-        assert sorted(named) == sorted(p.name for p in actual if p.kind is p.KEYWORD_ONLY)
+        assert positional == given
+        assert sorted(named) == sorted({p.name for p in actual} - set(given))
 
 
 def test_the_literals_are_what_the_functions_accept():
