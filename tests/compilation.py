@@ -1,4 +1,7 @@
-"""How the tests compile: without optimisation, since the programs are small and run once or twice."""
+"""How the tests compile: without optimisation, since the programs are small and run once or twice.
+
+A jaxlib that does not know a flag ends the process and names it; with an empty `XLA_FLAGS` none is set.
+"""
 
 import importlib.metadata
 
