@@ -15,23 +15,20 @@ import pytest
 TOOL = 4  # one of `sys.monitoring`'s numbers that no debugger, profiler or coverage tool has
 # Reasons to skip that say what the machine lacks, and nothing of the parameters of a test.
 OF_THE_MACHINE = re.compile(r"import|install|engine|clone|forks|CONVLAB_DATA|root|AVX|device|version")
-CHECKING = re.compile(r"assert|raises|warns|check_grads|fail$")
-
-
-def called_name(node):
-    function = node.func
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+CHECKING = re.compile(r"^assert_|^(raises|warns|check_grads|fail)$")
 
 
 def asserts(node):
-    if isinstance(node, ast.Call):  # `check=True` makes `subprocess.run` raise
-        return CHECKING.search(called_name(node)) or any(keyword.arg == "check" for keyword in node.keywords)
-    return isinstance(node, ast.Assert)
+    """Whether it is an assertion, the name of a function that asserts, or a call that raises by `check=True`."""
+    name = getattr(node, "attr", None) or getattr(node, "id", "")
+    checks = isinstance(node, ast.Call) and any(keyword.arg == "check" for keyword in node.keywords)
+    return isinstance(node, ast.Assert) or checks or bool(CHECKING.search(name))
 
 
 def assertion_lines(source):
     """The lines of assertions, in their own words or by NumPy's and pytest's functions."""
-    return {line for n in ast.walk(ast.parse(source)) if asserts(n) for line in range(n.lineno, n.end_lineno + 1)}
+    nodes = filter(asserts, ast.walk(ast.parse(source)))
+    return {line for node in nodes for line in range(node.lineno, node.end_lineno + 1)}
 
 
 def code_objects(code):

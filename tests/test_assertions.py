@@ -21,6 +21,9 @@ def test_loop(values):
 def test_helper():
     compare(1, 1)
 
+def test_mapped():
+    list(map(np.testing.assert_array_equal, [1], [1]))
+
 def test_raises():
     with pytest.raises(ZeroDivisionError):
         1 / 0
