@@ -1,11 +1,13 @@
 """What `assertions.py` refuses: a test that asserts nothing, and one whose every case is skipped for what it is."""
 
+import ast
 import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
+from assertions import asserts
 
 TESTS = """
 import numpy as np, pytest
@@ -73,3 +75,21 @@ def test_a_test_whose_every_case_is_skipped_fails(report):
 def test_a_test_that_asserts_nothing_fails(report):
     failed = [line.partition(" - ")[0].rpartition("::")[2] for line in report.splitlines() if line.startswith("FAILED")]
     assert sorted(failed) == ["test_early", "test_loop[0]", "test_never: every case was skipped"]
+
+
+def names(function):
+    return {getattr(node, "attr", None) or getattr(node, "id", None) for node in ast.walk(function)}
+
+
+def test_every_test_leads_to_an_assertion():
+    """Its own, or one of a helper that it names, on any version of Python."""
+    files = sorted(pathlib.Path(__file__).parent.glob("*.py"))
+    trees = {path.name: ast.walk(ast.parse(path.read_text())) for path in files}
+    functions = [(name, n) for name, tree in trees.items() for n in tree if isinstance(n, ast.FunctionDef)]
+    asserting = {n.name for _, n in functions if any(map(asserts, ast.walk(n)))}
+    before = 0
+    while before < len(asserting):
+        before = len(asserting)
+        asserting |= {n.name for _, n in functions if names(n) & asserting}
+    tests = [(name, n.name) for name, n in functions if n.name.startswith("test_")]
+    assert len(tests) > 600 and [test for test in tests if test[1] not in asserting] == []
