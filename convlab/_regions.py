@@ -19,7 +19,7 @@ from ._region_bins import Bins, Span, bin_starts, by_groups, fold, image_index, 
 from .typing import Ints
 
 Array = jax.Array
-Terms = tuple[Array, Array]  # the positions that the samples of a bin read, and their weights
+Terms = tuple[Array, Array]  # the positions that a bin reads, and their weights
 
 # With samples more than half a position apart, as several in a bin are, at most this many lie within one position of
 # another.
@@ -97,8 +97,8 @@ def _by_products(x: Array, images: Array, rows: Array, columns: Array) -> Array:
         y = jnp.einsum("ph,hwc->pwc", row, own, precision="highest")
         return jnp.einsum("qw,pwc->pqc", column, y, precision="highest")
 
-    def pooled_skipping_zeros(own, row, column):
-        """Sum so that a weight of 0 adds no 0 * inf."""
+    def alone(own, row, column):
+        """Sum with weights so that a weight of 0 adds no 0 * inf."""
         weight = row[:, None, :, None, None] * column[None, :, None, :, None]
         return jnp.where(weight == 0, 0, weight * own).sum((2, 3))
 
@@ -107,33 +107,22 @@ def _by_products(x: Array, images: Array, rows: Array, columns: Array) -> Array:
 
         def one(box):
             image, row, column = box
-<<<<<<< HEAD
             number = image_index(image)
             is_plain = (
                 lax.dynamic_index_in_dim(finite, number, 0, keepdims=False) & (number >= 0) & (number < x.shape[0])
             )
             return lax.cond(is_plain, pooled, alone, _image_of(x, image), row, column)
-=======
-            number = _image_index(image)
-            is_plain = lax.dynamic_index_in_dim(finite, number, 0, keepdims=False) & (number >= 0) & (number < len(x))
-            return lax.cond(is_plain, pooled, pooled_skipping_zeros, _image_of(x, image), row, column)
->>>>>>> d716341 (Conditions of the formulation tables and helpers of sampling are named in the field's terms)
 
         return lax.map(one, (images, rows, columns))
 
     def plain(dx, images, rows, columns):
         return lax.map(lambda box: pooled(_image_of(dx, box[0]), *box[1:]), (images, rows, columns))
 
-<<<<<<< HEAD
     def forward(*given):
         return _backend.by_platform(*given, cpu=_by_positions, default=guarded)
 
     # the map of tangents has no branches: JAX would store what each of them needs
     products = jax.custom_jvp(promoting(forward))
-=======
-    # The map of tangents has no branches, because JAX would store the residuals of both.
-    products = jax.custom_jvp(promoting(guarded))
->>>>>>> d716341 (Conditions of the formulation tables and helpers of sampling are named in the field's terms)
     products.defjvp(lambda given, tangents: (products(*given), promoting(plain)(tangents[0], *given[1:])))
     return products(x, images, rows, columns)
 
@@ -187,14 +176,6 @@ def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
     return y.reshape(groups * size, *bins, channels)[:count]
 
 
-<<<<<<< HEAD
-=======
-def _image_index(number: Array) -> Array:
-    """Convert the number of an image to an index; a NaN becomes -1."""
-    return jnp.where(jnp.isnan(number), -1, number).astype(jnp.int32)
-
-
->>>>>>> d716341 (Conditions of the formulation tables and helpers of sampling are named in the field's terms)
 def _image_of(x: Array, number: Array) -> Array:
     position = image_index(number)
     image = lax.dynamic_index_in_dim(x, position, 0, keepdims=False)
@@ -233,26 +214,6 @@ def _sampled(start: Array, end: Array, n: int, bins: int, scale: Any, ratio: int
     return positions, jnp.where(jnp.concatenate([inside, inside], -1), weights, 0)
 
 
-<<<<<<< HEAD
-=======
-def _bins(start: Array, end: Array, bins: int, scale: Any, aligned: bool) -> tuple[Array, Array]:
-    """Return where the bins of each box begin, `(k, bins)`, and how long they are, `(k,)`."""
-    shift = 0.5 if aligned else 0.0
-    start, end = start * scale - shift, end * scale - shift
-    length = end - start if aligned else jnp.maximum(end - start, 1)
-    size = _divided(length, bins)
-    return start[:, None] + jnp.arange(bins, dtype=start.dtype) * size[:, None], size
-
-
-def _divided(length: Array, n: int) -> Array:
-    """Return `length / n`, rounded once.
-
-    XLA replaces a division by a constant by a product with its rounded inverse, and then the last of 7 bins of 6
-    positions ends beyond them. This divisor depends on an array, so XLA divides."""
-    return length / jnp.where(jnp.isnan(length), jnp.ones_like(length), jnp.asarray(n, length.dtype))
-
-
->>>>>>> d716341 (Conditions of the formulation tables and helpers of sampling are named in the field's terms)
 @promoting
 def roi_pool(x: Array, boxes: Array, output_shape: Ints, *, spatial_scale: float = 1.0) -> Array:
     """Take the maximum in the bins of each box.

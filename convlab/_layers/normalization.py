@@ -1,16 +1,8 @@
-<<<<<<< HEAD
 """Batch normalization in training, and layer normalization: statistics, and derivatives that keep the input alone.
 
 The arithmetic of the results is Flax's, operation for operation. The derivatives are Flax's up to rounding, but what
 they keep of the image's size is the input `x` itself, in its own dtype: automatic differentiation of Flax's layers
 keeps `x - mean`, too, and sums over three products where two do.
-=======
-"""Batch normalization in training: the statistics of a batch, and a derivative that stores the input alone.
-
-Results are computed by the same operations as in Flax's layer. The derivatives equal Flax's up to rounding, but they
-store only the input `x`, in its own dtype. Automatic differentiation of Flax's layer also stores `x - mean`, and sums
-three products instead of two.
->>>>>>> d716341 (Conditions of the formulation tables and helpers of sampling are named in the field's terms)
 """
 
 from __future__ import annotations
@@ -27,22 +19,18 @@ from .._promotion import promoting
 
 Array = jax.Array
 
-# Recompute from `x` in the derivative. The operations are elementwise, so XLA fuses them into the loop that uses them.
+# What a derivative needs of `x` it computes from `x` again: elementwise, and so a part of the loop that uses it.
 _from_x = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 def feature_axes(ndim: int, axis: int | Sequence[int]) -> tuple[int, ...]:
-<<<<<<< HEAD
     """The axes that have the features, from 0, in ascending order."""
-=======
-    """Return the feature axes as non-negative numbers in ascending order."""
->>>>>>> d716341 (Conditions of the formulation tables and helpers of sampling are named in the field's terms)
     axes = (axis,) if isinstance(axis, int) else axis
     return tuple(sorted({a % ndim for a in axes}))
 
 
 def _floating(*arrays: Array | None) -> Any:
-    """Return the floating dtype that the arrays promote to."""
+    """The dtype of what is computed of the arrays."""
     dtype = functools.reduce(jnp.promote_types, (a.dtype for a in arrays if a is not None))
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.promote_types(dtype, jnp.float32)
 
@@ -63,21 +51,15 @@ def statistics(
     axis_name: Any = None,
     axis_index_groups: Any = None,
 ) -> tuple[Array, Array]:
-<<<<<<< HEAD
     """The mean and the variance over `axes`, of the others' sizes, in `dtype`, float32 at least.
-=======
-    """Return the mean and the variance over all axes except `features`, in `dtype` or float32 if that is narrower.
->>>>>>> d716341 (Conditions of the formulation tables and helpers of sampling are named in the field's terms)
 
-    Args:
-        fast: compute the variance as `mean(x ** 2) - mean(x) ** 2`.
-        mask: the positions that count, broadcast to `x`.
-        axis_name: average over the devices of this mapped axis, too.
+    `fast`: the variance is `mean(x ** 2) - mean(x) ** 2`. `mask`: the positions that count, broadcast to `x`.
+    `axis_name`: of devices whose batches are one.
     """
     dtype = jnp.promote_types(x.dtype if dtype is None else dtype, jnp.float32)
     mean_of = functools.partial(jnp.mean, axis=axes, where=None if mask is None else mask.astype(bool))
 
-    def over_devices(*means: Array) -> Array:
+    def everywhere(*means: Array) -> Array:
         stacked = jnp.stack(means)
         return stacked if axis_name is None else lax.pmean(stacked, axis_name, axis_index_groups=axis_index_groups)
 
@@ -88,16 +70,16 @@ def statistics(
 
     mean = mean_of(x.astype(dtype))
     if not fast:
-        (mean,) = over_devices(mean)
-        (variance,) = over_devices(mean_of_squares(x, mean))
+        (mean,) = everywhere(mean)
+        (variance,) = everywhere(mean_of_squares(x, mean))
         return mean, variance
-    mean, squares = over_devices(mean, mean_of_squares(x))
+    mean, squares = everywhere(mean, mean_of_squares(x))
     return mean, jnp.maximum(jnp.zeros((), dtype), squares - lax.square(mean))
 
 
 @promoting
 def running(former: Array, batch: Array, momentum: float) -> Array:
-    """Update the running average of a statistic."""
+    """The running average of a statistic."""
     return momentum * former + (1 - momentum) * batch
 
 
@@ -114,7 +96,7 @@ def normalize(
     dtype: Any,
     fast: bool,
 ) -> Array:
-    """Return `(x - mean) / sqrt(variance + epsilon) * scale + bias` in `dtype` (None: that of the arrays)."""
+    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`, in `dtype`; None is that of `x` and the parameters."""
     computed = _floating(x, mean, variance, scale, bias)
     shape = [size if a in features else 1 for a, size in enumerate(x.shape)]
     mean, variance = (a.reshape(shape).astype(computed) for a in (mean, variance))
@@ -132,16 +114,15 @@ def _affine_value(x: Array, mean: Array, factor: Array, shift: Array | None) -> 
 
 
 def _constant(mean: Array, factor: Array, tangents: tuple) -> Array:
-    """Return the part of the tangent that is the same at every position of a channel."""
+    """What the tangent adds at every position of a channel."""
     _, dmean, _, dshift = tangents
     return -factor * dmean if dshift is None else dshift - factor * dmean
 
 
 @jax.custom_jvp
 def _affine(x: Array, mean: Array, factor: Array, shift: Array | None) -> Array:
-    """Normalize; the derivative sums the cotangent and its product with `x`.
-
-    XLA computes that product while it sums, where it would first store `x - mean`."""
+    """With a derivative in sums of the cotangent and of its product with `x`, a product of two arrays that exist: XLA
+    sums it as it reads them, where it would first write `x - mean`."""
     return _affine_value(x, mean, factor, shift)
 
 
@@ -160,8 +141,7 @@ def _affine_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def _affine_centered(x: Array, mean: Array, factor: Array, shift: Array | None) -> Array:
-    """Normalize; the derivative sums products with `x - mean`, which are exact even if the mean is much larger than the
-    deviation."""
+    """With a derivative in sums that lose nothing where the mean is large beside the deviation."""
     return _affine_value(x, mean, factor, shift)
 
 
