@@ -1,4 +1,4 @@
-"""What the programs here say of a command that they cannot carry out: one line, exit code 2."""
+"""Errors of the command line: one line on stderr and exit code 2."""
 
 from __future__ import annotations
 

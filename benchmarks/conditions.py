@@ -1,5 +1,6 @@
-"""What all contestants are asked for alike, through the environment; the defaults are the CPU's, `gpu/run.py` sets the
-GPU's."""
+"""The conditions that all contestants share, set through the environment.
+
+The defaults are the CPU's; `gpu/run.py` sets the GPU's."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 @contextlib.contextmanager
 def without(formulation: str) -> Iterator[None]:
-    """The CPU's tables without the rows of a formulation."""
+    """Return the CPU's tables without the rows of a formulation."""
     rows, fits = tables.TABLES["cpu"], operations._fits_vectors
     tables.TABLES["cpu"] = {kind: tuple(r for r in table if r[0] != formulation) for kind, table in rows.items()}
     if formulation == "batch_vectorized":
@@ -65,7 +65,7 @@ def without(formulation: str) -> Iterator[None]:
 
 
 def programs(options: argparse.Namespace) -> Iterator[tuple[str, Callable, Callable[[], tuple]]]:
-    """A name, a function and what draws its arguments."""
+    """Yield names, functions, and functions that draw their arguments."""
     for case in suite.cases():
         if not any(text in f"{case['family']} {case['name']}" for text in options.only.split(",")):
             continue

@@ -52,7 +52,7 @@ def batches(name: str) -> tuple[int, ...]:
 
 
 def labels(batch: int, shape: tuple[int, ...], classes: int) -> np.ndarray:
-    """A class for each image, or for each of the positions `shape` of its result."""
+    """Draw a class for each image, or for each of the positions `shape` of its result."""
     return np.random.default_rng(1).integers(classes, size=(batch, *shape))
 
 

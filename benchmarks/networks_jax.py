@@ -136,7 +136,7 @@ def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Call
     step = training(model, optimizer)
 
     def batches(count: int) -> Callable[[], tuple]:
-        """Makes the state and `count` batches, stacked if there are several."""
+        """Create the state and `count` batches, stacked if there are several."""
         leading = (count,) if count > 1 else ()
 
         def make():

@@ -1,4 +1,4 @@
-"""What convlab adds to the time before a program runs, in processor seconds.
+"""Measures the time that convlab adds before a program runs, in processor seconds.
 
 python benchmarks/programs.py            # both tables, a minute or two
 python benchmarks/programs.py networks   # tracing and lowering of a network's gradient: Flax, convlab, Flax under

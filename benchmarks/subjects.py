@@ -1,4 +1,4 @@
-"""What there is to measure; a subject is a generator of rows."""
+"""The subjects that can be measured; each is a generator of rows."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def networks(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 
 def photographs(contestants: Group, choice: Choice) -> Iterator[Row]:
-    """At the full size of ImageNet: for accelerators."""
+    """Time images of ImageNet's full size, for accelerators."""
     for name in PHOTOGRAPHS:
         if choice.takes(name):
             yield from stepped(contestants, choice, name, "networks", ("step",))
@@ -94,7 +94,7 @@ def costs(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 
 def told(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1) -> Row:
-    """What the contestants themselves have measured, the least of several answers."""
+    """Return the times that the contestants measured themselves, the least of several answers."""
     takers, notes = prepared(contestants, "cost", payload)
     values = {}
     for name, contestant in takers.items():
@@ -111,13 +111,14 @@ def inference(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 
 def training(contestants: Group, choice: Choice) -> Iterator[Row]:
-    """A step of whole networks: statistics of the batch, all gradients, plain descent; and how far their losses over
-    two steps are apart: of ResNet-50 PyTorch's are by 1.6e-3 from one memory format to the other."""
+    """Time a training step of whole networks: statistics of the batch, all gradients, plain descent.
+
+    Also compare the losses over two steps: PyTorch's for ResNet-50 differ by 1.6e-3 between its memory formats."""
     yield from whole(contestants, choice, "training", inference_networks.NETWORKS, 3e-3)
 
 
 def whole(contestants: Group, choice: Choice, subject: str, networks: Iterable[str], tolerance: float) -> Iterator[Row]:
-    """Networks of which all contestants have the weights that PyTorch has drawn."""
+    """Time whole networks; all contestants load the weights that PyTorch drew."""
     torch = next((c.python for c in contestants.values() if c.kind in OF_TORCH), None)
     for network in networks:
         if not choice.takes(network):

@@ -1,4 +1,4 @@
-"""The suite of layers: families that share a structure, each with the shapes that networks give it."""
+"""The suite of layers: families that share a structure, each with shapes that occur in networks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def case(family: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def boxes(case: dict[str, Any]) -> list[list[float]]:
-    """Boxes of a detector, from 4 positions to half of the image: the number of the image, x1, y1, x2, y2."""
+    """Draw the boxes of a detector, from 4 positions to half of the image: the number of the image, x1, y1, x2, y2."""
     rng, (height, width) = random.Random(0), case["spatial"]
     drawn = []
     for number in range(case["boxes"]):

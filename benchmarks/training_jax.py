@@ -21,7 +21,7 @@ def network(payload: dict[str, Any]) -> nnx.Module:
 
 
 def in_training(model: nnx.Module) -> nnx.Module:
-    """The model in training mode but for dropout, so that every contestant computes the same."""
+    """Return the model in training mode without dropout, so that every contestant computes the same."""
     model.train()
     for _, part in nnx.iter_graph(model):
         if isinstance(part, nnx.Dropout):

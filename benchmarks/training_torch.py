@@ -12,7 +12,7 @@ from torch import nn
 
 
 def network(payload: dict[str, Any]) -> nn.Module:
-    """In training mode but for dropout, so that every contestant computes the same."""
+    """Return the network in training mode without dropout, so that every contestant computes the same."""
     module = loaded(payload).train()
     for part in module.modules():
         if isinstance(part, nn.modules.dropout._DropoutNd) or type(part).__name__ == "StochasticDepth":

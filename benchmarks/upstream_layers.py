@@ -24,7 +24,7 @@ def with_kernel(layer: Any, kernel: np.ndarray) -> Any:
 
 
 def transposed(x: np.ndarray, kernel: np.ndarray, stride: int, pad: int, extra: int = 0, groups: int = 1) -> np.ndarray:
-    """PyTorch's transposed convolution, for a kernel `(*k, c_out / groups, c_in)`: each input adds it, times itself."""
+    """Apply PyTorch's transposed convolution: each input adds the kernel `(*k, c_out / groups, c_in)` times itself."""
     rank, spatial = x.ndim - 2, x.shape[1:-1]
     size, out_per_group = kernel.shape[:rank], kernel.shape[rank]
     whole = [(n - 1) * stride + k + extra for n, k in zip(spatial, size)]

@@ -82,7 +82,7 @@ class Worker:
         return min(turn(call, seconds) for call in calls) / work
 
     def tell(self, mode: str) -> Any:
-        """What a call answers, for jobs that measure by themselves."""
+        """Print the result of a call, for jobs that measure by themselves."""
         return self.calls[mode][0][0]()
 
 

@@ -112,26 +112,27 @@ def _choice(argument: str, value: Any, known: Sequence[str]) -> str:
 
 
 def _unnormalized(coordinate: Array, n: int, align_corners: bool) -> Array:
+    """Convert a coordinate from -1 .. 1 to steps of an axis of `n` positions."""
     return (coordinate + 1) / 2 * (n - 1) if align_corners else ((coordinate + 1) * n - 1) / 2
 
 
-def _bent(at: Array, n: int, padding_mode: str, align_corners: bool) -> Array:
+def _apply_padding_mode(at: Array, n: int, padding_mode: str, align_corners: bool) -> Array:
     """Map a coordinate into the image by the padding mode; outside it becomes -2, and NaN stays NaN."""
     if padding_mode == "reflection":
         low, span = (0.0, float(n - 1)) if align_corners else (-0.5, float(n))
         if span == 0:
             at = jnp.where(jnp.isfinite(at), jnp.zeros_like(at), at)
         else:
-            away = jnp.where(at < low, low - at, at - low)
-            turns = lax.stop_gradient(jnp.floor(away / span))
-            rest = away - turns * span
-            at = jnp.where(jnp.isinf(at), -jnp.inf, jnp.where(turns % 2 == 0, rest + low, span - rest + low))
-        out = jnp.isinf(at)
-        at = jnp.where(out, 0, at)
+            distance = jnp.where(at < low, low - at, at - low)
+            reflections = lax.stop_gradient(jnp.floor(distance / span))
+            rest = distance - reflections * span
+            at = jnp.where(jnp.isinf(at), -jnp.inf, jnp.where(reflections % 2 == 0, rest + low, span - rest + low))
+        is_outside = jnp.isinf(at)
+        at = jnp.where(is_outside, 0, at)
     if padding_mode != "zeros":
         at = jnp.where(at <= 0, 0, jnp.where(at >= n - 1, n - 1, at))
     if padding_mode == "reflection":
-        at = jnp.where(out, -2, at)
+        at = jnp.where(is_outside, -2, at)
     return jnp.where((at < -2) | (at > n + 1), -2, at)
 
 
@@ -142,17 +143,19 @@ def _split(at: Array) -> tuple[Array, Array]:
 
 
 def _linear(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool) -> Array:
-    split = [_split(_bent(a, n, padding_mode, align_corners)) for a, n in zip(at, x.shape[1:-1])]
+    split = [_split(_apply_padding_mode(a, n, padding_mode, align_corners)) for a, n in zip(at, x.shape[1:-1])]
     cell = [jnp.minimum(low, n)[None, None] for (low, _), n in zip(split, x.shape[1:-1])]
     within = [part.astype(x.dtype)[None, None] for _, part in split]
     return sample(x[..., None, :], cell, within)[:, :, 0, 0]
 
 
 def _nearest(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool) -> Array:
-    bent = [_bent(lax.stop_gradient(a), n, padding_mode, align_corners) for a, n in zip(at, x.shape[1:-1])]
-    lost = functools.reduce(operator.or_, map(jnp.isnan, bent))
-    samples = take_elements(x, [jnp.where(lost, -1, jnp.round(a)).astype(jnp.int32) for a in bent])
-    return jnp.where(lost[..., None], jnp.nan, samples)
+    inside = [
+        _apply_padding_mode(lax.stop_gradient(a), n, padding_mode, align_corners) for a, n in zip(at, x.shape[1:-1])
+    ]
+    is_nan = functools.reduce(operator.or_, map(jnp.isnan, inside))
+    samples = take_elements(x, [jnp.where(is_nan, -1, jnp.round(a)).astype(jnp.int32) for a in inside])
+    return jnp.where(is_nan[..., None], jnp.nan, samples)
 
 
 def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool) -> Array:
@@ -163,7 +166,7 @@ def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool
         a = jnp.where(outside, 0, a)
         low = lax.stop_gradient(jnp.floor(a))
         within.append((a - low).astype(x.dtype).reshape(-1, 1))
-        taps = [_bent(low + t, n, padding_mode, align_corners) for t in (-1, 0, 1, 2)]
+        taps = [_apply_padding_mode(low + t, n, padding_mode, align_corners) for t in (-1, 0, 1, 2)]
         if padding_mode == "border":
             taps = [
                 jnp.where(outside, jnp.where(lax.stop_gradient(at[len(positions)]) < 0, 0, n - 1), tap) for tap in taps
@@ -178,11 +181,14 @@ def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool
 
 
 def _cubic_weights(within: Sequence[Array]) -> list[Array]:
-    weights = [[_near(d + 1, True), _near(d, False), _near(1 - d, False), _near(2 - d, True)] for d in within]
+    weights = [
+        [_keys_cubic(d + 1, True), _keys_cubic(d, False), _keys_cubic(1 - d, False), _keys_cubic(2 - d, True)]
+        for d in within
+    ]
     return [functools.reduce(operator.mul, tap) for tap in itertools.product(*weights)]
 
 
-def _near(d: Array, far: bool) -> Array:
+def _keys_cubic(d: Array, far: bool) -> Array:
     """Evaluate Keys' cubic with a = -0.75 for distances from 0 to 1 or, if `far`, from 1 to 2."""
     a = -0.75
     return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a if far else ((a + 2) * d - (a + 3)) * d * d + 1

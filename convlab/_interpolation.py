@@ -25,9 +25,7 @@ Part = tuple[np.ndarray, int, int]  # a block of rows of a matrix, and the range
 MAX_PHASES = 8
 MAX_TAPS = 20
 MAX_ENTRIES = 2**24
-MAX_SMALL = (
-    2**13
-)  # entries of a matrix by which tangents are multiplied sooner than the transpose of slices is added up
+MAX_SMALL = 2**13  # up to so many entries a matrix multiplies tangents: the transpose of overlapping slices is slower
 BLOCKS = 8
 
 
@@ -139,7 +137,7 @@ def interpolate(x: Array, number: int, taps: Taps) -> Array:
     if step > 0 and step.denominator <= min(MAX_PHASES, m) and taps.weights.shape[1] + step.numerator <= MAX_TAPS:
         phases = promoting(functools.partial(by_phase, number=number, taps=taps))
         linear: Callable[[Array], Array] = phases
-        if step.denominator > 1 and n * m <= MAX_SMALL:  # what shrinks has slices that do not overlap much
+        if step.denominator > 1 and n * m <= MAX_SMALL:  # if q is 1, the image shrinks and its slices overlap little
             parts = _blocks(n, sources, weights)
             linear = lambda dx: _product(parts, dx, number)
         return _by_gather_on_cpu(x, number, sources, weights, phases, linear)
@@ -210,7 +208,9 @@ def by_matrix(x: Array, number: int, sources: np.ndarray, weights: np.ndarray) -
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             return _product(parts, x, number)
         y, fixed = _product(parts, finite(x), number), lax.stop_gradient(x)
-        return lax.cond(jnp.isfinite(fixed).all(), lambda y, x: y, functools.partial(_spoiled, parts, number), y, fixed)
+        return lax.cond(
+            jnp.isfinite(fixed).all(), lambda y, x: y, functools.partial(_restore_non_finite, parts, number), y, fixed
+        )
 
     return _by_gather_on_cpu(x, number, sources, weights, multiplied, lambda dx: _product(parts, dx, number))
 
@@ -241,13 +241,13 @@ def _by_gather_on_cpu(
 
 
 def _transposed_map(linear: Callable, number: int, n: int, dy: Array) -> Array:
-    """The transpose that JAX derives of `linear`, a map along an axis of `n` positions."""
+    """Apply the transpose that JAX derives of `linear`, a map along an axis of `n` positions."""
     x = lax.full_like(dy, 0, shape=(*dy.shape[:number], n, *dy.shape[number + 1 :]))
     return jax.linear_transpose(linear, x)(dy)[0]
 
 
 def _transposed(n: int, sources: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sources and weights of the transposed matrix, of `n` rows; a position that a row reads twice counts once."""
+    """Return sources and weights of the transposed matrix of `n` rows; repeated positions are merged."""
     m = len(sources)
     number, weight = np.broadcast_to(np.arange(m)[:, None], sources.shape)[weights != 0], weights[weights != 0]
     entries, which = np.unique(sources[weights != 0] * m + number, return_inverse=True)
@@ -294,19 +294,19 @@ def _finite_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return finite(*primals), tangents[0]
 
 
-def _spoiled(parts: Sequence[Part], number: int, y: Array, x: Array) -> Array:
-    """Set `y` to inf or NaN where its window contains a value that is not finite."""
+def _restore_non_finite(parts: Sequence[Part], number: int, y: Array, x: Array) -> Array:
+    """Set `y`, computed of the finite values, to inf or NaN where its window contains another value."""
 
-    def sees(odd: Array, entry: Callable) -> Array:
-        return _product(parts, odd.astype(_real(x)), number, entry) > 0
+    def has_in_window(is_odd: Array, entry: Callable) -> Array:
+        return _product(parts, is_odd.astype(_real(x)), number, entry) > 0
 
     above, below, any_ = (lambda matrix: matrix > 0), (lambda matrix: matrix < 0), (lambda matrix: matrix != 0)
     if jnp.iscomplexobj(x):
-        return jnp.where(sees(~jnp.isfinite(x), any_), jnp.asarray(complex(math.nan, math.nan), y.dtype), y)
-    up = sees(x == math.inf, above) | sees(x == -math.inf, below)
-    down = sees(x == -math.inf, above) | sees(x == math.inf, below)
-    lost = sees(jnp.isnan(x), any_) | (up & down)
-    return jnp.where(lost, math.nan, jnp.where(up, math.inf, jnp.where(down, -math.inf, y))).astype(y.dtype)
+        return jnp.where(has_in_window(~jnp.isfinite(x), any_), jnp.asarray(complex(math.nan, math.nan), y.dtype), y)
+    up = has_in_window(x == math.inf, above) | has_in_window(x == -math.inf, below)
+    down = has_in_window(x == -math.inf, above) | has_in_window(x == math.inf, below)
+    is_nan = has_in_window(jnp.isnan(x), any_) | (up & down)
+    return jnp.where(is_nan, math.nan, jnp.where(up, math.inf, jnp.where(down, -math.inf, y))).astype(y.dtype)
 
 
 # --- choices ------------------------------------------------------------------------------------------------------

@@ -127,9 +127,9 @@ def packed_conv(
 def _convolve(
     x: Array, kernel: Array, ids: Array, window: AxisWindow, groups: int, precision: Any, preferred_element_type: Any
 ) -> Array:
-    narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+    is_16_bit = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
     result = jnp.dtype(x.dtype if preferred_element_type is None else preferred_element_type)
-    least = jnp.dtype(jnp.float32) if narrow else x.dtype
+    least = jnp.dtype(jnp.float32) if is_16_bit else x.dtype
     wide = result if result.itemsize > least.itemsize else least
     outputs = output_size(x.shape[1], window.pads, window.effective_size, window.stride)
     kernel = kernel.reshape(*kernel.shape[:2], groups, -1)

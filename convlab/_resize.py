@@ -108,7 +108,7 @@ def resize(
     for i in numbers:
         axis = Axis(spatial[i], out[i], steps[i], bool(align_corners))
         if axis.n == axis.m and (antialias or kind == "linear"):
-            continue  # as PyTorch, whatever factor led to this size
+            continue  # as PyTorch does for every factor that gives this size
         if antialias:
             y = interpolate(y, first + i, antialiased_taps(axis, kind))
         elif kind == "cubic":

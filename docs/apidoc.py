@@ -29,7 +29,7 @@ LINENS = ("parent", "name")
 
 
 def found(path: str) -> Any:
-    """The object of a dotted path."""
+    """Return the object of a dotted path."""
     parts = path.split(".")
     for cut in range(len(parts), 0, -1):
         try:
@@ -95,7 +95,7 @@ def _names(names: str) -> str:
 
 
 def signature(value: Any) -> str:
-    """The signature as one writes it, without what only Python needs: self, Any, defaults that are functions'
+    """Return the signature as one writes it, without what only Python needs: self, Any, defaults that are functions'
     addresses."""
     target = value.__init__ if inspect.isclass(value) else value
     shown = []
@@ -126,7 +126,7 @@ def _parameter(parameter: inspect.Parameter) -> str:
 
 
 def default(value: Any) -> str:
-    """A default as one would write it, `...` where its repr is an address."""
+    """Return a default as one would write it, `...` where its repr is an address."""
     if value == {} or isinstance(value, type(None) | bool | int | float | str | tuple):
         return repr(value)
     text = getattr(value, "__name__", None) or repr(value)
@@ -145,7 +145,7 @@ def _annotation(annotation: Any) -> str:
 
 
 def entry(path: str, extra: str = "") -> str:
-    """The entry of one object; `extra` is Markdown that follows the first paragraph: a formula, a picture."""
+    """Return the entry of one object; `extra` is Markdown that follows the first paragraph: a formula, a picture."""
     value = found(path)
     parts = sections(value.__doc__ or "")
     (_, first), rest = parts[0], parts[1:]
@@ -159,7 +159,7 @@ def entry(path: str, extra: str = "") -> str:
 
 
 def _as_function(layer: type) -> Iterable[str]:
-    """The arguments of a layer without parameters, as its function tells them."""
+    """Return the arguments of a layer without parameters, documented by its function."""
     of = AS_LAYER.match(layer.__doc__ or "")
     if not of:
         return
@@ -172,7 +172,7 @@ def _as_function(layer: type) -> Iterable[str]:
 
 
 def _others(path: str, layer: type) -> Iterable[str]:
-    """Where the options stand that the docstring leaves to another layer's."""
+    """Return a reference to the layer that documents the options which the docstring omits."""
     system, _, name = path.rpartition(".")
     for other in ("Conv", "ConvTranspose"):
         told = layer.__doc__ or ""
@@ -181,14 +181,14 @@ def _others(path: str, layer: type) -> Iterable[str]:
 
 
 def _called(layer: type) -> Iterable[str]:
-    """How the layer is called."""
+    """Describe how the layer is called."""
     if "__call__" in dir(layer) and layer.__module__.startswith(("convlab.nnx", "convlab.linen", "convlab._layers")):
         shown = signature(layer.__call__).replace("(", "layer(", 1)
         yield f"**Call**\n\n```python\n{shown}\n```"
 
 
 def _members(value: type) -> Iterable[str]:
-    """The documented methods and properties that the class defines itself."""
+    """Return the documented methods and properties that the class defines itself."""
     for name, member in vars(value).items():
         held = member.fget if isinstance(member, property) else member
         if name.startswith("_") or not inspect.isfunction(held) or not held.__doc__:

@@ -83,7 +83,7 @@ def _page(path: pathlib.Path) -> Page:
 
 
 def faults(site: pathlib.Path) -> list[str]:
-    """A line for each fault of the site, sorted by page."""
+    """Return a line for each fault of the site, sorted by page."""
     found = []
     for path in sorted(site.rglob("*.html")):
         if "_static" not in path.parts:
@@ -115,7 +115,7 @@ def _there(path: pathlib.Path, link: str) -> bool:
 
 
 def missing(name: str, shown: str) -> list[str]:
-    """The lines of an object's docstring that its entry does not show."""
+    """Return the lines of an object's docstring that its entry does not show."""
     told = _letters(shown)
     lines = []
     for title, text in apidoc.sections(apidoc.found(name).__doc__ or ""):

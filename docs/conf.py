@@ -44,7 +44,7 @@ html_theme_options = {
 
 
 def setup(app):
-    """Formulas as MathML, which browsers show without a script or a network."""
+    """Render formulas as MathML, which browsers show without a script or a network."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from latex2mathml.converter import convert

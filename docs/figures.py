@@ -62,7 +62,7 @@ FIGURES = {
 
 
 def figure(name: str) -> str:
-    """The SVG of a function's picture with its call as caption, "" if it has none."""
+    """Return the SVG of a function's picture with its call as caption, "" if it has none."""
     if name not in FIGURES:
         return ""
     call, inputs, outputs = FIGURES[name]

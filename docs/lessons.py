@@ -12,7 +12,7 @@ ANSI = re.compile(r"\x1b\[[\d;]*m")
 
 
 def page(path: pathlib.Path, pictures: pathlib.Path) -> str:
-    """The notebook as Markdown; its pictures are written into the folder `pictures`, which lies beside the page."""
+    """Convert the notebook to Markdown; its pictures are written into the folder `pictures`, which lies beside the page."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     parts = []
     for number, cell in enumerate(cells):
@@ -32,7 +32,7 @@ def _joined(lines: str | list[str]) -> str:
 
 
 def _merged(outputs: list[dict]) -> list[dict]:
-    """The outputs with what was printed in pieces in one."""
+    """Merge the pieces of printed output into one."""
     merged: list[dict] = []
     for output in outputs:
         if merged and output["output_type"] == merged[-1]["output_type"] == "stream":
@@ -72,11 +72,11 @@ def _text(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text for an image's alt: the reprs of figures say nothing."""
+    """Return an alternative text for an image, because the reprs of figures say nothing."""
     return "The picture that the cell draws" if "<" in text else re.sub(r"[\[\]\n]", " ", text)[:120]
 
 
 def first_cell(path: pathlib.Path) -> str:
-    """The text of the first cell: a heading and what the notebook teaches."""
+    """Return the text of the first cell: a heading and what the notebook teaches."""
     text = _joined(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
     return re.sub(r"\n*\[!\[Open in Colab\].*", "", text)

@@ -65,7 +65,7 @@ NAV = {
 
 
 def pictures() -> dict[str, bytes]:
-    """The pictures of the site by file name, drawn anew."""
+    """Draw the pictures of the site, by file name."""
     import jax.numpy as jnp
 
     from convlab import viz
@@ -111,7 +111,7 @@ def _lenet():
 
 
 def _digit():
-    """A seven, drawn with two strokes: an input for a network that needs no data set."""
+    """Draw a seven with two strokes: an input for a network that needs no data set."""
     import numpy as np
 
     image = np.zeros((1, 28, 28, 1), np.float32)
@@ -178,7 +178,7 @@ DRAWN = {
 
 
 def extra(path: str) -> str:
-    """The output's size and the picture of an entry."""
+    """Return the formula of the output's size and the picture of an entry."""
     name = path.rsplit(".", 1)[-1]
     public = path == f"convlab.{name}"
     function = layer_of(path) or name
@@ -192,7 +192,7 @@ def extra(path: str) -> str:
 
 
 def layer_of(path: str) -> str | None:
-    """The function whose layer a class is."""
+    """Return the function that a layer calls."""
     found = apidoc.AS_LAYER.match(apidoc.found(path).__doc__ or "")
     return found[1] if found else None
 
@@ -201,7 +201,7 @@ def layer_of(path: str) -> str | None:
 
 
 def layer_names() -> list[str]:
-    """The layers that both module systems have, convolutions first."""
+    """Return the layers that both module systems have, convolutions first."""
     nnx, linen = importlib.import_module("convlab.nnx"), importlib.import_module("convlab.linen")
     names = [
         name
@@ -217,7 +217,7 @@ def layer_names() -> list[str]:
 
 
 def layers() -> str:
-    """Every layer, what it is, and its entries in both systems."""
+    """Return a table of every layer with a summary and links to its entries in both systems."""
     rows = ["| layer | what it does | |", "|---|---|---|"]
     for name in layer_names():
         told = apidoc.sections(apidoc.found(f"convlab.nnx.{name}").__doc__)[0][1].split("\n\n")[0].replace("\n", " ")
@@ -235,7 +235,7 @@ def entry(path: str) -> str:
 
 
 def formulations(which: str) -> str:
-    """The rows of the table by which a formulation is chosen."""
+    """Return the rows of the tables that choose a formulation."""
     rows = getattr(importlib.import_module("convlab._backend.tables"), which)
     lines = [f"| {n} | `{name}` | {reason} |" for n, (name, reason, _) in enumerate(rows, 1)]
     return "\n".join(["| | formulation | reason |", "|---|---|---|", *lines])
@@ -254,19 +254,19 @@ ENTRY = re.compile(r"^(?:<!-- make: entry ([\w.]+) -->|::: ([\w.]+))$", re.MULTI
 
 
 def listed() -> set[str]:
-    """The objects that a page of the reference names."""
+    """Return the objects that a page of the reference names."""
     texts = [path.read_text() for path in (DOCS / "reference").glob("*.md")]
     return {first or second for text in texts for first, second in ENTRY.findall(text)}
 
 
 def rest(module: str) -> str:
-    """The entries of a module's public names that no page names yet."""
+    """Return the entries of a module's public names that no page names yet."""
     there = [f"{module}.{name}" for name in importlib.import_module(module).__all__]
     return "\n\n".join(f"<!-- make: entry {path} -->" for path in there if path not in listed())
 
 
 def contents(text: str) -> str:
-    """Links to the entries of a reference page, to stand before the first of them."""
+    """Return links to the entries of a reference page, for the top of the page."""
     names = re.findall(r"<!-- make: entry ([\w.]+) -->", text)
     names += [
         f"convlab.{module}.{layer}"
@@ -279,7 +279,7 @@ def contents(text: str) -> str:
 
 
 def make(what: str) -> str:
-    """What a comment `<!-- make: WHAT -->` stands for."""
+    """Return the text that replaces a comment `<!-- make: WHAT -->`."""
     kind, _, name = what.partition(" ")
     if kind == "entry":
         return entry(name)
@@ -309,7 +309,7 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
 def site_paths() -> dict[str, str]:
-    """The page of each text of the repository that has one."""
+    """Return the page of each text of the repository that has one."""
     paths = {path.relative_to(ROOT).as_posix(): path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     paths |= {file: page for page, files in PAGES.items() for file in files if (ROOT / file).exists()}
     paths |= {f"notebooks/{path.name}": f"lessons/{path.stem}.md" for path in NOTEBOOKS}
@@ -317,7 +317,7 @@ def site_paths() -> dict[str, str]:
 
 
 def linked(text: str, source: str) -> str:
-    """A text of the repository with its links as they are on the site; what is not there becomes plain text."""
+    """Return a text of the repository with its links as they are on the site; what is not there becomes plain text."""
     pages = site_paths()
     parent = pathlib.PurePosixPath(source).parent
 
@@ -341,7 +341,7 @@ def linked(text: str, source: str) -> str:
 
 
 def _outside_code(text: str, change) -> str:
-    """`change` applied to the parts of a Markdown text that are no fenced or indented code."""
+    """Apply `change` to the parts of a Markdown text that are no fenced or indented code."""
     parts = re.split(r"(^(`{3,}).*?^\2[ ]*$)", text, flags=re.DOTALL | re.MULTILINE)
     return "".join(part if n % 3 == 1 else change(part) for n, part in enumerate(parts) if n % 3 != 2)
 

@@ -58,7 +58,7 @@ sys.path.insert(0, str(program))
 
 
 def address(name: str) -> str | None:
-    """Where Colab opens a notebook; None until the repository has a public address on GitHub."""
+    """Return the address at which Colab opens a notebook; None until the repository has a public address on GitHub."""
     if not REPOSITORY:
         return None
     return f"{COLAB}/github/{REPOSITORY.removeprefix('https://github.com/')}/blob/main/notebooks/{name}"
@@ -69,13 +69,13 @@ def badge(name: str) -> str:
 
 
 def installation(text: str) -> str:
-    """The cell that installs what is missing; a notebook that imports the LeNet program looks for that too."""
+    """Return the cell that installs what is missing; a notebook that imports the LeNet program looks for that too."""
     cell = INSTALL.format(address=f"convlab-jax[examples] @ git+{REPOSITORY}" if REPOSITORY else "")
     return (cell + EXAMPLE if "from lenet " in text else cell).strip()
 
 
 def headed(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
-    """The notebook with its first two cells as they should be."""
+    """Return the notebook with its first two cells up to date."""
     text = "\n".join(cell.source for cell in notebook.cells)
     first, second = notebook.cells[:2]
     heading = first.source.split("\n\n[![Open in Colab]")[0]
@@ -100,7 +100,7 @@ def lightened(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def execute(path: pathlib.Path, seconds: int = 600, extra: Sequence[str] = ()) -> nbformat.NotebookNode:
-    """The executed notebook, with extra cells behind it; raises `nbclient.exceptions.CellExecutionError` where a cell
+    """Execute the notebook, with extra cells behind it; raises `nbclient.exceptions.CellExecutionError` where a cell
     fails."""
     notebook = nbformat.read(path, as_version=4)
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in extra]

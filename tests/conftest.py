@@ -2,9 +2,11 @@
 
 import os
 
+from assertions import pytest_configure  # noqa: F401  registers the plugin
+from compilation import FLAGS
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Values are at stake and not the speed of programs that run once. An empty XLA_FLAGS optimises as users' programs are.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault("XLA_FLAGS", FLAGS)  # with an empty XLA_FLAGS tests compile as users do
 
 import jax  # noqa: E402  after the platform is chosen
 import pytest  # noqa: E402

@@ -10,9 +10,9 @@ import fuzz_problems as maps
 import jax
 import jax.numpy as jnp
 import numpy as np
+from compilation import OPTIONS
 from fuzz_problems import pick
 from jax import lax
-from quick import OPTIONS
 
 import convlab
 from convlab._backend import dispatch, tables

@@ -12,8 +12,6 @@ import pytest
 import convlab
 from convlab import sharding
 
-from quick import quick  # isort: skip
-
 P = jax.P
 CONVS = {
     "same": {},
@@ -83,7 +81,7 @@ def check(whole, part, args, sizes=(4, 2)):
             value = function(*args)
             return (value * weight).sum(), value
 
-        return quick(jax.grad(total, range(len(args)), has_aux=True))(*args)
+        return jax.jit(jax.grad(total, range(len(args)), has_aux=True))(*args)
 
     (slopes, value), (right_slopes, right_value) = value_and_slopes(divided), value_and_slopes(whole)
     np.testing.assert_allclose(value, right_value, rtol=2e-5, atol=2e-5)
@@ -105,7 +103,7 @@ def test_a_method_is_named_within_shard_map():
     split = jax.shard_map(
         lambda x, k: convlab.conv(x, k, method="taps"), mesh=mesh, in_specs=(P("batch"), P()), out_specs=P("batch")
     )
-    np.testing.assert_array_equal(quick(split)(x, k), convlab.conv(x, k, method="lax"))
+    np.testing.assert_array_equal(jax.jit(split)(x, k), convlab.conv(x, k, method="lax"))
 
 
 @pytest.mark.parametrize("case", CONVS)
@@ -143,7 +141,7 @@ def test_pools_of_other_dtypes(case, dtype):
     x = (10 * random(2, 32, 16, 3)).astype(dtype)
     mesh = mesh_of(8, names=("rows",))
     got = split(functools.partial(getattr(sharding, name), **options, axis_names=("rows", None)), mesh, ("rows",), (x,))
-    got = quick(got)(x)
+    got = jax.jit(got)(x)
     want = getattr(convlab, name)(x, **options)
     assert got.dtype == want.dtype
     np.testing.assert_allclose(np.float32(got), np.float32(want), rtol=1e-2 if dtype == "bfloat16" else 1e-5)
@@ -154,7 +152,7 @@ def test_other_ranks(rank):
     kernel, x = random(*(3,) * rank, 2, 2), random(2, 16, *(6,) * (rank - 1), 2)
     mesh, names = mesh_of(8, names=("i",)), ("i", None, None)[:rank]
     f = split(functools.partial(sharding.conv, axis_names=names, strides=2), mesh, ("i",), (x, kernel))
-    np.testing.assert_allclose(quick(f)(x, kernel), convlab.conv(x, kernel, strides=2), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(f)(x, kernel), convlab.conv(x, kernel, strides=2), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["wide", "further than a neighbour", "reflect"])
@@ -168,7 +166,9 @@ def test_meshes_of_explicit_axes():
     mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
     x, kernel = random(2, 32, 8, 3), random(3, 3, 3, 4)
     f = split(functools.partial(sharding.conv, axis_names=("rows", None)), mesh, ("rows",), (x, kernel))
-    y = quick(f)(*jax.device_put((x, kernel), (jax.NamedSharding(mesh, P(None, "rows")), jax.NamedSharding(mesh, P()))))
+    y = jax.jit(f)(
+        *jax.device_put((x, kernel), (jax.NamedSharding(mesh, P(None, "rows")), jax.NamedSharding(mesh, P())))
+    )
     np.testing.assert_allclose(y, convlab.conv(x, kernel), rtol=1e-5, atol=1e-5)
 
 
@@ -187,8 +187,8 @@ def test_a_network_and_its_gradients():
     mesh = mesh_of(8, names=("rows",))
     whole, part = network(convlab), network(sharding, axis_names=("rows", None))
     divided = split(part, mesh, ("rows",), (x, params))
-    np.testing.assert_allclose(quick(divided)(x, params), quick(whole)(x, params), rtol=1e-4, atol=1e-4)
-    slopes = [quick(jax.grad(lambda p, f=f: (f(x, p) ** 2).mean()))(params) for f in (divided, whole)]
+    np.testing.assert_allclose(jax.jit(divided)(x, params), jax.jit(whole)(x, params), rtol=1e-4, atol=1e-4)
+    slopes = [jax.jit(jax.grad(lambda p, f=f: (f(x, p) ** 2).mean()))(params) for f in (divided, whole)]
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), *slopes)
 
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from quick import quick
 
 import convlab.linen
 import convlab.nnx
@@ -99,7 +98,7 @@ def value_and_gradients(function, parameters, x):
         weight = jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
         return (y.astype(jnp.float32) * weight).sum(), y
 
-    (_, y), gradients = quick(jax.value_and_grad(weighted, (0, 1), has_aux=True))(parameters, x)
+    (_, y), gradients = jax.jit(jax.value_and_grad(weighted, (0, 1), has_aux=True))(parameters, x)
     return y, gradients
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from quick import quick
 from reference import pad_pairs
 
 import convlab
@@ -85,7 +84,7 @@ def test_conv_transpose_is_the_adjoint_of_conv(geometry, groups):
         pairs = pad_pairs(padding, spatial, size, strides, dilation)
         mode = {"CIRCULAR": "circular", "REFLECT": "reflect"}.get(padding, "zeros")
 
-        @quick
+        @jax.jit
         def both(x, kernel):
             y = convlab.conv(x, kernel, **options)
             dy = jnp.cos(jnp.arange(y.size)).reshape(y.shape)
@@ -109,15 +108,19 @@ def test_conv_is_a_matrix_and_linear_in_both(geometry, flip):
             numbers(*spatial, 2), numbers(*spatial, 2, seed=1), numbers(*size, 2, 3), numbers(*size, 2, 3, seed=1)
         )  # fmt: skip
         options = dict(strides=strides, padding=padding, kernel_dilation=dilation, flip_kernel=flip)
-        matrix = quick(lambda kernel: convlab.conv_matrix(kernel, (*spatial, 2), **options))(kernel)
-        conv = quick(lambda x, kernel: convlab.conv(x, kernel, **options))
-        y = conv(x, kernel)
-        assert matrix.shape == (y.size, x.size)
-        sparse = quick(lambda kernel: convlab.conv_matrix(kernel, (*spatial, 2), **options, sparse=True) @ x.ravel())
-        np.testing.assert_allclose(sparse(kernel), y.ravel(), atol=1e-10)
-        np.testing.assert_allclose(matrix @ x.ravel(), y.ravel(), atol=1e-10)
+        conv = jax.jit(lambda x, kernel: convlab.conv(x, kernel, **options))
+
+        @jax.jit
+        def matrices(x, kernel):
+            sparse = convlab.conv_matrix(kernel, (*spatial, 2), **options, sparse=True) @ x.ravel()
+            return convlab.conv_matrix(kernel, (*spatial, 2), **options), sparse
+
+        matrix, by_sparse = matrices(x, kernel)
+        parts = [np.asarray(conv(a, b)) for a in (x, z) for b in (kernel, other)]
+        assert matrix.shape == (parts[0].size, x.size)
+        np.testing.assert_allclose(by_sparse, parts[0].ravel(), atol=1e-10)
+        np.testing.assert_allclose(np.asarray(matrix) @ x.ravel(), parts[0].ravel(), atol=1e-10)
         combined = conv(2 * x - z, kernel + 3 * other)
-        parts = [conv(a, b) for a in (x, z) for b in (kernel, other)]
         np.testing.assert_allclose(combined, 2 * parts[0] + 6 * parts[1] - parts[2] - 3 * parts[3], atol=1e-10)
 
 
@@ -128,9 +131,9 @@ def test_fold_is_the_adjoint_of_unfold(geometry):
     with jax.enable_x64(True):
         x = numbers(2, *spatial, 2)
         options = dict(strides=strides, padding=padding, window_dilation=dilation)
-        patches = quick(lambda x: convlab.unfold(x, size, **options))(x)
-        other = numbers(*patches.shape, seed=1)
-        folded = quick(lambda patches: convlab.fold(patches, spatial, **options))(other)
+        unfold = lambda x: convlab.unfold(x, size, **options)
+        other = numbers(*jax.eval_shape(unfold, x).shape, seed=1)
+        patches, folded = jax.jit(lambda x, other: (unfold(x), convlab.fold(other, spatial, **options)))(x, other)
         assert folded.shape == x.shape
         np.testing.assert_allclose(inner(patches, other), inner(x, folded), rtol=1e-10)
 
@@ -140,10 +143,16 @@ def test_fold_is_the_adjoint_of_unfold(geometry):
 def test_pools_reduce_the_patches(geometry, name):
     spatial, size, strides, _, dilation = geometry
     x = numbers(2, *spatial, 2)
-    patches = quick(lambda x: convlab.unfold(x, size, strides, window_dilation=dilation))(x)
+
+    @jax.jit
+    def both(x):
+        pool = getattr(convlab, f"{name}_pool")
+        options = dict(window_dilation=dilation)
+        return convlab.unfold(x, size, strides, **options), pool(x, size, strides, **options)
+
+    patches, actual = both(x)
     taps = tuple(range(patches.ndim - 1 - len(size), patches.ndim - 1))
     expected = getattr(np, name)(np.asarray(patches), taps)
-    actual = quick(lambda x: getattr(convlab, f"{name}_pool")(x, size, strides, window_dilation=dilation))(x)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -154,7 +163,7 @@ def test_a_circular_convolution_commutes_with_rolling(geometry, step):
     x, kernel = numbers(2, *spatial, 2), numbers(*size, 2, 3)
     axes = tuple(range(1, x.ndim - 1))
 
-    conv = quick(lambda x: convlab.conv(x, kernel, padding="CIRCULAR", kernel_dilation=dilation))
+    conv = jax.jit(lambda x: convlab.conv(x, kernel, padding="CIRCULAR", kernel_dilation=dilation))
     rolled = conv(np.roll(x, (step,) * len(axes), axes))
     np.testing.assert_allclose(rolled, np.roll(conv(x), (step,) * len(axes), axes), rtol=1e-5, atol=1e-5)
 
@@ -168,7 +177,7 @@ def test_padding_the_input_is_padding(geometry, which):
     x, kernel = numbers(2, *spatial, 2), numbers(*size, 2, 3)
     options = dict(strides=strides, kernel_dilation=dilation)
 
-    @quick
+    @jax.jit
     def both(x):
         inside = convlab.conv(x, kernel, padding=padding, padding_mode=mode, padding_value=value, **options)
         return inside, convlab.conv(convlab.pad(x, padding, mode, value), kernel, padding="VALID", **options)
@@ -180,9 +189,9 @@ def test_padding_the_input_is_padding(geometry, which):
 @pytest.mark.parametrize("spatial, size", [((6,), (2,)), ((4, 6), (2, 3)), ((2, 4, 3), (2, 2, 1))])
 def test_unpooling_puts_maxima_back(spatial, size):
     x = numbers(2, *spatial, 3).astype(np.float32)
-    y, indices = quick(lambda x: convlab.max_pool(x, size, size, return_indices=True))(x)
-    back = np.asarray(quick(lambda y, indices: convlab.max_unpool(y, indices, spatial))(y, indices))
-    again = quick(lambda x: convlab.max_pool(x, size, size))(np.where(back == 0, -np.inf, back))
+    y, indices = jax.jit(lambda x: convlab.max_pool(x, size, size, return_indices=True))(x)
+    back = np.asarray(jax.jit(lambda y, indices: convlab.max_unpool(y, indices, spatial))(y, indices))
+    again = jax.jit(lambda x: convlab.max_pool(x, size, size))(np.where(back == 0, -np.inf, back))
     np.testing.assert_array_equal(again, y)
     assert ((back == x) | (back == 0)).all()
     assert (back != 0).sum() == y.size
@@ -201,7 +210,7 @@ def test_unpooling_by_comparisons_is_unpooling(size, stride, pad):
         put = [put(y, at, spatial, False) for put in (unpool._select_near, unpool._scatter)]
         return near, unpool._are_near(at[::-1, ::-1], spatial), [put, *zip(*((z, pull(dx)[0]) for z, pull in adding))]
 
-    near, turned, pairs = quick(both)(x, numbers(2, 9, 8, 3).astype(np.float32))
+    near, turned, pairs = jax.jit(both)(x, numbers(2, 9, 8, 3).astype(np.float32))
     assert near and not turned
     for ours, scattered in pairs:
         np.testing.assert_allclose(ours, scattered, rtol=1e-6, atol=1e-6)
@@ -211,34 +220,54 @@ def test_unpooling_by_comparisons_is_unpooling(size, stride, pad):
 def test_adaptive_pools_that_divide_are_plain_pools(spatial, out):
     x = numbers(2, *spatial, 3)
     size = tuple(n // (o or n) for n, o in zip(spatial, out))
-    np.testing.assert_allclose(convlab.adaptive_avg_pool(x, out), convlab.avg_pool(x, size, size), rtol=1e-6)
-    np.testing.assert_array_equal(convlab.adaptive_max_pool(x, out), convlab.max_pool(x, size, size))
+
+    @jax.jit
+    def pooled(x):
+        averages = convlab.adaptive_avg_pool(x, out), convlab.avg_pool(x, size, size)
+        return averages, (convlab.adaptive_max_pool(x, out), convlab.max_pool(x, size, size))
+
+    averages, maxima = pooled(x)
+    np.testing.assert_allclose(*averages, rtol=1e-6)
+    np.testing.assert_array_equal(*maxima)
 
 
 def test_special_pools_meet_the_plain_ones():
-    x, window = jnp.abs(numbers(2, 6, 5, 3)) + 0.1, ((2, 3), (2, 1))
-    average, largest = convlab.avg_pool(x, *window), convlab.max_pool(x, *window)
-    for name, options, expected in [
-        ("gem_pool", {"p": 1.0}, average), ("lp_pool", {"norm_type": 1.0}, 6 * average),
-            ("top_k_pool", {"k": 6}, average),
-        ("mixed_pool", {"alpha": 0.0}, average), ("softmax_pool", {"temperature": 1e7}, average),
-        ("lp_pool", {"norm_type": jnp.inf}, largest), ("top_k_pool", {"k": 1}, largest),
-        ("mixed_pool", {"alpha": 1.0}, largest),
-        ("softmax_pool", {"temperature": 1e-4}, largest),
-    ]:  # fmt: skip
-        np.testing.assert_allclose(getattr(convlab, name)(x, *window, **options), expected, rtol=2e-5, err_msg=name)
+    x, window = np.abs(numbers(2, 6, 5, 3)) + 0.1, ((2, 3), (2, 1))
+    calls = [
+        ("gem_pool", {"p": 1.0}, "average"), ("lp_pool", {"norm_type": 1.0}, "sum"),
+        ("top_k_pool", {"k": 6}, "average"),
+        ("mixed_pool", {"alpha": 0.0}, "average"), ("softmax_pool", {"temperature": 1e7}, "average"),
+        ("lp_pool", {"norm_type": np.inf}, "largest"), ("top_k_pool", {"k": 1}, "largest"),
+        ("mixed_pool", {"alpha": 1.0}, "largest"), ("softmax_pool", {"temperature": 1e-4}, "largest"),
+    ]  # fmt: skip
+
+    @jax.jit
+    def pooled(x):
+        plain = {"average": convlab.avg_pool(x, *window), "largest": convlab.max_pool(x, *window)}
+        return plain, [getattr(convlab, name)(x, *window, **options) for name, options, _ in calls]
+
+    plain, results = pooled(x)
+    plain["sum"] = 6 * np.asarray(plain["average"])
+    for (name, _, expected), actual in zip(calls, results, strict=True):
+        np.testing.assert_allclose(actual, plain[expected], rtol=2e-5, err_msg=name)
 
 
 def test_a_deformed_convolution_without_offsets_is_a_convolution():
     x, kernel = numbers(2, 5, 6, 4), numbers(3, 2, 4, 3)
     options = dict(strides=(2, 1), padding=((1, 0), (0, 1)))
-    y = convlab.conv(x, kernel, **options)
-    offset = jnp.zeros((*y.shape[:-1], 2 * 6 * 2))
-    np.testing.assert_allclose(convlab.deform_conv(x, offset, kernel, **options), y, rtol=1e-5, atol=1e-5)
+
+    @jax.jit
+    def both(x, kernel):
+        y = convlab.conv(x, kernel, **options)
+        return convlab.deform_conv(x, jnp.zeros((*y.shape[:-1], 2 * 6 * 2)), kernel, **options), y
+
+    np.testing.assert_allclose(*both(x, kernel), rtol=1e-5, atol=1e-5)
 
 
 def test_a_local_convolution_of_one_kernel_is_a_convolution():
     x, kernel = numbers(2, 5, 6, 4), numbers(3, 2, 4, 3)
-    y = convlab.conv(x, kernel, padding="VALID")
-    local = jnp.broadcast_to(jnp.moveaxis(kernel, 2, 0).reshape(24, 3), (*y.shape[1:-1], 24, 3))
-    np.testing.assert_allclose(convlab.conv_local(x, local, kernel_size=(3, 2)), y, rtol=1e-5, atol=1e-5)
+    local = np.broadcast_to(np.moveaxis(kernel, 2, 0).reshape(24, 3), (3, 5, 24, 3))
+    both = jax.jit(
+        lambda *a: (convlab.conv_local(a[0], a[2], kernel_size=(3, 2)), convlab.conv(*a[:2], padding="VALID"))
+    )
+    np.testing.assert_allclose(*both(x, kernel, local), rtol=1e-5, atol=1e-5)

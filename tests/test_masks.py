@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import quick
 
 import convlab
 import convlab.linen
@@ -58,7 +57,7 @@ def test_packed_sequences_are_the_sequences_alone(taps, groups, features, option
 
     order = np.concatenate([20 * n + np.flatnonzero(where) for n, where in sequences()])
     rows = weight.reshape(40, features)[order]
-    y, gradients, expected, gradients_apart = quick(both)(X, kernel)
+    y, gradients, expected, gradients_apart = jax.jit(both)(X, kernel)
     close(y.reshape(40, features)[order], expected, 1e-6)
     for actual, alone in zip(gradients, gradients_apart):
         close(actual, alone, 1e-5)
@@ -68,7 +67,7 @@ def test_packed_sequences_are_the_sequences_alone(taps, groups, features, option
 def test_another_sequence_changes_no_bit(taps, groups, features, options):
     kernel = RNG.normal(size=(taps, 6 // groups, features)).astype(np.float32)
 
-    @quick
+    @jax.jit
     def results(x):
         y, pull = jax.vjp(lambda x: convlab.conv(x, kernel, segment_ids=IDS, feature_group_count=groups, **options), x)
         return y, pull(y)[0]
@@ -101,7 +100,7 @@ def test_layers_take_masks(name, made, options):
     other, both = getattr(convlab.linen, name)(*made, **options), dict(segment_ids=IDS, valid=VALID)
     variables = {"params": flax.nnx.to_pure_dict(flax.nnx.state(layer, flax.nnx.Param))}
 
-    @quick
+    @jax.jit
     def results(x):
         alone = [layer(x[0, first:last]) for first, last in ((0, 5), (5, 6), (6, 14), (0, 13))]
         padded = layer(jnp.where(VALID[..., None], x, jnp.nan), valid=VALID)
@@ -185,7 +184,7 @@ def test_padded_batches_are_the_images_alone(name, options, padding):
         y, pull = jax.vjp(function, *arrays)
         return y, pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
 
-    @quick
+    @jax.jit
     def results(x):
         batch, pull = jax.vjp(lambda x: pool(jnp.where(INSIDE[..., None], x, jnp.nan), valid=INSIDE), x)
         alone = [slopes(pool, x[n : n + 1, :h, :w]) for n, (h, w) in enumerate(SIZES)]

@@ -82,22 +82,28 @@ def test_pool_functions_stand_under_flaxs_names(name):
         jax.numpy_rank_promotion("allow"),
         jax.numpy_dtype_promotion("standard"),
     ):  # Flax's own average divides by an int
-        expected = getattr(flax.nnx, name)(inputs=X, **options)
-    for actual in (ours(inputs=X, **options), ours(X, **options), getattr(convlab, name)(x=X, **options)):
+        expected = jax.jit(lambda x: getattr(flax.nnx, name)(inputs=x, **options))(X)
+    spelt = jax.jit(lambda x: (ours(inputs=x, **options), ours(x, **options), getattr(convlab, name)(x=x, **options)))
+    for actual in spelt(X):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
     rest = list(inspect.signature(getattr(convlab, name)).parameters.values())[1:]
     assert list(inspect.signature(ours).parameters.values())[1:] == rest
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row[0])
-def test_an_operation_is_its_function(row, system):
+def test_an_operation_is_its_function(row):
     name, function, made, options, arrays, called = row
-    layer = getattr(SYSTEMS[system], name)(*made, **options)
-    expected = getattr(convlab, function)(*arrays, *made, **options, **called)
-    random = {{"nnx": "rngs", "linen": "rng"}[system] if n == "key" else n: v for n, v in called.items()}
-    actual = layer(*arrays, **random) if system == "nnx" else layer.apply({}, *arrays, **random)
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    in_nnx, in_linen = (getattr(system, name)(*made, **options) for system in SYSTEMS.values())
+
+    @jax.jit
+    def results(arrays, called):
+        expected = getattr(convlab, function)(*arrays, *made, **options, **called)
+        of_nnx, of_linen = ({key if n == "key" else n: v for n, v in called.items()} for key in ("rngs", "rng"))
+        return expected, in_nnx(*arrays, **of_nnx), in_linen.apply({}, *arrays, **of_linen)
+
+    expected, *actual = results(arrays, called)
+    for result in actual:
+        jax.tree.map(np.testing.assert_array_equal, result, expected)
 
 
 @pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row[0])
@@ -302,14 +308,20 @@ PARAMETRISED = [
 def test_nnx_and_linen_agree(name, made, options, arrays):
     """A Linen layer gives the parameters, NNX ones take them, lazily shaped or not."""
     layer = getattr(convlab.linen, name)(*made, **options)
-    expected, variables = layer.init_with_output(KEY, *arrays)
+    expected, variables = jax.jit(layer.init_with_output)(KEY, *arrays)
     for channels in (arrays[0].shape[-1], None)[: 1 + (name == "SeparableConv")]:
-        other = getattr(convlab.nnx, name)(channels, *made, **options, rngs=flax.nnx.Rngs(0))
-        other(*arrays)
-        state = flax.nnx.to_pure_dict(flax.nnx.state(other, flax.nnx.Param))
+
+        @jax.jit
+        def parameters_and_result(given, *arrays):
+            other = getattr(convlab.nnx, name)(channels, *made, **options, rngs=flax.nnx.Rngs(0))
+            other(*arrays)
+            state = flax.nnx.to_pure_dict(flax.nnx.state(other, flax.nnx.Param))
+            flax.nnx.update(other, given)
+            return state, other(*arrays)
+
+        state, actual = parameters_and_result(variables["params"], *arrays)
         assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, variables["params"])
-        flax.nnx.update(other, variables["params"])
-        np.testing.assert_allclose(other(*arrays), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_weight_standardisation():
@@ -369,21 +381,23 @@ def test_steps_over_any_chunks_are_the_whole_sequence(rank, strides, dilation, g
     x = np.random.default_rng(4).normal(size=(2, 8, *(5,) * (rank - 1), 4)).astype(np.float32)
     made, options = ((3, 2)[:rank], strides), dict(kernel_dilation=dilation, feature_group_count=groups)
     parts = np.split(x, np.cumsum(chunks)[:-1], 1)
-    layer = convlab.nnx.CausalConv(4, 6, *made, **options, rngs=flax.nnx.Rngs(0))
-    whole = layer(x)
-    layer.init_cache(x.shape)
-    np.testing.assert_allclose(np.concatenate([layer.step(part) for part in parts], 1), whole, atol=1e-5)
-
     other = convlab.linen.CausalConv(6, *made, **options)
-    variables = {
-        "params": flax.nnx.to_pure_dict(flax.nnx.state(layer, flax.nnx.Param)),
-        "cache": other.init_cache(x.shape),
-    }
-    steps = []
-    for part in parts:
-        y, cache = other.apply(variables, part, method="step", mutable=["cache"])
-        variables, steps = variables | cache, [*steps, y]
-    np.testing.assert_allclose(np.concatenate(steps, 1), whole, atol=1e-5)
+
+    @jax.jit
+    def results(x, parts):
+        layer = convlab.nnx.CausalConv(4, 6, *made, **options, rngs=flax.nnx.Rngs(0))
+        layer.init_cache(x.shape)
+        in_nnx, in_linen = [layer.step(part) for part in parts], []
+        params = flax.nnx.to_pure_dict(flax.nnx.state(layer, flax.nnx.Param))
+        variables = {"params": params, "cache": other.init_cache(x.shape)}
+        for part in parts:
+            y, cache = other.apply(variables, part, method="step", mutable=["cache"])
+            variables, in_linen = variables | cache, [*in_linen, y]
+        return layer(x), jnp.concatenate(in_nnx, 1), jnp.concatenate(in_linen, 1)
+
+    whole, in_nnx, in_linen = results(x, parts)
+    np.testing.assert_allclose(in_nnx, whole, atol=1e-5)
+    np.testing.assert_allclose(in_linen, whole, atol=1e-5)
 
 
 def test_steps_and_caches_of_other_shapes_are_refused():

@@ -1,6 +1,7 @@
 """Sizes at the ends: empty batches, no axis, windows of many taps, more positions than 32 bits count; and numbers at
 the ends."""
 
+import functools
 import inspect
 
 import flax.nnx
@@ -77,7 +78,7 @@ def test_an_empty_batch_gives_an_empty_result(case):
 )
 def test_an_empty_batch_runs(function):
     case = next(case for case in EMPTY if case.function == function)
-    assert output(case.convlab(*emptied(case))).shape[0] == 0
+    assert output(jax.jit(case.convlab)(*emptied(case))).shape[0] == 0
 
 
 def test_of_no_boxes_none_is_kept():
@@ -86,20 +87,25 @@ def test_of_no_boxes_none_is_kept():
 
 
 def test_regions_of_no_image_and_no_regions():
-    x, boxes = jnp.ones((2, 4, 4, 3)), jnp.array([[0.0, 0, 0, 2, 2]])
-    assert np.isnan(convlab.roi_align(x[:0], boxes, 2)).all() and not convlab.roi_pool(x[:0], boxes, 2).any()
-    for pooled in (convlab.roi_align, convlab.roi_pool):
-        assert pooled(x[:0], boxes, (2, 1)).shape == (1, 2, 1, 3) and pooled(x, boxes[:0], (2, 1)).shape == (0, 2, 1, 3)
+    x, boxes = np.ones((2, 4, 4, 3), np.float32), np.array([[0, 0, 0, 2, 2]], np.float32)
+    both = convlab.roi_align, convlab.roi_pool
+    no_image = jax.jit(lambda x, boxes: [pooled(x, boxes, (2, 1)) for pooled in both])
+    average, maximum = no_image(x[:0], boxes)
+    assert np.isnan(average).all() and not np.any(maximum)
+    assert average.shape == maximum.shape == (1, 2, 1, 3)
+    assert {y.shape for y in no_image(x, boxes[:0])} == {(0, 2, 1, 3)}
 
 
 def test_layers_of_an_empty_batch():
-    for layer in (convlab.nnx.Flatten(), convlab.nnx.GlobalMaxPool(), convlab.nnx.SpatialPyramidPool()):
-        assert layer(jnp.ones((0, 4, 4, 2))).shape[0] == 0
-    assert convlab.linen.Flatten().apply({}, jnp.ones((0, 4, 4, 2))).shape == (0, 32)
+    x = np.ones((0, 4, 4, 2), np.float32)
+    layers = convlab.nnx.Flatten(), convlab.nnx.GlobalMaxPool(), convlab.nnx.SpatialPyramidPool()
+    for y in jax.jit(lambda x: [layer(x) for layer in layers])(x):
+        assert y.shape[0] == 0
+    assert convlab.linen.Flatten().apply({}, x).shape == (0, 32)
     for name in ("Conv", "ConvTranspose", "DepthwiseConv", "ConvLocal", "WSConv"):
         made = (2, (3, 3)) if name == "DepthwiseConv" else (2, 5, (3, 3))
-        layer = getattr(convlab.nnx, name)(*made, rngs=flax.nnx.Rngs(0))
-        assert layer(jnp.ones((0, 4, 4, 2))).shape[:3] == (0, 4, 4)
+        make = jax.jit(lambda x: getattr(convlab.nnx, name)(*made, rngs=flax.nnx.Rngs(0))(x))
+        assert make(x).shape[:3] == (0, 4, 4)
 
 
 # --- no axis ------------------------------------------------------------------------------------------------------
@@ -268,26 +274,32 @@ def test_indices_of_64_bits_are_right():
 # --- numbers at the ends ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1e-30, 1e-25, 1.0, 1e25, 1e30])
 @pytest.mark.parametrize("taps", [2, 5, 40])
-def test_power_means_neither_overflow_nor_underflow(size, taps):
-    x = jnp.asarray(np.linspace(0.5, 1, taps) * size, jnp.float32).reshape(1, taps, 1)
-    values = np.asarray(x, np.float64).ravel()
-    for p in (0.5, 2.0, 3.0, 7.5, -2.0):
-        expected = (values**p).sum() ** (1 / p)
-        np.testing.assert_allclose(convlab.lp_pool(x, taps, norm_type=p).item(), expected, rtol=1e-5)
-        if p > 0:
-            expected = (values**p).mean() ** (1 / p)
-            for power in (p, jnp.full(1, p)):
-                np.testing.assert_allclose(convlab.gem_pool(x, taps, p=power).item(), expected, rtol=1e-5)
-        slope, expected = (
-            jax.grad(lambda x: convlab.lp_pool(x, taps, norm_type=p).sum())(x),
-            (values**p).sum() ** (1 / p - 1),
-        )
-        np.testing.assert_allclose(slope.ravel(), expected * values ** (p - 1), rtol=1e-4)
-    np.testing.assert_allclose(convlab.stochastic_pool(x, taps).item(), (values**2).sum() / values.sum(), rtol=1e-5)
-    drawn = convlab.stochastic_pool(x, taps, key=KEY).item()
-    assert drawn in np.asarray(x)
+def test_power_means_neither_overflow_nor_underflow(taps):
+    powers = (0.5, 2.0, 3.0, 7.5, -2.0)
+
+    def of_power(x, p, learned):
+        norm = jax.value_and_grad(lambda x: convlab.lp_pool(x, taps, norm_type=p).sum())(x)
+        return *norm, *(convlab.gem_pool(x, taps, p=power) for power in (p, learned) if p > 0)
+
+    @jax.jit
+    def means(x, learned):
+        drawn = convlab.stochastic_pool(x, taps), convlab.stochastic_pool(x, taps, key=KEY)
+        return [of_power(x, *both) for both in zip(powers, learned)], drawn
+
+    for size in (1e-30, 1e-25, 1.0, 1e25, 1e30):
+        x = (np.linspace(0.5, 1, taps) * size).astype(np.float32).reshape(1, taps, 1)
+        values = x.astype(np.float64).ravel()
+        by_power, (expectation, drawn) = means(x, [np.full(1, p, np.float32) for p in powers])
+        for p, (norm, slope, *generalized) in zip(powers, by_power, strict=True):
+            np.testing.assert_allclose(norm.item(), (values**p).sum() ** (1 / p), rtol=1e-5)
+            expected = (values**p).sum() ** (1 / p - 1) * values ** (p - 1)
+            np.testing.assert_allclose(slope.ravel(), expected, rtol=1e-4)
+            assert len(generalized) == 2 * (p > 0)
+            for mean in generalized:
+                np.testing.assert_allclose(mean.item(), (values**p).mean() ** (1 / p), rtol=1e-5)
+        np.testing.assert_allclose(expectation.item(), (values**2).sum() / values.sum(), rtol=1e-5)
+        assert drawn.item() in x
 
 
 @pytest.mark.parametrize("taps", [3, 40])
@@ -295,15 +307,16 @@ def test_a_nan_or_an_infinity_is_what_is_drawn(taps):
     """Whatever the key is, and in its own windows alone."""
     x = np.abs(np.random.default_rng(0).normal(size=(1, 3 * taps, 1))).astype(np.float32) + 1
     x[0, 0], x[0, taps] = np.nan, np.inf
-    for key in (None, KEY, jax.random.key(7)):
-        y = np.asarray(convlab.stochastic_pool(x, taps, taps, key=key)).ravel()
+    drawn = jax.jit(lambda x, key: [convlab.stochastic_pool(x, taps, taps, key=k).ravel() for k in (None, key)])
+    for y in (*drawn(x, KEY), drawn(x, jax.random.key(7))[1]):
         assert np.isnan(y[0]) and np.isposinf(y[1]) and np.isfinite(y[2])
-    assert np.isnan(convlab.stochastic_pool(jnp.array([jnp.nan, 1.0]).reshape(1, 2, 1), 2, key=KEY).item())
+    pair = np.array([np.nan, 1], np.float32).reshape(1, 2, 1)
+    assert np.isnan(jax.jit(lambda x, key: convlab.stochastic_pool(x, 2, key=key))(pair, KEY).item())
 
 
 def test_what_is_not_positive_is_never_drawn():
     x = jnp.array([1.0, 0.0, -1.0]).reshape(1, 3, 1)
-    drawn = jax.vmap(lambda key: convlab.stochastic_pool(x, 3, key=key))(jax.random.split(KEY, 200))
+    drawn = jax.jit(jax.vmap(lambda key: convlab.stochastic_pool(x, 3, key=key)))(jax.random.split(KEY, 200))
     np.testing.assert_array_equal(drawn, np.ones_like(drawn))
 
 
@@ -311,12 +324,12 @@ def test_the_gradient_of_a_learned_temperature_is_finite():
     """`sum w (x - y)^2 / T^2` with the sign reversed, whatever is padded or -inf."""
     x = np.array([1.0, 2.0, 3.0])
 
-    def slope(x, **options):
-        return jax.grad(
-            lambda t: convlab.softmax_pool(
-                jnp.asarray(x, jnp.float32).reshape(1, -1, 1), 3, temperature=t, **options
-            ).sum()
-        )(1.0)
+    @functools.partial(jax.jit, static_argnames="padding")
+    def of_temperature(t, x, padding):
+        return jax.grad(lambda t: convlab.softmax_pool(x, 3, temperature=t, padding=padding).sum())(t)
+
+    def slope(x, padding="VALID"):
+        return of_temperature(1.0, np.array(x, np.float32).reshape(1, -1, 1), padding)
 
     def expected(*windows):
         total = 0
@@ -332,11 +345,16 @@ def test_the_gradient_of_a_learned_temperature_is_finite():
 
 
 def test_an_index_of_padding_only_is_ignored():
-    x = jnp.array([0.0, 1, 1, 0]).reshape(1, 4, 1)
-    y, at = convlab.max_pool(x, 2, 1, [(2, 0)], return_indices=True)
+    x = np.array([0, 1, 1, 0], np.float32).reshape(1, 4, 1)
+    image = np.arange(1, 10, dtype=np.float32).reshape(1, 3, 3, 1)
+
+    @jax.jit
+    def unpooled(x, image):
+        y, at = convlab.max_pool(x, 2, 1, [(2, 0)], return_indices=True)
+        of_image = convlab.max_pool(image, (2, 2), 1, [(2, 2), (2, 2)], return_indices=True)
+        return at, convlab.max_unpool(y, at, 4), convlab.max_unpool(*of_image, (3, 3))
+
+    at, back, back_in_image = unpooled(x, image)
     np.testing.assert_array_equal(at.ravel(), [-1, 0, 1, 1, 2])
-    back = convlab.max_unpool(y, at, 4)
     np.testing.assert_array_equal(back.ravel(), [0, 1, 1, 0])
-    image = jnp.arange(1.0, 10).reshape(1, 3, 3, 1)
-    y, at = convlab.max_pool(image, (2, 2), 1, [(2, 2), (2, 2)], return_indices=True)
-    assert np.isfinite(convlab.max_unpool(y, at, (3, 3))).all()
+    assert np.isfinite(back_in_image).all()

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_resampling
-from quick import quick
 
 import convlab
 
@@ -43,7 +42,7 @@ def test_a_large_box_has_samples_without_bound():
     """Far larger than the image, with the count that its size gives."""
     x = np.random.default_rng(0).normal(size=(1, 4, 5, 1)).astype(F32)
     boxes = np.array([[0, -40, -30, 60, 70]], F32)
-    actual = quick(lambda x, b: convlab.roi_align(x, b, 3))(x, boxes)
+    actual = jax.jit(lambda x, b: convlab.roi_align(x, b, 3))(x, boxes)
     np.testing.assert_allclose(actual, reference_resampling.roi_align(x, boxes, 3), rtol=1e-4, atol=1e-6)
 
 
@@ -65,7 +64,7 @@ def test_gradients_of_boxes_with_samples_by_their_size_are_finite_where_another_
     boxes = np.array([[0, 0, 0, 4, 3], [1, 1, 1, 5, 4]], F32)
     x[1, 0, 0] = np.nan
 
-    @quick
+    @jax.jit
     def pulled(x):
         y, pull = jax.vjp(lambda x: convlab.roi_align(x, boxes, 2), x)
         return y, pull(y.at[1].set(0))[0]
@@ -85,7 +84,7 @@ def test_a_box_that_is_not_finite_or_of_no_image_harms_no_other(name):
     nothing = [[0, nan, 0, nan, 1], [0, inf, 0, inf, 2], [0, 1e30, 1e30, 2e30, 2e30], [0, -inf, 0, inf, 2]]
     no_image = [[number, 0, 0, 2, 2] for number in (nan, -1, 7, inf, 1e30)]
 
-    @quick
+    @jax.jit
     def pulled(x, boxes):
         y, pull = jax.vjp(lambda x: POOLS[name](x, boxes), x)
         return y, pull(jnp.zeros_like(y).at[0].set(1))[0]
@@ -110,14 +109,14 @@ def test_many_boxes_are_those_alone(name):
         y, pull = jax.vjp(lambda x: POOLS[name](x, boxes), x)
         return y, pull(jnp.cos(y))[0]
 
-    few = quick(jax.vmap(pulled, (None, 0)))(x, boxes.reshape(41, 1, 5))
-    y, gradient = quick(pulled)(x, boxes)
+    few = jax.jit(jax.vmap(pulled, (None, 0)))(x, boxes.reshape(41, 1, 5))
+    y, gradient = jax.jit(pulled)(x, boxes)
     np.testing.assert_allclose(y, few[0].reshape(y.shape), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(gradient, few[1].sum(0), rtol=1e-4, atol=1e-4)
 
 
 def test_a_maximum_of_regions_has_the_gradient_of_the_first_and_a_nan_its_own():
-    @quick
+    @jax.jit
     def pulled(x, weights):
         boxes = jnp.array([[0.0, 0, 0, 0, 2], [0, 0, 0, 2, 2]])
         y, pull = jax.vjp(lambda x: convlab.roi_pool(x, boxes, 1), x)
@@ -136,7 +135,7 @@ def test_a_maximum_of_regions_has_the_gradient_of_the_first_and_a_nan_its_own():
 def test_a_box_far_smaller_than_a_position_has_its_sample():
     x = np.random.default_rng(0).normal(size=(1, 5, 6, 2)).astype(F32)
     boxes = np.array([[0, 3.2, 1.1, 3.201, 1.5], [0, 4.7, 3.9, 4.7001, 3.90001]], F32)
-    actual = quick(lambda x, b: convlab.roi_align(x, b, 2, aligned=True))(x, boxes)
+    actual = jax.jit(lambda x, b: convlab.roi_align(x, b, 2, aligned=True))(x, boxes)
     np.testing.assert_allclose(actual, reference_resampling.roi_align(x, boxes, 2, aligned=True), rtol=1e-4, atol=1e-5)
 
 

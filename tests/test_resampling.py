@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 import reference_resampling
-from quick import quick
 
 import convlab
 
@@ -23,7 +22,7 @@ def test_a_coordinate_that_is_not_finite_or_huge_harms_no_other(method):
     rest = np.array([[0.2, 0.1], [-0.3, 0.4]], F32)
     odd = np.array([[np.inf, 0], [-np.inf, 0], [1e30, 0], [0, -1e30], [np.nan, 0]], F32)
 
-    @quick
+    @jax.jit
     def both(grid):
         f = lambda mode, grid: convlab.grid_sample(x, grid, method=method, padding_mode=mode)
         modes = ("zeros", "border", "reflection")
@@ -89,7 +88,7 @@ def differing(drawn, sets):
         expected.append([np.stack(parts) for parts in zip(*results)])
         weights.append(weight.numpy())
 
-    @quick
+    @jax.jit
     def results(operands, weights):
         def pulled(ours, weight, arrays):
             y, pull = jax.vjp(ours, *arrays)

@@ -96,6 +96,24 @@ def test_the_declared_signature_of_linens_depthwise_layer_is_the_one_at_run_time
     assert sorted(a.arg for a in declared.kwonlyargs) == sorted(names[inspect.Parameter.KEYWORD_ONLY])
 
 
+WITH_INDICES = "MaxPool", "MinPool", "AdaptiveMaxPool", "FractionalMaxPool"
+
+
+@pytest.mark.parametrize("system", [convlab.nnx, convlab.linen], ids=lambda system: system.__name__)
+@pytest.mark.parametrize("name", WITH_INDICES)
+def test_declared_signatures_of_layers_with_indices_are_those_at_run_time(name, system):
+    tree = ast.parse((ROOT / system.__name__.replace(".", "/") / "__init__.py").read_text())
+    cls = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    *overloads, _ = (n for n in ast.walk(cls) if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+    assert len(overloads) == 3
+    actual = list(inspect.signature(getattr(system, name).__init__).parameters.values())[1:]
+    given = [p.name for p in actual if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ("parent", "name")]
+    for overload in overloads:
+        positional, named = ([a.arg for a in of] for of in (overload.args.args[1:], overload.args.kwonlyargs))
+        assert positional == given
+        assert sorted(named) == sorted({p.name for p in actual} - set(given))
+
+
 def test_the_literals_are_what_the_functions_accept():
     methods = typing.get_args(convlab.typing.Method)
     assert set(methods) <= {"auto", *FORMULATIONS}

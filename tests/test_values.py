@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from cases import CASES, EXACT
 from jax import lax
-from quick import quick
 from reference import wide
 
 import convlab
@@ -42,7 +41,7 @@ def check(case, function):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values(case):
-    check(case, quick(case.convlab))
+    check(case, jax.jit(case.convlab))
 
 
 @pytest.mark.program

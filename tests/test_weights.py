@@ -67,7 +67,8 @@ def state_dict():
 def models(transpose_kernel):
     """An empty model of each system, the options that its import takes, and how to apply it."""
     net = LinenNet(transpose_kernel)
-    variables = jax.tree.map(jnp.zeros_like, net.init(jax.random.key(0), images()))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), images())
+    variables = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
     mirrored = {} if transpose_kernel else {"mirrored": {"up": 2}}
     yield Net(transpose_kernel), {}, lambda model: model(images())
     yield variables, mirrored, lambda variables: net.apply(variables, images())

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from quick import quick
 
 from convlab._backend import window_sum
 from convlab._backend.pooling import axis, operations, tpu, windows
@@ -105,7 +104,7 @@ def check(spec, lead, channels, kind, odd, seed):
             tpu.max_cotangent(x, dy, window, reducer=kind),
         )
 
-    got = [np.asarray(a) for a in quick(reductions)(x, dx, dy)]
+    got = [np.asarray(a) for a in jax.jit(reductions)(x, dx, dy)]
     np.testing.assert_array_equal(got[0], best)
     np.testing.assert_array_equal(got[1][argmax >= 0], argmax[argmax >= 0])
     np.testing.assert_array_equal(got[2], tangent)
@@ -155,7 +154,7 @@ def test_tiles_of_few_channels_fill_vectors_with_images(kind, odd):
         assert formulation == "batch_vectorized"
         axes = axis.axes_of(x.shape, window)
         reduced = functools.partial(getattr(windows, name), reducer=kind)
-        np.testing.assert_array_equal(quick(body)(*arrays), quick(lambda *a: reduced(*a, axes))(*arrays))
+        np.testing.assert_array_equal(jax.jit(body)(*arrays), jax.jit(lambda *a: reduced(*a, axes))(*arrays))
 
 
 @pytest.mark.parametrize("kind", ["max", "min"])

@@ -61,6 +61,23 @@ def pools(x: jax.Array, key: jax.Array, indices: bool) -> jax.Array:
     return convlab.avg_pool(x, 2, 2, "VALID", False)
 
 
+def layers_with_indices(x: jax.Array, indices: bool, rngs: flax_nnx.Rngs) -> jax.Array:
+    assert_type(nnx.MaxPool(2, 2), nnx.MaxPool[jax.Array])
+    assert_type(nnx.MaxPool(2, 2, return_indices=False)(x), jax.Array)
+    assert_type(nnx.MaxPool(2, ceil_mode=True, return_indices=True)(x), Pair)
+    assert_type(nnx.MinPool((2, 2), padding="SAME", return_indices=indices)(x, valid=None), jax.Array | Pair)
+    assert_type(nnx.AdaptiveMaxPool((None, 2))(x), jax.Array)
+    assert_type(nnx.AdaptiveMaxPool(2, return_indices=True)(x), Pair)
+    assert_type(nnx.FractionalMaxPool(2, output_ratio=0.7, rngs=rngs)(x), jax.Array)
+    assert_type(nnx.FractionalMaxPool(2, output_shape=3, return_indices=True)(x, rngs=rngs), Pair)
+    assert_type(linen.MaxPool(2, strides=2, name="pool")(x), jax.Array)
+    assert_type(linen.MinPool(2, return_indices=True, name="pool")(x), Pair)
+    assert_type(linen.AdaptiveMaxPool(2, return_indices=indices)(x), jax.Array | Pair)
+    assert_type(linen.FractionalMaxPool(2, output_ratio=0.7, return_indices=True, name="pool")(x), Pair)
+    y, positions = nnx.MaxPool(2, 2, return_indices=True)(x)
+    return nnx.MaxUnpool((8, 8))(y, positions)
+
+
 class Network(nnx.Conv):
     """A user's subclass."""
 

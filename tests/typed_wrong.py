@@ -43,6 +43,11 @@ def layers(x: jax.Array, rngs: flax_nnx.Rngs) -> None:
     nnx.MaxPool()  # type: ignore
     nnx.MaxPool(2, stride=2)  # type: ignore
     nnx.MaxPool(2, padding=3.5)  # type: ignore
+    nnx.MaxPool(2, name="pool")  # type: ignore
+    nnx.MinPool(2, return_indices="yes")  # type: ignore
+    nnx.Flatten()(nnx.MaxPool(2, return_indices=True)(x))  # type: ignore
+    nnx.AdaptiveMaxPool(2.5)  # type: ignore
+    nnx.FractionalMaxPool(2, strides=2)  # type: ignore
     nnx.AvgPool(2, ceil_mode="yes")  # type: ignore
     nnx.Resize(4, method="lanczos")  # type: ignore
     nnx.SpatialPyramidPool(reduce="mean")  # type: ignore
@@ -53,5 +58,8 @@ def layers(x: jax.Array, rngs: flax_nnx.Rngs) -> None:
     linen.Conv(8, (3, 3), method="gemn")  # type: ignore
     linen.DepthwiseConv((3, 3), features=8)  # type: ignore
     linen.MaxPool(2, stride=2)  # type: ignore
+    linen.MaxPool(2, rngs=rngs)  # type: ignore
+    linen.Flatten()(linen.AdaptiveMaxPool(2, return_indices=True)(x))  # type: ignore
+    linen.FractionalMaxPool(2, output_ratio="half")  # type: ignore
     linen.LPPool(2, norm_type="inf")  # type: ignore
     linen.Pad(1, "mirror")  # type: ignore

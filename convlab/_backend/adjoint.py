@@ -12,7 +12,7 @@ Array = jax.Array
 
 
 def linear_map(x: Array, axis: int, size: int, function: Callable, transpose: Callable) -> Array:
-    """`function(x)`, linear and with the shape of `x` but for `size` positions along `axis`; `transpose` is its
+    """Compute `function(x)`, which is linear and gives `size` positions along `axis`; `transpose` is its
     transpose in every derivative.
 
     The only linear map of JAX that is given its transpose and has every rule is a linear solve. It maps a space to

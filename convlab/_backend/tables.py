@@ -56,7 +56,7 @@ Row = tuple[str, str, Callable[[Problem], bool]]
 REQUESTED = "requested"  # the reason of a choice by `method=`
 
 
-def _strided_gradient(p: Problem) -> bool:
+def _dilates_input(p: Problem) -> bool:
     return p.dilates_input
 
 
@@ -64,37 +64,41 @@ def _one_tap(p: Problem) -> bool:
     return p.groups == 1 and math.prod(p.window) == 1
 
 
-def _few(p: Problem) -> bool:
-    """Whether there are so few channels that only the pixels can fill a vector."""
+def _few_channels(p: Problem) -> bool:
+    """Whether the channels are too few to fill a vector, so that the pixels have to."""
     return p.groups == 1 and p.channels * p.features <= 16 and math.prod(p.window) <= 25
 
 
-def _few_wide(p: Problem) -> bool:
-    """Whether it is a first layer with a window large enough to outweigh the two changes of layout."""
-    return _few(p) and p.channels == 1 and p.rank >= 2 and math.prod(p.window) >= 16
+def _one_channel_large_window(p: Problem) -> bool:
+    """Whether an image of one channel has a window large enough to outweigh the two changes of layout."""
+    return _few_channels(p) and p.channels == 1 and p.rank >= 2 and math.prod(p.window) >= 16
 
 
-def _few_pairs(p: Problem) -> bool:
+def _few_channel_pairs(p: Problem) -> bool:
+    """Whether the pairs of an input and an output channel are few."""
     return p.groups == 1 and p.features < VECTOR and p.channels * p.features <= 32 and 1 < math.prod(p.window) <= 64
 
 
 def _mostly_padding(p: Problem) -> bool:
-    few = p.groups == 1 and p.rank >= 2 and p.features <= VECTOR and p.batch >= 128
-    plain = all(n == 1 for n in (*p.strides, *p.input_dilation, *p.kernel_dilation))
-    return few and plain and swapped_operands.fraction_inside(p) <= 0.7
+    """Whether at most 70% of the products are of positions inside the image, and the batch is large."""
+    few_features = p.groups == 1 and p.rank >= 2 and p.features <= VECTOR and p.batch >= 128
+    is_dense = all(n == 1 for n in (*p.strides, *p.input_dilation, *p.kernel_dilation))
+    return few_features and is_dense and swapped_operands.fraction_inside(p) <= 0.7
 
 
-def _blocks_pay(p: Problem) -> bool:
-    few = p.groups == 1 and p.features <= VECTOR // 2 and p.macs >= 2**20
-    serves = few and onednn.forward_unsupported(p) is None and output_blocking.forward_unsupported(p) is None
+def _output_blocking_saves_work(p: Problem) -> bool:
+    """Whether output_blocking does at most 80% of the engine's work."""
+    few_features = p.groups == 1 and p.features <= VECTOR // 2 and p.macs >= 2**20
+    serves = few_features and onednn.forward_unsupported(p) is None and output_blocking.forward_unsupported(p) is None
     return serves and output_blocking.remaining_work(p) <= 0.8
 
 
-def _single_channel(p: Problem) -> bool:
+def _one_channel_throughout(p: Problem) -> bool:
+    """Whether there is one channel, in and out or along a sequence."""
     return p.channels == 1 and (p.features == 1 or p.rank == 1)
 
 
-def _first_layer(p: Problem) -> bool:
+def _one_channel_few_features(p: Problem) -> bool:
     return p.channels == 1 and 1 < p.features <= 8 and 16 <= math.prod(p.window) <= 64
 
 
@@ -103,8 +107,8 @@ def _long_dilated(p: Problem) -> bool:
     return p.rank == 1 and p.groups == 1 and p.kernel_dilation[0] > 1 and p.batch * p.out[0] > onednn.LONGEST_SUM
 
 
-def _thin(p: Problem) -> bool:
-    """Whether it has groups of one or two channels."""
+def _groups_of_one_or_two_channels(p: Problem) -> bool:
+    """Whether each group has at most four pairs of an input and an output channel, and is not depthwise."""
     return p.groups > 1 and not p.depthwise and (p.channels // p.groups) * (p.features // p.groups) <= 4
 
 
@@ -117,106 +121,109 @@ def _small_groups(p: Problem) -> bool:
     return p.groups > 1 and (p.channels // p.groups) * (p.features // p.groups) <= 16
 
 
-def _single(p: Problem) -> bool:
+def _ungrouped_float32(p: Problem) -> bool:
     """Whether it is in float32 without groups: what the rows for programs without the engine were measured on."""
     return p.dtype == jnp.float32 and p.groups == 1
 
 
-def _winograd_pays(p: Problem) -> bool:
+def _winograd_saves_products(p: Problem) -> bool:
     """Whether there are so many channels and positions that fewer products outweigh the transforms."""
-    return min(p.channels, p.features) >= 64 and _winograd_sums_pay(p)
+    return min(p.channels, p.features) >= 64 and _winograd_gradient_saves_products(p)
 
 
-def _winograd_sums_pay(p: Problem) -> bool:
+def _winograd_gradient_saves_products(p: Problem) -> bool:
     tiles = p.batch * math.prod(p.out) // 4
-    return _single(p) and tiles >= max(p.channels, p.features) and min(p.channels, p.features) >= 32
+    return _ungrouped_float32(p) and tiles >= max(p.channels, p.features) and min(p.channels, p.features) >= 32
 
 
-def _tiled(p: Problem) -> bool:
-    return _single(p) and gemm.tiles_image(p)
+def _ungrouped_tiles(p: Problem) -> bool:
+    return _ungrouped_float32(p) and gemm.tiles_image(p)
 
 
-def _colours(p: Problem) -> bool:
+def _colour_image(p: Problem) -> bool:
     """Whether it is a first layer of an image in colours, whose few products for each output make one fused loop."""
-    return _single(p) and p.channels <= 4 and p.features >= VECTOR and math.prod(p.window) * p.channels <= 36
+    return _ungrouped_float32(p) and p.channels <= 4 and p.features >= VECTOR and math.prod(p.window) * p.channels <= 36
 
 
-def _to_one(p: Problem) -> bool:
-    return _single(p) and p.rank == 3 and p.features == 1 and p.channels <= 16
+def _volume_to_one_feature(p: Problem) -> bool:
+    return _ungrouped_float32(p) and p.rank == 3 and p.features == 1 and p.channels <= 16
 
 
-def _few_sums(p: Problem) -> bool:
-    return _single(p) and max(p.channels, p.features) <= VECTOR and 1 < math.prod(p.window) <= 25
+def _few_channels_and_features(p: Problem) -> bool:
+    return _ungrouped_float32(p) and max(p.channels, p.features) <= VECTOR and 1 < math.prod(p.window) <= 25
 
 
 def _strided_volume(p: Problem) -> bool:
-    return _single(p) and p.rank == 3 and max(p.strides) > 1 and math.prod(p.window) <= 27
+    return _ungrouped_float32(p) and p.rank == 3 and max(p.strides) > 1 and math.prod(p.window) <= 27
 
 
-def _banded(p: Problem) -> bool:
+def _short_rows(p: Problem) -> bool:
+    """Whether the banded matrix that maps a row of the image to a row of the result is small."""
     row_in, row_out = p.spatial[-1] * p.channels, p.out[-1] * p.features
     return p.groups == 1 and max(p.channels, p.features) <= 16 and row_in * row_out <= 2**15
 
 
-def _wide(p: Problem) -> bool:
+def _many_channels(p: Problem) -> bool:
     return p.groups == 1 and min(p.channels, p.features) >= 128
 
 
-def _short_sums(p: Problem) -> bool:
-    """Whether it is depthwise and its gradient is few sums over a large image, or is strided."""
+def _depthwise_strided_or_large(p: Problem) -> bool:
+    """Whether a depthwise convolution is strided, or has a small window over a large image."""
     taps, positions = math.prod(p.window), p.batch * math.prod(p.out)
     return p.depthwise and (max(p.strides) > 1 and taps <= 32 or taps <= 9 and positions >= 2**16)
 
 
-def _large(p: Problem) -> bool:
-    """Whether it is a small batch of large images, whose channels XLA lays out in a TPU's lanes, each padded to 128."""
+def _large_images(p: Problem) -> bool:
+    """Whether a small batch has large images. XLA pads their channels to the 128 lanes of a TPU's vectors."""
     return p.groups == 1 and p.batch <= 32 and p.batch * math.prod(p.out) >= 2**16 and math.prod(p.window) <= 27
 
 
-def _one_channel(p: Problem) -> bool:
-    return _large(p) and min(p.channels, p.features) == 1 and max(p.channels, p.features) <= 16
+def _one_channel_in_or_out(p: Problem) -> bool:
+    return _large_images(p) and min(p.channels, p.features) == 1 and max(p.channels, p.features) <= 16
 
 
-def _from_one(p: Problem) -> bool:
-    return _one_channel(p) and (p.channels == 1 or p.channels * p.features <= 2)
+def _from_one_channel(p: Problem) -> bool:
+    return _one_channel_in_or_out(p) and (p.channels == 1 or p.channels * p.features <= 2)
 
 
-def _to_few(p: Problem) -> bool:
-    return _large(p) and p.rank == 2 and 1 < p.features <= 4 and 8 <= p.channels <= 16
+def _to_few_features(p: Problem) -> bool:
+    return _large_images(p) and p.rank == 2 and 1 < p.features <= 4 and 8 <= p.channels <= 16
 
 
-def _patches(p: Problem) -> bool:
-    """Whether windows tile an image so large that XLA's layout of it, few channels to 128 lanes, is the main cost."""
-    few = p.groups == 1 and p.channels <= 4 and math.prod(p.window) > 1
-    return few and math.prod(p.spatial) >= 2**12 and gemm.tiles_image(p)
+def _window_tiles_large_image(p: Problem) -> bool:
+    """Whether windows tile a large image of few channels, so that padding them to 128 lanes is the main cost."""
+    few_channels = p.groups == 1 and p.channels <= 4 and math.prod(p.window) > 1
+    return few_channels and math.prod(p.spatial) >= 2**12 and gemm.tiles_image(p)
 
 
-def _small_patches(p: Problem) -> bool:
-    return _patches(p) and math.prod(p.window) <= 16
+def _small_window_tiles_large_image(p: Problem) -> bool:
+    return _window_tiles_large_image(p) and math.prod(p.window) <= 16
 
 
-def _narrow(p: Problem) -> bool:
-    """Whether it has small groups, except depthwise ones with one feature, which XLA computes in a loop of its own."""
-    many = max(p.channels, p.features) > p.groups > 1
-    return many and min(p.channels, p.features) // p.groups <= (80 if block_diagonal.is_one_kernel(p) else 16)
+def _small_groups_tpu(p: Problem) -> bool:
+    """Whether its groups are small. Depthwise with one feature per channel is excluded: XLA has a loop for it."""
+    is_grouped = max(p.channels, p.features) > p.groups > 1
+    return is_grouped and min(p.channels, p.features) // p.groups <= (80 if block_diagonal.is_one_kernel(p) else 16)
 
 
-def _narrow_sums(p: Problem) -> bool:
-    """Whether it is `_narrow`, except depthwise ones, which XLA makes dense itself, and wide windows with 128 features
-    in each group."""
-    filled = p.features // p.groups >= 128 and math.prod(p.window) > 9
-    return _narrow(p) and not p.depthwise and not filled
+def _small_groups_tpu_forward(p: Problem) -> bool:
+    """Whether its groups are small and XLA does not fill the matrix unit itself.
+
+    XLA makes depthwise convolutions dense, and large windows with 128 features in each group fill the unit.
+    """
+    is_filled = p.features // p.groups >= 128 and math.prod(p.window) > 9
+    return _small_groups_tpu(p) and not p.depthwise and not is_filled
 
 
-def _dilated_sequence(p: Problem) -> bool:
+def _dilated_input_sequence(p: Problem) -> bool:
     return p.rank == 1 and p.dilates_input
 
 
-def _ungrouped_gradient(p: Problem) -> bool:
+def _dilates_input_ungrouped(p: Problem) -> bool:
     return p.dilates_input and p.groups == 1
 
 
-def _narrow_sequence(p: Problem) -> bool:
+def _bfloat16_sequence(p: Problem) -> bool:
     return p.rank == 1 and p.dtype == jnp.bfloat16
 
 
@@ -224,20 +231,20 @@ FORWARD = (
     (
         "taps",
         "depthwise, dilated input: each output sums the inputs that it reads",
-        lambda p: _strided_gradient(p) and p.depthwise,
+        lambda p: _dilates_input(p) and p.depthwise,
     ),
-    ("subpixel", "a dilated input: no products with its zeros", _strided_gradient),
-    ("batch_vectorized", "few channels, a wide window: sixteen images fill a vector", _few_wide),
-    ("taps", "few channels: one fused loop", _few),
-    ("taps", "groups of a channel or two: one fused loop", _thin),
+    ("subpixel", "a dilated input: no products with its zeros", _dilates_input),
+    ("batch_vectorized", "few channels, a large window: sixteen images fill a vector", _one_channel_large_window),
+    ("taps", "few channels: one fused loop", _few_channels),
+    ("taps", "groups of a channel or two: one fused loop", _groups_of_one_or_two_channels),
     ("swapped_operands", "few features, a window mostly on padding: images fill the engine's vectors", _mostly_padding),
-    ("output_blocking", "few features: neighbouring positions share the engine's vectors", _blocks_pay),
+    ("output_blocking", "few features: neighbouring positions share the engine's vectors", _output_blocking_saves_work),
     ("onednn", "jaxlib's own engine", lambda p: True),
     ("gemm", "one tap: a matrix product", _one_tap),
-    ("gemm", "windows that tile the image: a matrix product", _tiled),
-    ("winograd", "3 x 3, many channels: 16 products instead of 36", _winograd_pays),
-    ("taps", "an image in colours: one fused loop", _colours),
-    ("taps", "one feature of a volume: one fused loop", _to_one),
+    ("gemm", "windows that tile the image: a matrix product", _ungrouped_tiles),
+    ("winograd", "3 x 3, many channels: 16 products instead of 36", _winograd_saves_products),
+    ("taps", "an image in colours: one fused loop", _colour_image),
+    ("taps", "one feature of a volume: one fused loop", _volume_to_one_feature),
     ("taps", "depthwise: one fused loop", lambda p: p.depthwise),
     ("taps", "small groups: one fused loop", _small_groups),
     ("gemm", "many groups: products batched over the groups", lambda p: p.groups > 16),
@@ -246,25 +253,25 @@ FORWARD = (
     ("lax", "XLA's own loop nest", lambda p: True),
 )
 KERNEL_GRADIENT = (
-    ("subpixel", "a dilated input: the gradient of a strided convolution", _strided_gradient),
-    ("planes", "one channel of a volume: plane by plane", _single_channel),
-    ("lax", "one channel, in and out or along a sequence: XLA's own loop nest", _single_channel),
-    ("taps", "depthwise, strided or a large image: fused sums", _short_sums),
-    ("taps", "groups of a channel or two: fused sums", _thin),
+    ("subpixel", "a dilated input: the gradient of a strided convolution", _dilates_input),
+    ("planes", "one channel of a volume: plane by plane", _one_channel_throughout),
+    ("lax", "one channel, in and out or along a sequence: XLA's own loop nest", _one_channel_throughout),
+    ("taps", "depthwise, strided or a large image: fused sums", _depthwise_strided_or_large),
+    ("taps", "groups of a channel or two: fused sums", _groups_of_one_or_two_channels),
     ("lax", "a long dilated sequence: XLA's own loop nest", _long_dilated),
-    ("batch_vectorized", "few channels: sums of sixteen images fill a vector", _few_pairs),
-    ("taps", "one channel, a wide window, few features: sums over the positions", _first_layer),
+    ("batch_vectorized", "few channels: sums of sixteen images fill a vector", _few_channel_pairs),
+    ("taps", "one channel, a wide window, few features: sums over the positions", _one_channel_few_features),
     ("groups", "a few wide groups: a kernel gradient each", _few_wide_groups),
     ("onednn", "jaxlib's own engine, the batch in the role of the channels", lambda p: True),
     ("taps", "depthwise: sums over the positions", lambda p: p.depthwise),
     ("gemm", "one tap: a matrix product", _one_tap),
-    ("gemm", "windows that tile the image: a matrix product", _tiled),
-    ("winograd", "3 x 3, many channels: 16 products instead of 36", _winograd_sums_pay),
+    ("gemm", "windows that tile the image: a matrix product", _ungrouped_tiles),
+    ("winograd", "3 x 3, many channels: 16 products instead of 36", _winograd_gradient_saves_products),
     ("taps", "few channels: sums over the positions", lambda p: p.groups == 1 and p.channels * p.features <= 8),
-    ("batch_vectorized", "few channels: sums of sixteen images fill a vector", _few_sums),
+    ("batch_vectorized", "few channels: sums of sixteen images fill a vector", _few_channels_and_features),
     ("gemm", "a volume, strided: a matrix product for each tap", _strided_volume),
-    ("toeplitz", "few channels: products of whole rows", _banded),
-    ("gemm", "many channels: a matrix product for each tap", _wide),
+    ("toeplitz", "few channels: products of whole rows", _short_rows),
+    ("gemm", "many channels: a matrix product for each tap", _many_channels),
     (
         "gemm",
         "a small window of a volume: a matrix product for each tap",
@@ -277,22 +284,22 @@ KERNEL_GRADIENT = (
     ("lax", "XLA's own loop nest", lambda p: True),
 )
 
-_IN_LANES = "one channel, in or out, of a large image: products of pixels and weights"
-_TO_FEW = "a large image, few features: a matrix product for each tap"
-_MATRIX = "windows that tile the image: a matrix product"
-_FILLED = "small groups: several in one kernel fill the matrix unit"
+_ONE_CHANNEL = "one channel, in or out, of a large image: products of pixels and weights"
+_FEW_FEATURES = "a large image, few features: a matrix product for each tap"
+_TILES = "windows that tile the image: a matrix product"
+_SMALL_GROUPS = "small groups: several in one kernel fill the matrix unit"
 TPU_FORWARD = (
-    ("gemm", _IN_LANES, _one_channel),
-    ("gemm", _TO_FEW, _to_few),
-    ("gemm", _MATRIX, _patches),
-    ("block_diagonal", _FILLED, _narrow_sums),
+    ("gemm", _ONE_CHANNEL, _one_channel_in_or_out),
+    ("gemm", _FEW_FEATURES, _to_few_features),
+    ("gemm", _TILES, _window_tiles_large_image),
+    ("block_diagonal", _SMALL_GROUPS, _small_groups_tpu_forward),
     ("lax", "XLA's own on tpu", lambda p: True),
 )
 TPU_KERNEL_GRADIENT = (
-    ("gemm", _IN_LANES, _from_one),
-    ("gemm", _TO_FEW, _to_few),
-    ("gemm", _MATRIX, _small_patches),
-    ("block_diagonal", _FILLED, _narrow),
+    ("gemm", _ONE_CHANNEL, _from_one_channel),
+    ("gemm", _FEW_FEATURES, _to_few_features),
+    ("gemm", _TILES, _small_window_tiles_large_image),
+    ("block_diagonal", _SMALL_GROUPS, _small_groups_tpu),
     ("lax", "XLA's own on tpu", lambda p: True),
 )
 # These rows follow reports by users of CUDA; convlab has not measured them. `benchmarks/gpu` can.
@@ -301,18 +308,18 @@ GPU_FORWARD = (
     (
         "subpixel",
         "a dilated sequence, 400 times PyTorch's time (jax issue 23783): no products with its zeros",
-        _dilated_sequence,
+        _dilated_input_sequence,
     ),
-    ("extra_axis", _NO_ALGORITHM, _narrow_sequence),
+    ("extra_axis", _NO_ALGORITHM, _bfloat16_sequence),
     ("lax", "XLA's own on gpu", lambda p: True),
 )
 GPU_KERNEL_GRADIENT = (
     (
         "subpixel",
         "a transposed convolution, 30 times PyTorch's time (jax issue 31662): the gradient of a strided convolution",
-        _ungrouped_gradient,
+        _dilates_input_ungrouped,
     ),
-    ("extra_axis", _NO_ALGORITHM, _narrow_sequence),
+    ("extra_axis", _NO_ALGORITHM, _bfloat16_sequence),
     ("lax", "XLA's own on gpu", lambda p: True),
 )
 # For integers on the CPU.

@@ -53,13 +53,6 @@ class MaskedOperation(Operation):
         return self._apply(x, valid=valid)
 
 
-class IndexedOperation(Operation):
-    """An operation that returns an array or, with `return_indices`, a pair of array and indices."""
-
-    def __call__(self, x: Array) -> Any:
-        return self._apply(x)
-
-
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
 def layer(function: Callable, validator: Callable | None = None) -> Callable[[Body], Body]:
     """Decorate a class whose fields are options of `function`: make it a dataclass that calls the function with them.

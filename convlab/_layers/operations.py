@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,20 @@ from .._regions import roi_align, roi_pool
 from .._resize import resize
 from .._unpool import max_unpool
 from ..typing import Floats, Interpolation, Ints, OptionalInts, Padding, PaddingModes, Reduce
-from .base import ImageOperation, IndexedOperation, MaskedOperation, Operation, layer
+from .base import ImageOperation, MaskedOperation, Operation, layer
 
 Array = jax.Array
+Indexed: TypeAlias = tuple[Array, Array]  # an array and indices, the result of a layer with `return_indices=True`
+
+# What a layer with `return_indices` returns: `Array`, `Indexed`, or their union if only the run tells the option.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Result = TypeVar("Result", default=Any)
+else:
+    from typing import TypeVar
+
+    Result = TypeVar("Result")
 
 
 def flatten(x: Array) -> Array:
@@ -80,7 +91,7 @@ class WindowPool(MaskedOperation):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class ExtremePool(Operation):
+class ExtremePool(Operation, Generic[Result]):
     window_shape: Ints
     strides: Ints | None = None
     padding: Padding = "VALID"
@@ -89,17 +100,17 @@ class ExtremePool(Operation):
     ceil_mode: bool = False
     return_indices: bool = False
 
-    def __call__(self, x: Array, *, valid: Array | None = None) -> Any:
+    def __call__(self, x: Array, *, valid: Array | None = None) -> Result:
         return self._apply(x, valid=valid)
 
 
 @layer(max_pool)
-class MaxPool(ExtremePool):
+class MaxPool(ExtremePool[Result]):
     pass
 
 
 @layer(min_pool)
-class MinPool(ExtremePool):
+class MinPool(ExtremePool[Result]):
     pass
 
 
@@ -185,14 +196,17 @@ class AdaptiveAvgPool(ImageOperation):
 
 
 @layer(adaptive_max_pool)
-class AdaptiveMaxPool(IndexedOperation):
+class AdaptiveMaxPool(Operation, Generic[Result]):
     output_shape: OptionalInts
     _: KW_ONLY
     return_indices: bool = False
 
+    def __call__(self, x: Array) -> Result:
+        return self._apply(x)
+
 
 @layer(fractional_max_pool, validator=_validate_fractional)
-class FractionalMaxPool(Operation):
+class FractionalMaxPool(Operation, Generic[Result]):
     window_shape: Ints
     _: KW_ONLY
     output_shape: Ints | None = None

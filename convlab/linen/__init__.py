@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import jax
 
@@ -20,6 +20,8 @@ from .._layers import avg_pool as avg_pool
 from .._layers import max_pool as max_pool
 from .._layers import min_pool as min_pool
 from .._layers import pool as pool
+from .._layers.operations import Indexed, Result
+from ..typing import Floats, Ints, OptionalInts, Padding
 from ._convolutions import CausalConv as CausalConv
 from ._convolutions import Conv as Conv
 from ._convolutions import ConvLocal as ConvLocal
@@ -46,10 +48,58 @@ class _Operation(linen.Module):
         super().__init_subclass__(**options)
 
 
-class MaxPool(_layers.MaxPool, _Operation): ...
+class MaxPool(_layers.MaxPool[Result], _Operation):
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: MaxPool[Array], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ...,
+            return_indices: Literal[False] = ..., name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MaxPool[Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ...,
+            return_indices: Literal[True], name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MaxPool[Array | Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ...,
+            return_indices: bool, name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
 
 
-class MinPool(_layers.MinPool, _Operation): ...
+class MinPool(_layers.MinPool[Result], _Operation):
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: MinPool[Array], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ...,
+            return_indices: Literal[False] = ..., name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MinPool[Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ...,
+            return_indices: Literal[True], name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MinPool[Array | Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ...,
+            return_indices: bool, name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
 
 
 class AvgPool(_layers.AvgPool, _Operation): ...
@@ -85,7 +135,28 @@ class GlobalMaxPool(_layers.GlobalMaxPool, _Operation): ...
 class AdaptiveAvgPool(_layers.AdaptiveAvgPool, _Operation): ...
 
 
-class AdaptiveMaxPool(_layers.AdaptiveMaxPool, _Operation): ...
+class AdaptiveMaxPool(_layers.AdaptiveMaxPool[Result], _Operation):
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: AdaptiveMaxPool[Array], output_shape: OptionalInts, *,
+            return_indices: Literal[False] = ..., name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: AdaptiveMaxPool[Indexed], output_shape: OptionalInts, *,
+            return_indices: Literal[True], name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: AdaptiveMaxPool[Array | Indexed], output_shape: OptionalInts, *,
+            return_indices: bool, name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
 
 
 class SpatialPyramidPool(_layers.SpatialPyramidPool, _Operation): ...
@@ -143,12 +214,40 @@ class StochasticPool(_layers.StochasticPool, linen.Module):
         return self._apply(x, key=key, valid=valid)
 
 
-class FractionalMaxPool(_layers.FractionalMaxPool, linen.Module):
+class FractionalMaxPool(_layers.FractionalMaxPool[Result], linen.Module):
     """`convlab.fractional_max_pool` as a layer: each call draws the starts of its windows, or takes `samples`."""
 
     _: KW_ONLY
     rng_collection: str = "pool"
 
-    def __call__(self, x: Array, *, samples: Array | None = None, rng: Array | None = None) -> Any:
+    def __call__(self, x: Array, *, samples: Array | None = None, rng: Array | None = None) -> Result:
         key = self.make_rng(self.rng_collection) if samples is None and rng is None else rng
         return self._apply(x, key=key, samples=samples)
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: FractionalMaxPool[Array], window_shape: Ints, *,
+            output_shape: Ints | None = ..., output_ratio: Floats | None = ...,
+            return_indices: Literal[False] = ..., rng_collection: str = ...,
+            name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: FractionalMaxPool[Indexed], window_shape: Ints, *,
+            output_shape: Ints | None = ..., output_ratio: Floats | None = ...,
+            return_indices: Literal[True], rng_collection: str = ...,
+            name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: FractionalMaxPool[Array | Indexed], window_shape: Ints, *,
+            output_shape: Ints | None = ..., output_ratio: Floats | None = ...,
+            return_indices: bool, rng_collection: str = ...,
+            name: str | None = ..., parent: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...

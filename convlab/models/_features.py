@@ -1,4 +1,4 @@
-"""Intermediate results of a network, by the paths of its layers."""
+"""`features`: call a network and return intermediate results by the paths of its layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def features(model: nnx.Module, x: Any, names: Sequence[str], *args: Any, **opti
         args, options: of the call, after `x`.
 
     Returns:
-        The results by name, in the order of `names`; of a layer that is called more than once the last.
+        The results by name, in the order of `names`; the last one if a layer is called more than once.
 
     Raises:
         ValueError: a path that the network does not have, or a layer that the call does not reach.

@@ -1,4 +1,4 @@
-"""Networks by name: the class, the options and the weights that a name stands for."""
+"""The registry of networks: each name stands for a class and the options that the name fixes."""
 
 from __future__ import annotations
 

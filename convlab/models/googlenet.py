@@ -27,7 +27,7 @@ TABLE = {  # of the paper: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool proj
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
-CLASSIFIED = ("4a", "4d")  # what the auxiliary classifiers read
+CLASSIFIED = ("4a", "4d")  # the blocks whose results the auxiliary classifiers read
 
 
 class Inception(nnx.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import jax
 
@@ -22,6 +22,8 @@ from .._layers import avg_pool as avg_pool
 from .._layers import max_pool as max_pool
 from .._layers import min_pool as min_pool
 from .._layers import pool as pool
+from .._layers.operations import Indexed, Result
+from ..typing import Floats, Ints, OptionalInts, Padding
 from ._causal import CausalConv as CausalConv
 from ._convolutions import Conv as Conv
 from ._convolutions import ConvLocal as ConvLocal
@@ -44,10 +46,52 @@ class _Operation(nnx.Module):
         super().__init_subclass__(**options)
 
 
-class MaxPool(_layers.MaxPool, _Operation): ...
+class MaxPool(_layers.MaxPool[Result], _Operation):
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: MaxPool[Array], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MaxPool[Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True],
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MaxPool[Array | Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool,
+        ) -> None: ...  # fmt: skip
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
 
 
-class MinPool(_layers.MinPool, _Operation): ...
+class MinPool(_layers.MinPool[Result], _Operation):
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: MinPool[Array], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[False] = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MinPool[Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: Literal[True],
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: MinPool[Array | Indexed], window_shape: Ints, strides: Ints | None = ..., padding: Padding = ..., *,
+            window_dilation: Ints = ..., ceil_mode: bool = ..., return_indices: bool,
+        ) -> None: ...  # fmt: skip
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
 
 
 class AvgPool(_layers.AvgPool, _Operation): ...
@@ -83,7 +127,25 @@ class GlobalMaxPool(_layers.GlobalMaxPool, _Operation): ...
 class AdaptiveAvgPool(_layers.AdaptiveAvgPool, _Operation): ...
 
 
-class AdaptiveMaxPool(_layers.AdaptiveMaxPool, _Operation): ...
+class AdaptiveMaxPool(_layers.AdaptiveMaxPool[Result], _Operation):
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: AdaptiveMaxPool[Array], output_shape: OptionalInts, *, return_indices: Literal[False] = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: AdaptiveMaxPool[Indexed], output_shape: OptionalInts, *, return_indices: Literal[True],
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: AdaptiveMaxPool[Array | Indexed], output_shape: OptionalInts, *, return_indices: bool,
+        ) -> None: ...  # fmt: skip
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
 
 
 class SpatialPyramidPool(_layers.SpatialPyramidPool, _Operation): ...
@@ -166,12 +228,37 @@ class StochasticPool(_layers.StochasticPool, _Drawing):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class FractionalMaxPool(_layers.FractionalMaxPool, _Drawing):
+class FractionalMaxPool(_layers.FractionalMaxPool[Result], _Drawing):
     """`convlab.fractional_max_pool` as a layer: each call draws the starts of its windows, or takes `samples`."""
 
     _: KW_ONLY
     rng_collection: str = "pool"
     rngs: Any = None
 
-    def __call__(self, x: Array, *, samples: Array | None = None, rngs: Any = None) -> Any:
+    def __call__(self, x: Array, *, samples: Array | None = None, rngs: Any = None) -> Result:
         return self._apply(x, key=self._key(rngs) if samples is None else None, samples=samples)
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: FractionalMaxPool[Array], window_shape: Ints, *,
+            output_shape: Ints | None = ..., output_ratio: Floats | None = ...,
+            return_indices: Literal[False] = ..., rng_collection: str = ..., rngs: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: FractionalMaxPool[Indexed], window_shape: Ints, *,
+            output_shape: Ints | None = ..., output_ratio: Floats | None = ...,
+            return_indices: Literal[True], rng_collection: str = ..., rngs: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: FractionalMaxPool[Array | Indexed], window_shape: Ints, *,
+            output_shape: Ints | None = ..., output_ratio: Floats | None = ...,
+            return_indices: bool, rng_collection: str = ..., rngs: Any = ...,
+        ) -> None: ...  # fmt: skip
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...

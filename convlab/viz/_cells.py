@@ -38,7 +38,7 @@ class Picture(Figure):
         return round(100 * self.get_figwidth()), round(100 * self.get_figheight())
 
     def _image(self, dots: int = SHARP) -> Any:
-        """Return an image of Pillow's with `dpi` dots per inch."""
+        """Return a Pillow image with `dots` dots per inch."""
         from PIL import Image
 
         self.set_dpi(dots)
@@ -57,7 +57,7 @@ class Picture(Figure):
 
 @dataclasses.dataclass(eq=False)
 class Slideshow:
-    """Frames of one picture. Notebooks play it, even without a kernel and a network; else see `html`, `at` and `save`.
+    """Frames of one picture. Notebooks play it without a kernel or a network; `html`, `at` and `save` serve elsewhere.
 
     Attributes:
         picture: the figure that `draw` draws on.
@@ -67,7 +67,7 @@ class Slideshow:
             knob varies fastest.
         start: the frame that is shown first.
         alt: the alternative text.
-        colours: the size of the animation's palette; flat cells with smooth letters need few.
+        colours: the size of the animation's palette; flat cells with antialiased letters need few.
     """
 
     picture: Picture

@@ -28,7 +28,7 @@ class _Settings(Slideshow):
     def _images(self) -> list[Any]:
         from PIL import Image
 
-        dots = SHARP if self.frames <= MANY else 100  # everything changes from frame to frame: many need small ones
+        dots = SHARP if self.frames <= MANY else 100  # these frames share no parts, so many of them need fewer dots
         images = [self.at(frame)._image(dots) for frame in range(self.frames)]
         size = max(i.width for i in images), max(i.height for i in images)
         self.picture.set_size_inches(size[0] / dots, size[1] / dots)
@@ -38,7 +38,7 @@ class _Settings(Slideshow):
         return canvases
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        _ = self._images  # which determine the size
+        _ = self._images  # drawing them sets the size
         return super()._repr_png_()
 
     def html(self, seconds: float = 1.5) -> str:

@@ -52,7 +52,7 @@ def images(
     columns = min(columns, len(arrays))
     rows = math.ceil(len(arrays) / columns)
     ratio = max(a.shape[0] / a.shape[1] for a in arrays)
-    # short titles fit over an image; longer ones need it wider
+    # Short titles fit above an image; longer ones need a wider image.
     size = max([size, *(0.085 * len(line) for title in titles for line in title.split("\n"))])
     lines = max([title.count("\n") + 1 for title in titles], default=0)
     coloured = [_signed(a, signed) for a in arrays]
@@ -98,7 +98,7 @@ def _image(axes: Any, array: np.ndarray, signed: bool | None = None, limit: floa
     both = _signed(array, signed)
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     limit = limit or _limit(array)
-    axes.set_facecolor("#a8a8a8")  # of what is NaN
+    axes.set_facecolor("#a8a8a8")  # shows through where the array is NaN
     options: dict[str, Any] = dict(cmap=SIGNS, vmin=-limit, vmax=limit) if both else dict(cmap="gray")
     axes.imshow(array, interpolation="nearest", **({} if array.ndim == 3 else options))
     axes.set_xticks([])
@@ -109,8 +109,9 @@ def filters(kernel: Any, *, most: int = 32, shared_scale: bool = True) -> Pictur
     """Draw the filters of a convolution, one picture for each output channel.
 
     Args:
-        kernel: `(width, c_in, c_out)` or `(height, width, c_in, c_out)`. Three input channels make colours (grey is 0,
-            a colour is what the filter answers to), others are tiles, row by row.
+        kernel: `(width, c_in, c_out)` or `(height, width, c_in, c_out)`. A filter with three input channels is drawn
+            in colours (grey is 0, and the filter responds to the colours that it shows); with any other number, each
+            channel is a tile, row by row.
         most: how many output channels are drawn.
         shared_scale: whether all filters have one scale, which a colour bar tells; otherwise each has its own.
 

@@ -136,7 +136,7 @@ class _Scene:
         for r, c in itertools.product(range(self.high), range(self.wide)):
             value = self._value(r, c)
             style: dict[str, Any] = {} if value is not None else dict(hatch="///", edgecolor="#bdbdbd")
-            taken = (r, c) == first  # of equal numbers the first, as the pool's gradient has it
+            taken = (r, c) == first  # the first of equal numbers, which receives the gradient
             colour = PADDING if value is None else OUTPUT if taken else INPUT
             cell(
                 axes,

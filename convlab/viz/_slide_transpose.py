@@ -56,18 +56,18 @@ def slide_transpose(x: Any, kernel: Any, **options: Any) -> Slideshow:
     if flat.size > 100:
         raise ValueError(f"`x` must have at most 100 numbers, got {flat.size}.")
     stamps = []
-    for position in range(flat.size):  # the operation is linear: what one number of the input does alone
+    for position in range(flat.size):  # the operation is linear, so the result is the sum of these
         alone = np.zeros(flat.size, np.float32)
         alone[position] = flat.ravel()[position]
         stamps.append(
             np.asarray(convlab.conv_transpose(jnp.asarray(alone.reshape(flat.shape)), kernel, **options))[..., 0]
         )
-    touched = [_touched(position, flat.shape, kernel, options) for position in range(flat.size)]
+    touched = [_contributions(position, flat.shape, kernel, options) for position in range(flat.size)]
     stack = np.stack(stamps).reshape(flat.size, *(stamps[0].shape if stamps[0].ndim == 2 else (1, -1)))
-    return _stamping(image[:, :, 0], taps[:, :, 0, 0], stack, np.stack(touched).reshape(stack.shape))
+    return _animate(image[:, :, 0], taps[:, :, 0, 0], stack, np.stack(touched).reshape(stack.shape))
 
 
-def _touched(position: int, shape: Sequence[int], kernel: Any, options: dict[str, Any]) -> np.ndarray:
+def _contributions(position: int, shape: Sequence[int], kernel: Any, options: dict[str, Any]) -> np.ndarray:
     """Return which positions of the result a number of the input contributes to, for a kernel without zeros."""
     one = np.zeros(math.prod(shape), np.float32)
     one[position] = 1
@@ -77,7 +77,7 @@ def _touched(position: int, shape: Sequence[int], kernel: Any, options: dict[str
     )
 
 
-def _stamping(x: np.ndarray, kernel: np.ndarray, stamps: np.ndarray, touched: np.ndarray) -> Slideshow:
+def _animate(x: np.ndarray, kernel: np.ndarray, stamps: np.ndarray, touched: np.ndarray) -> Slideshow:
     (h, w), (kh, kw), (_, oh, ow) = x.shape, kernel.shape, stamps.shape
     flat = h == 1
     if flat:

@@ -2,7 +2,7 @@
 """Three networks of this folder, trained:
 
     python train.py shapes            U-Net finds circles, rectangles and triangles in noise
-    python train.py audio             a TCN names a sound while it is heard, streamed block by block
+    python train.py audio             a TCN classifies a sound while it streams, block by block
     python train.py fashion-mnist     a small ResNet against LeNet-5; downloaded once, or --data-dir FOLDER
 
 Each makes a folder with result.json and picture.png. Equal seeds give equal bits on one machine.

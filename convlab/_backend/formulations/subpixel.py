@@ -44,7 +44,7 @@ class _Phase:
 
     @property
     def geometry(self) -> tuple[int, ...]:
-        """What phases have in common if one convolution with more features computes them."""
+        """Return the geometry that phases share if one convolution with more features computes them."""
         return self.taps, self.stride, self.dilation, self.before
 
 

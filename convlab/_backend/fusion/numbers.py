@@ -51,7 +51,7 @@ def _broadcast(x: Any, params: dict) -> Any:
     return np.broadcast_to(np.reshape(x, shape), params["shape"])
 
 
-# Operations on one array with parameters, most of which move its elements.
+# Operations on one array with parameters. Most of them rearrange its elements.
 _MOVES: dict[str, Callable[[Any, dict], Any]] = {
     "broadcast_in_dim": _broadcast,
     "reshape": lambda x, params: np.reshape(x, params["new_sizes"]),

@@ -1,7 +1,7 @@
-"""A temporal convolutional network names a sound while it is heard.
+"""A temporal convolutional network classifies a sound while it streams.
 
-Half a second at 4 kHz, made from a seed while it trains. Which class a sound has is told by its course in time, not by
-the frequencies that it holds: chirps and pairs of tones come in both directions.
+Half a second at 4 kHz, made from a seed while it trains. The class of a sound depends on its course in time, not on the
+frequencies that it contains: chirps and pairs of tones come in both directions.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ class Listener(nnx.Module):
         return self.body(loudness(self.bank(x)))
 
     def init_cache(self, batch: int = 1) -> None:
-        """Forgets what `step` has heard."""
+        """Reset the state of `step`."""
         self.bank.init_cache((batch, BLOCK, 1))
         self.body.init_cache(batch)
 
     def step(self, x: Array) -> Array:
-        """The logits of the blocks that `x`, `(n, time, 1)`, completes."""
+        """Return the logits of the blocks that `x`, `(n, time, 1)`, completes."""
         return self.body.step(loudness(self.bank.step(x)))
 
 
@@ -151,7 +151,7 @@ def run(seed: int, epochs: int, say: loop.Say, tested: int = TESTED) -> loop.Run
     sounds, labels = jax.tree.map(np.asarray, jax.jit(draw, static_argnums=1)(loop.random_key(loop.TEST_SEED), tested))
 
     def right(network: nnx.Module) -> np.ndarray:
-        """By the time heard, `(blocks,)`."""
+        """Return the accuracy after each block, `(blocks,)`."""
         return (loop.outputs(network, sounds).argmax(-1) == labels[:, None]).mean(0)
 
     optimizer = loop.cosine(RATE, epochs * STEPS)

@@ -1,7 +1,7 @@
 """A small U-Net finds circles, rectangles and triangles: a class for every pixel.
 
-The images are drawn on the device while it trains, from a seed: none is seen twice, and those that it is tested on are
-new to it.
+The images are drawn on the device while it trains, from a seed. No image occurs twice, and the test
+images do not occur in the training.
 """
 
 from __future__ import annotations
