@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from .. import conv as convolution
 from .. import nnx as cn
-from .._conv import conv as convolution
 
 Array = jax.Array
 Layer = Callable[..., Any]
