@@ -110,8 +110,8 @@ def conv(
 
 
 def dense(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
-    """Create a dense layer for every position of an image. It is computed as a convolution with a window of one tap,
-    of which convlab has faster formulations on the CPU than XLA has of products."""
+    """Create a dense layer for every position of an image, computed as a convolution with a window of one tap: the
+    formulations of convolutions are faster on the CPU than XLA's matrix product."""
     return nnx.Linear(in_features, out_features, dot_general=_pointwise, rngs=rngs)
 
 
