@@ -77,7 +77,7 @@ def _is_moderate(*arrays: Array) -> Array:
 
 def _outputs(x, kernel, p: Problem):
     acc, (rows, columns) = p.accumulator, _tiles(p)
-    weights = jnp.asarray(_WINDOW_2D, acc) @ kernel.astype(acc).reshape(9, -1)
+    weights = jnp.dot(jnp.asarray(_WINDOW_2D, acc), kernel.astype(acc).reshape(9, -1), precision=p.precision)
     weights = weights.reshape(16, p.channels, p.features)
     products = [
         lax.dot_general(tile, weight, (((3,), (0,)), ((), ())), precision=p.precision)
@@ -109,7 +109,7 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
         return lax.dot_general(tile, entry, (((0,), (0,)), ((), ())), precision=p.precision)
 
     products = jnp.stack([product(t, e) for t, e in zip(_transformed_tiles(x, p), entries)])
-    dkernel = jnp.asarray(_WINDOW_2D.T, p.accumulator) @ products.reshape(16, -1)
+    dkernel = jnp.dot(jnp.asarray(_WINDOW_2D.T, p.accumulator), products.reshape(16, -1), precision=p.precision)
     dkernel = dkernel.reshape(p.result_shape("kernel_gradient")).astype(p.out_dtype)
     return lax.cond(
         jnp.isfinite(dkernel).all(),
