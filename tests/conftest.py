@@ -17,9 +17,7 @@ import pytest  # noqa: E402
 STRICT = {
     "test_derivatives", "test_explicit_sharding", "test_identities", "test_integers", "test_jax_tools", "test_linen",
     "test_masks", "test_messages", "test_modules", "test_nnx", "test_odd_sizes", "test_platforms", "test_regions",
-        "test_resampling",
-        "test_sampling",
-    "test_values",
+    "test_resampling", "test_sampling", "test_values",
 }  # fmt: skip
 
 
