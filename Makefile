@@ -17,6 +17,7 @@ mnist-fast: $(VENV)/.examples  ## a small network to 99 % of MNIST in one epoch,
 test: $(VENV)/.test
 	$(RUN) -m pytest
 
+test-all: export CONVLAB_WATCH = 1  # every passing test must have asserted something
 test-all: test tools torchvision  ## what is slower too: every mode of JAX, wide products of options, networks, first cells
 	$(RUN) -m pytest -m "slow or program"
 	for mode in JAX_DISABLE_JIT JAX_ENABLE_CHECKS JAX_CHECK_TRACER_LEAKS JAX_ENABLE_X64; do \

@@ -1,11 +1,13 @@
 """A pytest plugin: a test that passes must have asserted something, and a parametrised test must have a case that runs.
 
 `sys.monitoring` (Python 3.12 and later) tells which lines of the tests ran, so that a test that returns early, or whose
-loop is over an empty list, fails. The second rule holds on every Python; it is checked where whole files run.
+loop is over an empty list, fails. That costs a tenth of the tests' time, so `make test-all` alone asks for it, by
+`CONVLAB_WATCH=1`. The second rule holds on every Python; it is checked where whole files run.
 """
 
 import ast
 import collections
+import os
 import re
 import sys
 import types
@@ -43,14 +45,16 @@ class Watcher:
 
     def __init__(self, folder):
         self.folder, self.lines, self.count = str(folder), {}, 0
-        self.watches = sys.version_info >= (3, 12) and sys.monitoring.get_tool(TOOL) is None
+        self.watches = "CONVLAB_WATCH" in os.environ and sys.version_info >= (3, 12) and sys.monitoring.get_tool(TOOL) is None
         if self.watches:
             sys.monitoring.use_tool_id(TOOL, "assertions")
             sys.monitoring.register_callback(TOOL, sys.monitoring.events.LINE, self.on_line)
 
     def on_line(self, code, line):
-        self.count += line in self.lines[code.co_filename]
-        return sys.monitoring.DISABLE  # until the next test
+        if line not in self.lines[code.co_filename]:
+            return sys.monitoring.DISABLE  # for good
+        self.count += 1
+        return None
 
     def pytest_collection_finish(self, session):
         if not self.watches:
@@ -66,8 +70,6 @@ class Watcher:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item):
         self.count = 0
-        if self.watches:
-            sys.monitoring.restart_events()
         yield
         if self.watches and not self.count:
             pytest.fail(f"{item.name} asserted nothing", pytrace=False)

@@ -13,6 +13,4 @@ OPTIONS = {
 }
 if JAXLIB < (0, 11):  # later versions have no other emitters
     OPTIONS["xla_cpu_use_fusion_emitters"] = False
-if JAXLIB >= (0, 12):
-    OPTIONS["xla_cpu_opt_preset"] = "CPU_OPT_PRESET_FAST_COMPILE"
 FLAGS = " ".join(f"--{option}={str(value).lower()}" for option, value in OPTIONS.items())

@@ -60,7 +60,7 @@ def report(tmp_path_factory):
     here = pathlib.Path(__file__).parent
     command = [sys.executable, "-m", "pytest", "-q", "-p", "assertions", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(
-        command, cwd=folder.parent, env=os.environ | {"PYTHONPATH": str(here)}, capture_output=True, text=True
+        command, cwd=folder.parent, env=os.environ | {"PYTHONPATH": str(here), "CONVLAB_WATCH": "1"}, capture_output=True, text=True
     )
     assert done.returncode == 1, done.stdout + done.stderr
     return done.stdout
