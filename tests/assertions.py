@@ -45,7 +45,8 @@ class Watcher:
 
     def __init__(self, folder):
         self.folder, self.lines, self.count = str(folder), {}, 0
-        self.watches = "CONVLAB_WATCH" in os.environ and sys.version_info >= (3, 12) and sys.monitoring.get_tool(TOOL) is None
+        wanted = "CONVLAB_WATCH" in os.environ and sys.version_info >= (3, 12)
+        self.watches = wanted and sys.monitoring.get_tool(TOOL) is None
         if self.watches:
             sys.monitoring.use_tool_id(TOOL, "assertions")
             sys.monitoring.register_callback(TOOL, sys.monitoring.events.LINE, self.on_line)

@@ -59,9 +59,8 @@ def report(tmp_path_factory):
     (folder.parent / "pytest.ini").touch()
     here = pathlib.Path(__file__).parent
     command = [sys.executable, "-m", "pytest", "-q", "-p", "assertions", "-p", "no:cacheprovider", "tests"]
-    done = subprocess.run(
-        command, cwd=folder.parent, env=os.environ | {"PYTHONPATH": str(here), "CONVLAB_WATCH": "1"}, capture_output=True, text=True
-    )
+    env = os.environ | {"PYTHONPATH": str(here), "CONVLAB_WATCH": "1"}
+    done = subprocess.run(command, cwd=folder.parent, env=env, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout + done.stderr
     return done.stdout
 
