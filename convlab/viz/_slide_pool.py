@@ -108,7 +108,7 @@ class _Scene:
         self.sum_at = high - (0.9 if flat else 0.8)
         scale = 0.52 if wide <= 22 else 11.5 / wide
         picture = Picture(max(6.0, wide * scale), high * scale)
-        alt = f"the window of a {self.reduce} pool moves over the input, {self.y.size} frames"
+        alt = f"the window of {self.reduce}_pool moves over the input, {self.y.size} frames"
         extent = max(wide, 6.0 / scale), high
         return Slideshow(picture, lambda number: self.draw(blank(picture, *extent), number), self.y.size, alt=alt)
 
