@@ -1,5 +1,5 @@
-"""Every example of the documentation and the READMEs runs and prints what the page says; every public name has its
-position in the reference."""
+"""Every example of the documentation and the READMEs runs and prints what the page says; the reference has every public
+name."""
 
 import contextlib
 import inspect
@@ -23,7 +23,8 @@ BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if BLOCK.search(p.read_text())], ids=lambda p: p.relative_to(ROOT).as_posix()
 )
-def test_the_examples_of_a_page_print_what_it_says(page):
+def test_the_examples_of_a_page_print_what_it_says(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # an example may write a file
     names = {"__name__": "page"}
     for block in BLOCK.finditer(page.read_text()):
         printed = io.StringIO()
