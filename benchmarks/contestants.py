@@ -34,7 +34,7 @@ TRAINING = {
     "torch": "PyTorch, the better of its memory formats",
     "inductor": "`torch.compile`, the better of its memory formats",
 }
-WHOLE = {"inference": INFERENCE, "training": TRAINING}  # by subject
+WHOLE = {"inference": INFERENCE, "training": TRAINING}  # the contestants of each subject
 OF_TORCH = ("torch", "inductor", "onnxruntime")
 ROUNDS = 3
 
@@ -45,7 +45,7 @@ class Failed(Exception):
 
 @dataclasses.dataclass
 class Contestant:
-    """`kind` is one of KINDS; `name` is what the tables call it."""
+    """A contestant of one of the KINDS, under the `name` that the tables print."""
 
     name: str
     kind: str
@@ -109,7 +109,7 @@ Group = dict[str, Contestant]
 
 
 def gather(kinds: list[str], pythons: dict[str, str], patience: float) -> Group:
-    """Return the available contestants: those whose interpreter has what they need.
+    """Return the available contestants: those whose interpreter has the packages that they need.
 
     `pythons` maps a contestant to its interpreter; any other name adds the JAX contestants once more, under that
     interpreter.
@@ -134,8 +134,8 @@ def _python(kind: str, pythons: dict[str, str]) -> str:
 
 
 def compete(contestants: Group, modes: list[str], budget: float) -> list[dict[str, Any]]:
-    """Return milliseconds for every mode, the least of all turns; a contestant whose single call exceeds the budget has
-    one turn."""
+    """Return milliseconds for every mode, the minimum of all turns; a contestant whose single call exceeds the budget
+    has one turn."""
     return [compete_in(contestants, mode, budget) for mode in modes]
 
 

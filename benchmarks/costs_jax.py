@@ -19,7 +19,7 @@ def compiled(function: Callable, shapes: tuple) -> Any:
 
 
 def mebibytes(function: Callable, shapes: tuple) -> float:
-    """Return XLA's account of the peak memory: temporaries and results."""
+    """Return XLA's estimate of the peak memory: temporaries and results."""
     memory = compiled(function, shapes).memory_analysis()
     return (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
 
@@ -31,10 +31,10 @@ def import_milliseconds() -> float:
 
 
 def calls(contestant: str, case: dict[str, Any] | None) -> dict[str, tuple[list[Callable[[], Any]], int]]:
-    """Return calls that time tracing, lowering and compilation of the layer with its gradients (`compile`) and give its
-    mebibytes (`memory`).
+    """Return calls that time tracing, lowering and compilation of the layer with its gradients (`compile`) and return
+    its mebibytes (`memory`).
 
-    Without a case, `import` tells the milliseconds of `import convlab` after `import jax`, in a process of its own.
+    Without a case, `import` returns the milliseconds of `import convlab` after `import jax`, in a separate process.
     """
     if case is None:
         return {"import": ([import_milliseconds], 1)} if contestant == "convlab" else {}

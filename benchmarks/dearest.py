@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Lists the dearest operations of whole networks on the CPU, and what bounds each: arithmetic or memory.
+"""Lists the operations of networks that take the most time on the CPU, and what bounds them: arithmetic or memory.
 
     python benchmarks/dearest.py [--only resnet50,mobilenet_v2] [--subject training] [--batch 8] [--markdown OUT]
 
 An operation is one of the compiled program: a call of the engine, a product, or a loop that XLA has fused. Its time is
-the least of a few runs under JAX's profiler. Its bytes are its operands and results, each counted once; its floating-
-point operations are counted for convolutions and products. Both are set against what the machine reaches here in a
-product of matrices and in a sum of two arrays; the larger share names what bounds the operation.
+the minimum of a few runs under JAX's profiler. Its bytes are its operands and results, each counted once; its floating-
+point operations are counted for convolutions and products. Both rates are compared with those that the machine reaches
+in a product of matrices and in a sum of two arrays; the larger of the two ratios shows what bounds the operation.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def least(call: Callable[[], Any], runs: int = 20) -> float:
-    """Return the least seconds of a call."""
+    """Return the minimum seconds of a call."""
     times = []
     for _ in range(runs):
         began = time.perf_counter()
@@ -136,7 +136,7 @@ def operations_of(instruction: Instruction, shapes: list[str]) -> int:
 
 
 def what(instruction: Instruction) -> str:
-    """Return an operation in words: the engine's call, or where the program's text says that it comes from."""
+    """Describe an operation: the engine's call, or its source according to the program's metadata."""
     call = re.search(r'custom_call_target="__onednn\$(\w+)"', instruction.line)
     source = re.search(r'op_name="([^"]*)"', instruction.line)
     part = source[1].split("/")[-1] if source else ""
@@ -153,7 +153,7 @@ def what(instruction: Instruction) -> str:
 
 
 def profiled(run: Callable[[], Any]) -> dict[str, float]:
-    """Return the least milliseconds of each operation in a few runs."""
+    """Return the minimum milliseconds of each operation in a few runs."""
     run()
     times: dict[str, list[float]] = collections.defaultdict(list)
     for _ in range(RUNS):
@@ -173,7 +173,7 @@ def profiled(run: Callable[[], Any]) -> dict[str, float]:
 
 
 def dearest(name: str, options: argparse.Namespace, flops: float, bandwidth: float) -> list[tuple[str, ...]]:
-    """Return the rows of a network's dearest operations."""
+    """Return the rows of the operations of a network that take the most time."""
     compiled, run = program(name, options)
     known = instructions(compiled.as_text())
     containers = {name for name, instruction in known.items() if instruction.kind in CONTAINERS}

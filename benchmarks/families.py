@@ -1,5 +1,6 @@
-"""The table of eight families of layers that README.md shows, from the rows of benchmarks/README.md. `python
-benchmarks/families.py`"""
+"""Prints the table of eight families of layers in README.md from the rows of benchmarks/README.md.
+
+python benchmarks/families.py"""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ import pathlib
 import re
 
 TABLE = pathlib.Path(__file__).with_name("README.md")
-CELL = r"\**([\d.]+|-)(?: \([\d.]+\))?\**"  # milliseconds and the ratio; bold where flagged; - where given up
+CELL = r"\**([\d.]+|-)(?: \([\d.]+\))?\**"  # milliseconds and the ratio; bold if flagged; - if not measured
 ROW = re.compile(rf"^\| (.+?) \| (forward|gradients) \| ms \| {CELL} \| {CELL} \| {CELL} \| {CELL} \|", re.M)
-# What the first words of a case's name say.
+# The family in the first words of a case's name, and its heading.
 FAMILIES = {
     "3x3 to 7x7 windows, all channels": ("dense",),
     "1x1": ("pointwise",),
@@ -24,7 +25,7 @@ FAMILIES = {
 
 
 def rows(text: str) -> list[tuple[str, str, float, float, float]]:
-    """Return for each case its name, the mode, and the milliseconds of convlab, plain JAX (NaN if given up) and
+    """Return for each case its name, the mode, and the milliseconds of convlab, plain JAX (NaN if not measured) and
     PyTorch."""
     return [(case, mode, *map(_number, (ours, jax, torch))) for case, mode, ours, jax, _, torch in ROW.findall(text)]
 

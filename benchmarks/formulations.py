@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Times the layers of suite.json with each formulation in the tables and without it, on the CPU.
+"""Measures the layers of suite.json on the CPU with each formulation in the tables and without it.
 
     python benchmarks/formulations.py [--formulations toeplitz,fft] [--networks mobilenet] [--markdown OUT]
 
-A program is a layer forward, with the gradients of all operands, or a network's training step. Where a formulation's
-rows change the program's text, the programs with and without them take turns, and the least time of a call counts.
-CONVLAB_ENGINE=off in the environment measures what serves where there is no engine.
+A program is a layer forward, a layer with the gradients of all operands, or a network's training step. If a
+formulation's rows change the lowered program, the programs with and without them take turns, and the minimum time of a
+call counts. CONVLAB_ENGINE=off in the environment measures the formulations that are used without the engine.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 @contextlib.contextmanager
 def without(formulation: str) -> Iterator[None]:
-    """Return the CPU's tables without the rows of a formulation."""
+    """Remove the rows of a formulation from the CPU's tables within the context."""
     rows, fits = tables.TABLES["cpu"], operations._fits_vectors
     tables.TABLES["cpu"] = {kind: tuple(r for r in table if r[0] != formulation) for kind, table in rows.items()}
     if formulation == "batch_vectorized":

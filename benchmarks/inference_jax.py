@@ -1,4 +1,4 @@
-"""Networks of `convlab.models` for inference: as they are, frozen, and as plain JAX computes the same program."""
+"""Networks of `convlab.models` for inference: without changes, frozen, and as plain JAX computes the same program."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def frozen(model: nnx.Module, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
 
 
 def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Callable[[], Any]], int]]:
-    if contestant == "flax":  # the same equations of lax, lowered as JAX comes
+    if contestant == "flax":  # the same equations of lax, lowered by JAX's own rules
         compat.restore_rules()
     make = frozen if contestant == "frozen" else plain
     model = network(payload)
@@ -49,4 +49,4 @@ def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Call
 
 def _run(function: Callable, x: jax.Array) -> jax.Array:
     result = jax.block_until_ready(function(x))
-    return result["out"] if isinstance(result, dict) else result  # of a segmentation
+    return result["out"] if isinstance(result, dict) else result  # the result of a segmentation network

@@ -1,5 +1,5 @@
-"""The networks of the subjects `inference` and `training`: images by name of `convlab.models`, and an example that both
-sides draw alike."""
+"""The networks of the subjects `inference` and `training`: the shape of an image for each name of `convlab.models`, and
+examples that all contestants draw alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NETWORKS = {
     "tcn": (784, 1),
     "lenet5": (28, 28, 1),
 }
-# Of every other family of torchvision the smallest, at batch 1 alone.
+# The smallest network of every other family of torchvision, only at batch 1.
 FAMILIES = {
     "alexnet": PHOTO,
     "vgg11": PHOTO,
@@ -37,7 +37,7 @@ FAMILIES = {
 }
 BATCHES = (1, 8)
 SAMPLES = 256  # numbers of a result that are compared
-RATE, STEPS = 1e-3, 2  # of descent, and of how many steps the losses are compared
+RATE, STEPS = 1e-3, 2  # the learning rate, and the number of steps whose losses are compared
 
 
 def image(name: str, batch: int, tiny: bool) -> np.ndarray:

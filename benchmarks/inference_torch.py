@@ -1,7 +1,6 @@
-"""Networks in PyTorch for inference: eager and compiled, in each memory format, and ONNX Runtime on what PyTorch
-exports.
+"""Networks in PyTorch for inference: eager and compiled, in each memory format, and exported to ONNX Runtime.
 
-python inference_torch.py NETWORK FILE       writes the network's drawn weights, which all contestants read
+python inference_torch.py NETWORK FILE       # writes the network's random weights, which all contestants read
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def drawn(name: str) -> nn.Module:
     """Return the network in evaluation mode, with weights that keep activations in range at any depth."""
     torch.manual_seed(0)
     module = build(name).eval()
-    if hasattr(module, "transform_input"):  # as torchvision's own weights want it
+    if hasattr(module, "transform_input"):  # as with torchvision's pretrained weights
         module.transform_input = True
     with torch.no_grad():
         for part in module.modules():
@@ -71,7 +70,7 @@ def tensor(payload: dict[str, Any], batch: int) -> torch.Tensor:
 
 
 def scores(result: Any) -> torch.Tensor:
-    return result["out"] if isinstance(result, dict) else result  # of a segmentation
+    return result["out"] if isinstance(result, dict) else result  # the result of a segmentation network
 
 
 def eager(payload: dict[str, Any], batch: int) -> list[Callable[[], np.ndarray]]:
@@ -100,7 +99,7 @@ def inductor(payload: dict[str, Any], batch: int) -> list[Callable[[], np.ndarra
         compiled = torch.compile(module, dynamic=False)
 
         def call() -> np.ndarray:
-            with torch.no_grad():  # freezing wants this and not inference_mode
+            with torch.no_grad():  # freezing requires this and not inference_mode
                 return scores(compiled(image)).numpy()
 
         return call

@@ -39,10 +39,10 @@ def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
     kwargs: dict[str, Any] = {"strides": strides, "kernel_dilation": dilation, "use_bias": False, "param_dtype": DTYPE}
     if case["op"] == "conv":
         module = linen.Conv(case["features"], window, padding=pads, feature_group_count=case["groups"], **kwargs)
-    else:  # PyTorch counts the pads that its output loses, lax those that the dilated input gains
+    else:  # PyTorch's padding crops the output, lax's pads the dilated input
         reach = [(size - 1) * step for size, step in zip(window, dilation)]
         gained = [(r - before, r - after) for r, (before, after) in zip(reach, pads)]
-        groups = {} if case["groups"] == 1 else {"feature_group_count": case["groups"]}  # Flax's has none
+        groups = {} if case["groups"] == 1 else {"feature_group_count": case["groups"]}  # Flax's layer does not take it
         module = linen.ConvTranspose(
             case["features"], window, padding=gained, transpose_kernel=True, **groups, **kwargs
         )
@@ -51,8 +51,8 @@ def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
 
 
 def operation(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
-    """Return a function of the image, and of a grid as its parameter, with its options; Flax and JAX have a single
-    one."""
+    """Return a function of the image, and of a grid as its parameter, with its options; only `jax.image.resize` is a
+    counterpart in Flax or JAX."""
     if case["op"] == "conv":
         return integer_conv(contestant, case) if "dtype" in case["call"] else packed_conv(contestant, case)
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in case["call"].items()}
@@ -75,7 +75,7 @@ def operation(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
 
 
 def packed_conv(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
-    """A convolution of several sequences that lie one after the other in each row."""
+    """Return a convolution of several sequences that are packed in each row, and its kernel's shape."""
     if contestant != "convlab":
         raise ValueError("neither JAX nor Flax has convolutions of packed sequences")
     ids = np.stack([np.repeat(np.arange(len(lengths)), lengths) for lengths in segments(case)]).astype(np.int32)
@@ -84,7 +84,7 @@ def packed_conv(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
 
 
 def integer_conv(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
-    """A convolution of int8, exact in int32."""
+    """Return a convolution of int8 that is exact in int32, and its kernel's shape."""
     conv, kernel, options = convolution(contestant, case)
     return lambda kernel, x: conv(x, kernel, preferred_element_type=jnp.int32, **options), kernel
 

@@ -20,7 +20,7 @@ CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def formats(rank: int) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
-    """Return the memory formats for tensors with `rank` spatial axes: contiguous, and channels last where PyTorch has
+    """Return the memory formats for tensors with `rank` spatial axes: contiguous, and channels last if PyTorch has
     it."""
     yield lambda tensor: tensor.contiguous()
     if rank in CHANNELS_LAST:
@@ -122,8 +122,8 @@ def timed(f: Callable[..., torch.Tensor], operands: list[torch.Tensor]) -> dict[
             for operand in operands:
                 operand.sub_(operand.grad, alpha=RATE)
 
-    # PyTorch has no loop of its own to be in, and the work of a map is the batch's and of an ensemble its members' in
-    # turn.
+    # PyTorch has no loop and no map: a step stands for the loop, the batch for the mapped images, a member for the
+    # ensemble.
     return {"forward": forward, "gradients": gradients, "scan": descend, "vmap": gradients, "ensemble": gradients}
 
 

@@ -1,18 +1,17 @@
 """The networks, described once for every contestant.
 
-A network is a tuple of layers, a layer a tuple of its name and its numbers; the interpreters in `networks_jax` and
-`networks_torch` have one method for each name. Windows, strides and pads count for every spatial axis.
+A network is a tuple of layers, and a layer is a tuple of its name and its numbers; the interpreters in `networks_jax`
+and `networks_torch` have one method for each name. Windows, strides and pads hold for every spatial axis.
 
     conv(features, window, stride, groups, dilation)     padded so that stride 1 keeps the size; with a bias
     valid(features, window)                              the same without padding
-    causal(features, window, dilation)                   a convolution that sees no later position
+    causal(features, window, dilation)                   a convolution that reads no later position
     up(features)                                         transposed convolution, window and stride 2
     norm()  relu()  flatten()  dense(features)           batch normalisation by the batch's own statistics
     max_pool(window, stride, pad)  global_avg()
     residual(branch, shortcut)                           the sum of two tuples of layers
-    skip(inner)                                          the input beside what the inner layers make of it, on the
-    channel axis gated(features, dilations)                           WaveNet's stack (arXiv:1609.03499): the sum of the
-    blocks' skip outputs
+    skip(inner)                                          the input and the result of the inner layers, concatenated
+    gated(features, dilations)                           WaveNet's stack (arXiv:1609.03499): the sum of all skip outputs
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ Layers = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """`x` is the shape of a batch, channels last; `classes` those of the softmax, at every position that the layers
-    leave."""
+    """The shape `x` of a batch, channels last, the number of `classes`, scored at every position of the last layer's
+    result, and the layers."""
 
     x: tuple[int, ...]
     classes: int
@@ -75,10 +74,10 @@ def resnet(size: int = 96, batch: int = 8, width: int = 64) -> Network:
     return Network((batch, size, size, 3), 100, (*stem, *blocks, *classifier(100)))
 
 
-def bottleneck(seen: int, width: int, stride: int) -> Layers:
-    """Return ResNet-50's block, strided in its 3x3 convolution as torchvision has it."""
+def bottleneck(channels: int, width: int, stride: int) -> Layers:
+    """Return ResNet-50's block, with the stride in the 3x3 convolution as in torchvision."""
     branch = (*conv_norm_relu(width, 1), *conv_norm_relu(width, 3, stride), *conv(4 * width, 1), ("norm",))
-    plain = stride == 1 and seen == 4 * width
+    plain = stride == 1 and channels == 4 * width
     shortcut = () if plain else (*conv(4 * width, 1, stride), ("norm",))
     return (("residual", branch, shortcut), ("relu",))
 

@@ -16,8 +16,8 @@ from networks import Layers, Network, network
 
 
 class Model(linen.Module):
-    """The interpreter of `networks`; `system` is the module with the layers and pools to use. Parameters are float32
-    whatever they are multiplied in."""
+    """The interpreter of `networks`; `system` is the module with the layers and pools to use. Parameters are float32 in
+    every dtype of the products."""
 
     network: Network
     system: Any
@@ -117,7 +117,7 @@ def initial(shapes: Any, optimizer: optax.GradientTransformation) -> Any:
 
 
 class Training(Call):
-    """A training that passes its state on from call to call and donates its buffers."""
+    """A training step that keeps its state between calls and donates its buffers."""
 
     def __init__(self, function: Callable, make: Callable[[], tuple]):
         super().__init__(function, make, donate_argnums=0)
@@ -128,7 +128,7 @@ class Training(Call):
 
 
 def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Call], int]]:
-    """Return `step`, a compiled step per call, and `scan`, `payload["steps"]` of them in one `lax.scan` over as many
+    """Return `step`, one compiled step per call, and `scan`, `payload["steps"]` steps in one `lax.scan` over as many
     batches."""
     described, steps = network(payload["network"], payload["tiny"]), payload["steps"]
     model = Model(described, linen_of(contestant))

@@ -1,8 +1,8 @@
-"""The cost of packing: a causal depthwise convolution with and without `segment_ids`, forward and with gradients.
+"""Measures the cost of packing: a causal depthwise convolution with and without `segment_ids`, also with gradients.
 
     python benchmarks/packed.py
 
-Times are the least of calls that take turns, in ms.
+Each time is the minimum of calls that take turns, in ms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROUNDS = 60
 
 
 def least(calls) -> list[float]:
-    """Return the least time of each call; the calls take turns."""
+    """Return the minimum time of each call; the calls take turns."""
     times = [[] for _ in calls]
     for _ in range(ROUNDS):
         for call, taken in zip(calls, times):

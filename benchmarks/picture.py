@@ -1,4 +1,4 @@
-"""A picture of a result: a line for each case, a dot for each contestant at its ratio, on a logarithmic axis."""
+"""Draws a result: a line for each case, with a dot for each contestant at its ratio, on a logarithmic axis."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TITLES = {
 
 
 def panels(result: Result, subjects: tuple[str, ...]) -> dict[str, list[Row]]:
-    """Return rows by mode, of those in which a contestant met its reference."""
+    """Return by mode the rows that have a ratio, for a contestant and its reference."""
     grouped: dict[str, list[Row]] = {}
     for row in result.rows:
         if row["subject"] in subjects and any(result.ratio(row, name) for name in STYLES):
@@ -52,7 +52,7 @@ def draw(result: Result, path: pathlib.Path) -> bool:
             panel(ax, result, rows, names)
             ax.set_title(TITLES.get(mode, mode), fontsize=9)
         low, high = axes[0].get_xlim()
-        for ax in axes if high / low < 1000 else []:  # powers of ten alone would be one or two
+        for ax in axes if high / low < 1000 else []:  # only powers of ten would be one or two ticks
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes[0].set_yticks(range(len(names)), names, fontsize=6)
         axes[0].set_ylim(len(names) - 0.4, -0.6)

@@ -1,9 +1,8 @@
 """Measures the time that convlab adds before a program runs, in processor seconds.
 
 python benchmarks/programs.py            # both tables, a minute or two
-python benchmarks/programs.py networks   # tracing and lowering of a network's gradient: Flax, convlab, Flax under
-accelerate() python benchmarks/programs.py plain      # five programs without a convolution, with and without
-accelerate()
+python benchmarks/programs.py networks   # tracing and lowering of networks' gradients: Flax, convlab, accelerate()
+python benchmarks/programs.py plain      # five programs without a convolution, with and without accelerate()
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def step_of(network: Network, contestant: str) -> tuple[Callable, tuple]:
 
 
 def before_compilation(network: Network, contestant: str) -> tuple[float, float]:
-    """Return the least times of tracing and of lowering."""
+    """Return the minimum times of tracing and of lowering."""
     function, arguments = step_of(network, contestant)
     rows = []
     for _ in range(REPETITIONS):
@@ -134,7 +133,7 @@ def plain_programs() -> dict[str, tuple[Callable, tuple]]:
 
 
 def cost(function: Callable, arguments: tuple) -> tuple[int, float, float]:
-    """Return lines of StableHLO, processor seconds of compilation and milliseconds of a run, the least of each."""
+    """Return the lines of StableHLO, and the minimum processor seconds of compilation and milliseconds of a run."""
     rows = []
     for _ in range(REPETITIONS):
         jax.clear_caches()

@@ -23,12 +23,14 @@ IMPORT_LIMIT = 50.0  # milliseconds
 
 
 class Unusable(Exception):
-    """The error for results that give no report; its text is the reason."""
+    """The error for results from which no report can be made; its text is the reason."""
 
 
 @dataclasses.dataclass
 class Result:
-    """`contestants` maps names to versions; a row has `subject, family, case, mode, unit`, `values` and `notes`."""
+    """The rows of a run and its conditions.
+
+    `contestants` maps names to versions; a row has `subject, family, case, mode, unit`, `values` and `notes`."""
 
     contestants: dict[str, dict[str, str]]
     rows: list[Row] = dataclasses.field(default_factory=list)
@@ -42,7 +44,7 @@ class Result:
         return f"{self.machine}, load {min(self.loads):.1f} to {max(self.loads):.1f} at the start of {runs}"
 
     def reference(self, row: Row, name: str) -> str:
-        """Return whom a contestant is compared with: PyTorch; for costs, and without PyTorch, plain JAX of the same
+        """Return the reference of a contestant: PyTorch; for costs, and without PyTorch, plain JAX of the same
         Python."""
         if row["subject"] != "compile" and "torch" in self.contestants:
             return "torch"
@@ -141,7 +143,7 @@ class Mean:
 
 
 def mean(result: Result, rows: list[Row], name: str) -> Mean | None:
-    """Return the mean of a contestant's ratios, or None if it never met its reference."""
+    """Return the mean of a contestant's ratios, or None if there are none."""
     ratios = [(ratio, case_name(row)) for row in rows if (ratio := result.ratio(row, name)) is not None]
     if not ratios:
         return None

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Times convlab beside plain JAX through Flax, Flax under convlab.accelerate(), and PyTorch, on the CPU.
+"""Measures the times of convlab, plain JAX through Flax, Flax under convlab.accelerate(), and PyTorch, on the CPU.
 
-    python benchmarks/run.py [SUBJECT]                                 what to measure; default all
-    python benchmarks/run.py report A.json B.json                      the tables and the picture of earlier runs
+    python benchmarks/run.py [SUBJECT]                                 # measures a subject; default all
+    python benchmarks/run.py report A.json B.json                      # prints the tables of earlier runs
 
-PyTorch takes part if the interpreter has it, or another one: --python torch=PATH. --python newest=PATH lets the JAX
-contestants compete once more under that interpreter. README.md says how the times are taken.
+PyTorch is measured if this interpreter has it, or another one: --python torch=PATH. --python newest=PATH measures the
+JAX contestants once more under that interpreter. README.md describes how the times are measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from command_line import Parser, interpreter, output, positive, some_of
 from contestants import INFERENCE, KINDS, WHOLE, gather
 
 BUSY = 0.5  # load for each core
-DTYPES = ("float32", "bfloat16", "float16")  # of a layer's operands and results; of what a network multiplies
+DTYPES = ("float32", "bfloat16", "float16")  # of a layer's operands and results, and of a network's products
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -52,7 +52,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--budget", type=positive, default=0.5, help="seconds that a contestant spends on a case and mode"
     )
     parser.add_argument(
-        "--patience", type=positive, default=120, help="seconds after which a contestant is given up on a mode"
+        "--patience", type=positive, default=120, help="seconds after which a contestant gets no result for a mode"
     )
     parser.add_argument("--json", type=output, metavar="OUT", help="write all numbers")
     parser.add_argument("--markdown", type=output, metavar="OUT", help="write the tables, between the file's marks")
@@ -75,13 +75,13 @@ def measure(args: argparse.Namespace) -> report.Result:
     result = report.started({name: contestant.ask("hello") for name, contestant in contestants.items()})
     choice = subjects.Choice(args.only, args.modes or "", args.budget, args.tiny)
     if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
-        print("The machine is busy: the ratios are in doubt, PyTorch suffers most from it.", file=sys.stderr)
+        print("The machine is busy: the ratios are unreliable, PyTorch's most of all.", file=sys.stderr)
     print(tables.heading(result))
     try:
         for subject in subjects.SUBJECTS if args.subject == "all" else [args.subject]:
             for row in (subjects.SUBJECTS | subjects.APART)[subject](contestants, choice):
                 result.rows.append(row)
-                if args.json:  # what is measured stays, whatever ends the run
+                if args.json:  # an interrupted run keeps its results
                     report.save(result, args.json)
                 print(tables.line(result, row), flush=True)
     finally:
@@ -101,7 +101,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            f"run.py: interrupted; what was measured is in {args.json or 'no file: name one with --json'}",
+            f"run.py: interrupted; the results are in {args.json or 'no file: name one with --json'}",
             file=sys.stderr,
         )
         return 130
@@ -115,7 +115,7 @@ def main() -> int:
         import picture
 
         if not picture.draw(result, args.picture):
-            print("no picture: nobody met a reference in layers, networks or lenet")
+            print("no picture: no contestant has a ratio in layers, networks or lenet")
     return 0
 
 

@@ -28,7 +28,9 @@ STEPS = {"lenet": 8}
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """`only` and `modes` are comma separated, empty for all; `budget` is in seconds; `tiny` shrinks the networks."""
+    """The cases and modes to measure.
+
+    `only` and `modes` are comma separated, empty for all; `budget` is in seconds; `tiny` shrinks the networks."""
 
     only: str
     modes: str
@@ -57,7 +59,7 @@ def networks(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 
 def photographs(contestants: Group, choice: Choice) -> Iterator[Row]:
-    """Time images of ImageNet's full size, for accelerators."""
+    """Measure training steps on images of ImageNet's full size, for accelerators."""
     for name in PHOTOGRAPHS:
         if choice.takes(name):
             yield from stepped(contestants, choice, name, "networks", ("step",))
@@ -80,7 +82,7 @@ def timed(contestants: Group, job: str, payload: Any, modes: list[str], budget: 
 
 
 def costs(contestants: Group, choice: Choice) -> Iterator[Row]:
-    """Compile time takes turns like every other; memory is told, and so is the import of convlab."""
+    """Measure compile times in turns; the contestants measure memory and the import of convlab themselves."""
     jax = {name: contestant for name, contestant in contestants.items() if contestant.kind != "torch"}
     for case in suite.cases():
         if choice.takes(f"{case['family']} {case['name']}"):
@@ -94,7 +96,7 @@ def costs(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 
 def told(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1) -> Row:
-    """Return the times that the contestants measured themselves, the least of several answers."""
+    """Return values that the contestants measured themselves, the minimum of several answers."""
     takers, notes = prepared(contestants, "cost", payload)
     values = {}
     for name, contestant in takers.items():
@@ -106,19 +108,19 @@ def told(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1
 
 
 def inference(contestants: Group, choice: Choice) -> Iterator[Row]:
-    """Whole networks in evaluation mode, and how far their results are apart."""
+    """Measure whole networks in evaluation mode, and compare their results."""
     yield from whole(contestants, choice, "inference", inference_networks.NETWORKS | inference_networks.FAMILIES, 1e-4)
 
 
 def training(contestants: Group, choice: Choice) -> Iterator[Row]:
-    """Time a training step of whole networks: statistics of the batch, all gradients, plain descent.
+    """Measure a training step of whole networks: statistics of the batch, all gradients, plain gradient descent.
 
     Also compare the losses over two steps: PyTorch's for ResNet-50 differ by 1.6e-3 between its memory formats."""
     yield from whole(contestants, choice, "training", inference_networks.NETWORKS, 3e-3)
 
 
 def whole(contestants: Group, choice: Choice, subject: str, networks: Iterable[str], tolerance: float) -> Iterator[Row]:
-    """Time whole networks; all contestants load the weights that PyTorch drew."""
+    """Measure whole networks; all contestants load PyTorch's random weights."""
     torch = next((c.python for c in contestants.values() if c.kind in OF_TORCH), None)
     for network in networks:
         if not choice.takes(network):
@@ -137,7 +139,7 @@ def whole(contestants: Group, choice: Choice, subject: str, networks: Iterable[s
 
 
 def _whole(contestants: Group, subject: str, payload: Row, budget: float, tolerance: float) -> Iterator[Row]:
-    """Yield the times, the seconds from the weights to the first result, and the most memory of a new process."""
+    """Yield the times, the seconds from the weights to the first result, and the peak memory of a new process."""
     (batch,) = payload["batches"]
     mode, names = f"batch {batch}", {"subject": subject, "family": subject, "case": payload["network"]}
     takers, ready, notes = _ready(contestants, subject, payload, mode)
@@ -150,8 +152,8 @@ def _whole(contestants: Group, subject: str, payload: Row, budget: float, tolera
 
 
 def _ready(contestants: Group, job: str, payload: Row, mode: str) -> tuple[Group, dict[str, float], dict[str, str]]:
-    """Return the contestants that have given a first result, each in a new process, the seconds that it took without
-    the imports, and the reasons of the others."""
+    """Return the contestants that computed a first result, each in a new process, the seconds that it took without the
+    imports, and the reasons of the others."""
     takers, seconds, notes = {}, {}, {}
     for name, contestant in contestants.items():
         try:
@@ -174,7 +176,8 @@ def _numbers(contestants: Group, mode: str) -> dict[str, list[float]]:
 
 
 def _apart(contestants: Group, numbers: dict[str, list[float]], tolerance: float) -> dict[str, str]:
-    """Who is further than `tolerance` of the largest number from the first of the contestants of PyTorch."""
+    """Return the contestants whose results differ from PyTorch's by more than `tolerance` times the largest number,
+    with the difference."""
     expected = next((numbers[name] for name in numbers if contestants[name].kind in OF_TORCH), None)
     if expected is None:
         return {}
@@ -189,4 +192,4 @@ SUBJECTS: dict[str, Callable[[Group, Choice], Iterator[Row]]] = {
     "lenet": lenet,
     "compile": costs,
 }
-APART = {"photographs": photographs, "inference": inference, "training": training}  # not among "all"
+APART = {"photographs": photographs, "inference": inference, "training": training}  # not included in "all"

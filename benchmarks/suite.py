@@ -1,4 +1,4 @@
-"""The suite of layers: families that share a structure, each with shapes that occur in networks."""
+"""Reads the suite of layers: families that share a structure, each with shapes that occur in networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAIN = {"strides": 1, "padding": 0, "dilation": 1, "groups": 1}
 
 
 def cases(path: pathlib.Path = SUITE) -> list[dict[str, Any]]:
-    """Return every layer of the suite with all its numbers, one per spatial axis, and a name that states them."""
+    """Return every layer of the suite with all its numbers, one per spatial axis, and a name that contains them."""
     return [case(family, shape) for family in json.loads(path.read_text()) for shape in family["shapes"]]
 
 
@@ -29,7 +29,7 @@ def case(family: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def boxes(case: dict[str, Any]) -> list[list[float]]:
-    """Draw the boxes of a detector, from 4 positions to half of the image: the number of the image, x1, y1, x2, y2."""
+    """Draw boxes of 4 positions to half of the image: the image's number, x1, y1, x2, y2."""
     rng, (height, width) = random.Random(0), case["spatial"]
     drawn = []
     for number in range(case["boxes"]):
@@ -40,7 +40,7 @@ def boxes(case: dict[str, Any]) -> list[list[float]]:
 
 
 def segments(case: dict[str, Any]) -> list[list[int]]:
-    """Lengths of the sequences that are packed into each row, drawn."""
+    """Draw the lengths of the sequences that are packed into each row."""
     rng, (length,) = random.Random(0), case["spatial"]
     drawn = []
     for _ in range(case["batch"]):
@@ -50,7 +50,7 @@ def segments(case: dict[str, Any]) -> list[list[int]]:
 
 
 def is_of_integers(case: dict[str, Any]) -> bool:
-    """Whether the layer has integers for operands, and so no gradients."""
+    """Return whether the layer has integer operands, and therefore no gradients."""
     return "dtype" in case.get("call", {})
 
 

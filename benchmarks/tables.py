@@ -8,7 +8,7 @@ from contestants import INFERENCE, KINDS, WHOLE
 from report import Result, Row, by_mode, case_name, mean
 
 CASE, MODE, COLUMN = 44, 10, 14
-SLOWER = 1.05  # than plain JAX: what is more is named
+SLOWER = 1.05  # times plain JAX's time: slower cases are listed
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
@@ -42,7 +42,7 @@ def ratios(result: Result, row: Row) -> list[str]:
 
 
 def summary(result: Result) -> str:
-    """Return means for each subject and mode, what is flagged, and what is slower than plain JAX."""
+    """Return means for each subject and mode, the flagged cases, and the cases that are slower than plain JAX."""
     lines = []
     for subject, rows in result.subjects().items():
         for mode, some in by_mode(rows).items():
@@ -109,7 +109,7 @@ def mean_cells(result: Result, mode: str, rows: list[Row]) -> list[str]:
 
 
 def value_cells(result: Result, row: Row) -> list[str]:
-    """Return values, each with its ratio, in bold where it is flagged."""
+    """Return values, each with its ratio, in bold if it is flagged."""
     cells = []
     for name, value in zip(result.contestants, values(result, row)):
         ratio = result.ratio(row, name)

@@ -1,4 +1,4 @@
-"""A step of training of networks of `convlab.models`: as they are, and as Flax and plain JAX compute the same
+"""A training step of networks of `convlab.models`: without changes, and as Flax and plain JAX compute the same
 program."""
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def in_training(model: nnx.Module) -> nnx.Module:
 
 
 class Training:
-    """The state goes round from call to call, and its buffers with it. A call returns the loss before its step."""
+    """A training step that keeps its state between calls and donates its buffers. A call returns the loss before its
+    step."""
 
     def __init__(self, model: nnx.Module, x: jax.Array):
         graph, parameters, rest = nnx.split(model, nnx.Param, ...)
@@ -63,7 +64,7 @@ class Training:
 
 
 def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Callable[[], Any]], int]]:
-    if contestant == "flax":  # the same equations of lax, lowered as JAX comes, and Flax's normalization
+    if contestant == "flax":  # the same equations of lax, lowered by JAX's own rules, and Flax's normalization
         compat.restore_rules()
         convlab.nnx.BatchNorm.__call__ = nnx.BatchNorm.__call__  # type: ignore[method-assign]
         convlab.nnx.LayerNorm.__call__ = nnx.LayerNorm.__call__  # type: ignore[method-assign]

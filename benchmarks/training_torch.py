@@ -1,4 +1,4 @@
-"""A step of training of networks in PyTorch: eager and compiled, in each memory format."""
+"""A training step of networks in PyTorch: eager and compiled, in each memory format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def network(payload: dict[str, Any]) -> nn.Module:
 
 
 class Training:
-    """A call returns the loss before its step."""
+    """A training step whose call returns the loss before the step."""
 
     def __init__(self, payload: dict[str, Any], x: torch.Tensor, format: torch.memory_format, compiled: bool):
         self.x, self.module = x.to(memory_format=format), network(payload).to(memory_format=format)

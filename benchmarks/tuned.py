@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Times programs by the static tables, by `convlab.autotune`'s choices and by plain JAX through Flax, on the device at
-hand.
+"""Measures programs by the static tables, by `convlab.autotune`'s choices and by plain JAX through Flax.
 
     python benchmarks/tuned.py [--only TEXT,TEXT] [--networks mobilenet,unet3d] [--markdown benchmarks/tuned.md]
 
 A program is a layer of suite.json with the gradients of all operands, or a network's training step. Each is autotuned;
-then the three compiled programs take turns, and the least time of a call counts.
+then the three compiled programs take turns, and the minimum time of a call counts.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from command_line import Parser, output, positive, some_of
 
 import convlab
 
-MARGIN = 1.05  # of noise
+MARGIN = 1.05  # a smaller gain can be noise
 COLUMNS = ("program", "by the tables, ms", "tuned, ms", "gain", "plain JAX, ms", "what changed")
 
 
@@ -78,7 +77,7 @@ def measure(make: Callable[[str], tuple[Callable, Callable[[], tuple]]], options
         changed, after = compiled(function, args)
     if after != before:
         calls["tuned"] = changed
-    with contextlib.suppress(ValueError):  # neither JAX nor Flax has it
+    with contextlib.suppress(ValueError):  # neither JAX nor Flax has the layer
         calls["plain"], _ = compiled(make("flax")[0], args)
     for call in calls.values():
         call()
@@ -115,7 +114,7 @@ def main() -> int:
     for name, make in programs:
         try:
             times, tuning = measure(make, options)
-        except KeyboardInterrupt:  # what is measured stays
+        except KeyboardInterrupt:  # the rows measured so far are written
             break
         whole = tuning if whole is None else whole | tuning
         rows.append(row(name, times, tuning))
@@ -129,7 +128,7 @@ def main() -> int:
     )
     faster = sum(gain > MARGIN for gain in gains)
     summary = f"{len(gains)} programs, {faster} of them faster by more than 5 %, "
-    summary += f"the gain in the geometric mean {mean:.2f}, the least {min(gains):.2f}."
+    summary += f"the gain in the geometric mean {mean:.2f}, the smallest {min(gains):.2f}."
     command = " ".join(["python benchmarks/tuned.py", *(f"'{a}'" if " " in a else a for a in sys.argv[1:])])
     lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)

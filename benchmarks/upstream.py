@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes docs/upstream.md: reports to JAX, XLA and Flax, what plain JAX, `convlab.accelerate()` and convlab give for
-each here, and times.
+"""Makes docs/upstream.md: reports to JAX, XLA and Flax, and for each the results and times of plain JAX,
+`convlab.accelerate()` and convlab on this machine.
 
     python benchmarks/upstream.py --json upstream.json --markdown docs/upstream.md
 
-What is in the JSON file already is not measured again; with --again it is, and the lesser of the times is kept,
-for loud machines. PyTorch takes part if the interpreter has it.
+Results in the JSON file are not measured again. With --again they are, and the smaller of the two times is kept, for
+busy machines. PyTorch is measured if the interpreter has it.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from upstream_reports import DERIVATIVES, DEVICES, GPU, REPORTS, SECTIONS, SPEED
 
 LIBRARIES = {"jax": "plain JAX", "accelerate": "under `accelerate()`", "convlab": "convlab"}
 CONTESTANTS = {"flax": "plain JAX", "accelerate": "`accelerate()`", "convlab": "convlab", "torch": "PyTorch"}
-ACCELERATED = (*WRONG, *DERIVATIVES, *DEVICES)  # what `accelerate()` has a part in
+ACCELERATED = (*WRONG, *DERIVATIVES, *DEVICES)  # the sections with a column for `accelerate()`
 FLAGS = "--xla_force_host_platform_device_count=4"
 LENET = {"network": "lenet", "tiny": False, "steps": 8}
-NOISE = 0.95  # above this part of plain JAX's time a row is no better
+NOISE = 0.95  # above this ratio to plain JAX's time a row is "no better"
 PAGE = """# Reports upstream that convlab answers
 
-Open and closed reports to [JAX](https://github.com/jax-ml/jax/issues),
+The tables list open and closed reports to [JAX](https://github.com/jax-ml/jax/issues),
 [XLA](https://github.com/openxla/xla/issues) and [Flax](https://github.com/google/flax/issues) about convolution
-and pooling, what convlab does in each case, and what both give on one machine. The state of a report is that of
-September 2026; "none" is what nobody has reported as far as we know. The programs are our own:
-`benchmarks/upstream_checks.py`, `upstream_layers.py` and `upstream_speed.py`. `tests/test_upstream.py` holds
-convlab to them.
+and pooling, what convlab does in each case, and the results of both on one machine. The state of a report is that of
+September 2026; "none" marks a fault that has not been reported as far as we know. The programs are our own:
+`benchmarks/upstream_checks.py`, `upstream_layers.py` and `upstream_speed.py`. `tests/test_upstream.py` runs the
+checks with convlab.
 
 Made by `{command}` on {machine}; {versions}; {date}.
 
 """
 SLOW = """\
-Milliseconds of a call, the least of {rounds}. Each contestant is a process of its own, and they take turns. The
-machine was shared and loud, so that single figures may be several times
-too large, PyTorch's and those of many small pieces
-most of all: read the factors as orders of magnitude. "With gradients" is the convolution and the gradients of all
-its operands, "compile" is tracing, lowering and compiling. `accelerate()` is the plain program under it.
+The table shows milliseconds of a call, the minimum of {rounds}. Each contestant runs in a separate process, and they
+take turns. The machine was shared and busy, so single figures can be several times too large, most of all PyTorch's
+and those of programs with many small operations: the factors are orders of magnitude. "With gradients" is the
+convolution and the gradients of all its operands, "compile" is tracing, lowering and compiling. "`accelerate()`" is
+the plain program under `accelerate()`.
 
 """
 ON_A_GPU = """\
-Nothing of this table ran on a GPU. It says of which instructions a program for CUDA consists: what is reported as
-slow or missing is not among them where it says "right". `accelerate()` changes programs on the CPU only, unless a
-tuning (`autotune`) is in force.
+These programs did not run on a GPU. The checks read the instructions of a program that is lowered for CUDA: "right"
+means that the instruction that is reported as slow or missing is not among them. `accelerate()` changes programs on
+the CPU only, unless a tuning (`autotune`) is in force.
 
 """
 
@@ -78,7 +78,7 @@ def child(library: str, names: Iterable[str]) -> None:
             told = "right"
         except AssertionError as error:
             told = str(error).splitlines()[0] if str(error) else "an error without a text"
-        except Exception as error:  # what a library cannot do is what the page tells
+        except Exception as error:  # the page reports the error
             told = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         print(json.dumps([name, told]), flush=True)
 
@@ -249,8 +249,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="reports whose number, check or program contains one of these texts")
     parser.add_argument("--contestants", type=some_of(CONTESTANTS), default=",".join(CONTESTANTS))
     parser.add_argument("--budget", type=positive, default=0.6, help="seconds that a contestant spends on a program")
-    parser.add_argument("--json", type=output, metavar="FILE", help="keep all results, and go on from those in there")
-    parser.add_argument("--again", action="store_true", help="time anew what the file has, and keep the lesser times")
+    parser.add_argument("--json", type=output, metavar="FILE", help="keep all results here, and continue from them")
+    parser.add_argument("--again", action="store_true", help="measure again, and keep the smaller times")
     parser.add_argument("--markdown", type=output, metavar="OUT", help="write the page")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -274,7 +274,7 @@ def main() -> int:
         print(f"upstream.py: {why}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("upstream.py: interrupted; --json FILE keeps what was measured", file=sys.stderr)
+        print("upstream.py: interrupted; --json FILE keeps the results", file=sys.stderr)
         return 130
     keep(result)
     if args.markdown:

@@ -1,7 +1,8 @@
-"""What reports to JAX, XLA and Flax are about, as checks: each computes one thing with plain JAX ("jax") or with
-convlab ("convlab"), compares it with NumPy or with what the report expects, and raises where that is not met.
-docs/upstream.md shows what both give, tests/test_upstream.py holds convlab to it. One process has `DEVICES`
-devices: see upstream.py."""
+"""Checks of the faults in reports to JAX, XLA and Flax.
+
+Each check computes one result with plain JAX ("jax") or with convlab ("convlab"), compares it with NumPy or with the
+report's expectation, and raises an error if they differ. docs/upstream.md shows the results, and tests/test_upstream.py
+runs the checks with convlab. A process has `DEVICES` devices: see upstream.py."""
 
 from __future__ import annotations
 
@@ -105,7 +106,7 @@ def base_dilation(library: str) -> None:
     else:
         with convlab.accelerate():
             y = jax.jit(lambda x: f(x))(x)
-    assert np.array_equal(y, expected), "values stand where zeros should"
+    assert np.array_equal(y, expected), "values where zeros should be"
 
 
 @check
@@ -329,7 +330,7 @@ def whole_numbers_on_a_gpu(library: str) -> None:
         f = lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "VALID", **options)
     else:
         f = lambda x, k: convlab.conv(x, k, preferred_element_type=jnp.int32, method="gemm")
-    assert "stablehlo.convolution" not in for_cuda(f, x, kernel), "a convolution of whole numbers, which cuDNN has not"
+    assert "stablehlo.convolution" not in for_cuda(f, x, kernel), "a convolution of integers, which cuDNN does not have"
 
 
 @check

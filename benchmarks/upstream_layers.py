@@ -1,4 +1,4 @@
-"""The checks of upstream_checks.py that are about layers, transposed convolutions and arguments, mostly Flax's."""
+"""The checks of layers, transposed convolutions and arguments, mostly Flax's; see upstream_checks.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def with_kernel(layer: Any, kernel: np.ndarray) -> Any:
 
 
 def transposed(x: np.ndarray, kernel: np.ndarray, stride: int, pad: int, extra: int = 0, groups: int = 1) -> np.ndarray:
-    """Apply PyTorch's transposed convolution: each input adds the kernel `(*k, c_out / groups, c_in)` times itself."""
+    """Compute PyTorch's transposed convolution; the kernel is `(*k, c_out / groups, c_in)`."""
     rank, spatial = x.ndim - 2, x.shape[1:-1]
     size, out_per_group = kernel.shape[:rank], kernel.shape[rank]
     whole = [(n - 1) * stride + k + extra for n, k in zip(spatial, size)]
@@ -39,7 +39,7 @@ def transposed(x: np.ndarray, kernel: np.ndarray, stride: int, pad: int, extra: 
     return y.reshape(len(x), *whole, -1)[(slice(None), *cut)]
 
 
-# --- layers that Flax has not ---------------------------------------------------------------------------------------
+# --- layers that Flax lacks -----------------------------------------------------------------------------------------
 
 
 @check
@@ -101,7 +101,7 @@ def transposed_output_shape(library: str) -> None:
 
 @check
 def transposed_layer_restores_the_shape(library: str) -> None:
-    """A layer with the paddings of the convolution that it inverts, and PyTorch's numbers."""
+    """Check a layer with the paddings of the convolution whose shape it restores, and PyTorch's numbers."""
     x, kernel = draw(2, 4, 4, 5), draw(3, 3, 6, 5, seed=1)
     options = dict(strides=(2, 2), padding=0, transpose_kernel=True, use_bias=False, rngs=flax_nnx.Rngs(0))
     if library != "jax":
@@ -123,7 +123,7 @@ def transposed_causal(library: str) -> None:
 
 @check
 def ported_stem(library: str) -> None:
-    """PyTorch's `Conv2d(3, 8, 7, stride=2, padding=3)` from its state dict."""
+    """Check PyTorch's `Conv2d(3, 8, 7, stride=2, padding=3)`, loaded from its state dict."""
     weight = draw(8, 3, 7, 7, seed=1)
     x = draw(2, 16, 16, 3)
     expected = convolved(x, weight.transpose(2, 3, 1, 0), (2, 2), [(3, 3)] * 2, (1, 1))
@@ -138,7 +138,7 @@ def ported_stem(library: str) -> None:
     near(layer(x), expected)
 
 
-# --- what is said of wrong arguments --------------------------------------------------------------------------------
+# --- messages for wrong arguments -----------------------------------------------------------------------------------
 
 
 @check
@@ -177,6 +177,6 @@ def groups_that_do_not_divide(library: str) -> None:
 
 @check
 def default_strides(library: str) -> None:
-    """Strides as large as the window where none are given, as in PyTorch and Keras."""
+    """Check that strides default to the size of the window, as in PyTorch and Keras."""
     pool = flax_nnx.max_pool if library == "jax" else convlab.max_pool
     assert pool(draw(2, 8, 8, 3), (2, 2)).shape == (2, 4, 4, 3), "strides of 1"

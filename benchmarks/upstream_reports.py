@@ -1,5 +1,5 @@
-"""Reports to JAX, XLA and Flax that convlab answers: the table from which docs/upstream.md is made and which
-tests/test_upstream.py holds."""
+"""Reports to JAX, XLA and Flax that convlab answers: upstream.py makes docs/upstream.md from this table, and
+tests/test_upstream.py tests it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ TRACKERS = {"jax": "jax-ml/jax", "flax": "google/flax", "openxla": "openxla/xla"
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """`numbers`: tracker and number, none of what nobody has reported as far as we know; `state`: the tracker's in
-    September 2026; `check`: of upstream_checks.py or upstream_layers.py; `speed`: a program of upstream_speed.py;
-    `test`: a test elsewhere that holds the row; `better`: whether convlab passes the check."""
+    """A row of the page.
+
+    `numbers`: tracker and number of each report, empty if none is known; `state`: the tracker's in September 2026;
+    `check`: a function of upstream_checks.py or upstream_layers.py; `speed`: a program of upstream_speed.py; `test`: a
+    test elsewhere that tests the row; `better`: whether convlab passes the check."""
 
     numbers: tuple[str, ...]
     state: str
@@ -40,14 +42,14 @@ SPEED = (
         ("jax 26266",),
         "open",
         "A dilated depthwise convolution is slower than one of all channels, on GPUs.",
-        "The dilated sequence is split into undilated ones. On a GPU it is lax's.",
+        "The dilated sequence is split into undilated ones. On a GPU it is computed by lax.",
         speed="dilated depthwise",
     ),
     Report(
         ("jax 13800",),
         "open",
         "The gradients of a grouped convolution cost as much as without groups.",
-        "The kernel gradient is a matrix product; no group sees another's channels.",
+        "The kernel gradient is a matrix product; no group reads another's channels.",
         speed="grouped",
     ),
     Report(
@@ -68,13 +70,13 @@ SPEED = (
         ("jax 8537",),
         "closed",
         "A transposed 3-D convolution takes 4 to 5 times as long as the convolution that it inverts, on a GPU.",
-        "On the CPU as timed; on a GPU lax's by default.",
+        "On the CPU as timed; on a GPU by lax by default.",
         speed="transposed 3-D, forward",
     ),
     Report(
         ("jax 17464",),
         "open",
-        "A transposed convolution of a 32 x 32 window with strides of 16 is compiled for very long on a GPU.",
+        "A transposed convolution of a 32 x 32 window with strides of 16 takes very long to compile on a GPU.",
         "On the CPU both compile at once; the time is that of a call.",
         speed="transposed, long strides",
     ),
@@ -82,27 +84,27 @@ SPEED = (
         ("jax 12868",),
         "open",
         "A channels-first convolution in a loop's body runs in scalar loops on the CPU.",
-        "Convolutions are laid out by convlab, in a loop as elsewhere.",
+        "convlab chooses the layout of convolutions, in a loop as elsewhere.",
         speed="loop",
     ),
     Report(
         ("jax 5227",),
         "open",
         "A 2-D convolution of two large float64 images is 200 times slower than SciPy's, which uses an FFT.",
-        '`method="fft"`. It has to be asked for.',
+        '`method="fft"`. It must be requested.',
         speed="large kernel",
     ),
     Report(
         ("jax 25461",),
         "open",
-        "A 30 x 30 filter mapped over images takes seconds, most of it in choosing an algorithm, on a GPU.",
-        "On the CPU as timed; on a GPU lax's.",
+        "A 30 x 30 filter mapped over images takes seconds on a GPU, most of it for the choice of an algorithm.",
+        "On the CPU as timed; on a GPU by lax.",
         speed="mapped filter",
     ),
     Report(
         ("jax 23085",),
         "open",
-        "The gradient by the images of a convolution with windows of 16 x 16 or more is extremely slow.",
+        "The gradient with respect to the images of a convolution with windows of 16 x 16 or more is extremely slow.",
         "Windows that tile the image are a matrix product, and so are the gradients.",
         speed="patches of 16",
     ),
@@ -124,15 +126,15 @@ SPEED = (
         ("jax 14585",),
         "open",
         "int8 images and kernels could not give int32.",
-        "They can, exactly, as by now in lax on the CPU.",
+        "They can, exactly, as lax now can on the CPU.",
         check="whole_numbers",
         speed="bytes",
     ),
     Report(
         ("jax 1606",),
         "closed",
-        "The gradients of a small network per example compile for very long.",
-        "One grouped convolution for the whole batch, as JAX by now has it.",
+        "The gradients of a small network per example take very long to compile.",
+        "One grouped convolution for the whole batch, as JAX now computes it.",
         speed="gradients per example",
     ),
 )
@@ -155,8 +157,8 @@ WRONG = (
     Report(
         ("openxla 48715",),
         "open",
-        "The compiler adds a negative pad to the padding of the next window: values return that were cropped.",
-        "Crops are slices, which are not added.",
+        "The compiler adds a negative pad to the padding of the next window, so that cropped values return.",
+        "Crops are slices, which the compiler does not merge with the padding.",
         check="crop_before_padding",
     ),
     Report(
@@ -177,7 +179,7 @@ WRONG = (
     Report(
         ("jax 9972",),
         "open",
-        "`conv_general_dilated_patches` multiplies by ones and zeros: an infinity makes NaN of its neighbours.",
+        "`conv_general_dilated_patches` multiplies by ones and zeros: an infinity makes its neighbours NaN.",
         "`unfold` copies.",
         check="infinity_in_patches",
     ),
@@ -194,21 +196,22 @@ DERIVATIVES = (
     Report(
         ("jax 3793",),
         "closed",
-        "`reduce_window` got window dilation, its maximum never a gradient with it.",
-        "`max_pool(window_dilation=...)` has every derivative. `accelerate()` cannot help: JAX refuses while tracing.",
+        "`reduce_window` was given window dilation, but its maximum has no gradient with it.",
+        "`max_pool(window_dilation=...)` has every derivative. `accelerate()` cannot help: JAX raises the "
+        "error while tracing.",
         check="dilated_maximum",
     ),
     Report(
         ("jax 7815", "jax 1212"),
         "open",
-        "`reduce_window` by any other function than a sum, maximum or minimum has no reverse derivative.",
-        "`pool` with any reducer has.",
+        "`reduce_window` with another function than a sum, maximum or minimum has no reverse derivative.",
+        "`pool` with any reducer has one.",
         check="any_reducer",
     ),
     Report(
         ("jax 32548",),
         "open",
-        "A window that returns the place beside the maximum has no derivative.",
+        "A window that returns the maximum and its position has no derivative.",
         "`max_pool(return_indices=True)` has every derivative.",
         check="indices_and_gradient",
     ),
@@ -246,8 +249,8 @@ FEATURES = (
     Report(
         ("flax 4593", "jax 32267"),
         "closed, open",
-        "Integer pads of a transposed convolution are those of its dilated input, so that it does not"
-        " give back the shape; lax has an option by now, which Flax's layers do not pass on.",
+        "Integer pads of a transposed convolution are those of its dilated input, so that it does not restore"
+        " the shape; lax now has an option, which Flax's layers do not pass on.",
         "Flax's meaning by default, PyTorch's by `use_consistent_padding=True`, in the layers too.",
         check="transposed_layer_restores_the_shape",
     ),
@@ -255,7 +258,8 @@ FEATURES = (
         ("jax 11252",),
         "closed",
         "Flax's transposed convolution does not give PyTorch's numbers with PyTorch's weights.",
-        "It does with `transpose_kernel=True, use_consistent_padding=True`; `weights.from_torch` lays the kernel out.",
+        "It does with `transpose_kernel=True, use_consistent_padding=True`; `weights.from_torch` transposes "
+        "the kernel.",
         test="tests/test_torch.py::test_convlab_gives_pytorchs_values_indices_and_gradients",
     ),
     Report(
@@ -268,9 +272,9 @@ FEATURES = (
     Report(
         ("flax 903", "flax 971"),
         "open, closed",
-        "Circular and mirrored borders: Flax has them for an output of the input's size only, and "
-        "none that repeats the edge.",
-        "Any number of pads on each side with any mode, one per axis if need be.",
+        "Circular and mirrored borders: Flax has them for an output of the input's size only, and no mode "
+        "that repeats the edge.",
+        "Any number of pads on each side with any mode, one per axis if needed.",
         check="mirrored_and_repeated_borders",
     ),
     Report(
@@ -278,14 +282,13 @@ FEATURES = (
         "open, closed",
         'A port of a ResNet differs from PyTorch\'s from its first layer on: "SAME" with strides of 2 '
         "pads one side more.",
-        '"SAME" is Flax\'s; pads are those of PyTorch where they are written out, and '
-        "`weights.from_torch` takes the state dict.",
+        "\"SAME\" is Flax's; explicit pads are PyTorch's, and `weights.from_torch` takes the state dict.",
         check="ported_stem",
     ),
     Report(
         (),
         "",
-        "A convolution of uint8 images and int8 kernels, the usual pair of a quantised network, is refused.",
+        "A convolution of uint8 images and int8 kernels, the usual pair of a quantised network, raises an error.",
         "int32, exactly.",
         check="mixed_bytes",
     ),
@@ -295,45 +298,46 @@ MESSAGES = (
     Report(
         ("flax 1234", "flax 3534"),
         "closed",
-        "`kernel_size=3` on images is a 1-D convolution along the width, without a word.",
-        "Refused with the remedy, `(3, 3)`.",
+        "`kernel_size=3` on images is a 1-D convolution along the width, without an error.",
+        "An error that names the remedy, `(3, 3)`.",
         check="kernel_size_is_an_int",
     ),
     Report(
         ("flax 5495",),
         "closed",
-        "Pools say `'int' object is not iterable` and the like of wrong arguments.",
-        "The argument, the rule and the value; and an int is every axis.",
+        "Pools say `'int' object is not iterable` and the like for wrong arguments.",
+        "The message has the argument, the rule and the value; and an int holds for every axis.",
         check="wrong_kinds_of_pool_arguments",
     ),
     Report(
         ("flax 4494",),
         "open",
-        "A window with an axis too many takes the batch for an axis of the image, one with more fails in an assertion.",
-        "The first is no better: without a batch axis an array is one image, as in Flax. The second "
-        "is refused with the axes that are needed.",
+        "A window with one axis too many reads the batch axis as an axis of the image; one with more fails in"
+        " an assertion.",
+        "The first is no better: without a batch axis an array is one image, as in Flax. The second raises an"
+        " error that names the number of axes.",
         check="too_many_window_axes",
     ),
     Report(
         ("flax 1829",),
         "closed",
         "A window larger than the image gives an empty array.",
-        "Refused with both sizes.",
+        "An error with both sizes.",
         check="window_larger_than_the_image",
     ),
     Report(
         (),
         "",
-        "Groups that do not divide the channels fail in an assertion without a text.",
-        "Names the argument.",
+        "Groups that do not divide the channels fail in an assertion without a message.",
+        "An error that names the argument.",
         check="groups_that_do_not_divide",
     ),
     Report(
         ("flax 2029",),
         "closed",
-        "Pools' strides are 1 where none are given, not the window's size as elsewhere.",
-        "No better: strides are Flax's, so that programs mean the same; it is the first line of each "
-        "pool's documentation.",
+        "Pools' strides default to 1, not to the window's size as elsewhere.",
+        "No better: the default is Flax's, so that programs keep their meaning; the documentation of each "
+        "pool says so.",
         check="default_strides",
         better=False,
     ),
@@ -352,7 +356,7 @@ DEVICES = (
         ("jax 31798",),
         "closed",
         "The gradients of a convolution on an explicit mesh raised.",
-        "They compute, each device's part by convlab's formulation. JAX has mended it.",
+        "They compute, each device's part by convlab's formulation. JAX has fixed this since.",
         check="explicit_sharding",
         test="tests/test_explicit_sharding.py::test_explicit_meshes_split_every_operation",
     ),
@@ -363,7 +367,8 @@ GPU = (
         ("jax 31662", "openxla 34273", "jax 23783"),
         "open",
         "Zeros between the inputs (`lhs_dilation`) make cuDNN slow.",
-        'The kernel gradient has none, nor has a sequence; `method="subpixel"` avoids those of the forward map too.',
+        'The kernel gradient has no such zeros, and neither has a sequence; `method="subpixel"` avoids them '
+        "in the forward convolution too.",
         check="transposed_gradients_on_a_gpu",
     ),
     Report(
@@ -377,7 +382,7 @@ GPU = (
         ("jax 37922",),
         "open",
         "Nearly no 1-D convolution in bfloat16 finds an algorithm.",
-        "An image with an axis of one, in the gradients too.",
+        "It is computed as an image with an axis of size one, in the gradients too.",
         check="bfloat16_sequences_on_a_gpu",
     ),
     Report(
@@ -390,7 +395,7 @@ GPU = (
     Report(
         ("jax 7637",),
         "open",
-        "Convolutions of whole numbers are not implemented.",
+        "Convolutions of integers are not implemented.",
         'No better by default; `method="gemm"` makes matrix products of int8 to int32.',
         check="whole_numbers_on_a_gpu",
     ),

@@ -1,4 +1,4 @@
-"""Programs that reports to JAX, XLA and Flax call slow, at sizes of our own: as plain JAX or Flax writes them, and with
+"""Programs that are slow according to reports to JAX, XLA and Flax, at sizes of our own: in plain JAX or Flax, and with
 convlab's functions. A program is a function of its arrays; `small` sizes are for tests of the values."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 NWC = ("NWC", "WIO", "NWC")
 NDHWC = ("NDHWC", "DHWIO", "NDHWC")
 Shapes = list[tuple[int, ...]]
-# A program's name -> what is timed of it, and its arrays' shapes: large ones, and small ones.
+# A program's name -> what is timed, and the shapes of its arrays: large ones, and small ones.
 SIZES: dict[str, tuple[str, Shapes, Shapes]] = {
     "depthwise": ("forward", [(1, 124, 124, 256), (3, 3, 1, 256)], [(1, 9, 9, 16), (3, 3, 1, 16)]),
     "dilated depthwise": ("gradients", [(16, 1024, 64), (5, 1, 64)], [(2, 40, 8), (5, 1, 8)]),

@@ -1,4 +1,4 @@
-"""The programs of upstream_speed.py in PyTorch, channels first as PyTorch has them; the better memory format counts."""
+"""The programs of upstream_speed.py in PyTorch, with channels first; the better memory format counts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def program(name: str, shapes: Shapes) -> tuple[Callable, Callable[[list[np.ndar
         return lambda x, k: conv(x, k, padding=8 * (size // 2), dilation=8, groups=x.shape[1]), both
     if name.startswith("transposed"):
         stride = size // 2 if size % 2 == 0 else 2
-        # lax's own kernel is not turned; the border is as that of "SAME"
+        # lax's kernel is not flipped; the border is that of "SAME"
         before = size - 1 - (size + stride - 1) // 2
         turned = lambda k: np.ascontiguousarray(np.flip(k, tuple(range(rank))).transpose(rank, rank + 1, *range(rank)))
         transposed = getattr(F, f"conv_transpose{rank}d")

@@ -1,4 +1,4 @@
-"""A contestant's process: it prepares jobs and times them; orders and answers are lines of JSON."""
+"""The process of a contestant: it prepares jobs and measures them; orders and answers are lines of JSON."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 from contestants import OF_TORCH
 
-# job -> the modules that make its calls for JAX and for PyTorch; `calls(contestant, payload)` of a maker returns for
-# each mode the calls of which the fastest counts (PyTorch's memory formats), and by how many units of work a call's
-# time is divided.
+# job -> the modules that make its calls for JAX and for PyTorch. Their `calls(contestant, payload)` returns for each
+# mode the alternative calls (PyTorch's memory formats), of which the fastest counts, and the number of units of work by
+# which a call's time is divided.
 MAKERS = {
     "layer": ("layers_jax", "layers_torch"),
     "network": ("networks_jax", "networks_torch"),
@@ -29,7 +29,7 @@ Calls = dict[str, tuple[list[Callable[[], Any]], int]]
 
 
 def turn(call: Callable[[], Any], seconds: float) -> float:
-    """Return the least seconds that a call took in a turn of about `seconds`, since other load only adds time."""
+    """Return the minimum time of a call in a turn of about `seconds`, since other load only adds time."""
     least, now = math.inf, time.perf_counter()
     end = now + seconds
     while now < end or least == math.inf:
@@ -67,11 +67,11 @@ class Worker:
         return list(self.calls)
 
     def first(self, mode: str) -> float:
-        """Return the least seconds of a first call, which compiles what `prepare` has not."""
+        """Return the minimum seconds of a first call, including the compilation that `prepare` has not done."""
         return min(turn(call, 0) for call in self.calls[mode][0])
 
     def memory(self) -> float:
-        """Return the most memory that this process has had, in MiB."""
+        """Return the peak memory of this process in MiB."""
         import resource  # Windows has none
 
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -82,7 +82,7 @@ class Worker:
         return min(turn(call, seconds) for call in calls) / work
 
     def tell(self, mode: str) -> Any:
-        """Print the result of a call, for jobs that measure by themselves."""
+        """Return the result of a call, for jobs that measure themselves."""
         return self.calls[mode][0][0]()
 
 
@@ -93,7 +93,7 @@ def main(contestant: str) -> None:
         order, *arguments = json.loads(line)
         try:
             answer = {"ok": getattr(worker, order)(*arguments)}
-        except Exception as error:  # what a contestant cannot do is a result of the benchmark
+        except Exception as error:  # an error is a result of the benchmark
             answer = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:160]}
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""On one NVIDIA GPU: training of ResNet-50 and MobileNet, the layer suite beside PyTorch and plain lax, LeNet to 99 %.
+"""Measures on one NVIDIA GPU: training of ResNet-50 and MobileNet, the layer suite of convlab, plain lax and PyTorch,
+and LeNet to 99 %.
 
-pip install -e '.[test]' 'jax[cuda13]' torch      or one of them elsewhere: --python torch=PATH
-python benchmarks/gpu/run.py --out benchmarks/gpu/results
+    pip install -e '.[test]' 'jax[cuda13]' torch      # or PyTorch in another environment: --python torch=PATH
+    python benchmarks/gpu/run.py --out benchmarks/gpu/results
 
-The same command again goes on where the last one was ended: a part that is in the folder is not measured twice.
---dry-run tries every part on the CPU, with tiny sizes.
+The same command continues an interrupted run: a part whose result is in the folder is not measured again.
+--dry-run runs every part on the CPU, with tiny sizes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from command_line import Parser, interpreter, positive, some_of  # noqa: E402
 from contestants import KINDS  # noqa: E402
 
 TRAINER = BENCHMARKS.parent / "examples" / "mnist" / "train.py"
-QUEUE = 20  # calls of a layer given to the card before it is waited for
+QUEUE = 20  # calls of a layer that are queued on the card before a wait
 GOAL = 0.99
 DTYPES = ("float32", "bfloat16")
 FIRST = (
@@ -41,7 +42,7 @@ FIRST = (
     "volume",
     "transposed",
     "pool",
-)  # families where the least is known
+)  # the families with the fewest known results
 READY = {
     "convlab": "import jax; print(jax.devices()[0].device_kind)",
     "torch": "import os, torch; print(torch.empty(1, device=os.environ['BENCHMARK_DEVICE']).device)",
@@ -50,7 +51,7 @@ READY = {
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A part of the measurement: `subject` and `options` of benchmarks/run.py."""
+    """A part of the measurement: a `subject` of benchmarks/run.py with its `options`."""
 
     name: str
     subject: str
@@ -59,7 +60,7 @@ class Part:
 
 
 def parts(only: str) -> list[Part]:
-    """Return the parts, the most valuable first, since a run may be ended at any time."""
+    """Return the parts, the most valuable first, since a run can be interrupted at any time."""
     families = dict.fromkeys(case["family"] for case in suite.cases())
     early = [name for name in families if any(word in name for word in FIRST)]
     groups = {"first": early, "rest": [name for name in families if name not in early]}
@@ -114,7 +115,7 @@ def unready(contestant: str, python: str, environment: dict[str, str]) -> str | 
 
 
 def measure(subject: str, out: pathlib.Path, options: list[str], environment: dict[str, str]) -> dict:
-    """Return the rows of `benchmarks/run.py`; they are in `out`.json when complete, in `out`.part.json before, and as
+    """Return the rows of `benchmarks/run.py`, which writes them to `out`.part.json, to `out`.json when complete, and as
     tables."""
     whole, begun = (out.with_name(out.name + suffix) for suffix in (".json", ".part.json"))
     if not whole.exists():
@@ -137,7 +138,7 @@ def lenet(out: pathlib.Path, options: list[str], environment: dict[str, str]) ->
     """Train the example, including compilation, until its test accuracy is GOAL."""
     metrics, begun = out / "lenet.jsonl", out / "lenet.part.jsonl"
     if not metrics.exists():
-        shutil.rmtree(out / "lenet", ignore_errors=True)  # of a run that was ended
+        shutil.rmtree(out / "lenet", ignore_errors=True)  # of an interrupted run
         begun.unlink(missing_ok=True)
         command = [sys.executable, TRAINER, "train", "--workdir", out / "lenet", "--metrics-file", begun, *options]
         subprocess.run(command, env=environment, check=True)
@@ -171,13 +172,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=positive, default=0.3, help="seconds that a contestant spends on a layer and mode"
     )
-    parser.add_argument("--data-dir", help="where MNIST is, for a machine that cannot download it")
+    parser.add_argument("--data-dir", help="the folder with MNIST's files, if the machine cannot download them")
     parser.add_argument(
-        "--no-tf32", dest="tf32", action="store_false", help="float32 products in full, for all contestants"
+        "--no-tf32", dest="tf32", action="store_false", help="float32 products in full precision, for all contestants"
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="every part on the CPU, tiny: whether all of it would run"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="run every part on the CPU with tiny sizes")
     return parser.parse_args(argv)
 
 

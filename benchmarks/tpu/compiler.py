@@ -1,4 +1,4 @@
-"""The TPU's compiler on a machine without a TPU: `pip install libtpu` is all it takes."""
+"""Runs the TPU's compiler on a machine without a TPU, with the package libtpu (`pip install libtpu`)."""
 
 from __future__ import annotations
 
@@ -51,11 +51,13 @@ def lower(function: Callable, *shapes: Any, on: jax.sharding.Mesh | None = None,
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """By the compiler's own account: operations, bytes moved to and from the chip's memory, bytes held between
-    instructions, the cycles that each instruction of its schedule takes, added up (of a loop's body once), the bytes of
-    arguments and results as they are tiled, and what it has no estimate for: windows that are no part of a fusion, and
-    how many entries are gathered or scattered. Cycles, windows and entries are those where the condition of every
-    `lax.cond` holds; bytes are those of all branches."""
+    """The compiler's estimate of a program.
+
+    It has the operations, the bytes moved to and from the chip's memory, the bytes held between instructions, the sum
+    of the cycles of all instructions in the schedule (a loop's body counts once), and the tiled bytes of arguments and
+    results. It also counts what the compiler has no estimate for: windows outside of a fusion, and entries that are
+    gathered or scattered. Cycles, windows and entries assume that the condition of every `lax.cond` holds; bytes
+    include all branches."""
 
     flops: float
     bytes: float
@@ -89,7 +91,7 @@ def estimate(function: Callable, *shapes: Any) -> Estimate:
 
 
 def _usual(schedule: str) -> str:
-    """Return the computations that run where every condition holds, the entry last."""
+    """Return the computations that run if every condition holds, the entry last."""
     parts = {part[0]: part[1] for part in re.findall(r"^(?:ENTRY )?%(\S+) \(.*?\{\n(.*?)^\}", schedule, re.S | re.M)}
     if "conditional(" not in schedule:
         return schedule

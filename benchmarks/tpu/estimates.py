@@ -1,5 +1,5 @@
-"""What the TPU's compiler expects of every layer of the suite, convlab's beside Flax's, and of the operations that
-neither Flax nor lax has, beside plain JAX: `python benchmarks/tpu/estimates.py`."""
+"""Prints the estimates of the TPU's compiler for every layer of the suite, of convlab and of Flax, and for the
+operations that neither Flax nor lax has, of convlab and of plain JAX: `python benchmarks/tpu/estimates.py`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import suite
 
 CONTESTANTS = ("convlab", "flax")
 MODES = ("forward", "gradients")
-WORSE = 1.02  # what is flagged, or told apart
+WORSE = 1.02  # a larger ratio is flagged, or counts as a difference
 COLUMNS = (
     ("cycles", "kcycles", 1e3),
     ("bytes", "MiB moved", 2**20),
@@ -117,11 +117,11 @@ def differs(row: Row) -> bool:
 
 PARTS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
     (
-        "Layers of which convlab makes another program than Flax, those that move the fewest bytes beside it first",
+        "Layers whose program differs from Flax's, ordered by the ratio of the bytes moved",
         differs,
     ),
-    ("Layers that Flax has not", lambda row: row["flax"] is None),
-    ("Layers of which both make the same program, or one that costs the same within 2 %", lambda row: True),
+    ("Layers that Flax does not have", lambda row: row["flax"] is None),
+    ("Layers whose program is the same as Flax's, or whose estimates agree within 2 %", lambda row: True),
 )
 
 
@@ -166,14 +166,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--modes", default=",".join(MODES), help="forward, gradients")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument(
-        "--kept", type=pathlib.Path, metavar="ROWS", help="a file of rows, to go on where a run was ended"
+        "--kept", type=pathlib.Path, metavar="ROWS", help="a file of rows, to continue an interrupted run"
     )
     parser.add_argument(
         "--markdown", type=pathlib.Path, metavar="OUT", help="write the tables, between the file's marks"
     )
     args = parser.parse_args(argv)
     if not compiler.available():
-        print("estimates.py: the TPU's compiler is not here; pip install libtpu", file=sys.stderr)
+        print("estimates.py: the TPU's compiler is not installed; pip install libtpu", file=sys.stderr)
         return 2
     found = []
     for row in rows(args.suite, args.only, args.modes.split(","), args.dtype, args.kept):

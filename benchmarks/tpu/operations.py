@@ -1,5 +1,5 @@
-"""What the TPU's compiler expects of the operations that lax has no counterpart for, beside what a JAX user would write
-for them."""
+"""The operations without a counterpart in lax, each with the usual code of a JAX user, for the estimates of the TPU's
+compiler."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """A function of an image and of what `others(image)` names, and the same in plain JAX, if there is a spelling; the
-    reason, where that has no gradient."""
+    """A function of an image and of the arguments that `others(image)` describes, the same function in plain JAX if it
+    can be written, and the reason if that has no gradient."""
 
     name: str
     convlab: Callable[..., Any]
@@ -50,7 +50,7 @@ def patches(x):
 
 
 def argmax(x):
-    """Return the window's maximum and its position, flat over the image, by a reduction of pairs."""
+    """Return each window's maximum and its flat position in the image, by a reduction of pairs."""
     place = lax.broadcasted_iota(jnp.int32, x.shape, 1) * x.shape[2] + lax.broadcasted_iota(jnp.int32, x.shape, 2)
 
     def better(a, b):
@@ -115,7 +115,7 @@ def blur(x):
 
 
 def deformed(x, offset, kernel):
-    """Sample by a gather for each corner, as in a composition of `grid_sample` and a product."""
+    """Sample by a gather for each corner, as a composition of `grid_sample` and a product does."""
     n, h, w, _ = x.shape
     out = halved(x.shape)[1:3]
     starts = jnp.stack(
@@ -250,8 +250,8 @@ def arguments(operation: Operation, image: Shape, dtype: str) -> list[jax.ShapeD
 
 
 def gradient(function: Callable[..., Any], *args: jax.ShapeDtypeStruct) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Return the gradient of the floating arguments, as a function of arguments and cotangent, and the shapes of
-    these."""
+    """Return the gradient with respect to the floating arguments, as a function of arguments and cotangent, and the
+    shapes of these."""
     floats = [i for i, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating)]
 
     def first(*values):
@@ -268,7 +268,7 @@ def gradient(function: Callable[..., Any], *args: jax.ShapeDtypeStruct) -> tuple
 
 
 def estimates(operation: Operation, image: Shape, mode: str, dtype: str) -> dict[str, compiler.Estimate]:
-    """Return estimates by contestant, "convlab" and "plain JAX"; without the latter where it has no counterpart or no
+    """Return estimates by contestant, "convlab" and "plain JAX"; the latter only if it has a counterpart and a
     gradient."""
     found, shapes = {}, arguments(operation, image, dtype)
     for contestant, function in (("convlab", operation.convlab), ("plain JAX", operation.plain)):
