@@ -73,7 +73,7 @@ def test_a_mirror_image():
 
 
 def test_half_of_the_images_are_mirrored():
-    where = np.asarray(distort.places(random_draws(2000), Distortion(flip=0.5)))
+    where = np.asarray(distort.source_positions(random_draws(2000), Distortion(flip=0.5)))
     mirrored = where[1, :, 0, 0] > where[1, :, 0, 27]
     assert 0.45 < mirrored.mean() < 0.55
     np.testing.assert_allclose(
@@ -82,7 +82,7 @@ def test_half_of_the_images_are_mirrored():
 
 
 def test_the_spread_is_what_was_asked():
-    where = np.asarray(distort.places(random_draws(4000), Distortion(shift=1.5, rotate=10.0, scale=0.1)))
+    where = np.asarray(distort.source_positions(random_draws(4000), Distortion(shift=1.5, rotate=10.0, scale=0.1)))
     middle = where[:, :, 13:15, 13:15].mean((2, 3)) - 13.5
     across = (where[..., 0, :] - where[..., 27, :]).mean(-1) / -27  # one pixel down, on average
     angle, size = np.rad2deg(np.arctan2(across[1], across[0])), np.log(np.hypot(*across))
@@ -93,7 +93,7 @@ def test_the_spread_is_what_was_asked():
 
 def test_elastic_is_random_at_the_knots_and_linear_between():
     still = np.indices((28, 28))[:, None]
-    moved = np.asarray(distort.places(random_draws(2000), Distortion(elastic=0.7))) - still
+    moved = np.asarray(distort.source_positions(random_draws(2000), Distortion(elastic=0.7))) - still
     corners = moved[:, :, ::27, ::27]
     assert abs(corners.mean()) < 0.03
     np.testing.assert_allclose(corners.std(), 0.7, rtol=0.05)
@@ -120,7 +120,7 @@ def test_bytes_become_float32_between_black_and_white():
 
 def test_interpolation_against_scipy():
     scipy = pytest.importorskip("scipy.ndimage")
-    where = np.asarray(distort.places(random_draws(COUNT), EVERYTHING))
+    where = np.asarray(distort.source_positions(random_draws(COUNT), EVERYTHING))
     expected = [
         scipy.map_coordinates(np.pad(image.astype(np.float64), 40), place + 40, order=1)
         for image, place in zip(IMAGES, where.swapaxes(0, 1), strict=True)

@@ -231,7 +231,7 @@ def test_a_picture_is_centred_as_mnist_is(tmp_path):
 
 def test_a_workdir_with_a_run_is_not_overwritten(copy, capsys):
     before = contents(copy)
-    assert "--resume goes on" in refused(capsys, "train", "--workdir", copy)
+    assert "--resume continues" in refused(capsys, "train", "--workdir", copy)
     assert contents(copy) == before
 
 
@@ -271,7 +271,7 @@ def test_a_full_disk(copy):
 def test_two_runs_in_one_workdir(copy, capsys):
     pytest.importorskip("fcntl")
     with workdir.held(copy):
-        assert "another run is at work in" in refused(capsys, "train", "--workdir", copy, "--resume")
+        assert "another run uses" in refused(capsys, "train", "--workdir", copy, "--resume")
 
 
 OTHER = ("--lr", "0.5"), ("--seed", "7"), ("--api", "linen"), ("--data", "idx"), ("--batch-size", "5")

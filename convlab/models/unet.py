@@ -88,7 +88,7 @@ class UNet(UShape):
     Parameters: 31,030,658 (figure 1: 37,568 + sum of 13.5 w**2 + 2 w for w = 128 to 1024 down, sum of 35 w**2 + 3 w for
         w = 512 to 64 up, 130; tf_unet of 5 layers has as many)
     Multiply-adds: 150.4 billion (figure 1: 9 c_in c_out for each position of a result, 4 c_in c_out for each
-        position that an up-convolution sees)
+        input position of an up-convolution)
     Receptive field: 140 at `bottom` (figure 1: 1 + 4 (1 + 2 + 4 + 8 + 16) of the convolutions, 1 + 2 + 4 + 8 of the
         pools)
 

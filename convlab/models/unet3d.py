@@ -63,7 +63,7 @@ class UNet3D(UShape):
     Parameters: 19,069,955 (section 2; it is the count of the kernels and of one number for each channel of the 3 x 3 x
         3 convolutions)
     Multiply-adds: 266.7 billion (figure 2: 27 c_in c_out for each position of a result, 8 c_in c_out for each
-        position that an up-convolution sees)
+        input position of an up-convolution)
     Receptive field: 68 at `bottom` (figure 2: 1 + 4 (1 + 2 + 4 + 8) of the convolutions, 1 + 2 + 4 of the pools)
 
     Called with `(n, depth, height, width, in_features)`; the scores of the classes, `(n, depth - 88, height - 88, width

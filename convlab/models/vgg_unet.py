@@ -50,7 +50,7 @@ class VGGUNet(nnx.Module):
     Parameters: 22,927,393 (figure 1 and ternaus/TernausNet: 9,220,480 of VGG-11's convolutions, (9 c_in + 1) c_out of
         the others, 33)
     Multiply-adds: 19.68 billion (figure 1: 9 c_in c_out for each position of a result, for a transposed convolution of
-    what it sees)
+    its input)
 
     Called with `(n, height, width, 3)`, sizes multiples of 32; the scores `(n, height, width, num_classes)`. The
     contracting path has the convolutions of VGG-11 and can load their weights.

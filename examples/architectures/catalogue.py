@@ -2,11 +2,11 @@
 
 A docstring begins with `NAME. SOURCE.` and has these lines, numbers with their sources:
 
-    Input: 1 x 224 x 224 x 3                           perhaps with a dtype other than float32 behind it
-    Output: 1 x 1000                                   of several outputs the first
+    Input: 1 x 224 x 224 x 3                           followed by the dtype unless it is float32
+    Output: 1 x 1000                                   the first of several outputs
     Parameters: 25,557,032 (SOURCE)
     Multiply-adds: 4.089 billion (SOURCE)
-    Receptive field: 483 at `path.of.layer` (SOURCE)   where one is published; 9 x 5 where the axes differ
+    Receptive field: 483 at `path.of.layer` (SOURCE)   if one is published; 9 x 5 if the axes differ
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Entry:
 
     Attributes:
         builder: of `convlab.models`.
-        small: the shape of an input that the tests run the network on; its own if None.
-        narrow: options of the network that make it small enough for the tests to run it.
-        options: those with which its published figures are counted.
-        note: what a reader of the table should know, in a few words.
+        small: the shape of the input with which the tests run the network; the published one if None.
+        narrow: options that make the network small enough for the tests.
+        options: the options to which the published figures belong.
+        note: a short remark for the reader of the table.
     """
 
     builder: models.Builder
@@ -48,7 +48,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A figure and where it was published; `number` is exact, or as the source rounds it."""
+    """A published figure with its source; `number` is exact, or rounded as in the source."""
 
     number: float
     text: str

@@ -1,4 +1,4 @@
-"""The same network with Flax's layers and the same parameters, to compare convlab's layers with."""
+"""Replaces convlab's layers of a network by Flax's with the same parameters, to compare both."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def plain(function: Callable) -> Callable:
     return lambda layer: Function(function)
 
 
-# What a layer becomes, and the options that Flax's lacks with the only value that it serves.
+# The counterpart of each layer, and the options that Flax's lacks with the only value that it supports.
 NONE_OF_FLAX: dict[str, Any] = {
     "padding_mode": "zeros",
     "padding_value": 0,

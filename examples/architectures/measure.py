@@ -1,4 +1,4 @@
-"""A network's forward pass and training step as pure functions, timed with convlab's layers and with Flax's."""
+"""Measures a network's forward pass and training step as pure functions, with convlab's layers and with Flax's."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import numpy as np
 from flax import nnx
 from flax_layers import Missing, flax_layers
 
-RATE = 1e-3  # of the gradient descent
-ROUNDS = 3  # turns that each contestant has, one where a call takes longer than a turn
+RATE = 1e-3  # the learning rate of the gradient descent
+ROUNDS = 3  # turns of each contestant; one if a call takes longer than a turn
 
 
 def drawn(name: str, **options: Any) -> nnx.Module:
@@ -63,7 +63,7 @@ def training(model: nnx.Module) -> tuple[Callable, Any, Any]:
     """Return `gradients(parameters, rest, x, targets) -> (loss, rest), gradients` in training mode, the parameters, and
     the rest.
 
-    The loss is the squared error, the mean over each result and the sum over results, so that it serves every network.
+    The loss is the squared error, the mean over each result and the sum over results, so that it fits every network.
     """
     model.train()
     graph, parameters, rest = nnx.split(model, nnx.Param, ...)
@@ -108,8 +108,8 @@ class Times:
 
 
 def times(name: str, dtype: str = "float32", seconds: float = 2.0) -> Times:
-    """Time a network on its published input: the least time of a call, contestants taking turns of `seconds`, without
-    compilation."""
+    """Measure a network on its published input: the minimum time of a call without compilation, in alternate turns of
+    `seconds`."""
     ours = cast(drawn(name), dtype)
     contestants, missing = {"convlab": ours}, ""
     try:
@@ -132,7 +132,7 @@ def forward_call(model: nnx.Module, x: jax.Array) -> Callable:
 
 
 def step_call(model: nnx.Module, x: jax.Array) -> Callable:
-    """Return a call that passes the state on to the next call and donates its buffers."""
+    """Return a call that keeps its state for the next call and donates its buffers."""
     gradients, parameters, rest = training(model)
     targets = draw(jax.eval_shape(forward(model)[0], nnx.state(model), x), seed=2)
     state = jax.tree.map(jnp.copy, (parameters, rest))
@@ -146,7 +146,7 @@ def step_call(model: nnx.Module, x: jax.Array) -> Callable:
 
 
 def interleaved(calls: dict[str, Callable], seconds: float) -> dict[str, float]:
-    """Return the least milliseconds of a call for each contestant; a long call has one turn after the first."""
+    """Return the minimum milliseconds of a call for each contestant; a long call has one turn after the first."""
     least = {who: turn(call, 0) for who, call in calls.items()}
     for _ in range(1 if max(least.values()) > seconds else ROUNDS):
         for who, call in calls.items():
@@ -155,7 +155,7 @@ def interleaved(calls: dict[str, Callable], seconds: float) -> dict[str, float]:
 
 
 def turn(call: Callable, seconds: float) -> float:
-    """Return the least seconds that a call took in a turn of about `seconds`."""
+    """Return the minimum seconds of a call in a turn of about `seconds`."""
     least, end = math.inf, time.perf_counter() + seconds
     while least == math.inf or time.perf_counter() < end:
         began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""The networks of `convlab.models`: `run.py NAME` shows one and times it, `run.py --all` makes the table of all.
+"""The networks of `convlab.models`: `run.py NAME` prints one with its times, `run.py --all` makes the table of all.
 
-The table can be made in parts: `run.py --all --only NAME NAME --times FOLDER`, and so on; `run.py --all --times FOLDER`
-then takes what FOLDER has."""
+The table can be made in parts: `run.py --all --only NAME NAME --times FOLDER` keeps times in FOLDER, and
+`run.py --all --times FOLDER` then reads them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="run.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("name", nargs="?", metavar="NAME", help=f"one of {', '.join(catalogue.NETWORKS)}")
     parser.add_argument(
-        "--all", action="store_true", help="the table of all networks, each measured in a process of its own"
+        "--all", action="store_true", help="the table of all networks, each measured in a separate process"
     )
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of images and parameters")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each of three turns of a contestant lasts")
@@ -43,15 +43,15 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--times",
         type=pathlib.Path,
         metavar="FOLDER",
-        help="of --all: keeps each network's times, and takes what it has",
+        help="with --all: keep each network's times here, and reuse them",
     )
     parser.add_argument(
         "--markdown", type=pathlib.Path, metavar="FILE", help="write the table of --all between FILE's marks"
     )
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="NAME", help="of --all: these alone, as a part of the table"
+        "--only", nargs="+", default=[], metavar="NAME", help="with --all: only these networks, as a part of the table"
     )
-    parser.add_argument("--json", action="store_true", help="of NAME, the times alone")
+    parser.add_argument("--json", action="store_true", help="with NAME: only the times")
     args = parser.parse_args(argv)
     if args.all == (args.name is not None):
         parser.error("needs NAME or --all")
@@ -65,9 +65,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         if name not in catalogue.NETWORKS:
             parser.error(f"--only must name some of {', '.join(catalogue.NETWORKS)}, got {name!r}")
     if args.only and args.markdown:
-        parser.error(
-            "--markdown needs the whole table: without --only, --times FOLDER takes what the parts have measured"
-        )
+        parser.error("--markdown needs the whole table: without --only, --times FOLDER reads the times of the parts")
     if args.markdown and not marked(args.markdown):
         parser.error(f"--markdown must name a file with the lines {BEGIN} and {END}, got {args.markdown}")
     return args
@@ -78,7 +76,7 @@ def marked(path: pathlib.Path) -> bool:
 
 
 def show(name: str, dtype: str, seconds: float) -> None:
-    """Print the layers of a network, its figures beside the published ones, and its times."""
+    """Print the layers of a network, its figures and the published ones, and its times."""
     facts, shapes = catalogue.facts(name), catalogue.shapes(name)
     print(f"{facts.title}. {facts.source}.")
     found = analysis.summary(shapes, facts.input)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Three networks of this folder, trained:
+"""Trains one of three networks:
 
     python train.py shapes            U-Net finds circles, rectangles and triangles in noise
     python train.py audio             a TCN classifies a sound while it streams, block by block
-    python train.py fashion-mnist     a small ResNet against LeNet-5; downloaded once, or --data-dir FOLDER
+    python train.py fashion-mnist     a small ResNet and LeNet-5; downloaded once, or --data-dir FOLDER
 
-Each makes a folder with result.json and picture.png. Equal seeds give equal bits on one machine.
-Exit codes: 0 done, 2 something that you can mend (one line on stderr says what), 130 interrupted.
+Each command makes a folder with result.json and picture.png. Equal seeds give equal bits on one machine.
+Exit codes: 0 done, 2 an error that you can fix (one line on stderr describes it), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import statistics
 import sys
 from typing import Any, NoReturn
 
-# Set before jax is loaded: XLA's own log lines would break the rule of one line on stderr.
+# Set before jax is imported: XLA's log lines would break the rule of one line on stderr.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "mnist"))
 

@@ -3,8 +3,8 @@
 
     python fast.py [--seeds 5] [--epochs 1] [--data-dir FOLDER] [--framework convlab]
 
-An epoch is one compiled call. Where PyTorch is installed, it then trains the same network by the same schedule, in a
-process of its own. The accuracy is that of the last weights on the test images.
+An epoch is one compiled call. If PyTorch is installed, a second process then trains the same network in PyTorch by the
+same schedule. The accuracy is that of the last weights on the test images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lenet.engine import DEVIATION, MEAN, normalise, random_key
 from train import POSITIVE, Parser, UserError
 
 BATCH, RATE, SMOOTHING, BETAS = 64, 5e-3, 0.1, (0.9, 0.98)
-# Of the rate, at these parts of the training: a short rise, then down to almost nothing.
+# The schedule of the learning rate at these fractions of the training: a short rise, then a fall to almost 0.
 RISE_AND_FALL = (0.0, 0.2, 1.0), (0.15, 1.0, 0.01)
 CHANNELS = 16, 32, 64
 
@@ -46,7 +46,7 @@ class OfConvlab:
         from convlab.nnx import Conv, MaxPool, PixelUnshuffle
 
         class Network(nnx.Module):
-            """Images `(n, 28, 28, 1)` to logits `(n, 10)`; the first layer sees 2 x 2 pixels as 4 channels."""
+            """Images `(n, 28, 28, 1)` to logits `(n, 10)`; the first layer reads 2 x 2 pixels as 4 channels."""
 
             def __init__(self, rngs: nnx.Rngs):
                 first, second, third = CHANNELS
@@ -121,7 +121,7 @@ class OfConvlab:
 
 
 class OfTorch:
-    """Train the same in PyTorch."""
+    """Train the same network in PyTorch."""
 
     compilation = 0.0
 
@@ -142,7 +142,7 @@ class OfTorch:
             *(nn.Flatten(), nn.Linear(4 * third, 10)),
         )
         for layer in network:
-            if hasattr(layer, "weight"):  # as Flax initialises
+            if hasattr(layer, "weight"):  # Flax's initial values
                 nn.init.trunc_normal_(layer.weight, 0, layer.weight[0].numel() ** -0.5 / 0.8796, -2, 2)
                 nn.init.zeros_(layer.bias)
         return network
@@ -199,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=POSITIVE, default=1, help="of each training (default: 1)")
     parser.add_argument("--data", choices=data.NAMES, default="mnist", help="default: mnist")
     parser.add_argument("--data-dir", type=pathlib.Path, help="the folder of the four files, instead of a download")
-    parser.add_argument("--framework", choices=FRAMEWORKS, help="one alone; default: all that are installed")
+    parser.add_argument("--framework", choices=FRAMEWORKS, help="only this one; default: all that are installed")
     try:
         given = parser.parse_args(arguments)
         samples = data.load(given.data, given.data_dir)

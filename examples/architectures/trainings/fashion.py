@@ -1,7 +1,7 @@
-"""A small residual network against LeNet-5 on Fashion-MNIST: equal images, distortions, batches, passes and schedules.
+"""A small residual network and LeNet-5 on Fashion-MNIST, with equal images, distortions, batches, passes and schedules.
 
 The residual network is the smallest of those that He et al. train on CIFAR-10 (arXiv 1512.03385, section 4.2), with
-twice the channels at half the height and width. The learning rates were chosen on 5,000 training images held out.
+twice the channels at half the height and width. The learning rates were chosen on 5,000 held-out training images.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DISTORTION = Distortion(shift=0.7, flip=0.5)
 class SmallResNet(nnx.Module):
     """A strided 3x3 convolution, three stages of one block each at 14x14, 7x7 and 4x4, and a classifier.
 
-    Called with `(n, 28, 28, 1)`: logits `(n, num_classes)`.
+    A call maps `(n, 28, 28, 1)` to logits `(n, num_classes)`.
     """
 
     def __init__(self, num_classes: int = 10, *, widths: tuple[int, ...] = (32, 64, 128), rngs: nnx.Rngs):

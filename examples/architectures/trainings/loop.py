@@ -1,4 +1,4 @@
-"""Training an NNX network: an epoch is one compiled call, a `lax.scan` over its steps."""
+"""Trains an NNX network: an epoch is one compiled call, a `lax.scan` over its steps."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from flax import nnx
 from convlab.analysis import analyze
 
 Say = Callable[[str], None]
-TEST_SEED = 2**31 - 1  # of data to test on that are drawn; training draws from keys that are folded first
+TEST_SEED = 2**31 - 1  # the seed of drawn test data; training folds its keys first, so that it draws other data
 
 
 class State(NamedTuple):
     """The values that training changes."""
 
     params: Any
-    rest: Any  # what layers keep besides parameters, such as BatchNorm's statistics
+    rest: Any  # the other arrays of layers, such as BatchNorm's statistics
     opt_state: Any
 
 
 class Course(NamedTuple):
     """The history of a training."""
 
-    losses: list[float]  # of each epoch: the mean over its steps, before their updates
+    losses: list[float]  # for each epoch the mean over its steps, before their updates
     scores: list[float]  # after each epoch
     seconds: float  # without compiling and scoring
 
@@ -70,7 +70,7 @@ def copied(tree: Any) -> Any:
 def epoch_function(graph: nnx.GraphDef, loss: Callable, optimizer: optax.GradientTransformation) -> Callable:
     """Return `epoch(state, data, inputs) -> state, losses`: a step for each row of `inputs`. `state` is donated.
 
-    `loss(network, data, row)` is what a step lowers; it may change the network's other arrays.
+    A step minimises `loss(network, data, row)`, which may change the network's other arrays.
     """
 
     def epoch(state: State, data: Any, inputs: Any) -> tuple[State, jax.Array]:
@@ -108,7 +108,7 @@ def train(
         start = time.perf_counter()
         state, found = jax.block_until_ready(epoch(state, data, rows))
         course = course._replace(seconds=course.seconds + time.perf_counter() - start)
-        # A copy, for the next epoch takes the state's memory.
+        # A copy, because the next epoch reuses the state's memory.
         network = nnx.merge(graph, *copied(state[:2]))
         course.losses.append(float(found.mean()))
         course.scores.append(score(network))
@@ -139,5 +139,5 @@ def outputs(network: nnx.Module, inputs: Any, prepare: Callable = jax.numpy.asar
 
 @functools.cache
 def _forward(graph: nnx.GraphDef, prepare: Callable) -> Callable:
-    """Compute a chunk; compiled once for a graph, whatever its parameters are."""
+    """Return a function of parameters and a chunk, compiled once for each graph."""
     return jax.jit(lambda state, chunks: jax.lax.map(lambda x: nnx.merge(graph, state)(prepare(x)), chunks))

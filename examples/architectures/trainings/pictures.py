@@ -1,4 +1,4 @@
-"""The pictures of the trainings, as the content of PNG files."""
+"""Draws the pictures of the trainings, as the content of PNG files."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def fashion(
     logits: Any,
     names: Sequence[str],
 ) -> bytes:
-    """Draw accuracies after each epoch, and test images `(n, h, w)` that `best` gets wrong by its `logits`, most
+    """Draw accuracies after each epoch, and test images `(n, h, w)` that `best` misclassifies by its `logits`, the most
     confident first."""
     drawn = figure(11.5, 5.2)
     left, right = drawn.subfigures(1, 2, width_ratios=(1, 1.35))

@@ -1,6 +1,6 @@
 """A small U-Net finds circles, rectangles and triangles: a class for every pixel.
 
-The images are drawn on the device while it trains, from a seed. No image occurs twice, and the test
+The images are drawn on the device during the training, from a seed. No image occurs twice, and the test
 images do not occur in the training.
 """
 

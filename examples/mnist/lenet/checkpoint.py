@@ -1,7 +1,7 @@
-"""One orbax checkpoint per epoch, each with the run's history and a checksum over both.
+"""Saves an orbax checkpoint per epoch, each with the run's history and a checksum over both.
 
-Orbax writes beside the final place and renames, so that a kill leaves a whole checkpoint or none; the checksum finds
-what a disk did later.
+Orbax writes to a temporary folder and renames it, so that a kill leaves a whole checkpoint or none; the checksum
+detects later damage of the disk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 from .errors import UserError, explained
 
-logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax narrates each save there, and a failed one twice
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs each save there, and a failed one twice
 
 
 def _ignore_late_writers(hook: Callable) -> Callable:
@@ -97,7 +97,7 @@ class Checkpoints:
     def newest(self, like: Any, say: Callable[[str], None]) -> tuple[int, Any, list[dict]] | None:
         """Return the newest readable checkpoint as `(epoch, state, history)`, or None if there is none.
 
-        Each one passed over is told to `say`.
+        `say` is called with a message for each unreadable one.
 
         Raises:
             UserError: there are checkpoints, and none is readable.

@@ -57,7 +57,7 @@ def load(name: str, folder: pathlib.Path | None = None) -> Data:
     """Read the data set `name`, one of `NAMES`.
 
     Raises:
-        UserError: a file is missing, cut off, damaged or not what its name says, or could not be downloaded.
+        UserError: a file is missing, truncated, damaged or another file, or cannot be downloaded.
     """
     if name == "digits":
         return digits()
@@ -71,10 +71,10 @@ def load(name: str, folder: pathlib.Path | None = None) -> Data:
 
 
 def hold_out(samples: Data, count: int) -> Data:
-    """Use the last `count` training images in place of the test set, to choose a recipe with.
+    """Use the last `count` training images in place of the test set, for the choice of a recipe.
 
     Raises:
-        UserError: that leaves nothing to train on.
+        UserError: no training images are left.
     """
     if count >= len(samples.train_images):
         most = len(samples.train_images)
@@ -153,7 +153,7 @@ def download(name: str) -> pathlib.Path:
 
 
 class RichBar:
-    """A progress bar by rich, with the four attributes that pooch asks for."""
+    """A progress bar by rich, with the four attributes that pooch requires."""
 
     def __init__(self, file: str):
         from rich import progress

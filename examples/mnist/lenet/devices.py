@@ -17,7 +17,7 @@ from .errors import UserError
 
 
 class EveryProcessKnows(UserError):
-    """An error that all processes detect at the same moment, so that none has to tell the others."""
+    """An error that all processes detect at the same moment, so that none must notify the others."""
 
 
 def connect(coordinator: str, process_id: int, num_processes: int) -> None:
@@ -36,7 +36,7 @@ def mesh(asked: str) -> Mesh | None:
     """Return the mesh of the requested devices, a number or "all"; None for one device.
 
     Raises:
-        UserError: there are not so many, or a process would have no part.
+        UserError: there are fewer devices, or a process would have none.
     """
     there = jax.device_count()
     if jax.process_count() > 1 and asked not in ("all", str(there)):
@@ -78,7 +78,7 @@ def tell(value: Any = None) -> Any:
     """Return the leader's `value`, JSON-serializable, in every process; all of them must call this at the same point.
 
     Raises:
-        UserError: the leader found, instead of telling, what ends the run.
+        UserError: the leader stopped with an error.
     """
     if jax.process_count() > 1:
         content = np.frombuffer(json.dumps(value).encode(), np.uint8)

@@ -1,9 +1,8 @@
-"""Random distortions of images on the device: affine and elastic, as pure functions of random numbers.
+"""Distorts images on the device: random affine and elastic maps, as pure functions of random numbers.
 
 Source: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual document
-    analysis",
-2003. The elastic field is a grid of random knots between which the displacement is linear, so that it and the affine
-map together are one matrix product.
+analysis", 2003. The elastic field interpolates linearly between a grid of random knots, so that it and the affine map
+together are one matrix product.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ class Distortion(NamedTuple):
 
     shift: float = 0.0  # pixels, along each axis
     rotate: float = 0.0  # degrees
-    scale: float = 0.0  # of the logarithm of the size
-    elastic: float = 0.0  # pixels, of each knot along each axis
+    scale: float = 0.0  # logarithm of the size
+    elastic: float = 0.0  # pixels, for each knot and axis
     flip: float = 0.0  # probability of a mirror image, left to right
 
 
@@ -37,10 +36,10 @@ def draw(key: jax.Array, count: int) -> jax.Array:
 
 def distort(images: jax.Array, draws: jax.Array, by: Distortion) -> jax.Array:
     """Distort each of the bytes `(n, 28, 28)` by its row of `draws`; return float32 from 0 to 255, black outside."""
-    return sample(images, places(draws, by)) if any(by) else images.astype(jnp.float32)
+    return sample(images, source_positions(draws, by)) if any(by) else images.astype(jnp.float32)
 
 
-def places(draws: jax.Array, by: Distortion) -> jax.Array:
+def source_positions(draws: jax.Array, by: Distortion) -> jax.Array:
     """Return the row and the column from which each pixel is read, `(2, n, 28, 28)`."""
     middle = (SIZE - 1) / 2
     angle, size = draws[:, 0] * np.deg2rad(by.rotate), jnp.exp(draws[:, 1] * by.scale)
@@ -65,16 +64,16 @@ def _basis() -> np.ndarray:
 def sample(images: jax.Array, where: jax.Array) -> jax.Array:
     """Interpolate bytes `(n, 28, 28)` linearly at `where`, `(2, n, *out)` in pixels; black outside.
 
-    The four neighbours of a place are packed into one number, for XLA's gather costs the same for any width. The
-    barriers keep XLA from computing each part anew for every pixel that uses it.
+    The four neighbours of a position are packed into one number, because XLA's gather takes the same time for any
+    width. The barriers keep XLA from recomputing each part for every pixel that reads it.
     """
-    # A ring of black is two pixels wide before the image and three after, and nothing is looked for outside it.
+    # A black border of two pixels before the image and three after, outside of which nothing is read.
     where = jax.lax.optimization_barrier(jnp.clip(where, -1, SIZE) + 2)
     width = SIZE + 4
     padded = jnp.pad(images, ((0, 0), (2, 3), (2, 3)))
     corners = [padded[:, i : width + i, j : width + j] for i in (0, 1) for j in (0, 1)]
     packed = jax.lax.bitcast_convert_type(jnp.stack(corners, -1), jnp.uint32).reshape(len(images), -1)
-    # The weights are taken from the corner that is looked up: computed twice, a place next to a pixel may round both
+    # The weights come from the same corner as the gather: computed twice, a position next to a pixel could round both
     # ways.
     corner = jax.lax.optimization_barrier(where.astype(jnp.int32))
     index = (corner[0] * width + corner[1]).reshape(len(images), -1)

@@ -1,8 +1,8 @@
 """Training and evaluation as pure functions of a state, each one compiled call for a whole pass over the data.
 
-The data set lies on every device as bytes; an epoch shuffles, gathers, distorts, normalises, differentiates and updates
-inside one `lax.scan`, so that Python is entered once an epoch. On several devices each takes its part of every batch by
-number, and the gradients' mean is all that they exchange.
+Every device holds the data set as bytes; an epoch shuffles, gathers, distorts, normalises, differentiates and updates
+inside one `lax.scan`, so that Python runs once an epoch. Each of several devices takes a part of every batch, and they
+exchange only the mean of the gradients.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from .data import CLASSES
 from .distort import Distortion, distort, draw
 
-# Of MNIST's training pixels; near enough for the other sets, which need only the same scale everywhere.
+# The mean and deviation of MNIST's training pixels; the other sets need only some common scale.
 MEAN, DEVIATION = 0.1307, 0.3081
 AXIS = "data"  # the mesh axis over which a batch is split
 
@@ -32,15 +32,15 @@ class State(NamedTuple):
 
     params: Any
     opt_state: Any
-    average: Any  # of the parameters so far: what is tested, kept and shown
+    average: Any  # the running average of the parameters, which is tested and exported
 
 
 class Recipe(NamedTuple):
     """The options of a training step except the optimizer's."""
 
     batch_size: int
-    smoothing: float = 0.0  # share of the target that is spread over all classes
-    average: float = 0.0  # share of the old average in the new, once there is something to average
+    smoothing: float = 0.0  # label smoothing: the part of the target that is spread over all classes
+    average: float = 0.0  # the weight of the old average in the new one, after the first steps
     distortion: Distortion = Distortion()
 
 
@@ -63,7 +63,7 @@ def normalise(images: jax.Array) -> jax.Array:
 def optimizer(lr: float, decay: float, weight_decay: float, steps: int) -> optax.GradientTransformation:
     """Return AdamW whose rate rises to `lr` over the first `steps` (one epoch) and falls by `decay` in each `steps`.
 
-    The schedule does not know how many epochs will follow, so that a run may be prolonged and is still the same run.
+    The schedule does not depend on the number of epochs, so that a prolonged run gives the same parameters.
     """
 
     def rate(step: jax.Array) -> jax.Array:
@@ -100,7 +100,7 @@ def epoch_function(
             batch, one = inputs
             chosen = images[_mine(batch, mesh)]
             if any(recipe.distortion):
-                # Drawn for the whole batch, so that a sample's fate does not depend on the number of devices.
+                # Drawn for the whole batch, so that a sample's distortion does not depend on the number of devices.
                 chosen = distort(chosen, _mine(draw(one, recipe.batch_size), mesh), recipe.distortion)
             value, gradient = jax.value_and_grad(loss)(state.params, chosen, labels[_mine(batch, mesh)])
             value, gradient = _mean((value, gradient), mesh)
@@ -117,7 +117,7 @@ def epoch_function(
 def _averaged(average: Any, params: Any, opt_state: Any, share: float) -> Any:
     if not share:
         return params
-    # At first an average over all so far, or the initial parameters would weigh for long.
+    # At first the mean of all parameters so far, because the initial ones would otherwise count for many steps.
     count = opt_state[0].count
     share = jnp.minimum(share, count / (count + 10))
     return jax.tree.map(lambda old, new: share * old + (1 - share) * new, average, params)
@@ -160,7 +160,8 @@ def _compiled(function: Callable, mesh: Mesh | None, **options: Any) -> Callable
     """Compile the function for each device of `mesh` with the same arguments; inside it `_mine` and `_mean` depend on
     the device.
 
-    Split by hand: XLA's partitioner would gather the batch for grouped convolutions, and cannot split convlab's engine.
+    It uses `shard_map`: XLA's partitioner would gather the batch for grouped convolutions, and cannot split convlab's
+    engine.
     """
     if not mesh:
         return jax.jit(function, **options)

@@ -1,4 +1,4 @@
-"""Export of a trained network to a file for other programs, by the file's suffix, and import.
+"""Exports a trained network to a file for other programs, by the file's suffix, and imports it.
 
 .stablehlo    the whole network, bytes `(n, 28, 28)` to logits `(n, 10)` for any n, on CPU, CUDA and TPU (`jax.export`)
 .safetensors  its parameters by Flax's names, `conv1.kernel` and so on
@@ -26,7 +26,7 @@ from .errors import UserError, explained
 from .files import write_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-# What stands before the first dense layer, (*spatial, c): PyTorch counts it channels first.
+# The shape before the first dense layer, (*spatial, c): PyTorch flattens it channels first.
 FLATTENED = {"dense1": (5, 5, 16)}
 
 Logits = Callable[[jax.Array], jax.Array]
@@ -42,7 +42,7 @@ def _stablehlo(params: Any) -> bytes:
 def _from_stablehlo(path: pathlib.Path) -> Logits:
     program = export.deserialize(bytearray(path.read_bytes()))
     if [(*aval.shape[1:], aval.dtype) for aval in program.in_avals] != [(SIZE, SIZE, jnp.uint8)]:
-        raise ValueError("it takes something else than images of 28x28 bytes")
+        raise ValueError("its input is not images of 28x28 bytes")
     return jax.jit(program.call)
 
 

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader, or a restart after a kill, sees the old file or the new one and nothing between."""
+"""Writes files atomically: a reader, or a restart after a kill, finds the whole old file or the whole new one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
     """Write `content` to `path`, through a link if `path` is one.
 
     Raises:
-        OSError: the disk is full or read-only; what stood at `path` is untouched.
+        OSError: the disk is full or read-only; the file at `path` is unchanged.
     """
     path = path.resolve()
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
@@ -23,7 +23,7 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner may read; results are meant to be shared.
+        # mkstemp makes files that only their owner may read; others should be able to read results.
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:

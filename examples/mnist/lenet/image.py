@@ -1,4 +1,4 @@
-"""Conversion of an image file to the 28x28 bytes that the network reads."""
+"""Converts an image file to the 28x28 bytes that the network reads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .errors import UserError, explained
 def read(path: pathlib.Path, written: bool) -> np.ndarray:
     """Read an image file of any size as `(28, 28)` uint8, light on dark.
 
-    A picture whose border is light is inverted. One of 28x28 is then left as it is. `written` says that a larger one
-    shows a digit, which is cut out, scaled to 20 pixels and centred by its mass as MNIST's were; otherwise the whole
-    picture is scaled.
+    A picture with a light border is inverted. A picture of 28x28 is not scaled. If `written`, a larger picture shows a
+    digit, which is cut out, scaled to 20 pixels and centred by its mass as in MNIST; otherwise the whole picture is
+    scaled.
 
     Raises:
         UserError: the file is missing, is no image, or shows nothing.
@@ -37,7 +37,7 @@ def centred(pixels: np.ndarray, path: pathlib.Path | str = "the drawing") -> np.
     """Center the digit in `pixels`, light on dark, in a frame of `(28, 28)` as MNIST does.
 
     Raises:
-        UserError: there is none.
+        UserError: the picture is blank.
     """
     return _centre(_cut_out(pixels, path))
 
@@ -51,7 +51,7 @@ def _open(path: pathlib.Path) -> np.ndarray:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             layers = image.convert("RGBA")
-            # Where the picture is transparent, the paper shows.
+            # A transparent pixel has the colour of the paper.
             paper = Image.new("RGBA", layers.size, "white")
             return np.asarray(Image.alpha_composite(paper, layers).convert("L"))
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files

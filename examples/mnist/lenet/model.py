@@ -1,4 +1,4 @@
-"""LeNet-5 in NNX and in Linen, side by side, and the pure functions through which either is trained.
+"""LeNet-5 in NNX and in Linen, and the pure functions by which both are trained.
 
 LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, with ReLU, max pooling
 and a full second convolution. Both name their parameters alike, so a checkpoint of one is a checkpoint of the other.

@@ -1,4 +1,4 @@
-"""A web page to draw a digit on, which shows the result of each layer, served by the standard library.
+"""Serves a web page on which to draw a digit, and which shows the result of each layer, by the standard library.
 
 GET  /            the page
 POST /look        28x28 bytes, white ink on black, row by row -> JSON: probabilities and each layer's feature maps
@@ -67,7 +67,7 @@ def _shades(values: np.ndarray) -> list:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """A handler that answers one request and refuses any but the two above with a line that says why."""
+    """A handler that answers one request, and refuses others than the two above with a line that gives the reason."""
 
     timeout = PATIENCE
     server_version, sys_version = "lenet", ""
@@ -83,7 +83,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(404, "there is only / here")
 
     def do_POST(self) -> None:
-        # A page of another site may make the browser send a request here, but not with this type unasked.
+        # A page of another site can make the browser send a request here, but not with this type without permission.
         length = self.headers.get("Content-Length", "")
         if self.path != "/look":
             self._refuse(404, "there is only /look here")
@@ -123,7 +123,7 @@ def server(params: Any, names: Sequence[str], written: bool, host: str, port: in
     """Return a listening server with the network compiled; `serve_forever` starts its answers.
 
     Raises:
-        UserError: the address is taken or not this machine's.
+        UserError: the address is in use or does not belong to this machine.
     """
     answer = functools.partial(look, params, names, written)
     try:

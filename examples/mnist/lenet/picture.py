@@ -1,4 +1,4 @@
-"""A picture of a run: curves, confusion matrix, first-layer filters, and misclassified test images."""
+"""Draws a picture of a run: curves, confusion matrix, first-layer filters, and misclassified test images."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _mistakes(
     figure: SubFigure, images: np.ndarray, labels: np.ndarray, logits: np.ndarray, names: Sequence[str], most: int = 40
 ) -> None:
     taken = logits.argmax(-1)
-    # The surest mistakes first: there the network is wrong or the label is.
+    # The most confident mistakes first: there the network is wrong, or the label is.
     surplus = logits.max(-1) - np.take_along_axis(logits, labels[:, None], 1)[:, 0]
     wrong = np.argsort(-surplus, kind="stable")[: (taken != labels).sum()]
     shown = f", the surest {most}" if len(wrong) > most else ""

@@ -25,13 +25,13 @@ from .training import Training, like
 
 
 def cache_compilations() -> None:
-    """Keep XLA's results in the user's cache, so that a second start compiles nothing."""
+    """Store compiled programs in the user's cache, so that a second start compiles only those that cannot be stored."""
     import pooch
 
     jax.config.update("jax_compilation_cache_dir", str(pooch.os_cache("convlab") / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # A cache that cannot be used costs time, and is no concern of the user's.
+    # An unusable cache only costs time, so its warnings are not shown.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     warnings.filterwarnings("ignore", message="Programs with jaxlib's own engine are not kept")
 
@@ -41,7 +41,7 @@ def class_names(name: str) -> tuple[str, ...]:
 
 
 class Interruption:
-    """A context in which SIGTERM and the first Ctrl-C ask for an end after this epoch; `code` is then the exit code."""
+    """A context in which SIGTERM and the first Ctrl-C request an end after this epoch; `code` is then the exit code."""
 
     code = 0
 
@@ -66,7 +66,7 @@ def warn(line: str) -> None:
 def train(folder: pathlib.Path, config: workdir.Config, metrics: pathlib.Path, resuming: bool, asked: str) -> int:
     """Train, or continue training, in `folder` on the devices `asked` for, and return the exit code.
 
-    Other processes `follow`: what this one tells there, each of them hears in the same order.
+    Other processes `follow`: each receives the messages of this one in the same order.
     """
     cache_compilations()
     mesh = devices.mesh(asked)
@@ -100,7 +100,7 @@ def train(folder: pathlib.Path, config: workdir.Config, metrics: pathlib.Path, r
             board.add(row)
             show.epoch_ends(history)
     if interruption.code:
-        screen.print_line(console, f"interrupted; saved after epoch {len(history)}, --resume goes on")
+        screen.print_line(console, f"interrupted; saved after epoch {len(history)}, --resume continues")
         return interruption.code
     _report(folder, training, devices.fetch(state.average), history, console)
     return 0
@@ -145,7 +145,7 @@ def _introduce(show: screen.Screen, folder: pathlib.Path, training: Training, do
     where = jax.devices()[0].device_kind if count == 1 else f"{count} devices ({jax.devices()[0].device_kind})"
     show.say(f"{options}, on {where}; workdir {folder}")
     if resuming:
-        show.say(f"going on after epoch {done}" if done else "nothing to go on with yet: beginning")
+        show.say(f"continuing after epoch {done}" if done else "nothing to continue yet: beginning")
 
 
 def _report(folder: pathlib.Path, training: Training, params: Any, history: list[dict], console: Console) -> None:

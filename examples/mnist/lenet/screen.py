@@ -1,4 +1,4 @@
-"""Output of the trainer: a live table with a progress bar, or plain lines where stdout is not a terminal."""
+"""The output of the trainer: a live table with a progress bar, or plain lines if stdout is not a terminal."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ class Screen:
         print_line(self._console, line)
 
     def _view(self) -> Group:
-        # The bar must stay in sight, so a long table shows its end.
+        # The bar must stay visible, so only the end of a long table is shown.
         room = max(1, self._console.height - 8)
         return Group(table(self._history[-room:]), self._progress)
 
 
 def summary(console: Console, history: Sequence[dict], workdir: pathlib.Path, picture: pathlib.Path) -> None:
-    """Return the result and the paths of the files."""
+    """Print the result and the paths of the files."""
     best = max(history, key=lambda row: row["test_accuracy"])
     seconds = sum(row["seconds"] for row in history)
     lines = [

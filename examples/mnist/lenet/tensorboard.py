@@ -1,4 +1,4 @@
-"""The metrics for TensorBoard: `tensorboard --logdir runs`."""
+"""Writes the metrics for TensorBoard: `tensorboard --logdir runs`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Writer:
         Raises:
             UserError: the disk is full or read-only.
         """
-        # Loaded after the first epoch: nothing before it needs the time.
+        # Imported after the first epoch, so that the import does not delay the start.
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
 

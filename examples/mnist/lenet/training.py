@@ -1,4 +1,4 @@
-"""A configuration, its data on the devices, and the functions compiled for them."""
+"""The training of a configuration: its data on the devices, and the functions compiled for them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The folder of a run: its lock, its configuration, and the paths of its results.
 
-workdir/config.json     the options that make the run what it is
+workdir/config.json     the options that determine the run's result
         checkpoints/    one folder per epoch
         metrics.jsonl   one line of JSON per epoch
         report.png      curves, confusion matrix, filters, mistakes
@@ -19,7 +19,7 @@ from .files import TEMPORARY, write_atomically
 
 try:
     import fcntl
-except ImportError:  # Windows has no advisory locks; two runs in one folder are then the user's to avoid
+except ImportError:  # Windows has no advisory locks; there the user must not start two runs in one folder
     fcntl = None
 
 RUNS = pathlib.Path("runs")
@@ -48,7 +48,7 @@ class Config:
     hold_out: int = 0
 
 
-# What may differ when a run is taken up again: neither changes an epoch that is done.
+# The options that may change when a run is continued: neither changes a finished epoch.
 CHANGEABLE = ("epochs", "data_dir")
 
 
@@ -76,10 +76,10 @@ def newest() -> pathlib.Path:
 def held(folder: pathlib.Path) -> Iterator[None]:
     """Lock `folder`, created if necessary, against other runs; the kernel releases the lock however the process ends.
 
-    A folder in which nothing came to be is removed again.
+    A new folder that stays empty is removed again.
 
     Raises:
-        UserError: another run is at work there, or the folder cannot be made or written.
+        UserError: another run uses the folder, or it cannot be made or written.
     """
     with explained(f"cannot write in {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def held(folder: pathlib.Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UserError(f"another run is at work in {folder}") from error
+                raise UserError(f"another run uses {folder}") from error
         try:
             yield
         finally:
@@ -134,7 +134,7 @@ def write_metrics(path: pathlib.Path, history: list[dict]) -> None:
 
 def check_metrics_file(path: pathlib.Path, resuming: bool) -> None:
     """Raises:
-    UserError: `path` is no file that a run may write: it holds something else, or its folder is missing.
+    UserError: a run may not write `path`: it has other content, or its folder is missing.
     """
     if not path.parent.is_dir():
         raise UserError(f"`--metrics-file` must lie in an existing folder, got {path}")
@@ -143,7 +143,7 @@ def check_metrics_file(path: pathlib.Path, resuming: bool) -> None:
     if not path.is_file():
         raise UserError(f"`--metrics-file` must be an ordinary file, got {path}")
     if not resuming and path.stat().st_size:
-        raise UserError(f"`--metrics-file` must be new or empty for a new run, got {path}, which holds something")
+        raise UserError(f"`--metrics-file` must be new or empty for a new run, got {path}, which has content")
     with explained(f"cannot read {path}"):
         content = path.read_bytes()
     if not all(_is_metrics(line) for line in content.splitlines()):
