@@ -108,7 +108,7 @@ def test_wrong_networks_and_shapes_are_one_line(squeezenet):
         models.ResNet18(weights=state)
     assert "besides" in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(
-        ValueError, match=r"`state_dict` must make \w+ \(.*\) for 'classifier.1.*', got \(.*\)\. So it is with 1 more"
+        ValueError, match=r"`state_dict` must make \w+ \(.*\) for 'classifier.1.*', got \(.*\)\. 1 more differ"
     ):
         models.SqueezeNet1_1(num_classes=6, weights=state)
     with pytest.raises(TypeError, match="`state_dict` must be a mapping of names to arrays, got str for 'a'"):

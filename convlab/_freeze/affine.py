@@ -81,7 +81,7 @@ def _step(op: Op, value: Value, axis: int) -> tuple[Any, Any] | None:
 
 def per_channel(other: Value, shape: tuple[int, ...], axis: int) -> Any:
     """Return the value of each channel of a constant broadcast to `shape`; None if it varies along another axis or is
-    no constant."""
+    not constant."""
     if other.constant is None:
         return None
     numbers = np.asarray(other.constant)
@@ -97,7 +97,7 @@ def per_channel(other: Value, shape: tuple[int, ...], axis: int) -> Any:
 
 
 def _replacement(conv: Op, result: Value, scale: Any, shift: Any) -> list[Op]:
-    """Return the convolution with the scaled kernel, and the addition of the shift unless that is 0; nothing if a
+    """Return the convolution with the scaled kernel, and the addition of the shift unless it is 0; no operations if a
     number is not finite."""
     spec = axes_of(conv)
     kernel = np.asarray(conv.inputs[1].constant)
@@ -133,7 +133,7 @@ def with_kernel(conv: Op, kernel: Any, params: dict[str, Any], result: Value) ->
 
 
 def output_first(program: Program) -> Program:
-    """Lay constant kernels out as the engine reads them: output channels, input channels, window."""
+    """Transpose constant kernels to the layout that the engine reads: output channels, input channels, window."""
     ops = [_output_first(op) if is_convolution(op) and op.inputs[1].constant is not None else op for op in program.ops]
     return Program(program.inputs, program.outputs, ops)
 

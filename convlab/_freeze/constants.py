@@ -1,4 +1,4 @@
-"""Constant folding: compute once what depends on parameters only."""
+"""Constant folding: compute values that depend only on parameters once."""
 
 from __future__ import annotations
 

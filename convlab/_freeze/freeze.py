@@ -42,7 +42,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.convolutions} convolutions, {self.operations[0]} operations of which {self.operations[1]} are left",
+            f"{self.convolutions} convolutions; {self.operations[0]} operations before, {self.operations[1]} after",
             f"{self.folded} operations folded into kernels and biases",
             *(f"{count} x convolution + {' + '.join(kinds)}" for kinds, count in self.fused.items()),
             *([] if self.difference is None else [f"largest difference {self.difference:.1e} of the largest result"]),
@@ -123,11 +123,12 @@ def _difference(got: Any, expected: Any) -> float:
 def freeze(fn: Any, *args: Any, **kwargs: Any) -> Frozen:
     """Compile a function with its parameters, or a module, for inference: fold constants and fuse operations.
 
-    The parameters become constants, and what depends only on them is computed once. Batch normalisation in evaluation
-    mode and other sums and products by numbers of a channel, after a convolution, become part of its kernel and bias.
-    On the CPU, where jaxlib has oneDNN, a convolution and the bias, the sum with an array of its shape and the
-    activation (ReLU, ReLU6, SiLU, sigmoid, tanh, ELU, GELU) that follow it are one call. Everything else is unchanged:
-    dropout, statistics of the batch, results that other operations read too, a normalisation before a convolution.
+    The parameters become constants, and values that depend only on them are computed once. Batch normalisation in
+    evaluation mode, and other sums and products with one number per channel, become part of the kernel and bias of the
+    convolution before them. On the CPU, if jaxlib has oneDNN, a convolution and the bias, the sum with an array of its
+    shape and the activation (ReLU, ReLU6, SiLU, sigmoid, tanh, ELU, GELU) that follow it are one call. The rest is
+    unchanged: dropout, statistics of the batch, results that other operations read too, a normalisation before a
+    convolution.
 
     Results equal those of the function up to rounding, except that a NaN before a ReLU or ReLU6 that is part of a call
     becomes 0.
@@ -140,13 +141,13 @@ def freeze(fn: Any, *args: Any, **kwargs: Any) -> Frozen:
         **kwargs: keyword arguments of the example.
 
     Returns:
-        A function `frozen(*args)`, equal to `fn(params, *args)` or `model(*args)`. `frozen.report` says what was folded
-        and fused and how far the results for the example are from the function's. It accepts other shapes, which are
-        compiled at their first call, and can be called in `jax.jit`, and exported. Later changes of the parameters
-        have no effect on it.
+        A function `frozen(*args)`, equal to `fn(params, *args)` or `model(*args)`. `frozen.report` lists what was
+        folded and fused, and the difference of the results for the example from the function's. It accepts other
+        shapes, which are compiled at their first call, and can be called in `jax.jit`, and exported. Later changes of
+        the parameters have no effect on it.
 
     Raises:
-        TypeError: `fn` is no function and no module, or a function without parameters.
+        TypeError: `fn` is neither a function nor a module, or a function without parameters.
 
     Example:
         >>> from convlab import conv

@@ -26,10 +26,10 @@ BODIES = {
 def optimize(fn: F) -> F:
     """Fuse a function's convolutions with the bias, the sum and the activation that follow them, on the CPU.
 
-    A convolution of float32 whose result goes to a bias, to a sum with an array of its shape and to an activation
-    (ReLU, ReLU6, SiLU, sigmoid, tanh, ELU, GELU), each optional, in this order and to nothing else, becomes a call of a
-    function jitted under the name `convlab_conv_...`, with the same operations inside. On the CPU, where jaxlib has
-    oneDNN, that is one call of oneDNN. The other convolutions and pools are computed as under `accelerate`.
+    A convolution of float32 can be followed by a bias, a sum with an array of its shape and an activation (ReLU, ReLU6,
+    SiLU, sigmoid, tanh, ELU, GELU), each optional, in this order. If no other operation reads its result, all of them
+    become a call of a function jitted under the name `convlab_conv_...`, with the same operations inside. On the CPU,
+    if jaxlib has oneDNN, this is one call of oneDNN. Other convolutions and pools are computed as under `accelerate`.
 
     Equals `fn` up to rounding, except that a NaN before a fused ReLU or ReLU6 becomes 0. Derivatives
     are those of `fn`. On other platforms, and in an export, the program is that of `fn`.
@@ -54,8 +54,8 @@ def optimize(fn: F) -> F:
         >>> explain(optimize(block), x, kernel, bias, platform="cpu")[0].operation
         'forward'
 
-    Works on the program as `jax.make_jaxpr` traces it, in the bodies of `lax.scan`, `cond`, `while_loop` and
-    `jax.checkpoint` too.
+    It works on the program that `jax.make_jaxpr` traces, also in the bodies of `lax.scan`, `cond`, `while_loop` and
+    `jax.checkpoint`.
     """
     if not callable(fn):
         raise TypeError(f"`fn` must be a function, got {fn!r}.")

@@ -53,7 +53,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def is_module(model: Any) -> bool:
-    """Return whether this is an NNX or Equinox module, which holds its parameters itself."""
+    """Return whether this is an NNX or Equinox module, which contains its parameters."""
     return _is_nnx(model) or "equinox" in sys.modules and isinstance(model, sys.modules["equinox"].Module)
 
 

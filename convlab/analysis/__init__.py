@@ -245,7 +245,8 @@ def influence(function: Any, x: jax.Array, place: Sequence[int], *, batch_axes: 
     """Measure the receptive field of one position by the gradient: the influence of each position of an image.
 
     Args:
-        function: of `x`, to `(*batch, *out, c)` or `(*batch, c)`; a model, or `lambda x: model.apply(variables, x)`.
+        function: a function of `x` that returns `(*batch, *out, c)` or `(*batch, c)`: a model, or
+            `lambda x: model.apply(variables, x)`.
         x: `(*batch, *spatial, c)`.
         place: the position of the result, one int per spatial axis; `()` for a result without spatial axes.
         batch_axes: number of axes of `x` before the spatial axes.

@@ -1,8 +1,9 @@
 """Rules for spans and multiply-adds of JAX's primitives and convlab's.
 
-Windows (convolutions, pools, pads) and contractions have rules of their own. Primitives that only move elements are
-applied to the ends of the intervals; elementwise ones join the intervals of their operands. Anything else (a gather by
-computed indices, a sort, a loop) depends on everything that its operands depend on, which never is too little.
+Windows (convolutions, pools, pads) and contractions have separate rules. Primitives that only move elements are
+applied to the ends of the intervals; elementwise ones join the intervals of their operands. The result of any other
+primitive (a gather by computed indices, a sort, a loop) depends on everything that its operands depend on, which is
+never too little.
 """
 
 from __future__ import annotations

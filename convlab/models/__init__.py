@@ -3,9 +3,9 @@
     from convlab.models import ResNet50
     model = ResNet50(weights="resnet50.pth")
 
-Each name is a callable that builds a network: lower-cased, it is that of torchvision's builder, and arguments are
-torchvision's, channels last. `weights` is a file of PyTorch's (.pth, .pt), a .safetensors file or a state dict; without
-it `rngs` makes initial values.
+Each name is a callable that builds a network. In lower case it is the name of torchvision's builder, and the arguments
+are torchvision's; images are channels last. `weights` is a file of PyTorch (.pth, .pt), a .safetensors file or a state
+dict; without it `rngs` draws initial values.
 """
 
 from ._features import features as features

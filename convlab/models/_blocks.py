@@ -25,7 +25,7 @@ def gelu(x: Array) -> Array:
     function. Hendrycks and Gimpel, arXiv 1606.08415.
 
     `jax.nn.gelu(x, approximate=False)` is equal up to rounding, and slower on the CPU: it calls the complementary error
-    function, whose branches XLA computes in loops of their own, and its derivative keeps more arrays than `x`.
+    function, whose branches XLA computes in separate loops, and its derivative keeps more arrays than `x`.
     """
     return x * _normal_probability(x)
 
@@ -36,7 +36,7 @@ def _normal_probability(x: Array) -> Array:
 
 @gelu.defjvp
 def _gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    @partial(jax.checkpoint, prevent_cse=False)  # the derivative keeps `x` alone
+    @partial(jax.checkpoint, prevent_cse=False)  # the derivative keeps only `x`
     def tangent(x: Array, dx: Array) -> Array:
         density = jnp.exp(-0.5 * jnp.square(x)) * (2 * jnp.pi) ** -0.5
         return dx * (_normal_probability(x) + x * density)
@@ -48,8 +48,8 @@ class Sequential(nnx.Module):
     """Layers that run one after another, named as in `torch.nn.Sequential`: "0", "1", ..., or by keyword.
 
     Args:
-        layers: modules or functions of an array, or None for one that has no counterpart here.
-        named: the same by name, after `layers`.
+        layers: modules or functions of an array, or None for a module of PyTorch without a counterpart here.
+        named: further layers by name, after `layers`.
 
     Example:
         >>> chain = Sequential(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.relu)
@@ -124,10 +124,11 @@ class ConvNormActivation(Sequential):
     """A convolution, its normalisation and an activation: "0", "1" and "2" of torchvision's `Conv2dNormActivation`.
 
     Args:
-        in_features, out_features, kernel_size, strides, groups, dilation, padding: of the convolution, as in `conv`.
-        norm: makes the normalisation, called as `norm(out_features, rngs=rngs)`.
-        activation: a function, or None for none.
-        use_bias: of the convolution.
+        in_features, out_features, kernel_size, strides, groups, dilation, padding: options of the convolution, as in
+            `conv`.
+        norm: a function that makes the normalisation, called as `norm(out_features, rngs=rngs)`.
+        activation: a function, or None for no activation.
+        use_bias: whether the convolution has a bias.
     """
 
     def __init__(
@@ -172,8 +173,8 @@ class SqueezeExcitation(nnx.Module):
     1709.01507.
 
     Args:
-        features: channels of the input and of the result.
-        squeezed: channels between the two convolutions.
+        features: number of channels of the input and of the result.
+        squeezed: number of channels between the two convolutions.
         activation, gate: the functions after the first and the second.
     """
 

@@ -16,7 +16,7 @@ def features(model: nnx.Module, x: Any, names: Sequence[str], *args: Any, **opti
         model: the network, any NNX module.
         x: its input.
         names: paths of layers, such as "layer2" or "features.3"; an activation in a chain has one too.
-        args, options: of the call, after `x`.
+        args, options: further arguments of the call, after `x`.
 
     Returns:
         The results by name, in the order of `names`; the last one if a layer is called more than once.

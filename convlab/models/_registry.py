@@ -59,9 +59,8 @@ class Builder(Generic[M]):
         """Create the network.
 
         Args:
-            args, options: of the class, such as `num_classes`, without those that the name fixes.
-            weights: a file, .pth or .pt as PyTorch writes it or .safetensors, or a state dict; then `rngs` may be left
-                out.
+            args, options: arguments of the class, such as `num_classes`, except those that the name fixes.
+            weights: a file of PyTorch (.pth or .pt), a .safetensors file, or a state dict; `rngs` is then optional.
             rngs: for the initial values, and for dropout.
 
         Raises:
@@ -105,7 +104,7 @@ def named(network: type[M], name: str, doc: str = "", **options: Any) -> Builder
 def network(cls: type[M]) -> Builder[M]:
     """Register a class as a network under its own name; the class remains available as `network` of the builder."""
     name = cls.__name__
-    cls.__qualname__ = f"{name}.network"  # where pickle finds it
+    cls.__qualname__ = f"{name}.network"  # the name by which pickle finds it
     return named(cls, name, cls.__doc__ or "")
 
 
@@ -118,7 +117,7 @@ def get_model(name: str, *args: Any, **options: Any) -> nnx.Module:
 
     Args:
         name: one of `list_models()`, in any case.
-        args, options: of the network, such as `num_classes`, `weights` and `rngs`.
+        args, options: arguments of the network, such as `num_classes`, `weights` and `rngs`.
 
     Raises:
         ValueError: a name that no network has.

@@ -1,4 +1,4 @@
-"""AlexNet as torchvision has it, in one column, and as it was published, with the two groups that were two GPUs."""
+"""AlexNet in torchvision's version, in one column, and as published, with two groups, which ran on two GPUs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AlexNet2012(nnx.Module):
     """AlexNet as published. Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural
     networks", NIPS 2012.
 
-    The paper says 224 x 224, which does not give its 55 x 55; the authors' program read 227 x 227.
+    The paper gives 224 x 224, which does not lead to its 55 x 55; the authors' program read 227 x 227.
 
     Input: 1 x 227 x 227 x 3
     Output: 1 x 1000
@@ -64,7 +64,7 @@ class AlexNet2012(nnx.Module):
     torch_flattened = {"classifier.1": (6, 6, 256)}
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.5, *, rngs: nnx.Rngs):
-        norm = lambda: LocalResponseNorm(5, alpha=5e-4, k=2.0)  # the paper's alpha, 1e-4, is of the sum
+        norm = lambda: LocalResponseNorm(5, alpha=5e-4, k=2.0)  # the paper's alpha, 1e-4, multiplies the sum
         biased: dict[str, Any] = dict(use_bias=True, rngs=rngs)
         self.features = Sequential(
             conv(3, 96, 11, 4, padding=0, **biased), nnx.relu, norm(), cn.MaxPool(3, 2),

@@ -44,8 +44,8 @@ class Context(nnx.Module):
     Multiply-adds: 115.6 million (table 1: 64 C**2 for each of 64 x 64 positions)
     Receptive field: 67 at `layers` (table 1)
 
-    Maps `(n, height, width, features)` to the same shape, at first as it is: the identity where the input is not
-    negative. `multipliers` are the table's channels in units of `features`, `LARGE` those of "Large".
+    It maps `(n, height, width, features)` to the same shape. Before training it is the identity where the input is not
+    negative. `multipliers` are the table's channels in units of `features`, and `LARGE` those of "Large".
     """
 
     def __init__(

@@ -45,8 +45,8 @@ class ConvNeXt(nnx.Module):
         widths, depths: channels and blocks of each stage.
         stochastic_depth_prob: the rate at which whole images skip the last block in training; it grows from 0 with the
             depth.
-        layer_scale: what each block's scale begins with.
-        num_classes: of the scores.
+        layer_scale: the initial value of each block's scale.
+        num_classes: number of scores.
     """
 
     def __init__(

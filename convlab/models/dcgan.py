@@ -37,7 +37,7 @@ class DCGAN(nnx.Module):
     Multiply-adds: 640.6 million (figure 1: 100 * 16384, and 25 c_in c_out for each of 16, 64, 256 and 1024 positions of
     the inputs)
 
-    Maps noise `(n, noise)` to images `(n, 64, 64, colours)` between -1 and 1.
+    It maps noise `(n, noise)` to images `(n, 64, 64, colours)` between -1 and 1.
     """
 
     def __init__(

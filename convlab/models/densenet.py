@@ -50,8 +50,8 @@ class DenseNet(nnx.Module):
         block_config: layers in each of the four blocks.
         num_init_features: channels that the first convolution makes.
         bn_size: channels of a bottleneck, in units of `growth_rate`.
-        drop_rate: of the dropout behind each layer.
-        num_classes: of the scores.
+        drop_rate: rate of the dropout after each layer.
+        num_classes: number of scores.
     """
 
     @staticmethod

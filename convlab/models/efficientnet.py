@@ -50,7 +50,7 @@ def fused(
     return Sequential(unit(inputs, wide, window, strides), unit(wide, features, 1, activation=None))
 
 
-# A row a stage: block, expansion, window, strides of the first, channels, repetitions.
+# A row for each stage: block, expansion, window, strides of the first block, channels, repetitions.
 B = (
     (mbconv, 1, 3, 1, 16, 1),
     (mbconv, 6, 3, 2, 24, 2),
@@ -94,14 +94,14 @@ class EfficientNet(nnx.Module):
 
     Args:
         rows: the stages, of one of the tables in this file.
-        dropout: before the classifier.
+        dropout: rate of the dropout before the classifier.
         stochastic_depth_prob: the rate at which whole images skip the last block in training; it grows from 0 with the
             depth.
-        num_classes: of the scores.
+        num_classes: number of scores.
         stem: channels of the first convolution.
         last_channel: channels of the last convolution; 4 times the last stage's by default.
         width_mult, depth_mult: scale channels and repetitions.
-        norm: makes a normalisation.
+        norm: a function that makes a normalisation.
     """
 
     def __init__(

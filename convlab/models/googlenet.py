@@ -1,4 +1,4 @@
-"""GoogLeNet, Inception v1: as torchvision has it, with batch normalisation, and as published, with local response
+"""GoogLeNet, Inception v1: torchvision's version, with batch normalisation, and as published, with local response
 normalisation."""
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ class Inception(nnx.Module):
     """Four parallel branches, concatenated along the channels.
 
     Args:
-        row: of `TABLE`.
-        unit: makes a convolution with what follows it, called as `unit(in_features, out_features, window, rngs=rngs)`.
-        window: of the third branch: 5 in the paper, 3 in torchvision.
+        row: a row of `TABLE`.
+        unit: a function that makes a convolution with its normalisation and activation, called as
+            `unit(in_features, out_features, window, rngs=rngs)`.
+        window: window of the third branch: 5 in the paper, 3 in torchvision.
     """
 
     def __init__(self, in_features: int, row: tuple[int, ...], unit: Callable, window: int, *, rngs: nnx.Rngs):
@@ -91,18 +92,18 @@ class InceptionAux(nnx.Module):
 
 @network
 class GoogLeNet(nnx.Module):
-    """GoogLeNet with batch normalisation, of torchvision. Szegedy et al., "Going deeper with convolutions", arXiv
+    """GoogLeNet with batch normalisation, as in torchvision. Szegedy et al., "Going deeper with convolutions", arXiv
     1409.4842.
 
-    In training it returns a `GoogLeNetOutputs` where it has auxiliary classifiers, else the scores alone. Its third
-    branches have 3x3 windows, where the paper has 5x5: `GoogLeNet2014` is the paper's.
+    In training it returns a `GoogLeNetOutputs` if it has auxiliary classifiers, otherwise only the scores. Its third
+    branches have 3x3 windows instead of the paper's 5x5; `GoogLeNet2014` is the paper's network.
 
     Args:
-        num_classes: of the scores.
-        aux_logits: whether it has the auxiliary classifiers; with `weights` as the file has them.
-        transform_input: whether images come normalised with ImageNet's means, and not between -1 and 1; with `weights`
-            they do, as in torchvision.
-        dropout, dropout_aux: before the classifier, and in the auxiliary ones.
+        num_classes: number of scores.
+        aux_logits: whether it has the auxiliary classifiers; with `weights`, as in the file by default.
+        transform_input: whether images are normalised with ImageNet's means, and not between -1 and 1; True by default
+            with `weights`, as in torchvision.
+        dropout, dropout_aux: rates of the dropout before the classifier, and in the auxiliary ones.
 
     Input: 1 x 224 x 224 x 3
     Output: 1 x 1000
@@ -110,7 +111,7 @@ class GoogLeNet(nnx.Module):
     Multiply-adds: 1.498 billion (torchvision's documentation, googlenet)
     """
 
-    torch_flattened = {"fc": None}  # it reads means, of all branches
+    torch_flattened = {"fc": None}  # the means over positions have only one order
     torch_optional = {"aux_logits": ("aux1.", "aux2.")}
     torch_options = {"transform_input": True}
 
@@ -166,7 +167,7 @@ def rectified(in_features: int, out_features: int, window: int, strides: int = 1
 class GoogLeNet2014(nnx.Module):
     """GoogLeNet as published. Szegedy et al., "Going deeper with convolutions", arXiv 1409.4842, table 1.
 
-    Without the auxiliary classifiers that only its training had.
+    It does not have the auxiliary classifiers, which were used only in training.
 
     Input: 1 x 224 x 224 x 3
     Output: 1 x 1000

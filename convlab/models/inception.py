@@ -83,7 +83,7 @@ STAGES: dict[str, list] = {
 
 
 class Mixed(nnx.Module):
-    """Parallel branches, concatenated along the channels; the last one pools, by maximum where the size is halved."""
+    """Parallel branches, concatenated along the channels; the last one pools, by maximum if the size is halved."""
 
     def __init__(self, in_features: int, branches: list, *, rngs: nnx.Rngs):
         self.out_features, names = 0, []
@@ -135,15 +135,15 @@ class InceptionOutputs(NamedTuple):
 class Inception3(nnx.Module):
     """Inception v3. Szegedy et al., "Rethinking the Inception architecture for computer vision", arXiv 1512.00567.
 
-    In training it returns `InceptionOutputs` where it has the auxiliary classifier, else the scores alone. Images are
+    In training it returns `InceptionOutputs` if it has the auxiliary classifier, otherwise only the scores. Images are
     299 x 299.
 
     Args:
-        num_classes: of the scores.
-        aux_logits: whether it has the auxiliary classifier; with `weights` as the file has it.
-        transform_input: whether images come normalised with ImageNet's means, and not between -1 and 1; with `weights`
-            they do, as in torchvision.
-        dropout: before the classifier.
+        num_classes: number of scores.
+        aux_logits: whether it has the auxiliary classifier; with `weights`, as in the file by default.
+        transform_input: whether images are normalised with ImageNet's means, and not between -1 and 1; True by default
+            with `weights`, as in torchvision.
+        dropout: rate of the dropout before the classifier.
     """
 
     torch_optional = {"aux_logits": ("AuxLogits.",)}

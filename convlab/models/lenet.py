@@ -39,7 +39,7 @@ class LeNet5(nnx.Module):
         return self.layers(x)
 
 
-TABLE_I = (  # of the paper: the maps of S2 that each map of C3 reads
+TABLE_I = (  # the paper's table: the maps of S2 that each map of C3 reads
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (4, 5, 0), (5, 0, 1),
     (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (3, 4, 5, 0), (4, 5, 0, 1), (5, 0, 1, 2),
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),

@@ -41,11 +41,11 @@ class MNASNet(nnx.Module):
 
     Args:
         alpha: multiplies all channels, which are rounded to multiples of 8.
-        num_classes: of the scores.
-        dropout: before the classifier.
+        num_classes: number of scores.
+        dropout: rate of the dropout before the classifier.
     """
 
-    torch_version = 2  # from which on `alpha` scales the first layers too
+    torch_version = 2  # since this version `alpha` also scales the first layers
 
     def __init__(self, alpha: float, num_classes: int = 1000, dropout: float = 0.2, *, rngs: nnx.Rngs):
         first, second = divisible(32 * alpha, 8), divisible(16 * alpha, 8)

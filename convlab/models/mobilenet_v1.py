@@ -1,5 +1,5 @@
-"""MobileNet: depthwise convolutions that filter, and 1x1 convolutions that mix. Attributes are timm's, as torchvision
-has none."""
+"""MobileNet: depthwise convolutions that filter, and 1x1 convolutions that mix channels. Attributes have timm's names,
+because torchvision does not have this network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MobileNetV1(nnx.Module):
     """MobileNet v1. Howard et al., "MobileNets", arXiv 1704.04861, table 1.
 
     Args:
-        num_classes: of the scores.
+        num_classes: number of scores.
         activation: ReLU in the paper, ReLU6 in timm (and in Google's code and weights).
     """
 
@@ -80,6 +80,6 @@ MobileNet_V1 = named(
 MobileNetV1_100 = named(
     MobileNetV1,
     "MobileNetV1_100",
-    """MobileNet v1 as timm's `mobilenetv1_100` has it: ReLU6. Howard et al., "MobileNets", arXiv 1704.04861.""",
+    """MobileNet v1 with ReLU6, as timm's `mobilenetv1_100`. Howard et al., "MobileNets", arXiv 1704.04861.""",
     activation=nnx.relu6,
 )

@@ -38,9 +38,9 @@ class MobileNetV2(nnx.Module):
     2.
 
     Args:
-        num_classes: of the scores.
+        num_classes: number of scores.
         width_mult: multiplies all channels, which are rounded to multiples of 8.
-        dropout: before the classifier.
+        dropout: rate of the dropout before the classifier.
     """
 
     def __init__(self, num_classes: int = 1000, width_mult: float = 1.0, dropout: float = 0.2, *, rngs: nnx.Rngs):

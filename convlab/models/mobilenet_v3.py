@@ -1,4 +1,4 @@
-"""MobileNet v3: inverted residuals with squeeze and excitation, and hard-swish where channels are many."""
+"""MobileNet v3: inverted residuals with squeeze and excitation, and hard-swish in layers with many channels."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ class MobileNetV3(nnx.Module):
     Args:
         rows: the blocks, `LARGE` or `SMALL`.
         last_channel: channels of the dense layer before the scores.
-        num_classes: of the scores.
-        dropout: before the scores.
+        num_classes: number of scores.
+        dropout: rate of the dropout before the scores.
         width_mult: multiplies all channels, which are rounded to multiples of 8.
         reduced_tail: whether the last blocks have half the channels.
-        dilated: whether the last blocks keep their size, and dilate instead.
+        dilated: whether the last blocks have dilations instead of strides.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""RegNet X and Y: a few numbers from which the widths and depths of all stages follow."""
+"""RegNet X and Y: a few numbers determine the widths and depths of all stages."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class RegNet(nnx.Module):
     """RegNet. Radosavovic et al., "Designing network design spaces", arXiv 2003.13678.
 
     Args:
-        depth: blocks in all.
+        depth: total number of blocks.
         w_0, w_a, w_m: the first width, its slope and the step between widths of stages.
         group_width: channels of a group of the 3x3 convolutions.
         se_ratio: squeezed channels in units of a block's input (RegNet Y), or 0 (RegNet X).
-        num_classes: of the scores.
+        num_classes: number of scores.
     """
 
     def __init__(

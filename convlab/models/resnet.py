@@ -1,5 +1,4 @@
-"""ResNet, ResNeXt and Wide ResNet. The stride of a bottleneck is in its 3x3 convolution, as torchvision has it
-("v1.5")."""
+"""ResNet, ResNeXt and Wide ResNet. The stride of a bottleneck is in its 3x3 convolution, as in torchvision ("v1.5")."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ Array = jax.Array
 
 
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions plus the identity, or plus `downsample` where the shape changes."""
+    """Two 3x3 convolutions plus the identity, or plus `downsample` if the shape changes."""
 
     expansion = 1
 
@@ -64,7 +63,7 @@ class Bottleneck(nnx.Module):
 
 
 def downsample(in_features: int, out_features: int, strides: int, rngs: nnx.Rngs) -> ConvNormActivation | None:
-    """Create a strided 1x1 convolution where the shape changes; return None for the identity."""
+    """Create a strided 1x1 convolution if the shape changes; return None for the identity."""
     if in_features == out_features and strides == 1:
         return None
     return ConvNormActivation(in_features, out_features, 1, strides, activation=None, rngs=rngs)
@@ -76,10 +75,10 @@ class ResNet(nnx.Module):
     Args:
         block: `BasicBlock` or `Bottleneck`.
         layers: blocks in each of the four stages.
-        num_classes: of the scores; None leaves the classifier out.
-        zero_init_residual: whether each branch begins as zero, so that each block begins as the identity.
-        groups, width_per_group: of the bottlenecks' 3x3 convolutions; 64 is the width of the plain ResNet.
-        replace_stride_with_dilation: whether each of the last three stages keeps its size, and dilates instead.
+        num_classes: number of scores; None leaves the classifier out.
+        zero_init_residual: whether each branch is initialised to zero, so that each block begins as the identity.
+        groups, width_per_group: groups of the bottlenecks' 3x3 convolutions, and their width; 64 is that of ResNet.
+        replace_stride_with_dilation: whether each of the last three stages has dilation instead of strides.
     """
 
     layer1: Sequential

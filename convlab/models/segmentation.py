@@ -16,7 +16,7 @@ from .resnet import Bottleneck, ResNet
 
 Array = jax.Array
 ROWS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-STRIDED = ("4", "16")  # of MobileNet v3 large: the last layer with an eighth of the size, and the last layer
+STRIDED = ("4", "16")  # MobileNet v3 large's last layer with an eighth of the size, and its last layer
 
 
 class FCNHead(Sequential):

@@ -52,7 +52,7 @@ class ShuffleNetV2(nnx.Module):
     Args:
         stages_out_channels: channels of the first convolution, of the three stages and of the last convolution.
         stages_repeats: blocks in each of the three stages.
-        num_classes: of the scores.
+        num_classes: number of scores.
     """
 
     stage2: Sequential

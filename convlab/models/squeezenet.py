@@ -42,8 +42,8 @@ class SqueezeNet(nnx.Module):
 
     Args:
         version: "1_0" as published, or "1_1", with 2.4 times fewer multiply-adds.
-        num_classes: of the scores.
-        dropout: before the last convolution.
+        num_classes: number of scores.
+        dropout: rate of the dropout before the last convolution.
     """
 
     def __init__(self, version: str = "1_0", num_classes: int = 1000, dropout: float = 0.5, *, rngs: nnx.Rngs):

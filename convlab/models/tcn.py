@@ -26,7 +26,7 @@ class Block(nnx.Module):
             return cn.CausalConv(channels, features, kernel_size, kernel_dilation=dilation, weight_norm=True, rngs=rngs)
 
         self.conv1, self.conv2 = causal(in_features), causal(features)
-        self.dropout = nnx.Dropout(dropout, broadcast_dims=(-2,), rngs=rngs)  # spatial: a channel goes as a whole
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(-2,), rngs=rngs)  # zeroes whole channels
         self.downsample = None if in_features == features else cn.Conv(in_features, features, 1, rngs=rngs)
 
     def __call__(self, x: Array, layer_of: Callable) -> Array:
@@ -47,9 +47,9 @@ class TCN(Streamed):
     Multiply-adds: 51.8 million (the same without biases and lengths, for each of 784 positions)
     Receptive field: 3061 at `head` (section 3.2: 1 + 2 (7 - 1) (1 + 2 + ... + 128))
 
-    Called with `(n, time, in_features)`: the scores `(n, time, num_classes)` after each position; those of a whole
-    sequence, as the paper classifies digits pixel by pixel, are `[:, -1]`. `step` is the same chunk by chunk:
-    `init_cache` once, and then chunks of any lengths.
+    It maps `(n, time, in_features)` to the scores `(n, time, num_classes)` after each position; `[:, -1]` are the
+    scores of a whole sequence, as for the paper's digits, pixel by pixel. `step` computes the same for chunks of any
+    lengths, after one call of `init_cache`.
     """
 
     def __init__(

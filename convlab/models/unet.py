@@ -44,7 +44,7 @@ class Double(nnx.Module):
 
 
 class Up(nnx.Module):
-    """A 2 x 2 up-convolution, concatenated behind the cropped features of the contracting path, and a `Double`."""
+    """A 2 x 2 up-convolution, concatenated after the cropped features of the contracting path, and a `Double`."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, batch_norm: bool = False, rngs: nnx.Rngs):
         self.up = cn.ConvTranspose(
@@ -92,10 +92,10 @@ class UNet(UShape):
     Receptive field: 140 at `bottom` (figure 1: 1 + 4 (1 + 2 + 4 + 8 + 16) of the convolutions, 1 + 2 + 4 + 8 of the
         pools)
 
-    Called with `(n, height, width, in_features)`; the scores of the classes, `(n, height - 184, width - 184,
-    num_classes)`, or with `padding="SAME"` of the size of the input. The sizes must be even before each pool: 572 - 16
+    It maps `(n, height, width, in_features)` to the scores of the classes, `(n, height - 184, width - 184,
+    num_classes)`, or of the size of the input with `padding="SAME"`. The sizes must be even before each pool: 572 - 16
     k, or multiples of 16 with "SAME". `channels` are those of the levels, from the finest to the bottom. `batch_norm`
-    is none of the paper's: small U-Nets learn sooner.
+    is not in the paper; small U-Nets train faster with it.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class Double(nnx.Module):
 
 
 class Up(nnx.Module):
-    """A 2 x 2 x 2 up-convolution, concatenated behind the cropped features of the contracting path, and a `Double`."""
+    """A 2 x 2 x 2 up-convolution, concatenated after the cropped features of the contracting path, and a `Double`."""
 
     def __init__(self, in_features: int, out_features: int, *, padding: Any, rngs: nnx.Rngs):
         both: dict[str, Any] = dict(padding="VALID", use_bias=False, transpose_kernel=True, rngs=rngs)
@@ -66,9 +66,9 @@ class UNet3D(UShape):
         input position of an up-convolution)
     Receptive field: 68 at `bottom` (figure 2: 1 + 4 (1 + 2 + 4 + 8) of the convolutions, 1 + 2 + 4 of the pools)
 
-    Called with `(n, depth, height, width, in_features)`; the scores of the classes, `(n, depth - 88, height - 88, width
-    - 88, num_classes)`, or with `padding="SAME"` of the size of the input. The sizes must be even before each pool:
-    multiples of 8, and 4 more without padding. `channels` are those behind each level, from the finest to the bottom.
+    It maps `(n, depth, height, width, in_features)` to the scores of the classes, `(n, depth - 88, height - 88, width -
+    88, num_classes)`, or of the size of the input with `padding="SAME"`. The sizes must be even before each pool:
+    multiples of 8, plus 4 without padding. `channels` are those after each level, from the finest to the bottom.
     """
 
     def __init__(

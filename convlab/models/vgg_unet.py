@@ -52,8 +52,8 @@ class VGGUNet(nnx.Module):
     Multiply-adds: 19.68 billion (figure 1: 9 c_in c_out for each position of a result, for a transposed convolution of
     its input)
 
-    Called with `(n, height, width, 3)`, sizes multiples of 32; the scores `(n, height, width, num_classes)`. The
-    contracting path has the convolutions of VGG-11 and can load their weights.
+    It maps `(n, height, width, 3)`, with sizes that are multiples of 32, to the scores `(n, height, width,
+    num_classes)`. The contracting path has the convolutions of VGG-11 and can load their weights.
     """
 
     def __init__(self, num_classes: int = 1, *, rngs: nnx.Rngs):

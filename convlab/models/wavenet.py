@@ -45,8 +45,8 @@ class WaveNet(Streamed):
     Receptive field: 5117 at `blocks.49` (section 2.1: 1024 of each of the five runs of dilations 1 to 512, and the
     first layer's; 320 ms at 16 kHz, "about 300" in section 3.1)
 
-    Called with `(n, time, quantization)`, samples one-hot (in the paper their mu-law codes): the scores of the next
-    sample, `(n, time, num_classes)`, each of which depends on the samples up to its own. `step` computes the same for
+    It maps one-hot samples `(n, time, quantization)` (the paper's are mu-law codes) to the scores of the next sample,
+    `(n, time, num_classes)`, which depend on no later sample. `step` computes the same for
     chunks of any lengths, including single samples, after one call of `init_cache`.
     """
 

@@ -14,7 +14,7 @@ from ._registry import network
 
 Array = jax.Array
 
-# Channels and window of each convolution; "pool" halves the image, and so does a third number, the stride.
+# Channels and window of each convolution, and its stride if it is 2; "pool" halves the image.
 CONVOLUTIONS: list[Any] = [
     (64, 7, 2), "pool",
     (192, 3), "pool",
@@ -40,7 +40,7 @@ class YOLO(nnx.Module):
     Multiply-adds: 20.29 billion (figure 3: k**2 c_in c_out for each position of a result; its first 20 layers at 224 x
     224 are 4.2 billion, and half of the 8.52 billion operations in arXiv 1612.08242, section 3, are 4.26)
 
-    Called with `(n, 448, 448, 3)`; for each cell of the grid the boxes and the classes, `(n, grid, grid, 5 * boxes +
+    It maps `(n, 448, 448, 3)` to the boxes and the classes of each cell of the grid, `(n, grid, grid, 5 * boxes +
     num_classes)`.
     """
 

@@ -57,11 +57,13 @@ class Picture(Figure):
 
 @dataclasses.dataclass(eq=False)
 class Slideshow:
-    """Frames of one picture. Notebooks play it without a kernel or a network; `html`, `at` and `save` serve elsewhere.
+    """Frames of one picture, which notebooks play without a running kernel or a network connection.
+
+    `html`, `at` and `save` are for other programs.
 
     Attributes:
         picture: the figure that `draw` draws on.
-        draw: draws the frame of this number on the cleared `picture`.
+        draw: a function that draws the frame of a number on the cleared `picture`.
         frames: the number of frames.
         knobs: the values of each knob by its name, if frames are settings of knobs instead of steps in time; the last
             knob varies fastest.

@@ -38,15 +38,15 @@ MOST = 40  # inputs or outputs of a diagram
 def connections(kernel: Any, x: Any, *, mark: int | None = None, title: str | None = None, **options: Any) -> Picture:
     """Draw inputs and outputs of a layer as two rows of units, with a line for every weight between them.
 
-    Lines of one colour have one weight: a convolution connects each output with a few neighbours, and all outputs share
-    the kernel's elements; a dense layer connects everything, with a weight of its own for each line.
+    Lines of one colour have one weight: a convolution connects each output with a few neighbouring inputs, and all
+    outputs share the kernel's elements; a dense layer connects all units, and each line has a separate weight.
 
     Args:
         kernel: `(window, 1, 1)` of a convolution, or `(inputs, outputs)` of a dense layer.
         x: the number of inputs, or their values `(n,)` or `(n, 1)`, which are written into the units with the result's.
         mark: the output whose lines are thick; the middle one by default.
-        title: above the picture; by default the sizes.
-        **options: of a convolution: `strides`, `padding`, `kernel_dilation`.
+        title: the text above the picture; by default the sizes.
+        **options: options of a convolution: `strides`, `padding`, `kernel_dilation`.
 
     Returns:
         A `Picture`; padding is grey.
@@ -104,7 +104,7 @@ def _graph(lines, kernel, numbers, *, low, n, total, outputs, mark, title) -> Pi
     axes.set_axis_off()
     axes.set_title(title, fontsize=10, color=INK)
     left, top, bottom = 2.2, 1.0, 4.2
-    # an output stands below the middle of its window
+    # an output is drawn below the middle of its window
     middle = {
         o: np.mean([i for i, out, _ in lines if out == o]) if shared else (total - outputs) / 2 + o
         for o in range(outputs)
@@ -164,8 +164,8 @@ def channels(
         x: one image `(height, width, c_in)` of at most 4 channels; numbers in [0, 1] are drawn from black to white.
         kernel, bias: `(height, width, c_in, c_out)` of at most 4 filters, and None or `(c_out,)`.
         position: (row, column) of the result that is framed, together with its window on the image.
-        names: of the input channels; "red", "green" and "blue" are tinted.
-        **options: of `convlab.conv`; padding is "VALID" by default.
+        names: names of the input channels; "red", "green" and "blue" are tinted.
+        **options: options of `convlab.conv`; padding is "VALID" by default.
 
     Returns:
         A `Picture`: kernels and maps with both signs are blue above 0 and red below.

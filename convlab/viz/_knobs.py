@@ -1,4 +1,4 @@
-"""Pictures with knobs: one picture for each setting, drawn in advance, with sliders that need no kernel."""
+"""Pictures with knobs: one picture for each setting, drawn in advance, with sliders that need no running kernel."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Settings(Slideshow):
         return super().html(seconds)
 
     def widget(self) -> Any:
-        """Return the same sliders as a widget of ipywidgets, which asks a running kernel for each picture."""
+        """Return the same sliders as a widget of ipywidgets, which draws each picture in a running kernel."""
         import ipywidgets
 
         values = [list(v) for v in self.knobs.values()]
@@ -66,20 +66,20 @@ class _Settings(Slideshow):
 def knobs(draw: Callable[..., Picture], start: dict[str, Any] | None = None, /, **values: Sequence[Any]) -> Slideshow:
     """Draw a picture for every setting of some knobs, with a slider for each knob.
 
-    The pictures are drawn ahead, so that the sliders work in a page or a notebook without a kernel; where a page may
-    run no scripts, they follow each other. `knobs(...).widget()` makes the sliders of the package ipywidgets, which
-    draw when asked.
+    The pictures are drawn in advance, so that the sliders work in a page or a notebook without a running kernel. In a
+    page without scripts the pictures are shown in turn. `knobs(...).widget()` makes sliders of the package ipywidgets,
+    which draw on demand.
 
     Args:
-        draw: called with a value for each knob by its name; returns a `Picture`.
-        start: the setting that is shown first; the first value of a knob that it leaves out.
+        draw: a function of a value for each knob, by its name, that returns a `Picture`.
+        start: the setting that is shown first; a knob that is not in it begins with its first value.
         **values: the values of each knob.
 
     Returns:
         A `Slideshow` with a frame for each setting, the last knob fastest.
 
     Raises:
-        ValueError: more than 64 settings, a knob without values, or a start that is none of them.
+        ValueError: more than 64 settings, a knob without values, or a start that is not one of the settings.
 
     Example:
         >>> show = knobs(lambda size, stride: connections(jnp.ones((size, 1, 1)), 8, strides=stride), size=(1, 3),

@@ -41,8 +41,8 @@ def feature_maps(
         model, variables, kwargs: as in `convlab.analysis.activations`.
         x: `(n, height, width, c)`; the first image is drawn.
         layers: paths of layers; None takes all whose results are images.
-        most: channels of a layer.
-        shared_scale: whether the maps of a layer have one scale, which a colour bar tells; otherwise each has its own.
+        most: the largest number of channels that are drawn of a layer.
+        shared_scale: whether the maps of a layer share one scale, with a colour bar; otherwise each has a separate one.
 
     Returns:
         A `Picture`. A layer with numbers of both signs is red below 0 and blue above, others are grey.
@@ -73,7 +73,7 @@ def feature_maps(
                 grid[-1].images[0].set_clim(float(maps.min()), float(maps.max()))
         grid[0].set_ylabel(f"{path}\n{'×'.join(map(str, found[path].shape[1:]))}", fontsize=9)
         if shared_scale:
-            for column in range(len(grid), columns):  # the bars of all rows stand below each other
+            for column in range(len(grid), columns):  # the bars of all rows are in one column
                 grid.append(picture.add_subplot(len(chosen), columns, row * columns + column + 1))
                 grid[-1].set_axis_off()
             colour_bar(picture, grid[0].images[0], grid, 1.2)
@@ -89,7 +89,7 @@ def receptive_field(
         model, variables, kwargs: as in `convlab.analysis.activations`.
         x: `(n, height, width, c)`; the first image is drawn.
         layer: the path of the layer.
-        position: (row, column) of its result; `()` for a layer without spatial axes.
+        position: (row, column) in its result; `()` for a layer without spatial axes.
 
     Returns:
         A `Picture`: the layer's mean map with the position, and the image with the receptive field.
@@ -136,7 +136,7 @@ def shapes(model: Any, x: Any, *, variables: Any = None, columns: int = 8, **kwa
 
     Args:
         model, x, variables, kwargs: as in `convlab.analysis.analyze`.
-        columns: blocks in a row.
+        columns: the number of blocks in a row.
 
     Returns:
         A `Picture` with a block for the input and for the result of every layer, its name, shape and parameters below.
@@ -176,7 +176,7 @@ def shapes(model: Any, x: Any, *, variables: Any = None, columns: int = 8, **kwa
 
 
 def _block(axes: Any, x: float, y: float, shape: Sequence[int], largest: float, colour: str) -> None:
-    """Draw a box around (x, y), seen from the side: channels to the right, width into the depth; a vector is a bar."""
+    """Draw a box around (x, y) in side view: channels to the right, width into the depth; a vector is a bar."""
     *spatial, channels = shape
     depth = 0.10 + 0.055 * math.log2(channels + 1)
     tall = 1.15 * math.sqrt(spatial[0]) / largest if spatial else 0.12 + 0.1 * math.log2(channels + 1)

@@ -28,18 +28,18 @@ def images(
 
     Args:
         arrays: `(height, width)`, `(height, width, 1)` or, in [0, 1], `(height, width, 3)`.
-        titles: one for each of them.
-        columns: images in a row.
+        titles: a title for each image.
+        columns: the number of images in a row.
         signed: red for negative and blue for positive numbers, white for 0; None decides by whether there are both.
-        shared_scale: whether all signed images have one scale, which a colour bar tells; otherwise each has its own.
+        shared_scale: whether all signed images share one scale, with a colour bar; otherwise each has a separate one.
             Grey images go from their smallest number, black, to their largest, white.
-        size: inches of an image.
+        size: the size of an image in inches.
 
     Returns:
         A `Picture`.
 
     Raises:
-        ValueError: no image, or one that is no image.
+        ValueError: no arrays, or an array that is not an image.
 
     Example:
         >>> [axes.get_title() for axes in images([jnp.eye(3), jnp.eye(3)], ["one", "two"]).axes]
@@ -112,8 +112,8 @@ def filters(kernel: Any, *, most: int = 32, shared_scale: bool = True) -> Pictur
         kernel: `(width, c_in, c_out)` or `(height, width, c_in, c_out)`. A filter with three input channels is drawn
             in colours (grey is 0, and the filter responds to the colours that it shows); with any other number, each
             channel is a tile, row by row.
-        most: how many output channels are drawn.
-        shared_scale: whether all filters have one scale, which a colour bar tells; otherwise each has its own.
+        most: the largest number of output channels that are drawn.
+        shared_scale: whether all filters share one scale, with a colour bar; otherwise each has a separate one.
 
     Returns:
         A `Picture`: blue kernel elements are positive, red ones negative, white is 0.
@@ -161,7 +161,7 @@ def matrix(kernel: Any, input_shape: Sequence[int], *, numbers: bool | None = No
         kernel: `(*window, c_in / groups, c_out)`.
         input_shape: `(*spatial, c_in)`.
         numbers: whether to write the entries; None writes them where there is space.
-        **options: of `convlab.conv_matrix`.
+        **options: options of `convlab.conv_matrix`.
 
     Returns:
         A `Picture`: blue entries are positive, red ones negative, white ones 0.

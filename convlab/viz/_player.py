@@ -1,7 +1,7 @@
-"""Animated PNGs, and a player for them that needs neither a kernel nor a network.
+"""Animated PNGs, and a player for them that needs neither a running kernel nor a network connection.
 
-An animated PNG plays in every browser as it is. The page fragment holds the same file once; its script takes the frames
-apart, so that a reader can stop, step and turn knobs. Where scripts are not allowed, the picture still plays and the
+Every browser plays an animated PNG without a script. The page fragment contains the file once; its script separates the
+frames, so that a reader can stop, step and turn knobs. Where scripts are not allowed, the picture still plays and the
 controls stay hidden.
 """
 
@@ -38,8 +38,8 @@ RANGE = (
     "</output></label>"
 )
 
-# A frame of an animated PNG becomes a PNG of its own: the header with the frame's size, the palette, and its data under
-# other names.
+# The script makes a PNG of each frame: the header with the frame's size, the palette, and the data under other chunk
+# names.
 SCRIPT = """(async () => {
 const table = Array.from({length: 256}, (_, n) => { for (let k = 0; k < 8; k++) n = n & 1 ? 0xEDB88320 ^ (n >>> 1) : n >>> 1;
   return n >>> 0; });
@@ -92,15 +92,15 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _packed(indices: np.ndarray) -> bytes:
-    """Return rows of palette indices as PNG stores them, each behind the number of its filter (none)."""
+    """Return rows of palette indices as PNG stores them, each after the number of its filter (none)."""
     return zlib.compress(np.pad(indices, ((0, 0), (1, 0))).tobytes(), 9)
 
 
 def animated_png(images: Sequence[Any], seconds: float, colours: int) -> bytes:
-    """Return an animated PNG of Pillow images of one size, and show the last of them longer.
+    """Return an animated PNG of Pillow images of one size; the last one is shown longer.
 
-    Frames share a palette, and after the first hold only the box that changes, transparent where nothing does: that is
-    what keeps an animation of 36 frames below 300 KB.
+    Frames share a palette, and each frame after the first contains only the box that changes, transparent where nothing
+    changes: this keeps an animation of 36 frames below 300 KB.
     """
     from PIL import Image
 

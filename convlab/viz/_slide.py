@@ -1,4 +1,4 @@
-"""Animations of a kernel that slides over the input, with the numbers, on one and two axes."""
+"""Animates a kernel that slides over the input, with the numbers, on one and two axes."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def slide(
     Args:
         x: one image, `(n, c)`, `(height, width, c)`, or either with a batch axis of 1 before it.
         kernel: `(*window, c_in / feature_group_count, c_out)`.
-        bias: None or `(c_out,)`: what is added at every position of each output channel.
+        bias: None or `(c_out,)`, added at every position of each output channel.
         strides, padding, padding_mode, padding_value, kernel_dilation, feature_group_count, flip_kernel: as in
             `convlab.conv`; one padding mode for all axes.
-        names: of the input channels, written beside them.
+        names: names of the input channels, written beside them.
 
     Returns:
-        A `Slideshow`. Padding is grey; beneath its numbers stands which position of the input it repeats, if it does.
+        A `Slideshow`. Padding is grey; if it repeats the input, the repeated positions are written below its numbers.
         Channels are drawn below each other, those of a group in one colour.
 
     Raises:

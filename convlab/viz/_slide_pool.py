@@ -1,4 +1,4 @@
-"""Animations of a pool's window that slides over the input, with the numbers, on one and two axes."""
+"""Animates a pool's window that slides over the input, with the numbers, on one and two axes."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def slide_pool(
         x: one image of one channel, `(n, 1)`, `(height, width, 1)`, or the latter with a batch axis of 1 before it.
         window_shape, strides, padding: as in `convlab.max_pool`; strides default to 1.
         reduce: "max", "min", "avg" or "sum".
-        **options: of that pool: `window_dilation`, `ceil_mode`, and for averages `count_include_pad` and
+        **options: options of the pool: `window_dilation`, `ceil_mode`, and for averages `count_include_pad` and
             `divisor_override`.
 
     Returns:
-        A `Slideshow`. The numbers that are reduced are framed, and the one that a maximum or minimum takes is green.
+        A `Slideshow`. The numbers in the window are framed, and the maximum or minimum is green.
 
     Raises:
         TypeError, ValueError: as the pool; ValueError for several channels, an image too large to draw, or another

@@ -1,4 +1,4 @@
-"""Animations of a transposed convolution that add one scaled copy of the kernel after another, on one and two axes."""
+"""Animates a transposed convolution that adds one scaled copy of the kernel after another, on one and two axes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def slide_transpose(x: Any, kernel: Any, **options: Any) -> Slideshow:
     Args:
         x: one image of one channel, `(n, 1)`, `(height, width, 1)`, or either with a batch axis of 1 before it.
         kernel: `(*window, 1, 1)`.
-        **options: of `convlab.conv_transpose`: `strides`, `padding`, `kernel_dilation`, `output_padding`, ...
+        **options: options of `convlab.conv_transpose`: `strides`, `padding`, `kernel_dilation`, `output_padding`, ...
 
     Returns:
-        A `Slideshow` with a frame for each number of the input; what falls into the padding is dropped.
+        A `Slideshow` with a frame for each number of the input; numbers in the padding are dropped.
 
     Raises:
         TypeError, ValueError: as `convlab.conv_transpose`; ValueError for several channels.
@@ -68,7 +68,7 @@ def slide_transpose(x: Any, kernel: Any, **options: Any) -> Slideshow:
 
 
 def _contributions(position: int, shape: Sequence[int], kernel: Any, options: dict[str, Any]) -> np.ndarray:
-    """Return which positions of the result a number of the input contributes to, for a kernel without zeros."""
+    """Return the mask of the positions of the result that a number of the input adds to, for a kernel without zeros."""
     one = np.zeros(math.prod(shape), np.float32)
     one[position] = 1
     return (

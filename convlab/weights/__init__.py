@@ -5,7 +5,7 @@ The two sides differ only in names and in the order of axes; the numbers are equ
 
 | leaf                 | entry          | its axes there                                                        |
 |----------------------|----------------|-----------------------------------------------------------------------|
-| `kernel`, dense      | `weight`       | `(out, in)`; after a flatten, `in` counts channels before positions      |
+| `kernel`, dense      | `weight`       | `(out, in)`; after a flatten, `in` is ordered by channel first        |
 | `kernel`, convolution| `weight`       | `(out, in / groups, *window)`                                         |
 | `kernel`, transposed | `weight`       | `(in, out / groups, *window)`, mirrored unless `transpose_kernel=True`|
 | `scale`, `embedding` | `weight`       | the same                                                              |

@@ -13,7 +13,7 @@ ALIASES = {"swish": "silu", "hardtanh": "hard_tanh", "identity": "identity"}
 
 
 def differences(module: Any, ours: Mapping[str, Any], layouts: Layouts) -> list[str]:
-    """Yield a line for each layer that computes something else than its counterpart.
+    """Return a line for each layer that computes another function than its counterpart.
 
     Args:
         module: the PyTorch module.
@@ -59,7 +59,7 @@ def _window(ours: Any, theirs: Any) -> Iterator[str]:
             yield f"{name} {mine} for {every(other)}"
     padding = theirs.padding
     if hasattr(ours, "transpose_kernel") or isinstance(padding, str):
-        return  # their meaning depends on more options
+        return  # their meaning depends on other options
     pads = tuple((n, n) for n in every(padding))
     sides = {Window(size, strides, ours.padding, dilation).pads((n,) * rank) for n in SIZES}
     if sides != {pads}:

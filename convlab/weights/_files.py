@@ -29,7 +29,7 @@ DTYPES = {
 
 
 def load(path: str | os.PathLike) -> dict[str, Any]:
-    """Read the arrays of a file: .safetensors, or .pth and .pt as PyTorch writes them, detected by content.
+    """Read the arrays of a file, .safetensors or PyTorch's .pth and .pt; the content determines the format.
 
     Args:
         path: the file.
@@ -38,8 +38,8 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
         NumPy arrays by name; for a PyTorch file the result of `load_torch`.
 
     Raises:
-        ValueError: a file of another form, or cut off.
-        OSError: no file.
+        ValueError: a file of another format, or a truncated one.
+        OSError: no such file.
 
     Example:
         >>> import os, tempfile
@@ -66,7 +66,7 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         NumPy arrays by name, read-only views of the file's bytes; for `from_torch`.
 
     Raises:
-        ValueError: a file of another form, or a dtype that NumPy has no name for.
+        ValueError: a file of another format, or a dtype that NumPy does not have.
 
     Example:
         >>> import os, tempfile

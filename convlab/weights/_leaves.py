@@ -97,7 +97,7 @@ def _chained(renames: list[Callable[[str], str]]) -> Callable[[str], str]:
 
 
 def _ordered(model: Any) -> list[str]:
-    """Return the paths of all modules in order of definition, provided that the model is no copy."""
+    """Return the paths of all modules in order of definition, if the model is not a copy."""
     from flax import nnx
 
     found, done = [], set()

@@ -98,14 +98,14 @@ def load_torch(path: str | os.PathLike) -> dict[str, Any]:
     """Read a file of `torch.save` without PyTorch and without executing anything from it.
 
     Args:
-        path: a .pth or .pt file, in the current format or in that before PyTorch 1.6.
+        path: a .pth or .pt file, in the current format or in the one before PyTorch 1.6.
 
     Returns:
         The saved object with NumPy arrays instead of tensors: a state dict for `from_torch`, or a checkpoint that
         contains one.
 
     Raises:
-        ValueError: another file, one that is cut off, or one that holds objects other than tensors, numbers, texts,
+        ValueError: a file of another format, a truncated one, or one with objects other than tensors, numbers, texts,
             lists and dictionaries, such as a whole module: save its `state_dict()`.
 
     Example:

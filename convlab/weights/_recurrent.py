@@ -9,8 +9,8 @@ import numpy as np
 
 from ._files import as_numpy
 
-# The layers of a cell that read the input and the state, in PyTorch's order of gates, and which of the latter have a
-# bias.
+# The layers of a cell that read the input, those that read the state, in PyTorch's order of gates, and which of the
+# latter have a bias.
 LSTM = [("ii", "hi"), ("if_", "hf"), ("ig", "hg"), ("io", "ho")], {"hi", "hf", "hg", "ho"}
 LINEN_LSTM = [("ii", "hi"), ("if", "hf"), ("ig", "hg"), ("io", "ho")], {"hi", "hf", "hg", "ho"}
 LINEN_GRU = [("ir", "hr"), ("iz", "hz"), ("in", "hn")], {"ir", "iz", "in", "hn"}

@@ -103,9 +103,9 @@ def from_torch(
         With `strict=False` a pair of that model and a `Report`.
 
     Raises:
-        TypeError: a state dict that is no mapping, a model of another library.
-        ValueError: entries that are missing, left over or of another shape; a path in an option that `model` does not
-            have; a module that computes otherwise.
+        TypeError: a state dict that is not a mapping, or a model of another library.
+        ValueError: entries that are missing, unused or of another shape; a path in an option that `model` does not
+            have; a module with another computation.
 
     Example:
         >>> variables = {"params": {"fc": {"kernel": jnp.zeros((3, 2))}}}
@@ -154,7 +154,7 @@ def from_torch(
         else:
             reshaped.append(f"{path[-1]} {tuple(leaf.shape)} for {key!r}, got {array.shape}")
     if strict and reshaped:
-        more = f" So it is with {len(reshaped) - 1} more." if len(reshaped) > 1 else ""
+        more = f" {len(reshaped) - 1} more differ." if len(reshaped) > 1 else ""
         raise ValueError(f"`state_dict` must make {reshaped[0]}.{more}")
     _warn_of_flattening(given, expected, parts, both)
     differences = [] if module is None else _compare.differences(module, parts.modules, layouts)
@@ -218,15 +218,15 @@ def _tensors(state: Mapping[str, np.ndarray], parts: Leaves) -> dict[str, Any]:
 
 
 def match(state_dict: Any, model: Any, **options: Any) -> _matching.Table:
-    """Pair the layers of a model and of a state dict in order, and show which pairs fit.
+    """Pair the layers of a model and of a state dict in order, and compare the shapes of each pair.
 
     Args:
         state_dict, model, options: as in `from_torch`; of the options only `mirrored` and `leaves` apply.
 
     Returns:
-        A `Table`. Printed, it has one line per pair, marked if shapes differ, or if only the order decides because
-        other layers have the same shapes and the names differ. `agrees` is whether all shapes fit; `names` is an
-        argument for `from_torch`.
+        A `Table`. It prints one line per pair, marked if shapes differ, or if only the order identifies the pair
+        because other layers have the same shapes and the names differ. `agrees` is whether all shapes are equal;
+        `names` is an argument for `from_torch`.
 
     The order of a model is that of its attributes; a copy of a module, or one from `nnx.eval_shape`, has lost it.
 
@@ -315,7 +315,7 @@ def _warn_of_flattening(
             warnings.warn(
                 f"`flattened` should say how {module!r} reads the {channels} channels before it: "
                 "PyTorch flattens channels before"
-                f" places. Pass flattened={{{module!r}: {shape}}}, "
+                f" positions. Pass flattened={{{module!r}: {shape}}}, "
                 "or None for the shape where no order is to be changed.",
                 UserWarning,
                 stacklevel=3,
