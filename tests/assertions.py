@@ -1,8 +1,8 @@
 """A pytest plugin: a test that passes must have asserted something, and a parametrised test must have a case that runs.
 
-`sys.monitoring` (Python 3.12 and later) tells which lines of the tests ran, so that a test that returns early, or whose
-loop is over an empty list, fails. That costs a tenth of the tests' time, so `make test-all` alone asks for it, by
-`CONVLAB_WATCH=1`. The second rule holds on every Python; it is checked where whole files run.
+`sys.monitoring` (Python 3.12 and later) records which lines of the tests ran, so that a test fails if it returns early,
+or if its loop is over an empty list. This takes a tenth of the tests' time, so only `make test-all` switches it on,
+with `CONVLAB_WATCH=1`. The second rule holds on every Python; it is checked when whole files run.
 """
 
 import ast
@@ -15,20 +15,20 @@ import types
 import pytest
 
 TOOL = 4  # one of `sys.monitoring`'s numbers that no debugger, profiler or coverage tool has
-# Reasons to skip that say what the machine lacks, and nothing of the parameters of a test.
+# Reasons to skip that depend on the machine and not on the parameters of a test.
 OF_THE_MACHINE = re.compile(r"import|install|engine|clone|forks|CONVLAB_DATA|root|AVX|device|version")
 CHECKING = re.compile(r"^assert_|^(raises|warns|check_grads|fail)$")
 
 
 def asserts(node):
-    """Whether it is an assertion, the name of a function that asserts, or a call that raises by `check=True`."""
+    """Return whether it is an assertion, the name of a function that asserts, or a call that raises by `check=True`."""
     name = getattr(node, "attr", None) or getattr(node, "id", "")
     checks = isinstance(node, ast.Call) and any(keyword.arg == "check" for keyword in node.keywords)
     return isinstance(node, ast.Assert) or checks or bool(CHECKING.search(name))
 
 
 def assertion_lines(source):
-    """The lines of assertions, in their own words or by NumPy's and pytest's functions."""
+    """Return the lines of assert statements and of calls of NumPy's and pytest's assertions."""
     nodes = filter(asserts, ast.walk(ast.parse(source)))
     return {line for node in nodes for line in range(node.lineno, node.end_lineno + 1)}
 
@@ -53,7 +53,7 @@ class Watcher:
 
     def on_line(self, code, line):
         if line not in self.lines[code.co_filename]:
-            return sys.monitoring.DISABLE  # for good
+            return sys.monitoring.DISABLE  # stops the events of this line
         self.count += 1
         return None
 
@@ -77,7 +77,7 @@ class Watcher:
 
 
 def functions(module):
-    """The functions of a module, and those of its classes."""
+    """Return the functions of a module and of its classes."""
     for value in vars(module).values():
         is_own_class = isinstance(value, type) and value.__module__ == module.__name__
         for function in vars(value).values() if is_own_class else (value,):
@@ -89,7 +89,7 @@ def functions(module):
 
 
 class Skipped:
-    """Finds parametrised tests whose every case was skipped for what its parameters are."""
+    """Finds parametrised tests of which every case was skipped because of its parameters."""
 
     def __init__(self, whole):
         self.whole, self.outcomes = whole, collections.defaultdict(set)

@@ -1,7 +1,7 @@
-"""Calls that must be refused, with the argument that the message must name and the value that it must show.
+"""Calls that must raise an error, with the argument that the message must name and the value that it must show.
 
 A row is `bad(function, error, argument, shapes or arrays, **options)`; the value shown is the option as passed, unless
-`shown` says otherwise. `argument` may be several names, separated by |, where the rule ties them together.
+`shown` gives another. `argument` may be several names, separated by |, if the rule involves all of them.
 """
 
 import dataclasses

@@ -1,8 +1,7 @@
-"""The one table of calls that every test iterates over: a new operation is a few rows here and a function in the
-oracle.
+"""The table of calls that every test iterates over: a new operation needs a few rows here and a function in the oracle.
 
-A row is `case(function, what is odd about it, shapes of the arrays, **options)`; an `Array` among the options is drawn
-like those in front. `dtype` is that of every floating array, `fill` says what stands in the first one.
+A row is `case(function, what is special about it, shapes of the arrays, **options)`; an `Array` among the options is
+drawn like the positional ones. `dtype` is that of every floating array, and `fill` determines the numbers of the first.
 """
 
 import dataclasses
@@ -64,7 +63,7 @@ FILLS = {
     "inf": with_one(np.inf),
     "mostly -inf": lambda rng, n: np.where(np.arange(n) < n // 3, distinct(rng, n), -np.inf),
 }
-# Finite differences tell no derivative there.
+# Finite differences give no derivative there.
 KINKED = {"ties", "zeros", "ones", "hundreds", "nan", "nans", "inf", "mostly -inf"}
 
 
@@ -84,9 +83,9 @@ class Array:
             return np.concatenate([rng.integers(0, 2, (len(corners), 1)), corners, corners + sizes], 1).astype(
                 np.float32
             )
-        if self.fill == "segments":  # runs of one number along the last axis; a number may come again
+        if self.fill == "segments":  # runs of one number along the last axis; a number may occur again
             return np.cumsum(rng.uniform(size=self.shape) < 0.4, -1, np.int32) % 3
-        if self.fill == "valid":  # the last axis from its beginning on, as sequences of several lengths are padded
+        if self.fill == "valid":  # a prefix of the last axis, as in padded sequences of several lengths
             lengths = rng.integers(0, self.shape[-1] + 1, (*self.shape[:-1], 1))
             return np.arange(self.shape[-1]) < lengths
         if dtype.kind in "iub" and self.fill == "distinct":
@@ -113,7 +112,7 @@ class Case:
         return {k: v for k, v in self.options.items() if isinstance(v, Array)}
 
     def draw(self, dtype=None):
-        """The arrays: the positional ones, then those among the options. The same ones every time."""
+        """Return the positional arrays, then those among the options; every call returns equal ones."""
         rng = np.random.default_rng(zlib.crc32(str(self).encode()))
         return [a.draw(rng, np.dtype(dtype or self.dtype)) for a in (*self.arrays, *self.named.values())]
 
@@ -139,7 +138,7 @@ class Case:
 
     @property
     def smooth(self):
-        """Whether it is differentiable at its arrays, and finite differences say so."""
+        """Return whether it is differentiable at its arrays, so that finite differences give the derivative."""
         return self.dtype.kind not in "iub" and not KINKED & {a.fill for a in self.arrays}
 
 
@@ -234,7 +233,7 @@ CONVOLUTIONS = [
     case("conv_matrix", "dilated flip", (3, 2, 1, 2), input_shape=(3, 2, 1), input_dilation=(2, 1), flip_kernel=True),
 ]  # fmt: skip
 
-# The same in other sizes and spellings: their derivatives are tested among the slow.
+# Other sizes and spellings of the same calls: the slow tests cover their derivatives.
 ALIKE = [
     case("conv", "one axis, even kernel, strides", (2, 7, 3), (4, 3, 2), strides=2),
     case("conv", "four axes, three batch axes", (1, 2, 1, 3, 3, 2, 3, 2), (2, 2, 2, 2, 2, 1), padding="VALID"),
@@ -307,7 +306,7 @@ def padded(function, **options):
 
 
 def masked(function, **options):
-    """Return cases of padded batches, with windows that hold no valid position."""
+    """Return cases of padded batches, with windows without a valid position."""
     valid = Array(image[:-1], "valid")
     return [
         case(
@@ -421,7 +420,7 @@ SLIDING = [
         dtype="bfloat16"),
 ]  # fmt: skip
 
-# More taps, or windows along an axis, than a program has operations for: gathers and loops.
+# So many taps, or windows along an axis, that the program has gathers and loops instead of unrolled operations.
 line = (2, 41, 2)
 MANY = [
     case("unfold", "many taps, dilated", (2, 16, 7, 1), window_shape=(8, 5), strides=(3, 1), padding=((1, 0), (0, 2)),

@@ -1,6 +1,6 @@
-"""How the tests compile: without optimisation, since the programs are small and run once or twice.
+"""Sets how the tests compile: without optimisation, because the programs are small and run once or twice.
 
-A jaxlib that does not know a flag ends the process and names it; with an empty `XLA_FLAGS` none is set.
+A jaxlib that does not know a flag ends the process and names the flag; with an empty `XLA_FLAGS` none is set.
 """
 
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""Tests run on the CPU and keep no compiled program longer than their file."""
+"""Runs the tests on the CPU, and drops compiled programs at the end of each file."""
 
 import os
 
@@ -11,9 +11,9 @@ os.environ.setdefault("XLA_FLAGS", FLAGS)  # with an empty XLA_FLAGS tests compi
 import jax  # noqa: E402  after the platform is chosen
 import pytest  # noqa: E402
 
-# What convlab computes passes as large code bases set JAX: nothing is broadcast to another rank, or promoted to another
-# dtype, unseen.
-# Programs that are not convlab's own, as the examples are and Flax's layers, are tested as JAX comes.
+# convlab must work under the strict settings of large code bases, without implicit broadcasts to another rank and
+# without implicit promotions. Programs that are not convlab's own, such as the examples and Flax's layers, are tested
+# with JAX's default settings.
 STRICT = {
     "test_derivatives", "test_explicit_sharding", "test_identities", "test_integers", "test_jax_tools", "test_linen",
     "test_masks", "test_messages", "test_modules", "test_nnx", "test_odd_sizes", "test_platforms", "test_regions",
@@ -33,7 +33,7 @@ def promotions(request):
 
 @pytest.fixture
 def x64():
-    """JAX computes in 64 bits within the test."""
+    """Make JAX compute in 64 bits within the test."""
     with jax.enable_x64(True):
         yield
 

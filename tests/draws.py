@@ -1,7 +1,7 @@
-"""Calls drawn by hypothesis: `name -> (arrays, options)`, of the kind that PyTorch knows too.
+"""Calls drawn by hypothesis, `name -> (arrays, options)`, that PyTorch supports too.
 
-Symmetric pads, at most one mode, ranks 1 to 3. Odd and even sizes, single pixels, windows that overhang, strides beyond
-the window, dilation, groups and any batch axes all come up.
+They have symmetric pads, at most one padding mode and ranks 1 to 3, with odd and even sizes, single pixels, windows
+that extend over the border, strides larger than the window, dilation, groups and any batch axes.
 """
 
 import math
@@ -24,7 +24,7 @@ def numbers(draw, shape):
 
 
 def odd(draw, x, kinds=("distinct", "ties", "nan", "-inf")):
-    """Sometimes with ties, NaN or infinities; a maximum has its gradient there too."""
+    """Sometimes add ties, NaN or infinities, where a maximum has a gradient too."""
     kind = draw(st.sampled_from(["distinct", *kinds]))
     some = np.random.default_rng(draw(st.integers(0, 99))).uniform(size=x.shape) < 0.4
     return {"distinct": x, "ties": np.round(x), "nan": np.where(some, np.nan, x), "-inf": np.where(some, -np.inf, x)}[
@@ -81,9 +81,9 @@ def pooled(draw, rank, dilated=False, padded=True):
     size, strides = per_axis(draw, rank, 1, 4), per_axis(draw, rank, 1, 5)
     dilation = per_axis(draw, rank, 1, 3) if dilated else (1,) * rank
     padding = tuple(draw(st.integers(0, k // 2 if padded else 0)) for k in size)
-    # PyTorch writes outside its memory where a dilated window steps over the whole input
+    # PyTorch writes outside its memory if a dilated window steps over the whole input
     least = tuple(max(r - 2 * p, d) for r, p, d in zip(reach(size, dilation), padding, dilation))
-    if not dilated:  # its 3-D average demands it
+    if not dilated:  # PyTorch's 3-D average requires it
         least = size
     spatial = tuple(n + draw(st.integers(0, 7 - 2 * rank)) for n in least)
     return numbers(draw, (*draw(BATCHES), *spatial, draw(st.integers(1, 2)))), size, strides, padding, dilation
@@ -93,7 +93,7 @@ def pooled(draw, rank, dilated=False, padded=True):
 def max_pool(draw):
     x, size, strides, padding, dilation = pooled(draw, draw(st.integers(1, 3)), dilated=True)
     options = dict(window_shape=size, strides=strides, padding=padding, window_dilation=dilation)
-    # of a window of -inf in three axes, PyTorch's index lies outside of the window
+    # for a 3-D window of -inf, PyTorch's index is outside of the window
     kinds = ("distinct", "ties", "nan", "-inf")[: 3 if len(size) == 3 else 4]
     return (odd(draw, x, kinds),), options | dict(ceil_mode=draw(st.booleans()), return_indices=True)
 

@@ -1,13 +1,12 @@
-"""Convolutions drawn at random, in every transform and by every formulation, in a process that may die.
+"""Tests random convolutions, in every transform and by every formulation, in a process that may crash.
 
-    python tests/fuzz.py --count 1000 --seed 0          # what is drawn: convolutions in transforms
+    python tests/fuzz.py --count 1000 --seed 0          # convolutions in transforms
     python tests/fuzz.py --what formulations --minutes 5
 
-A worker computes one problem after another and says before each which one it is; if it dies, or does nothing for a
-minute, that problem is the fault, and the next worker goes on behind it. Values are held to NumPy's in float64,
-relative to the sums of magnitudes. oneDNN says which program it runs: its last resorts are a fault too, for they have
-hung. Every fault is a line with its seed, of which `--seed S --count 1` makes it again; any of them makes the exit code
-1.
+A worker computes one problem after another and prints before each which one it is. If it crashes, or does nothing for a
+minute, that problem is a fault, and the next worker continues after it. Values are compared with NumPy's in float64,
+relative to the sums of magnitudes. oneDNN prints which program it runs; its fallbacks count as faults too, because they
+have hung. Every fault is a line with its seed, and `--seed S --count 1` repeats it; the exit code is 1 if there is one.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def work(what: str, seeds) -> None:
 
 
 def _ticks(pid: int) -> tuple[str, int]:
-    """The state of a process and the time that it has had, where the system tells."""
+    """Return the state of a process and its processor time, if the system reports them."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         return fields[0], int(fields[11]) + int(fields[12])
@@ -66,7 +65,7 @@ def _ticks(pid: int) -> tuple[str, int]:
 
 
 def _read(lines: list[str]) -> list[dict]:
-    """What the worker says, and what oneDNN's own lines between say of the problem at hand."""
+    """Return the worker's messages, each with the lines of oneDNN about its problem."""
     said: list[dict] = []
     for line in lines:
         if line.startswith("{") and line.endswith("\n"):
@@ -77,7 +76,7 @@ def _read(lines: list[str]) -> list[dict]:
 
 
 def run(what: str, seeds: range, until: float):
-    """(lines, return code) of one worker; None for the code if it hung, 0 if its time was over."""
+    """Return the lines and the return code of one worker; the code is None if it hung, and 0 if its time was over."""
     command = [
         sys.executable,
         __file__,
@@ -115,7 +114,7 @@ def run(what: str, seeds: range, until: float):
 
 
 def search(what: str, seeds: range, minutes: float) -> tuple[int, list[str]]:
-    """How many problems ended, and the faults, which are printed meanwhile."""
+    """Return the number of finished problems and the faults, which are also printed."""
     until, ended, faults = time.monotonic() + 60 * minutes, 0, []
     while seeds and time.monotonic() < until:
         lines, code, error = run(what, seeds, until)

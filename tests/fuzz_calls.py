@@ -1,4 +1,4 @@
-"""What `fuzz.py` draws: a call of convlab, the same by NumPy, and how far they may be apart."""
+"""The random calls of `fuzz.py`: a call of convlab, the same by NumPy, and the bound of their difference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import convlab
 from convlab._backend import dispatch, tables
 from convlab._backend.problem import Problem
 
-ROUGH = {"winograd", "fft"}  # whose error is relative to the whole arrays
+ROUGH = {"winograd", "fft"}  # formulations whose error is relative to the whole arrays
 DTYPES = (np.float32,) * 6 + (jnp.bfloat16, np.float16, np.float64, np.complex64, np.int32)
 
 
@@ -35,7 +35,7 @@ class Call:
     accelerated: bool = False  # a program of lax's, inside `accelerate`
 
     def fault(self) -> str | None:
-        """What is wrong, None if nothing is."""
+        """Return a description of the fault, or None."""
         with jax.enable_x64(any(a.dtype.itemsize == 8 and a.dtype.kind == "f" for a in self.operands)):
             with convlab.accelerate() if self.accelerated else contextlib.nullcontext():
                 compiled = jax.jit(self.program, compiler_options=None if self.default else OPTIONS)
@@ -76,12 +76,12 @@ def _text(p: Problem, *more) -> str:
 
 
 def _bound(p: Problem) -> float:
-    """Roundings grow with the square root of the longest of the three sums."""
+    """Return the bound, which grows with the square root of the longest of the three sums."""
     positions = p.batch * int(np.prod(p.out))
     return 16 + 2 * max(positions, p.macs // max(1, positions)) ** 0.5
 
 
-# --- formulations: one map of one problem, by one of those that do not refuse it ----------------------------------
+# --- formulations: one map of one problem, by one that supports it ------------------------------------------------
 
 
 def formulation(seed: int) -> Call:
@@ -156,7 +156,7 @@ def _gradients_oracle(p):
 
 
 def _second(conv):
-    """The derivative of the gradient of sum(conv ** 2) / 2."""
+    """Return the derivative of the gradient of sum(conv ** 2) / 2."""
 
     def program(x, k, tx, tk):
         loss = lambda x, k: (conv(x, k) ** 2).sum() / 2
@@ -176,7 +176,7 @@ def _second_oracle(p):
 
 
 def _mapped(axes):
-    """`_gradients` under vmap."""
+    """Return `_gradients` under vmap."""
     return lambda conv: jax.vmap(_gradients(conv), axes)
 
 
@@ -214,7 +214,7 @@ def transform(seed: int) -> Call:
     rng = np.random.default_rng(seed)
     name = pick(rng, ("gradients", "gradients", *TRANSFORMS))
     dtype = pick(rng, DTYPES)
-    if name == "second" and dtype == np.complex64:  # which has no gradient without further ado
+    if name == "second" and dtype == np.complex64:  # `jax.grad` does not support it
         name = "gradients"
     p = maps.problem(rng, dtype, maps.MOST_SUMS // 4)
     precision = pick(rng, (None, None, None, "highest"))

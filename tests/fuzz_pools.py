@@ -1,4 +1,4 @@
-"""Pools drawn at random, with their tangents and gradients."""
+"""Random pools for `fuzz.py`, with their tangents and gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = {1: (1, 5, 40, 700), 2: (1, 3, 5, 9, 33), 3: (1, 2, 3, 5, 8)}
 
 
 def _options(rng, rank):
-    """Spatial sizes and the arguments of a pool that has results."""
+    """Return spatial sizes and the arguments of a pool with a nonempty result."""
     while True:
         each = lambda draw: tuple(draw() for _ in range(rank))
         spatial, size = each(lambda: below(rng, SIZES[rank])), each(lambda: below(rng, (1, 2, 3, 3, 5, 12)))
@@ -47,7 +47,7 @@ def pool(seed: int) -> Call:
     ours, theirs = getattr(convlab, name), getattr(reference_pools, name)
 
     def positions(y, indices):
-        """The positions of the maxima; a window of padding only has none."""
+        """Return the positions of the maxima; a window of padding only has none."""
         return jax.numpy.where(jax.numpy.isfinite(y), indices, -1)
 
     def program(x, v, dy):

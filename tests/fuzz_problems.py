@@ -1,5 +1,5 @@
-"""Random convolutions, wider than the tests': long sequences, pads beyond the window, every kind of group, batches
-about the batch_vectorized.
+"""Random convolutions, of more kinds than in the tests: long sequences, pads larger than the window, every kind of
+groups, batch sizes around the width of vectors.
 
 The three maps (`forward`, `input_gradient`, `kernel_gradient`) are NumPy's, tap by tap, in the operands' dtype.
 """
@@ -24,12 +24,12 @@ def pick(rng, values):
 
 
 def below(rng, values):
-    """A size up to one of some sizes, so that the small ones are frequent."""
+    """Draw a size up to one of some sizes, so that small ones are frequent."""
     return int(rng.integers(1, pick(rng, values) + 1))
 
 
 def channels(rng):
-    """(channels, features, groups)"""
+    """Draw (channels, features, groups)."""
     kind = pick(rng, ("block_diagonal", "block_diagonal", "depthwise", "multiplied", "grouped"))
     some = lambda: pick(rng, (*CHANNELS, int(rng.integers(1, 65)), int(rng.integers(1, 301))))
     if kind == "block_diagonal":
@@ -43,7 +43,7 @@ def channels(rng):
 
 
 def pads(rng, size, reach):
-    """Of one axis: none, SAME, causal, crops, or more than the window."""
+    """Draw the pads of one axis: none, SAME, causal, crops, or more than the window."""
     kind = pick(rng, ("none", "same", "same", "causal", "any", "far"))
     if kind in ("any", "far"):
         low, high = (-2, reach) if kind == "any" else (-3, 3 * reach + 1)
@@ -80,7 +80,7 @@ def problem(rng, dtype=np.float32, most_sums=MOST_SUMS) -> Problem:
 
 
 def shapes(p: Problem):
-    """Of the image, the kernel and the result."""
+    """Return the shapes of the image, the kernel and the result."""
     return (
         (p.batch, *p.spatial, p.channels),
         (*p.window, p.channels // p.groups, p.features),
@@ -96,7 +96,7 @@ def numbers(rng, shape, dtype):
 
 
 def operands(rng, p: Problem):
-    """x, kernel and dy."""
+    """Draw x, kernel and dy."""
     return [numbers(rng, shape, p.dtype) for shape in shapes(p)]
 
 
@@ -104,7 +104,7 @@ def operands(rng, p: Problem):
 
 
 def _image(p: Problem, dtype):
-    """The padded image, zero, and the part of it that holds the pixels, with their slices of x."""
+    """Return the padded image, zero, and the slices of it and of x that have the same pixels."""
     sizes = [n + lo + hi for n, (lo, hi) in zip(p.dilated, p.pads)]
     image = np.zeros((p.batch, *(max(0, n) for n in sizes), p.channels), dtype)
     at, kept = [slice(None)], [slice(None)]

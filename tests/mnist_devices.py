@@ -1,4 +1,4 @@
-"""Run by test_mnist_devices.py with eight CPU devices: the LeNet trainer on them is the trainer on one."""
+"""Tests for test_mnist_devices.py on eight CPU devices: the LeNet trainer computes the same as on one."""
 
 import functools
 import re
@@ -12,7 +12,7 @@ from mnist_program import program
 
 import convlab
 
-from lenet import data, devices, engine, model, training  # isort: skip  found by way of mnist_program
+from lenet import data, devices, engine, model, training  # isort: skip  mnist_program extends the path
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (192, 28, 28), np.uint8), RNG.integers(0, 10, 192).astype(np.int32)
@@ -26,7 +26,7 @@ def config(*options):
 
 
 def smooth(params, images):
-    """Smooth logits, since the argmax of a max pool and the sign at a ReLU may depend on rounding."""
+    """Compute smooth logits, because the argmax of a max pool and the sign at a ReLU may depend on rounding."""
     x = jnp.tanh(convlab.avg_pool(convlab.conv(images, params["kernel"], strides=2), 3, 3))
     return x.reshape(x.shape[0], -1) @ params["dense"]
 
@@ -38,9 +38,9 @@ def begin(key):
 
 @functools.cache
 def trained(count):
-    """The state, the losses and the test's score after two epochs with every option."""
+    """Return the state, the losses and the test score after two epochs with every option."""
     mesh = devices.mesh(str(count))
-    # Adam divides by the gradient's size: without a large eps it would make much of rounding where that is next to 0.
+    # Adam divides by the gradient's size: a large eps keeps it from amplifying the rounding of gradients near 0.
     optimizer = optax.adamw(1e-2, eps=1e-2)
     recipe = training.recipe(config())
     epoch, score = engine.epoch_function(smooth, optimizer, recipe, mesh), engine.score_function(smooth, mesh)
@@ -58,7 +58,7 @@ def test_the_same_parameters_as_on_one_device(count):
 
 
 def grouped(params, images):
-    """Logits by a grouped convolution, whose batch XLA's partitioner would gather."""
+    """Compute logits by a grouped convolution, whose batch XLA's partitioner would gather."""
     x = convlab.conv(jnp.tile(images, 8), params["kernel"], strides=4, feature_group_count=8)
     return x.mean((1, 2)) @ params["dense"]
 
@@ -85,11 +85,11 @@ def test_only_the_gradients_travel(name):
     assert "all-gather" not in text and "all-to-all" not in text and "collective-permute" not in text
     reduced = re.findall(r"= \(?f32\[([\d,]*)\][^=]* all-reduce(?:-start)?\(", text)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert reduced == [str(count + 1)]  # the gradients and the loss, in one exchange a step
+    assert reduced == [str(count + 1)]  # the gradients and the loss, in one exchange for each step
 
 
 def test_weak_scaling():
-    """Twice the devices and twice the batch: the same work and the same memory traffic on each device."""
+    """Twice the devices with twice the batch have the same work and the same memory traffic on each device."""
     apply, params = NETWORKS["lenet"]()
     costs = {count: compiled(apply, params, count, 32 * count).cost_analysis() for count in (2, 4, 8)}
     for name, slack in (("flops", 0.01), ("bytes accessed", 0.05)):

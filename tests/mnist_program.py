@@ -1,4 +1,4 @@
-"""What the tests of the LeNet trainer share: the program, loaded from its file, and one trained run."""
+"""Fixtures for the tests of the LeNet trainer: the program, loaded from its file, and one trained run."""
 
 import importlib.util
 import os
@@ -22,7 +22,7 @@ EPOCHS = 3
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """A cache of its own, so that the tests leave nothing in the user's."""
+    """Use a temporary cache, so that the tests leave nothing in the user's."""
     former = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.getbasetemp() / "cache")
     yield
@@ -34,7 +34,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(cache, tmp_path_factory):
-    """An uninterrupted run on the digits; tests that change it work on a copy."""
+    """Return the folder of an uninterrupted run on the digits; tests that change it work on a copy."""
     folder = tmp_path_factory.getbasetemp() / "trained"
     if not folder.exists():  # each module that imports this fixture has its own
         assert program.main(["train", "--workdir", str(folder), "--epochs", str(EPOCHS)]) == 0
@@ -47,7 +47,7 @@ def copy(trained, tmp_path):
 
 
 def resume(folder, capsys, *arguments):
-    """Resumes in this process; the exit code and stderr."""
+    """Resume in this process, and return the exit code and stderr."""
     capsys.readouterr()
     code = program.main(["train", "--workdir", str(folder), "--resume", *map(str, arguments)])
     return code, capsys.readouterr().err

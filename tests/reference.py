@@ -1,11 +1,11 @@
 """An independent oracle for every public function: NumPy, any rank, wide types, clarity before speed.
 
-Floats are computed in float64, complex numbers in complex128, integers in int64, whatever comes in. Names, arguments
-and layout are convlab's own: `x` is `(*batch, *spatial, c)`, kernels `(*window, c // groups, features)`.
+Floats are computed in float64, complex numbers in complex128, integers in int64, for every input dtype. Names,
+arguments and layout are convlab's own: `x` is `(*batch, *spatial, c)`, kernels `(*window, c // groups, features)`.
 
-Two ideas carry everything. *Padding is a gather*: `source` says where each position of a padded axis comes from, -1 for
-nowhere, so padding, its adjoint and the indices of a pool are one table. *Windows are a gather too*: `windows` shows
-`(*batch, *out, *size, c)`, and an operation is what it does along the taps.
+Two gathers define every operation. *Padding is a gather*: `source` returns the position that each position of a padded
+axis repeats, -1 for none, so padding, its adjoint and the indices of a pool use one table. *Windows are a gather too*:
+`windows` returns `(*batch, *out, *size, c)`, and an operation reduces the taps.
 """
 
 import itertools
@@ -327,7 +327,7 @@ def fold(patches, output_shape, strides=1, padding="VALID", *, window_dilation=1
         broadcast_to_rank(window_dilation, rank),
         math.prod(output_shape),
     )
-    home = np.arange(n).reshape(*output_shape, 1) + 1  # so that padding, 0, is nobody's home
+    home = np.arange(n).reshape(*output_shape, 1) + 1  # from 1, because padding is 0
     at = unfold(home, size, strides, padding, window_dilation=dilation).ravel()
     y = np.zeros((n + 1, *batch, patches.shape[-1]), patches.dtype)
     np.add.at(y, at, np.moveaxis(patches.reshape(*batch, at.size, -1), -2, 0))

@@ -1,4 +1,4 @@
-"""The oracle of the pools. An operation is what it does along the taps of `view`."""
+"""The oracle of the pools. An operation reduces the taps of `view`."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""Run by test_sharding.py with eight CPU devices: split over them, every operation equals itself on one device."""
+"""Tests for test_sharding.py on eight CPU devices: every split operation gives the results of one device."""
 
 import functools
 import pathlib
@@ -97,7 +97,7 @@ def random(*shape):
 
 
 def test_a_method_is_named_within_shard_map():
-    """The kernel is cast there before it meets the image."""
+    """The kernel is cast there before the convolution."""
     x, k = jnp.ones((8, 5, 3)), jnp.ones((3, 3, 2))
     mesh = mesh_of(8, names=("batch",))
     split = jax.shard_map(

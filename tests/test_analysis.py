@@ -1,4 +1,4 @@
-"""Analysis: receptive fields against the gradient, multiply-adds against XLA, rows against what the models are."""
+"""Analysis: receptive fields are compared with the gradient, multiply-adds with XLA's, rows with the models."""
 
 import doctest
 import itertools
@@ -24,8 +24,8 @@ def kernel(*size, i=1, o=1):
 
 
 def check_fields(function, x, path):
-    """At every position the gradient lies within the theory, and reaches both its ends where they lie within the
-    image."""
+    """Check at every position that the gradient lies within the receptive field, and reaches both its ends if they are
+    within the image."""
     spatial, found = x.shape[1:-1], analyze(function, x)[path]
     slopes = np.asarray(jax.jit(jax.jacrev(lambda x: function(x).sum((0, -1))))(x)).sum((-1, x.ndim - 2))
     last_place = tuple(n - 1 for n in found.output_shape[1:-1])
@@ -47,7 +47,7 @@ def check_fields(function, x, path):
     return found, reached
 
 
-# What is drawn: one step of a network in one dimension, as a function of (n, length, 1).
+# Drawn steps of a network in one dimension, each a function of (n, length, 1).
 def conv(window, stride, padding, mode, dilation):
     return lambda x: convlab.conv(
         x, kernel(window), strides=stride, padding=padding, padding_mode=mode, kernel_dilation=dilation
@@ -176,7 +176,7 @@ def test_a_known_index_is_followed():
 
 
 def test_zeros_between_neighbours_keep_a_field_small():
-    """Of 1 0 2 0 3 ... a window of 3 sees two numbers or one."""
+    """A window of 3 on 1 0 2 0 3 ... contains two nonzero numbers or one."""
 
     def network(x):
         return convlab.conv(jax.lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 1), (0, 0, 0))), kernel(3), padding="VALID")

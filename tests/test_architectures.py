@@ -1,4 +1,4 @@
-"""Every network of the catalogue is what its docstring says, learns, and gives what Flax's layers give."""
+"""Every network of the catalogue has the figures of its docstring, learns, and gives the results of Flax's layers."""
 
 import math
 import pathlib
@@ -50,7 +50,7 @@ def test_counts_are_the_published_ones(name):
 
 
 def test_the_lenet_of_1998_has_the_connections_of_its_paper():
-    """Those of its table, biases and distances counted: "340,908 connections", section II.B."""
+    """The connections of its table, with biases and distances: "340,908 connections", section II.B."""
     found = analysis.analyze(catalogue.shapes("lenet5of1998"), catalogue.facts("lenet5of1998").input)
     connections = {
         "Conv": lambda row: row.macs + math.prod(row.output_shape),
@@ -114,7 +114,7 @@ def test_a_layer_that_flax_lacks_is_named():
 
 
 def worst(found, expected):
-    """The largest difference, in units of the largest number expected."""
+    """Return the largest difference, relative to the largest expected number."""
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
     return max(float(jnp.abs(f.astype(jnp.float32) - e).max() / jnp.abs(e).max()) for f, e in pairs)
 

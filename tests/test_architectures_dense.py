@@ -1,4 +1,4 @@
-"""What the networks for images, volumes and sequences do beside what `test_architectures` tests of all of them."""
+"""Tests of single networks for images, volumes and sequences; `test_architectures` tests all of them."""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def test_a_stream_gives_what_the_whole_sequence_gives(name):
     x = np.random.default_rng(0).normal(size=(2, 20, channels)).astype(np.float32)
     whole = model(x)
     step = nnx.jit(lambda model, x: model.step(x))
-    for lengths in ((1,) * 5, (7, 1, 12)):  # one sample for one, and chunks
+    for lengths in ((1,) * 5, (7, 1, 12)):  # single samples, and chunks
         model.init_cache(len(x))
         parts = np.split(x[:, : sum(lengths)], np.cumsum(lengths)[:-1], 1)
         streamed = np.concatenate([step(model, part) for part in parts], 1)

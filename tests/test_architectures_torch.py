@@ -22,7 +22,7 @@ def test_pytorch_gives_the_same(name):
     torch.manual_seed(0)
     torch_network, model = TORCH_NETWORKS[name], measure.drawn(name, **catalogue.NETWORKS[name].narrow)
     theirs = randomise(torch_network.build())
-    loaded = weights.from_torch(theirs.state_dict(), model)  # some pad or activate by functions, which no module names
+    loaded = weights.from_torch(theirs.state_dict(), model)  # some pad by functions, not modules
     x = measure.draw(small(name), seed=3)
     apply, state = measure.forward(loaded)
     y = jax.jit(apply).lower(state, x).compile(FASTEST_COMPILATION)(state, x)

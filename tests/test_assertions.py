@@ -1,4 +1,5 @@
-"""What `assertions.py` refuses: a test that asserts nothing, and one whose every case is skipped for what it is."""
+"""`assertions.py` fails a test that asserts nothing, and one of which every case is skipped because of its
+parameters."""
 
 import ast
 import os
@@ -81,7 +82,7 @@ def names(function):
 
 
 def test_every_test_leads_to_an_assertion():
-    """Its own, or one of a helper that it names, on any version of Python."""
+    """Each test contains an assertion or names a helper that has one; this check works on any version of Python."""
     files = sorted(pathlib.Path(__file__).parent.glob("*.py"))
     trees = {path.name: ast.walk(ast.parse(path.read_text())) for path in files}
     functions = [(name, n) for name, tree in trees.items() for n in tree if isinstance(n, ast.FunctionDef)]

@@ -1,5 +1,5 @@
-"""Measured choices: what is collected, that wrong numbers never win, where a tuning serves, its file; and
-`accelerate(engine=False)`."""
+"""Tests of `autotune`: the problems that it collects, the rejection of wrong numbers, where a tuning is used, its file;
+and `accelerate(engine=False)`."""
 
 import io
 import json
@@ -37,8 +37,8 @@ def network(x, k):
 
 
 def choosing(f, *args, platform="cpu", **choices):
-    """A tuning for this device that gives each collected problem the formulation named for its operation; tables
-    elsewhere."""
+    """Return a tuning for this device with the formulation named for the operation of each collected problem; other
+    problems follow the tables."""
     closed = jax.make_jaxpr(f)(*args)
     entries = []
     for one in equation.collect(closed.jaxpr, lowering.OPERATIONS):
@@ -59,7 +59,7 @@ def steps(f, *args, platform="cpu"):
 
 @pytest.fixture(scope="module")
 def tuned():
-    """The gradient of a network with one of its formulations wrong, measured with few rounds."""
+    """Return the tuning of a network's gradient, measured with few rounds, with one wrong formulation."""
     former = operations.candidates
 
     def with_a_wrong_one(name, *facts, **options):
@@ -79,7 +79,8 @@ def test_every_distinct_problem_is_collected_with_its_count(tuned):
     assert len({entry.key for entry in tuned.entries}) == len(operations_)
     in_scan = [e for e in tuned.entries if e.operation == "forward" and "2x9x9x3 * 3x3x3x3" in e.problem]
     assert max(entry.count for entry in in_scan) >= 2
-    assert not any("4x4x4 * 1x1x4x2" in e.problem for e in tuned.entries if e.operation == "forward")  # asks for gemm
+    # its method is gemm
+    assert not any("4x4x4 * 1x1x4x2" in e.problem for e in tuned.entries if e.operation == "forward")
 
 
 def test_lax_takes_part_and_what_is_wrong_does_not(tuned):
@@ -133,7 +134,7 @@ def test_the_dearest_come_first_under_a_budget(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_maxima_are_compared_where_they_are_unique(dtype):
-    """In bfloat16 random numbers would tie, and formulations differ in which of equal elements wins."""
+    """In bfloat16 random numbers would tie, and formulations differ in which of equal elements they choose."""
     x = jnp.zeros((2, 12, 11, 16), dtype)
     closed = jax.make_jaxpr(jax.grad(lambda x: convlab.max_pool(x, 3, strides=2, padding=1).astype("float32").sum()))(x)
     for one in equation.collect(closed.jaxpr, lowering.OPERATIONS):
@@ -165,7 +166,7 @@ def test_bad_arguments_are_told(bad, kind, words):
         convlab.autotune(network, X, K, **bad)
 
 
-# --- where it serves ----------------------------------------------------------------------------------------------
+# --- where it is used ---------------------------------------------------------------------------------------------
 
 
 def test_choices_serve_in_the_block_and_nowhere_else():
@@ -361,7 +362,7 @@ def test_a_program_with_the_engine_is_left_out_of_the_cache_with_one_word(tmp_pa
         for name, value in options.items():
             jax.config.update(name, value)
             if "dir" not in name and former["jax_compilation_cache_dir"] is None:
-                f(x[:, len(name) % 5 :], k)  # without a cache nothing is said of it
+                f(x[:, len(name) % 5 :], k)  # without a cache there is no warning
                 assert engine._warn_uncached_once.cache_info().currsize == 0
         compilation_cache.reset_cache()
         with warnings.catch_warnings(record=True) as told:

@@ -1,4 +1,4 @@
-"""The benchmarks' command on tiny cases: that it measures, tabulates and draws, never how fast anything is."""
+"""The benchmarks' command on tiny cases: it measures, tabulates and draws. No test asserts a time."""
 
 import importlib
 import importlib.util
@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib")
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 specification = importlib.util.spec_from_file_location("gpu_run", BENCHMARKS / "gpu" / "run.py")
 gpu = importlib.util.module_from_spec(specification)
-sys.modules["gpu_run"] = gpu  # where its dataclasses look for themselves
+sys.modules["gpu_run"] = gpu  # dataclasses look their module up here
 specification.loader.exec_module(gpu)
 MARKS = "<!-- measured: begin -->\nold\n<!-- measured: end -->"
 
@@ -28,7 +28,7 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """One pool, forward, by convlab and Flax: what was printed and the folder with what was written."""
+    """Measure one pool, forward, by convlab and Flax, and return the output and the folder with the files."""
     folder = tmp_path_factory.mktemp("benchmarks")
     (folder / "out.md").write_text(f"before\n{MARKS}\nafter\n")
     outputs = ["--json", folder / "out.json", "--markdown", folder / "out.md", "--picture", folder / "out.png"]
@@ -76,7 +76,7 @@ def test_picture(measured):
 
 
 def test_report_joins_runs_and_flags(measured, tmp_path):
-    """Against PyTorch if it took part, the later of two measurements, and a mark where the limit is passed."""
+    """The report compares with PyTorch if measured, takes the later of two measurements, and flags values over the limit."""
     _, folder = measured
     later = json.loads((folder / "out.json").read_text())
     later["contestants"]["torch"] = {"torch": "2"}
@@ -140,7 +140,7 @@ def test_what_cannot_be_done_is_said_in_one_line(command):
 
 @pytest.mark.program
 def test_the_command_tries_every_part_without_a_gpu(tmp_path, capfd):
-    """Layers and a network in both dtypes, LeNet's training; and what is in the folder is not measured again."""
+    """It measures layers and a network in both dtypes and LeNet's training, and does not repeat parts in the folder."""
     only = "depthwise w3 dw 128 @56,max pool w2 s2 64 @56,mobilenet"
     command = ["--dry-run", "--out", str(tmp_path), "--only", only, "--contestants", "convlab"]
     assert gpu.main(command) == 0
@@ -170,7 +170,7 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys):
 
 
 def test_resnet_50_is_the_papers():
-    """25.6 million parameters, of them 25.5 in weights; the convolutions' biases come on top."""
+    """It has 25.6 million parameters, 25.5 of them weights, without the convolutions' biases, which the paper's lacks."""
     jax, layers_jax, networks_jax = (importlib.import_module(name) for name in ("jax", "layers_jax", "networks_jax"))
     model = networks_jax.Model(networks_jax.network("resnet50", False), layers_jax.linen_of("convlab"))
     x = jax.ShapeDtypeStruct((1, 224, 224, 3), "float32")

@@ -1,4 +1,4 @@
-"""A JAX that has moved what convlab hooks into: at most one warning, right values, no exception."""
+"""With a JAX that has moved an interface that convlab uses: at most one warning, right values, no exception."""
 
 import subprocess
 import sys
@@ -88,7 +88,7 @@ for where, name in eval(sys.argv[1]):
     print(where, name, {0: "lax", 2: "ours", 3: "absent"}.get(code, "FAILED"), flush=True)
 """
 
-NEEDED = [  # without which everything is lax's
+NEEDED = [  # without these, lax computes everything
     ("sys.modules", "jax.experimental.xla_metadata"),
     ("jax.experimental.xla_metadata", "set_xla_metadata"),
     ("jax._src.dispatch", "apply_primitive"),
@@ -104,7 +104,7 @@ NEEDED = [  # without which everything is lax's
     ("lax", "reduce_window_max_p"),
     ("lax", "select_and_scatter_add_p"),
 ]
-SPARED = [  # which convlab used once, or can do without
+SPARED = [  # which convlab no longer uses, or can do without
     ("mlir", "SPMDAxisContext"),
     ("mlir", "register_lowering"),
     ("ad", "defbilinear"),

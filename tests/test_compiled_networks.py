@@ -1,4 +1,4 @@
-"""What XLA makes of whole networks on the CPU: no layout changes between the engine's convolutions."""
+"""XLA's programs of whole networks on the CPU have no layout changes between the engine's convolutions."""
 
 import re
 

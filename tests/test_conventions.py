@@ -24,7 +24,7 @@ def module_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-# Who may import whom; "public" is `import convlab` itself.
+# The modules that each module may import; "public" is `import convlab` itself.
 PUBLIC = {"public", "typing", "nnx", "linen", "analysis", "viz", "weights", "sharding", "models"}
 NOT_OPERATIONS = {"__init__", "__main__", "_arguments", "_extras", "_window", "_backend", "_layers"}
 OPERATIONS = {module_of(p) for p in SOURCES if module_of(p).startswith("_")} - NOT_OPERATIONS
@@ -158,7 +158,7 @@ def test_examples_run(function):
 
 
 def test_options_are_keyword_only():
-    """Flax's positional options stay positional; everything else has a name at the call."""
+    """Flax's positional options stay positional; all other options are keyword-only."""
     flax = {
         "window_shape",
         "strides",
@@ -179,7 +179,7 @@ def test_options_are_keyword_only():
 
 
 def test_padding_means_pads_in_every_function():
-    """One default strides, one default padding, wherever the name occurs."""
+    """`padding` and `strides` have one default wherever they occur."""
     for function in public_functions():
         parameters = inspect.signature(function).parameters
         if function.__name__.endswith("_pool") and "padding" in parameters and function.__name__ != "blur_pool":

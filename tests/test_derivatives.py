@@ -1,9 +1,9 @@
-"""Every case under every transform, in float64, against differences of the oracle.
+"""Every case under every transform, in float64, is compared with differences of the oracle.
 
-One compiled program a case: values, jvp, vjp, and for the first case of each function (of the others among the slow
-tests) second derivatives, vmap of each argument alone and of all, gradients of single examples by vmap and,
-checkpointed, by scan. The scalar whose gradients they are is half the weighted sum of
-squares, so that second derivatives of linear operations are not zero.
+There is one compiled program for each case: values, jvp, vjp, and for the first case of each function (the slow tests
+cover the others) second derivatives, vmap of each argument and of all, and gradients of single examples by vmap and,
+checkpointed, by scan. The gradients are those of half the weighted sum of squares, so that second derivatives of linear
+operations are not zero.
 """
 
 import collections
@@ -24,7 +24,7 @@ FIRST = {case.function: case for case in reversed(SMOOTH)}.values()
 
 
 def new_cases():
-    """Yield the cases of each function that no function before it had, and two of each function at least."""
+    """Yield the cases of each function that differ from those of earlier functions, at least two for each."""
     of_function, of_what = collections.Counter(), set()
     for case in SMOOTH:
         if case not in ALIKE and (of_function[case.function] < 2 or case.what not in of_what):
@@ -38,7 +38,7 @@ def output(result):
 
 
 class Problem:
-    """A case as a function of its differentiable arrays, with numbers to differentiate it at and along."""
+    """A case as a function of its differentiable arrays, with a point and directions for its derivatives."""
 
     def __init__(self, case):
         self.case, self.rng = case, np.random.default_rng(0)
@@ -75,7 +75,7 @@ class Problem:
 
 
 def moved(point, *steps):
-    """`point` moved by each (length, direction)."""
+    """Return `point` moved by each (length, direction)."""
     return tuple(p + sum(h * d[i] for h, d in steps) for i, p in enumerate(point))
 
 
@@ -99,7 +99,7 @@ def stacked(examples, axes):
 
 
 def everything(p):
-    """What the transforms make of `p`, as one function of its arrays."""
+    """Return the results of all transforms of `p`, as one function of its arrays."""
     count = len(p.point)
     everywhere = tuple(range(count))
     gradient = jax.grad(p.scalar, everywhere)
@@ -185,11 +185,11 @@ def test_gradients_of_gradients(case, x64):
     close(second, second_difference(p.true_scalar, p.point, p.t, p.u), 1e-4)
 
 
-# Where differences tell nothing: ties, infinities, nothing but padding
+# Cases in which differences give no derivative: ties, infinities, windows of padding only
 
 
 def gradient(f, x):
-    """The gradient of the sum of the outputs, by reverse mode; forward mode must agree."""
+    """Return the gradient of the sum of the outputs by reverse mode, and check that forward mode agrees."""
     direction = np.cos(np.arange(x.size, dtype=x.dtype)).reshape(x.shape)
     backward, forward = jax.jit(lambda x: (jax.grad(lambda x: f(x).sum())(x), jax.jvp(f, (x,), (direction,))[1].sum()))(
         x

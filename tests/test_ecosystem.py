@@ -1,4 +1,4 @@
-"""Tools of JAX's ecosystem that dispatch on lax's primitives or functions; each test runs where its package is
+"""Tools of JAX's ecosystem that dispatch on lax's primitives or functions; each test runs if its package is
 installed."""
 
 import jax
@@ -41,7 +41,7 @@ def test_qwix_quantizes_a_model():
 
 
 def test_qwix_serves_weights_quantized_after_training():
-    """Its kernels are objects of its own, which its function in the place of lax's convolution takes."""
+    """Its kernels are special objects, which its replacement of lax's convolution takes."""
     qwix, nnx = pytest.importorskip("qwix"), pytest.importorskip("flax.nnx")
     import convlab.nnx
 
@@ -77,8 +77,7 @@ def test_kfac_tags_convolutions():
 
 
 def test_onnx_exporters_know_the_primitives():
-    """A LeNet with its average pools, and a residual block: the nodes are those of lax, and ONNX Runtime gives the same
-    values."""
+    """A LeNet with average pools and a residual block have the nodes of lax, and ONNX Runtime gives the same values."""
     jax2onnx, runtime = pytest.importorskip("jax2onnx"), pytest.importorskip("onnxruntime")
     of_size = lambda *shape: jnp.asarray(RNG.normal(size=shape), jnp.float32) / 4
     k, narrow, wide, k1, k2 = (

@@ -1,4 +1,4 @@
-"""Every operation on arrays that an explicit mesh splits: the result, its sharding and the gradients of one device."""
+"""Operations on arrays that an explicit mesh splits give the result, the sharding and the gradients of one device."""
 
 import os
 import subprocess

@@ -1,5 +1,5 @@
-"""The first cell of the notebooks in a fresh kernel: without convlab, with a wheel or a clone beside it, with the other
-project."""
+"""The first cell of the notebooks in a fresh kernel: without convlab, with a wheel or a clone beside the notebook, and
+with the other project installed."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs the cell and a line after it in a fresh environment, which has this one's packages but for convlab."""
+    """Run the cell and a line after it in a fresh environment, with this one's packages except convlab."""
     builder = venv.EnvBuilder(symlinks=True)
     builder.create(tmp_path / "env")
     python = builder.ensure_directories(tmp_path / "env").env_exe
@@ -57,7 +57,7 @@ def run(tmp_path, monkeypatch):
 
 
 def wheel(folder, site):
-    """The wheel of this checkout, with the dependencies that this environment has anyway left out."""
+    """Build the wheel of this checkout without its dependencies, which this environment has."""
     metadata = f"Metadata-Version: 2.1\nName: convlab-jax\nVersion: {convlab.__version__}\nProvides-Extra: examples\n"
     with zipfile.ZipFile(folder / f"{NAME}-py3-none-any.whl", "w") as archive:
         for path in (ROOT / "convlab").rglob("*.py"):

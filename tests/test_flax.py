@@ -23,14 +23,14 @@ def rngs():
 
 
 def kinds(layer):
-    """Name and position, or name and keyword, of each argument."""
+    """Return the name and position, or the name and keyword, of each argument."""
     parameters = list(inspect.signature(layer.__init__).parameters.values())[1:]
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ("parent", "name")]
     return positional, {p.name: p.default for p in parameters if p.name not in ("parent", "name")}
 
 
 def same(ours, theirs):
-    """Equal defaults; functions of Flax's are the same ones, its initializers make the same values."""
+    """Return whether defaults are equal: functions of Flax are identical, and initializers make the same values."""
     if hasattr(theirs, "keys"):
         return dict(ours) == dict(theirs)
     if callable(theirs) and not isinstance(theirs, type):
@@ -82,7 +82,7 @@ LOCAL += product(input_dilation=[2], padding=[1], use_bias=[False])
 
 
 def mostly_slow(rows, every):
-    """One of `every` rows at all times, the others in the wide run."""
+    """Mark the rows as slow, except one of `every`."""
     return [row if i % every == 0 else pytest.param(row, marks=pytest.mark.slow) for i, row in enumerate(rows)]
 
 
@@ -91,7 +91,7 @@ def shown(options):
 
 
 def value_and_gradients(function, parameters, x):
-    """The result, and the gradients of its sum against fixed numbers."""
+    """Return the result, and the gradients of its sum with fixed weights."""
 
     def weighted(parameters, x):
         y = function(parameters, x)
@@ -186,7 +186,7 @@ def test_bytes_and_half_floats_are_promoted_as_flax_does():
 
 
 def recorder(calls, **more):
-    """A hook that writes down what it is called with. Without `more` it is as old as hooks without `out_sharding`."""
+    """Return a hook that records its arguments; without `more` it has the signature of hooks before `out_sharding`."""
 
     def hook(
         lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None,
@@ -322,7 +322,7 @@ def test_checkpoints_of_either_load_into_the_other():
 
 
 def test_layers_are_flaxs():
-    """What LoRA, quantisation and counters of operations ask; nothing that Flax computes is taken over."""
+    """LoRA, quantisation and counters of operations rely on this; the computation is convlab's, not Flax's."""
     for system, name in [
         ("nnx", "Conv"),
         ("nnx", "ConvTranspose"),
@@ -346,7 +346,7 @@ def test_layers_are_flaxs():
 
 
 class LowRank(flax.nnx.Module):
-    """A layer that somebody's program finds by its class, and wraps."""
+    """A layer with which a user's program replaces layers that it finds by their class."""
 
     def __init__(self, inner):
         self.inner, self.down, self.up = (

@@ -1,4 +1,4 @@
-"""`freeze` and `optimize` change how a program is computed and not what it gives."""
+"""`freeze` and `optimize` change how a program is computed, but not its results."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def norm(y, p):
 
 
 def calls(f, *args):
-    """The epilogues of the engine's calls in the program of `f`, in order."""
+    """Return the epilogues of the engine's calls in the program of `f`, in order."""
     steps = convlab.explain(f, *args, platform="cpu")
     return [step.reason.removeprefix("one call with ") for step in steps if step.reason.startswith("one call")]
 
@@ -202,7 +202,7 @@ def test_it_can_be_debugged():
 
 
 def test_its_derivative_is_that_of_the_function():
-    x = X.at[0].set(0.0)  # where ReLU has its corner
+    x = X.at[0].set(0.0)  # where ReLU is not differentiable
     f = lambda p, x: (jax.nn.relu(conv(x, p["k"])) ** 2 + jax.nn.relu(conv(x, p["k"]))).sum()
     frozen = convlab.freeze(f, PARAMS, x)
     same(jax.jit(jax.grad(frozen))(x), jax.jit(jax.grad(f, 1))(PARAMS, x))

@@ -1,4 +1,4 @@
-"""Laws that hold for every size, over geometries drawn by hypothesis."""
+"""Identities that hold for every size, tested on geometries drawn by hypothesis."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ NAMES = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL", "CIRCULAR", "REFLECT")
 
 
 def laws(examples):
-    """So many draws, the same ones every time; nothing is stored."""
+    """Set the number of draws, which are the same every time and are not stored."""
     return settings(
         max_examples=examples, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
@@ -199,7 +199,7 @@ def test_unpooling_puts_maxima_back(spatial, size):
 
 @pytest.mark.parametrize("size, stride, pad", [(3, 2, 1), (2, 2, 0), (3, 1, 0)])
 def test_unpooling_by_comparisons_is_unpooling(size, stride, pad):
-    """What a TPU does where every index is near its window, and that far ones are seen."""
+    """A TPU compares if every index is near its window, and detects indices that are not."""
     spatial, x = (9, 8), numbers(2, 9, 8, 3).astype(np.float32)
 
     def both(x, dx):

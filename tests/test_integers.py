@@ -1,4 +1,4 @@
-"""Convolutions of bytes are exact in int32, whatever the operands and the configuration."""
+"""Convolutions of bytes are exact in int32, for all operands and configurations."""
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def test_bytes_are_summed_exactly(kinds):
 
 @pytest.mark.parametrize("channels", [1024, 1025, 2000])
 def test_the_largest_sums_are_exact(channels):
-    """About where float32 no longer holds every integer."""
+    """The sums are near the limit up to which float32 represents every integer."""
     x, kernel = np.full((1, 1, channels), -128, np.int8), np.full((1, channels, 1), -128, np.int8)
     x[..., 0] = kernel[:, 0] = 127
     y = jax.jit(lambda x, k: convlab.conv(x, k, preferred_element_type=jnp.int32))(x, kernel)
@@ -51,7 +51,7 @@ def test_the_largest_sums_are_exact(channels):
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_sums_over_parts_of_the_channels_are_exact(groups):
-    """Of the largest products, which float32 could not hold together."""
+    """The sums of the largest products are too large for float32 to be exact."""
     x, kernel = np.full((1, 5, 5, 402), 255, np.uint8), np.full((3, 3, 402 // groups, 2), -128, np.int8)
     x[..., ::7] = 254
     y = jax.jit(lambda x, k: convlab.conv(x, k, feature_group_count=groups))(x, kernel)
@@ -60,7 +60,7 @@ def test_sums_over_parts_of_the_channels_are_exact(groups):
 
 @pytest.mark.parametrize("kinds", [("int8", "int8"), ("uint8", "int8")], ids=str)
 def test_a_convolution_of_bytes_is_one_equation_of_lax(kinds):
-    """Which a CPU computes in float32, where that holds every sum over a large part of the channels."""
+    """A CPU computes it in float32 if that represents every sum over a large part of the channels."""
     few, some, many = ((np.ones((1, 8, c), kinds[0]), np.ones((3, c, 4), kinds[1])) for c in (16, 500, 20000))
     conv = lambda x, k: convlab.conv(x, k, preferred_element_type=jnp.int32)
     names = [eqn.primitive.name for eqn in jax.make_jaxpr(conv)(*few).jaxpr.eqns]

@@ -1,4 +1,4 @@
-"""JAX's own tools see convlab's convolutions and pools as lax's: each of them as its user would."""
+"""JAX's own tools treat convlab's convolutions and pools as lax's; each test uses a tool as a user would."""
 
 import io
 import os
@@ -114,7 +114,7 @@ THEIRS = network(
 
 @pytest.mark.parametrize("which", ["forward", "gradient"])
 def test_operations_are_counted_as_laxs(which):
-    """Also under `accelerate()`, and in a program with the engine's call, which XLA itself cannot count."""
+    """This also holds under `accelerate()`, and in a program with the engine's call, which XLA itself cannot count."""
     derived = (lambda f: f) if which == "forward" else (lambda f: jax.grad(f, (0, 1)))
     count = lambda f: jax.jit(derived(f)).lower(X, K).cost_analysis()["flops"]
     assert count(OURS) == count(THEIRS) > 4e5
@@ -211,7 +211,8 @@ for f, g in ((net, ours), (gradient, jax.grad(ours, (0, 1, 2)))):
 
 
 def test_plain_programs_lower_to_the_same_text():
-    """On every platform, byte for byte; and convlab's own to lax's text but for the mark, where the table says lax."""
+    """The texts are equal byte for byte on every platform; convlab's own equals lax's except for the mark, where the table
+    chooses lax."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", PLAIN], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -228,7 +229,7 @@ def test_accelerate_leaves_cumulative_operations_alone(name):
 
 
 def test_programs_do_not_grow_with_the_window():
-    """Long windows are loops: each program here has fewer lines than its windows have elements."""
+    """Long windows are loops: each of these programs has fewer lines than its windows have elements."""
     sequence, image = (
         jax.ShapeDtypeStruct((1, 16_000, 1), jnp.float32),
         jax.ShapeDtypeStruct((1, 300, 300, 1), jnp.float32),

@@ -1,4 +1,4 @@
-"""Every formulation against the oracle in all maps, and what the seam promises: the choice, `accelerate`, `explain`."""
+"""Tests of the backend: every formulation against the oracle, the choice, `accelerate` and `explain`."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ OF_FLOATS = [name for name in tables.FORMULATIONS if name != "floats"]
 
 
 def problem(rng, **fixed) -> Problem:
-    """Any convolution of small arrays: odd and even windows, size 1, strides beyond the window, crops, groups."""
+    """Draw a convolution of small arrays: odd and even windows, size 1, strides beyond the window, crops, groups."""
     rank = fixed.pop("rank", int(rng.integers(1, 4)))
     each = lambda low, high: tuple(int(v) for v in rng.integers(low, high, rank))
     groups = int(rng.choice([1, 1, 2, 3]))
@@ -46,7 +46,7 @@ def problem(rng, **fixed) -> Problem:
 
 
 def typical(name) -> dict:
-    """What a formulation is for."""
+    """Return the facts of the problems that a formulation is for."""
     depthwise = dict(channels=6, groups=6, features=12)
     plain = dict(strides=(1, 1), kernel_dilation=(1, 1), rank=2)
     return {
@@ -92,7 +92,7 @@ def oracle(p: Problem, x, kernel):
 
 
 def oracle_gradient(p: Problem, x, dy):
-    """Tap by tap: the forward map of each tap alone, against dy."""
+    """Compute the kernel gradient tap by tap: the product of the values that a tap reads with dy."""
     image = reference.pad(reference.dilate(reference.wide(x), p.input_dilation), p.pads)
     seen = reference.windows(image, p.window, p.strides, p.kernel_dilation, p.out)  # (n, *out, *window, c)
     seen = seen.reshape(-1, *p.window, p.groups, p.channels // p.groups)
@@ -130,7 +130,7 @@ def test_formulations_sum_as_the_oracle_does(name, kind):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_depthwise_sums_and_spreads(seed, monkeypatch):
-    """What `taps` does with large images, here with small ones: sums for each tap, and inputs that are dilated."""
+    """`taps` sums for each tap, and dilates inputs, for large images; here it does so for small ones."""
     monkeypatch.setattr(taps, "_MANY", 0)
     channels = dict.fromkeys(("channels", "features", "groups"), 3)
     rng = np.random.default_rng(seed)
@@ -152,7 +152,7 @@ def test_depthwise_sums_and_spreads(seed, monkeypatch):
 
 
 def supported_kinds(name, p):
-    """The kinds of problem that a formulation computes for these sizes; the test is skipped where there are none."""
+    """Return the kinds of problem that a formulation computes for these sizes; skip the test if there are none."""
     reasons = {kind: tables.FORMULATIONS[name].unsupported_reason(kind, p) for kind in ("forward", "kernel_gradient")}
     kinds = [kind for kind, reason in reasons.items() if not reason]
     if not kinds:
@@ -200,7 +200,8 @@ def test_direct_formulations_keep_an_inf_in_its_windows(name):
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_large_strides_make_no_large_program(groups):
-    """The gradient of a patch embedding: a phase for each of 16 x 16 positions, with windows that tile or overlap."""
+    """The gradient of a patch embedding has a phase for each of 16 x 16 positions, with windows that tile or
+    overlap."""
     for window in (16, 19):
         x, k = jnp.ones((1, 64, 48, 4)), jax.random.normal(jax.random.key(0), (window, window, 4 // groups, 6))
         f = lambda x, method: convlab.conv(x, k, strides=16, feature_group_count=groups, method=method)
@@ -213,7 +214,7 @@ def test_large_strides_make_no_large_program(groups):
 
 
 def test_one_long_dilated_sequence_has_a_gradient():
-    """The engine ends the process where it meets an image of one channel under a column of some 400 positions."""
+    """The engine crashes for an image of one channel and a kernel that is a column of some 400 positions."""
     p = problem(
         np.random.default_rng(0), rank=1, batch=1, spatial=(700,), window=(3,), kernel_dilation=(2,), strides=(1,),
             groups=1,
@@ -225,7 +226,8 @@ def test_one_long_dilated_sequence_has_a_gradient():
 
 @pytest.mark.parametrize("kind", ["forward", "kernel_gradient"])
 def test_a_long_column_sums_right(kind):
-    """The engine's sums over 362 rows of one column are wrong where the channels fill vectors but for a rest."""
+    """The engine's sums over 362 rows of one column are wrong if the channels are not a multiple of the vector
+    width."""
     size = dict(window=(400, 1), channels=17) if kind == "forward" else dict(window=(3, 1), channels=1)
     rest = dict(
         spatial=(402, 1), batch=17, groups=1, features=3, strides=(1, 1), kernel_dilation=(1, 1), pads=((0, 0),) * 2
@@ -237,7 +239,7 @@ def test_a_long_column_sums_right(kind):
 
 
 def test_the_engine_gets_no_pads_as_wide_as_the_window():
-    """For those it may have no program but products in parallel loops, which have hung."""
+    """For such pads it may have only a program of products in parallel loops, which has hung."""
     three = dict(rank=3, batch=1, spatial=(2, 3, 9), channels=9, window=(2, 4, 3), features=3, groups=3)
     p = problem(
         np.random.default_rng(0), **three, strides=(4, 1, 1), kernel_dilation=(1,) * 3, pads=((0, 1), (0, 1), (0, 0))
@@ -257,7 +259,7 @@ def test_the_engine_gets_no_pads_as_wide_as_the_window():
         assert not any(window["pad_left"] + window["pad_right"])
 
 
-BFLOAT16 = {  # problem, and the maps whose operands the engine takes as bfloat16; the others it takes as float32
+BFLOAT16 = {  # problem, and the maps that the engine computes in bfloat16; it computes the others in float32
     "block_diagonal": (dict(channels=20, features=24, groups=1), "forward kernel_gradient"),
     "one tap": (dict(channels=20, features=24, groups=1, window=(1, 1), pads=((0, 0),) * 2), "forward kernel_gradient"),
     "depthwise": (dict(channels=32, features=32, groups=32), "forward"),
@@ -451,7 +453,7 @@ WINDOWS_THAT_OVERLAP_OR_NOT = [
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_gradient_of_a_sum_reads_no_zeros_between_its_elements(dtype):
-    """lax pads the cotangent between its elements and sums over that; here nothing is padded, values are equal."""
+    """lax inserts zeros into the cotangent and sums; convlab does not, and the values are equal."""
 
     def gradients(vs):
         for v, (size, window, strides, pads, dilation) in zip(vs, WINDOWS_THAT_OVERLAP_OR_NOT):
@@ -535,7 +537,7 @@ def test_explain_names_each_step():
 
 
 def test_explain_names_the_formulations_of_a_tpu():
-    """Those that its compiler's estimates favour, for convlab's convolutions and not for lax's."""
+    """The formulations follow the compiler's estimates, for convlab's convolutions and not for lax's."""
 
     def taken(x, *kernel, **options):
         convolution = lambda k, x: convlab.conv(x, k, **options).sum()

@@ -1,4 +1,4 @@
-"""Packed sequences and padded batches give what the sequences give alone, and nothing that is masked changes a bit."""
+"""Packed sequences and padded batches give the results of single sequences, and masked values change no bit."""
 
 import functools
 
@@ -170,14 +170,14 @@ POOLS = [
         ("top_k_pool", dict(k=5)),
     ("stochastic_pool", {}), ("pool", dict(init=1.0, reduce_fn=jnp.multiply)),
 ]  # fmt: skip
-UNPADDED = [("gem_pool", {}), ("mixed_pool", {}), ("avg_pool", {})]  # what averages padding too is equal without it
+UNPADDED = [("gem_pool", {}), ("mixed_pool", {}), ("avg_pool", {})]  # equal without padding only
 
 
 @pytest.mark.parametrize(
     "name, options, padding", [*((*p, 1) for p in POOLS), *((*p, 0) for p in (*POOLS, *UNPADDED))], ids=str
 )
 def test_padded_batches_are_the_images_alone(name, options, padding):
-    """Values and gradients; what stands in the padding may be NaN."""
+    """Values and gradients agree, also if the padding contains NaN."""
     pool = functools.partial(getattr(convlab, name), window_shape=(3, 2), padding=padding, **options)
 
     def slopes(function, *arrays):
@@ -204,7 +204,7 @@ def test_padded_batches_are_the_images_alone(name, options, padding):
 @pytest.mark.parametrize("name", ["max_pool", "min_pool"])
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 def test_indices_are_those_of_valid_positions(name, dtype):
-    """Where the least value wins among valid positions, no other position does."""
+    """If the smallest value is the maximum of the valid positions, no invalid position is chosen."""
     least = (
         {"max_pool": -np.inf, "min_pool": np.inf}[name]
         if dtype == np.float32
@@ -237,7 +237,7 @@ def test_pool_layers_take_valid_positions(name):
 
 
 def test_kernel_gradients_of_packed_depthwise_convolutions_are_products():
-    """A CPU multiplies by ones many times faster than it sums over all axes but the last."""
+    """A CPU computes a product with ones many times faster than a sum over all axes but the last."""
 
     def gradient(kernel, segment_ids):
         conv = functools.partial(convlab.conv, padding="CAUSAL", feature_group_count=6, segment_ids=segment_ids)

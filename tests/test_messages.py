@@ -1,4 +1,4 @@
-"""Every bad call is refused, while tracing, by a message of the one form: argument, rule, fact, value, hint."""
+"""Every bad call raises an error while tracing, in one form: argument, rule, fact, value, hint."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The LeNet trainer end to end: what a run leaves, that it can be taken up again, and the two LeNets."""
+"""The LeNet trainer end to end: the files of a run, its continuation, and the two LeNets."""
 
 # ruff: noqa: F811  (an argument that is named like an imported fixture is that fixture)
 
@@ -15,7 +15,7 @@ import optax
 import pytest
 from mnist_program import EPOCHS, FOLDER, cache, copy, program, resume, trained, wait_for  # noqa: F401  fixtures among them
 
-# `lenet` is found by way of mnist_program.
+# mnist_program adds the folder of `lenet` to the path.
 from lenet import data, engine, model, picture, tensorboard, training, workdir  # isort: skip
 from lenet.checkpoint import Checkpoints  # isort: skip
 
@@ -42,7 +42,7 @@ def start(*arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-# What a run leaves
+# The files of a run
 
 
 def test_metrics_are_a_line_of_json_per_epoch(trained):
@@ -113,7 +113,7 @@ def test_predict_names_the_digit(trained, tmp_path, capsys, form):
     assert f"digit.png: {digits.test_labels[0]} (" in capsys.readouterr().out
 
 
-# Taking a run up again
+# Continuing a run
 
 
 def test_a_prolonged_run_is_identical(trained, tmp_path, capsys):
@@ -209,7 +209,7 @@ def test_an_epoch_visits_every_sample_once():
     images[:, 0, 0] = np.arange(12) * 20
     labels = np.arange(12) % 10
 
-    def apply(params, x):  # logits that depend on the sample, so that each sample has a loss of its own
+    def apply(params, x):  # logits that depend on the sample, so that each sample has a different loss
         return params * jax.nn.one_hot(jnp.zeros(len(x), int), 10) * x[:, 0, 0, 0, None]
 
     optimizer = optax.sgd(0.0)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from mnist_program import FOLDER, cache, program, wait_for  # noqa: F401  fixtures among them
 
-from lenet import training, workdir  # isort: skip  found by way of mnist_program
+from lenet import training, workdir  # isort: skip  mnist_program extends the path
 from lenet.checkpoint import Checkpoints  # isort: skip
 
 HERE = pathlib.Path(__file__).parent
@@ -50,7 +50,7 @@ def free_port():
 
 @contextlib.contextmanager
 def two_processes(*arguments):
-    """Two processes that train together; whatever happens, they end with the block."""
+    """Start two processes that train together, and end them with the block."""
     where = f"127.0.0.1:{free_port()}"
     common = [
         sys.executable,
@@ -74,7 +74,7 @@ def two_processes(*arguments):
 
 
 def in_two_processes(*arguments):
-    """The exit codes and stderrs of two processes that train together."""
+    """Return the exit codes and stderrs of two processes that train together."""
     with two_processes(*arguments) as processes:
         texts = [process.communicate(timeout=240) for process in processes]
         return [process.returncode for process in processes], [error for _, error in texts]
@@ -86,7 +86,7 @@ def parameters(folder, epoch):
 
 @pytest.fixture(scope="module")
 def two(cache, tmp_path_factory):
-    """The folder of an uninterrupted run of two processes."""
+    """Return the folder of an uninterrupted run of two processes."""
     folder = tmp_path_factory.mktemp("devices") / "two"
     codes, errors = in_two_processes(*OPTIONS, "--workdir", folder)
     assert codes == [0, 0], errors

@@ -1,4 +1,4 @@
-"""The random distortions of the LeNet trainer: known ones exactly, random ones by their mean and spread."""
+"""The random distortions of the LeNet trainer: known ones exactly, random ones by their mean and deviation."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ distorted = jax.jit(distort.distort, static_argnums=2)
 
 
 def draws(**columns):
-    """Draws of 0, but for those named: angle, size, row, column, mirror."""
+    """Return draws of 0, except the named ones: angle, size, row, column, mirror."""
     result = np.zeros((COUNT, distort.DRAWS), np.float32)
     for name, value in columns.items():
         result[:, ("angle", "size", "row", "column", "mirror").index(name)] = value
@@ -28,7 +28,7 @@ def random_draws(count, seed=0):
 
 
 def assert_near(found, expected):
-    np.testing.assert_allclose(found, expected, atol=0.02)  # of 255: a place is rounded to some 1e-5 of a pixel
+    np.testing.assert_allclose(found, expected, atol=0.02)  # of 255: positions are rounded to some 1e-5 of a pixel
 
 
 def test_no_strength_changes_nothing():
@@ -54,12 +54,12 @@ def test_half_a_pixel_is_the_mean_of_two():
 
 @pytest.mark.parametrize("turns", [1, 2, -1])
 def test_quarter_turns(turns):
-    """Clockwise, which np.rot90 is not."""
+    """The turns are clockwise; those of np.rot90 are counterclockwise."""
     assert_near(distorted(IMAGES, draws(angle=turns), Distortion(rotate=90.0)), np.rot90(IMAGES, -turns, (1, 2)))
 
 
 def test_twice_as_small():
-    """exp(log 2) as many pixels of the source to a pixel: the places 13.5 +- 1, 3, ... lie between pixels."""
+    """A pixel has exp(log 2) times as many pixels of the source: the positions 13.5 +- 1, 3, ... are between pixels."""
     found = np.asarray(distorted(IMAGES, draws(size=1), Distortion(scale=np.log(2))))
     halves = IMAGES.reshape(COUNT, 14, 2, 14, 2).mean((2, 4))
     assert_near(found[:, 7:21, 7:21], halves)

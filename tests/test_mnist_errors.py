@@ -1,4 +1,4 @@
-"""The LeNet trainer given what it cannot use: one line on stderr, exit code 2, and nothing of the user's is harmed."""
+"""The LeNet trainer with unusable input: one line on stderr, exit code 2, and the user's files stay unchanged."""
 
 # ruff: noqa: F811  (an argument that is named like an imported fixture is that fixture)
 
@@ -25,7 +25,7 @@ def contents(folder):
 
 
 def refused(capsys, *arguments):
-    """Runs the program, expects a refusal in one line, and returns the line."""
+    """Run the program, check that it ends with one line on stderr, and return the line."""
     capsys.readouterr()
     assert program.main([str(argument) for argument in arguments]) == 2
     captured = capsys.readouterr()
@@ -41,7 +41,7 @@ def write_idx(path, array):
 
 @pytest.fixture
 def idx(tmp_path):
-    """A folder with a small data set: each class is a bright row."""
+    """Return a folder with a small data set: each class is a bright row."""
     folder = tmp_path / "idx"
     folder.mkdir()
     for name, count in (("train", 200), ("t10k", 50)):
@@ -154,7 +154,7 @@ def test_a_named_set_must_be_the_published_one(idx):
 
 @pytest.fixture
 def server(idx, cache, tmp_path, monkeypatch):
-    """Serves the small data set under the name of mnist; yields the requests seen."""
+    """Serve the small data set under the name of mnist, and yield the list of requests."""
     seen = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -258,7 +258,7 @@ def test_a_read_only_workdir(tmp_path, capsys):
 
 @pytest.mark.program
 def test_a_full_disk(copy):
-    """A limit on the size of files stands for the disk: the write fails in the middle of a checkpoint."""
+    """A limit on the size of files simulates the full disk: the write fails in the middle of a checkpoint."""
     before = contents(copy / "checkpoints")
     command = [sys.executable, str(FOLDER / "train.py"), "train", "--workdir", str(copy), "--resume", "--epochs", "9"]
     limited = ["sh", "-c", 'ulimit -f 40; exec "$@"', "sh", *command]

@@ -1,4 +1,4 @@
-"""What `export` writes gives the logits of the run, here and in PyTorch, and `predict` reads it."""
+"""Exported files give the logits of the run, here and in PyTorch, and `predict` reads them."""
 
 # ruff: noqa: F811  (an argument that is named like an imported fixture is that fixture)
 

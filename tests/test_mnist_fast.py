@@ -1,4 +1,4 @@
-"""The fast training of MNIST, on the digits inside scikit-learn."""
+"""The fast training of MNIST, on scikit-learn's digits."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ def run(*arguments):
 
 
 def test_every_framework_learns_the_digits():
-    """In a process of its own each, by the same schedule."""
+    """Each runs in a separate process, by the same schedule."""
     done = run("--data", "digits", "--epochs", 12, "--seeds", 2)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""The page on which to draw a digit: its answers, its refusals, and a drawing in a real browser where one is
+"""The page on which to draw a digit: its answers, its errors, and a drawing in a real browser if one is
 installed."""
 
 import http.client
@@ -15,7 +15,7 @@ from mnist_program import program
 from lenet import data, engine, model, page  # isort: skip  found by way of mnist_program
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-assert program  # what puts lenet on the path
+assert program  # importing it adds lenet to the path
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ REFUSALS = {
 def test_refusals(port, case):
     code, request = REFUSALS[case]
     assert ask(port, **request)[0] == code
-    assert ask(port, "GET", "/")[0] == 200  # and it goes on answering
+    assert ask(port, "GET", "/")[0] == 200  # and the server still answers
 
 
 def test_a_taken_port(params, port):
@@ -88,7 +88,7 @@ def test_a_taken_port(params, port):
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed")
 def test_drawing_in_a_browser(port, monkeypatch, tmp_path):
-    """The page as it is, with a hand added to it that draws a stroke as a mouse would."""
+    """The page works in a browser, with an added script that draws a stroke as a mouse would."""
     hand = """<script>
       const box = draw.getBoundingClientRect();
       draw.setPointerCapture = () => 0;

@@ -1,4 +1,4 @@
-"""The LeNet trainer's recipes: their files, the images held out to choose one by, and a recipe's result over seeds."""
+"""The LeNet trainer's recipes: their files, the held-out images for the choice of one, and the results over seeds."""
 
 # ruff: noqa: F811  (an argument that is named like an imported fixture is that fixture)
 
@@ -30,7 +30,7 @@ WHOLE = {"data": '"digits"', "epochs": 1, "batch_size": 32, "lr": 3e-3, "decay":
 
 
 def written(path, **changes):
-    """A recipe file with `changes`; None leaves a line out."""
+    """Write a recipe file with `changes`; None leaves a line out."""
     lines = (f"{key} = {value}\n" for key, value in (WHOLE | changes).items() if value is not None)
     path.write_text("".join(lines))
     return path
@@ -128,7 +128,7 @@ def test_held_out_images_and_test_images_are_not_trained_on(cache, idx, tmp_path
     assert history[0]["test_loss"] != later[0]["test_loss"]
 
 
-# A result over seeds
+# The results over seeds
 
 
 def test_summary():
@@ -142,7 +142,7 @@ def test_summary():
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """train.py is called here and not in a process of its own; yields the argument lists seen."""
+    """Call train.py in this process, and yield the list of its arguments in each call."""
     seen = []
 
     def finished(command):

@@ -1,4 +1,5 @@
-"""`convlab.models` without PyTorch: names, weights in and out, features, and what bad files and bad names are told."""
+"""`convlab.models` without PyTorch: names, weights in both directions, features, and the errors of bad files and
+names."""
 
 import doctest
 import io
@@ -22,7 +23,7 @@ from convlab import models, weights  # noqa: E402
 
 @pytest.fixture(scope="module")
 def squeezenet():
-    """Abstract, a state dict that it takes, and the network with that state dict."""
+    """Return the abstract network, a state dict for it, and the network with that state dict."""
     abstract = models.SqueezeNet1_1.abstract(num_classes=5)
     numbers = np.random.default_rng(0)
     shapes = {"classifier.1.weight": (5, 512, 1, 1), "classifier.1.bias": (5,)}
@@ -123,7 +124,7 @@ class Hostile:
 
 
 def torch_file(path, data, storages=()):
-    """A file as `torch.save` writes it, of a pickle and storages."""
+    """Write a file as `torch.save` does, of a pickle and storages."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", data)
         for key, content in storages:
@@ -151,7 +152,7 @@ def test_hostile_and_broken_files_are_one_line(tmp_path):
 
 
 class Global:
-    """Pickles as the name of something in a module that need not be here."""
+    """An object that is pickled as a name in a module that may not be installed."""
 
     def __init__(self, module, name, *arguments):
         self.module, self.name, self.arguments = module, name, arguments

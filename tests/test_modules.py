@@ -1,4 +1,4 @@
-"""Every layer is in both module systems, has the options of its function, computes it and says what it says."""
+"""Every layer is in both module systems and has the options, the results and the messages of its function."""
 
 import dataclasses
 import doctest
@@ -26,7 +26,7 @@ POOLED, PLACES = convlab.max_pool(X, (2, 2), strides=2, return_indices=True)
 BOXES = np.array([[1, 0.5, 1, 4, 5]], np.float32)
 SAMPLES = np.random.default_rng(2).uniform(size=(2, 4, 2)).astype(np.float32)
 
-# layer, function, what the layer is made with, what it is called with.
+# layer, function, the arguments of the constructor, the arguments of the call.
 OPERATIONS = [
     ("MaxPool", "max_pool", ((3, 2),), dict(strides=2, ceil_mode=True, return_indices=True), (X,), {}),
     ("MinPool", "min_pool", (2,), dict(window_dilation=2), (X,), {}),
@@ -148,7 +148,7 @@ CALLED = {"mask", "output_shape", "key", "samples", "kernel_size", "segment_ids"
 
 
 def told_by_options(row):
-    """Whether an option is wrong, not an array."""
+    """Return whether an option is wrong, and not an array."""
     arrays = {"kernel", "x", "bias", "offset", "mask", "patches", "boxes", "segment_ids", "valid"} & set(
         row.argument.split("|")
     )
@@ -236,7 +236,7 @@ AT_CONSTRUCTION = [
 
 
 class Lazy:
-    """The layers of NNX, made as those of Linen are."""
+    """Constructors of NNX's layers with the arguments of Linen's."""
 
     def __getitem__(self, name):
         layer = getattr(convlab.nnx, name)
@@ -251,7 +251,7 @@ def test_bad_options_are_refused_at_construction(make, text):
 
 
 def test_a_bias_is_wanted_or_not():
-    """Whatever counts as false, as in Linen."""
+    """Any false value means no bias, as in Linen."""
     assert convlab.nnx.Conv(4, 5, (3,), use_bias=None, rngs=RNGS).bias is None
 
 
@@ -306,7 +306,7 @@ PARAMETRISED = [
     "name, made, options, arrays", PARAMETRISED, ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_nnx_and_linen_agree(name, made, options, arrays):
-    """A Linen layer gives the parameters, NNX ones take them, lazily shaped or not."""
+    """NNX layers, with lazy shapes or not, give a Linen layer's results with its parameters."""
     layer = getattr(convlab.linen, name)(*made, **options)
     expected, variables = jax.jit(layer.init_with_output)(KEY, *arrays)
     for channels in (arrays[0].shape[-1], None)[: 1 + (name == "SeparableConv")]:
@@ -325,7 +325,7 @@ def test_nnx_and_linen_agree(name, made, options, arrays):
 
 
 def test_weight_standardisation():
-    """Qiao et al., equation 6: the kernel of each output channel less its mean, over its standard deviation."""
+    """Qiao et al., equation 6: subtract the mean of each output channel's kernel and divide by its deviation."""
     layer = convlab.nnx.WSConv(4, 6, (3, 2), feature_group_count=2, rngs=flax.nnx.Rngs(0))
     kernel = np.asarray(layer.kernel[...], np.float64)
     standard = (kernel - kernel.mean((0, 1, 2))) / np.sqrt(kernel.var((0, 1, 2)) + 1e-5)

@@ -1,4 +1,4 @@
-"""The table of names: what it names exists, and of PyTorch's, Keras' and Flax's names none is forgotten."""
+"""The table of names: all its names exist, and it has all names of PyTorch, Keras and Flax."""
 
 import importlib
 import pathlib
@@ -16,7 +16,7 @@ ROWS = [
     if line.startswith("| ") and not line.startswith("| PyTorch")
 ]
 ABOUT = re.compile(r"conv|pool|fold$|pad(\d.)?$|flatten$", re.IGNORECASE)
-# No operations on images: modules, helpers of modules, the inverse of a reshape, changes of kind.
+# These are not operations on images: modules, helpers of modules, the inverse of a reshape, conversions.
 OTHERS = {
     "linen.pooling",
     "nnx.unflatten",
@@ -63,7 +63,7 @@ def test_every_function_and_layer_of_ours_is_in_the_table():
 
 
 def unknown(column, **spaces):
-    """What the column says of these modules that they do not have."""
+    """Return the names in the column that these modules do not have."""
 
     def known(name):
         space, *path = name.split(".")

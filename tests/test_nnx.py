@@ -1,5 +1,4 @@
-"""NNX: layers that wait for their input, masks, randomness, caches, and every way in which modules are passed
-around."""
+"""NNX: layers with lazy shapes, masks, randomness, caches, and every way to pass modules."""
 
 import copy
 import pickle
@@ -29,7 +28,7 @@ def loss(layer, x):
     return (layer(x) ** 2).sum()
 
 
-# --- waiting for the input ----------------------------------------------------------------------------------------
+# --- lazy shapes --------------------------------------------------------------------------------------------------
 
 
 def build_by_call(layer):
@@ -206,7 +205,7 @@ def test_a_cache_goes_through_jit_and_scan():
     np.testing.assert_allclose(steps[:, :, 0].swapaxes(0, 1), whole, atol=1e-5)
 
 
-# --- passing modules around ---------------------------------------------------------------------------------------
+# --- passing modules ----------------------------------------------------------------------------------------------
 
 
 class Network(nnx.Module):

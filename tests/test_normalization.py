@@ -1,5 +1,5 @@
 """Batch and layer normalization have Flax's parameters, statistics and results, derivatives of every order, and keep
-their input alone."""
+only their input."""
 
 import contextlib
 import io
@@ -43,7 +43,7 @@ def parameters_like(shapes):
 
 
 def of_nnx(cls, options, x, mask=None):
-    """The result and the statistics; the gradients of the parameters; that of `x`."""
+    """Return the result and the statistics, the gradients of the parameters, and the gradient of `x`."""
     layer = cls(x.shape[options.get("axis", -1)], **options, rngs=flax.nnx.Rngs(0))
     given = parameters_like({n: p for n in ("scale", "bias") if (p := getattr(layer, n)) is not None})
 
@@ -170,7 +170,7 @@ def test_vmap_and_the_mean_over_a_named_axis():
 
 
 def kept(norm, x):
-    """The arrays of the image's size that a backward pass reads, by dtype: what `print_saved_residuals` prints."""
+    """Return the arrays of the image's size that a backward pass reads, by dtype, as `print_saved_residuals` prints."""
     conv = convlab.nnx.Conv(3, 3, (3, 3), rngs=flax.nnx.Rngs(0))
     graph, state = flax.nnx.split((conv, norm))
 
@@ -185,7 +185,7 @@ def kept(norm, x):
 
 
 def test_conv_norm_and_relu_keep_one_array_of_the_images_size():
-    """Besides the block's input, an argument. Flax's normalization keeps two more."""
+    """The block's input, an argument, is kept too. Flax's normalization keeps two more."""
     make = dict(num_features=3, rngs=flax.nnx.Rngs(0))
     ours = [line for line in kept(convlab.nnx.BatchNorm(**make), X) if "broadcast_in_dim" not in line]
     assert len(ours) == 1, ours
@@ -252,7 +252,7 @@ MASK8 = (np.arange(8) < 6).reshape(1, 1, 1, 8)
 
 
 def layer_gradients(system, cls, options, x, mask):
-    """The result and the gradients of the parameters and of `x`."""
+    """Return the result, and the gradients of the parameters and of `x`."""
     options = dict(options)
     if system == "nnx":
         layer = cls(x.shape[options.get("feature_axes", -1)], **options, rngs=flax.nnx.Rngs(0))

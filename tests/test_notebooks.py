@@ -1,4 +1,4 @@
-"""Every notebook runs, and the numbers that it teaches are among its outputs, as committed and as executed."""
+"""Every notebook runs, and the numbers that it teaches are in its outputs, committed and executed."""
 
 import base64
 import importlib.util
@@ -13,7 +13,7 @@ spec = importlib.util.spec_from_file_location("refresh", FOLDER / "refresh.py")
 refresh = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(refresh)
 
-# What a reader of the texts on convolution looks for, in each notebook's outputs.
+# Numbers that each notebook must print, those of common texts on convolution.
 NUMBERS = {
     "1-one-dimension": [
         "with a bias of 10: [22, 28, 34, 40]",
@@ -101,7 +101,7 @@ NUMBERS = {
         "it gives what the function gives, largest relative difference 0.0000",
     ],
 }
-# pictures, those of them that move, and sounds
+# The least numbers of pictures, animations and sounds.
 LEAST = {
     "1-one-dimension": (16, 16, 0),
     "2-images-and-more": (15, 6, 3),
@@ -136,7 +136,7 @@ def pages(notebook):
 
 
 def solutions(notebook):
-    """The programs and what they print, of the exercises at the end."""
+    """Return the programs of the exercises at the end, and their output."""
     last = notebook.cells[-1]
     assert last.source.startswith("## Exercises")
     return SOLUTION.findall(last.source)

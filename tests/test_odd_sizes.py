@@ -1,5 +1,5 @@
-"""Sizes at the ends: empty batches, no axis, windows of many taps, more positions than 32 bits count; and numbers at
-the ends."""
+"""Extreme sizes: empty batches, no axis, windows of many taps, more positions than 32 bits hold; and extreme
+numbers."""
 
 import functools
 import inspect
@@ -24,7 +24,7 @@ def output(result):
 
 
 def emptied(case):
-    """The arrays of the case with a batch of none: their first axis, or a new one where the image has no batch axis."""
+    """Return the case's arrays with an empty batch: their first axis, or a new one if the image has no batch axis."""
     names = [*inspect.signature(getattr(convlab, case.function)).parameters][: len(case.arrays)] + [*case.named]
     per_image = BATCHED | ({"mask"} if case.function == "deform_conv" else set())
     return [array[:0] if name in per_image else array for name, array in zip(names, case.draw())]
@@ -55,7 +55,7 @@ def test_every_function_meets_an_empty_batch():
         "freeze",
         "nms",
         "optimize",
-    }  # nms below: it has no batch
+    }  # nms has no batch; see below
     assert {case.function for case in EMPTY} == set(convlab.__all__) - without
 
 
@@ -139,7 +139,7 @@ def test_a_kernel_has_an_axis(name):
 
 
 def lines(function, *arrays):
-    """How long the program of the function and of its gradient is."""
+    """Return the number of lines of the program of the function and of its gradient."""
 
     def loss(*arrays):
         return (output(function(*arrays)) ** 2).sum()
@@ -151,7 +151,7 @@ def lines(function, *arrays):
 
 
 def program(name, **options):
-    """The length of the program of a pool whose window has so many taps."""
+    """Return the length of a pool's program as a function of the number of taps."""
 
     def of(size):
         strides = {"strides": size} if options.get("strides") == "window" else {}
@@ -224,7 +224,7 @@ def test_indices_of_many_taps_are_one_program():
     assert counts[0] == counts[1] < 200
 
 
-# --- more positions than 32 bits count ----------------------------------------------------------------------------
+# --- more positions than 32 bits hold -----------------------------------------------------------------------------
 
 WIDE = jax.ShapeDtypeStruct((1, 131072, 32768, 1), jnp.float32)
 INDEXED = {
@@ -271,7 +271,7 @@ def test_indices_of_64_bits_are_right():
         np.testing.assert_array_equal(y, np.zeros((1, 4, 1)))
 
 
-# --- numbers at the ends ------------------------------------------------------------------------------------------
+# --- extreme numbers ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("taps", [2, 5, 40])
@@ -304,7 +304,7 @@ def test_power_means_neither_overflow_nor_underflow(taps):
 
 @pytest.mark.parametrize("taps", [3, 40])
 def test_a_nan_or_an_infinity_is_what_is_drawn(taps):
-    """Whatever the key is, and in its own windows alone."""
+    """This holds for every key, and only in its own windows."""
     x = np.abs(np.random.default_rng(0).normal(size=(1, 3 * taps, 1))).astype(np.float32) + 1
     x[0, 0], x[0, taps] = np.nan, np.inf
     drawn = jax.jit(lambda x, key: [convlab.stochastic_pool(x, taps, taps, key=k).ravel() for k in (None, key)])
@@ -321,7 +321,7 @@ def test_what_is_not_positive_is_never_drawn():
 
 
 def test_the_gradient_of_a_learned_temperature_is_finite():
-    """`sum w (x - y)^2 / T^2` with the sign reversed, whatever is padded or -inf."""
+    """It is `-sum w (x - y)^2 / T^2`, also with padding or -inf."""
     x = np.array([1.0, 2.0, 3.0])
 
     @functools.partial(jax.jit, static_argnames="padding")

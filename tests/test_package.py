@@ -1,4 +1,4 @@
-"""What is installed: README's promises, `python -m convlab`, extras that are missing, systems that are not Linux."""
+"""The installed package: README's statements, `python -m convlab`, missing extras, systems other than Linux."""
 
 import ast
 import builtins
@@ -128,7 +128,7 @@ def test_a_missing_extra_is_named(module, package, extra):
 
 # --- systems --------------------------------------------------------------------------------------------------------
 
-# JAX itself is imported before the system changes: what it does elsewhere is its own affair.
+# JAX is imported before the system changes, because its behaviour on other systems is not tested here.
 ELSEWHERE = """
 import builtins, io, os, platform, sys, warnings
 import jax, jax.numpy as jnp, numpy as np
@@ -177,7 +177,7 @@ def test_on_linux_without_cpuinfo_everything_works():
     assert done.stdout.startswith("2304.0 (3, 3, 1, 8) "), done.stdout
 
 
-# --- habits ---------------------------------------------------------------------------------------------------------
+# --- metadata -------------------------------------------------------------------------------------------------------
 
 
 def test_pre_commit_has_the_versions_of_ci():

@@ -1,4 +1,4 @@
-"""One program for several platforms: each has its own formulations in it, and every formulation obeys `precision`."""
+"""One program for several platforms contains the formulations of each, and every formulation obeys `precision`."""
 
 import collections
 import pathlib
@@ -17,7 +17,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def step(x, kernel, depthwise):
-    """A convolution, a strided depthwise one, an overlapping maximum; with the gradients of all operands."""
+    """Compute a convolution, a strided depthwise one and an overlapping maximum, with the gradients of all operands."""
 
     def loss(x, kernel, depthwise):
         y = convlab.conv(x, kernel)
@@ -79,7 +79,7 @@ def test_the_suite_of_layers_lowers_for_cuda(dtype):
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_equal_adaptive_windows_are_an_ordinary_pool(platform):
-    """The same instructions, forward and in the gradients; of averages and long windows on a TPU only."""
+    """They have the same instructions, forward and in the gradients; averages and long windows only on a TPU."""
     x = jax.ShapeDtypeStruct((2, 56, 28, 8), jnp.float32)
     pairs = {
         "maximum": (lambda x: convlab.adaptive_max_pool(x, 7), lambda x: convlab.max_pool(x, (8, 4), (8, 4))),
@@ -120,7 +120,7 @@ def products(function, platform, *args):
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("precision", ["highest", "high"])
 def test_precision_reaches_every_product(operands, precision, platform):
-    """On an accelerator no product of the program, in any derivative, is left at the default."""
+    """On an accelerator no product of the program, in any derivative, has the default precision."""
     gradient = jax.grad(lambda x, k: (convlab.conv(x, k, precision=precision, strides=2) ** 2).sum(), (0, 1))
     found = products(gradient, platform, *operands[:2])
     assert len(found) == 3 and not any("DEFAULT" in line or precision.upper() not in line for line in found)
@@ -135,7 +135,7 @@ def test_precision_reaches_every_product_of_a_formulation(operands, method):
 
 @pytest.mark.parametrize("mantissa, bound", [(10, 2.0**-11), (7, 2.0**-8)], ids=["TF32", "bfloat16"])
 def test_operands_are_rounded_as_the_page_says(mantissa, bound):
-    """docs/tpu.md: the relative error that the accelerators' defaults bring to an operand, which is nearly reached."""
+    """docs/tpu.md gives a bound of the relative error of an operand on accelerators, which is nearly reached."""
     x = 1 + jnp.arange(2**16, dtype=jnp.float32) / 2**16
     error = float((jnp.abs(jax.lax.reduce_precision(x, 8, mantissa) - x) / x).max())
     assert 0.99 * bound < error <= bound
@@ -157,20 +157,18 @@ def test_small_groups_are_right_in_one_artefact(method):
     assert "feature_group_count = 4" not in alone and "batch_group_count = 4" not in alone
 
 
-# --- forms that XLA is slow at, or has not, on CUDA: from users' reports, held by the text
-# ------------------------------
+# --- operations that are slow or missing in XLA on CUDA according to reports; the program's text is checked -----------
 
 
 def gradients(function, *args):
-    """The text of the function and its gradients, lowered for CUDA."""
+    """Return the text of the function and its gradients, lowered for CUDA."""
     both = lambda *a: jax.vjp(function, *a)[1](function(*a))
     return jax.jit(both).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
 
 
 @pytest.mark.parametrize("rank, dtype", [(3, "float32"), (2, "bfloat16"), (1, "float32"), (1, "bfloat16")])
 def test_gradients_of_a_transposed_convolution_have_no_dilated_input_for_cuda(rank, dtype):
-    """jax issues 31662 and 23783. In 2-D and 3-D the forward map itself is what cuDNN calls the backward of its
-    data."""
+    """See jax issues 31662 and 23783. In 2-D and 3-D the forward map itself is cuDNN's backward-data convolution."""
     x, k = jnp.ones((2, *(8, 6, 4)[:rank], 8), dtype), jnp.ones((*(3,) * rank, 8, 4), dtype)
     transposed = lambda method: lambda x, k: convlab.conv_transpose(x, k, strides=2, method=method)
     dilated = re.compile(r"lhs_dilate = \[[\d, ]*2")
@@ -182,7 +180,7 @@ def test_gradients_of_a_transposed_convolution_have_no_dilated_input_for_cuda(ra
 
 @pytest.mark.parametrize("groups", [1, 4])
 def test_sequences_in_bfloat16_are_images_for_cuda(groups):
-    """jax issue 37922."""
+    """See jax issue 37922."""
     x, k = jnp.ones((2, 16, 4), jnp.bfloat16), jnp.ones((3, 4 // groups, 16), jnp.bfloat16)
     f = lambda method: lambda x, k: convlab.conv(x, k, strides=2, method=method, feature_group_count=groups)
     ranks = lambda text: {len(re.findall(r"\d+", m)) for m in re.findall(r"stride = \[([\d, ]*)\]", text)}
@@ -194,7 +192,7 @@ def test_sequences_in_bfloat16_are_images_for_cuda(groups):
 
 @pytest.mark.parametrize("method", ["channels_last", "groups", "gemm", "block_diagonal"])
 def test_grouped_gradients_without_batch_groups_for_cuda(method):
-    """jax issue 13800."""
+    """See jax issue 13800."""
     x, k = jnp.ones((2, 9, 9, 8)), jnp.ones((3, 3, 2, 16))
     f = lambda method: lambda x, k: convlab.conv(x, k, feature_group_count=4, method=method)
     batch_groups = re.compile(r"batch_group_count = (?!1 )\d+")

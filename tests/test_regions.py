@@ -1,4 +1,4 @@
-"""Regions of images: what the table of cases cannot say of boxes and their suppression."""
+"""Regions of images: properties of boxes and of their suppression that the table of cases does not cover."""
 
 import jax
 import jax.export
@@ -39,7 +39,7 @@ def test_nms_of_no_boxes_and_of_boxes_without_an_area():
 
 
 def test_a_large_box_has_samples_without_bound():
-    """Far larger than the image, with the count that its size gives."""
+    """The box is far larger than the image, and its size determines the number of samples."""
     x = np.random.default_rng(0).normal(size=(1, 4, 5, 1)).astype(F32)
     boxes = np.array([[0, -40, -30, 60, 70]], F32)
     actual = jax.jit(lambda x, b: convlab.roi_align(x, b, 3))(x, boxes)
@@ -47,8 +47,8 @@ def test_a_large_box_has_samples_without_bound():
 
 
 def test_bins_end_with_their_box():
-    """6 positions in 7 bins, whose length times 7 is rounded to 6: the value beyond is the largest and in none of
-    them."""
+    """There are 6 positions in 7 bins, and 7 times the length of a bin rounds to 6: the next value, the largest, is in
+    no bin."""
     x, boxes = np.zeros((1, 1, 9, 1), F32), np.array([[0, 1, 0, 6, 0]], F32)
     x[:, :, 7:] = 5
     pool, align = (jax.jit(f) for f in (lambda x, b: convlab.roi_pool(x, b, (1, 7)),
@@ -59,7 +59,7 @@ def test_bins_end_with_their_box():
 
 
 def test_gradients_of_boxes_with_samples_by_their_size_are_finite_where_another_image_is_not():
-    """By products: what a branch for images that are not finite would need is stored for no box."""
+    """Products compute them: no box stores the arrays that a branch for images that are not finite would need."""
     x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(F32)
     boxes = np.array([[0, 0, 0, 4, 3], [1, 1, 1, 5, 4]], F32)
     x[1, 0, 0] = np.nan
@@ -78,7 +78,7 @@ def test_gradients_of_boxes_with_samples_by_their_size_are_finite_where_another_
 
 @pytest.mark.parametrize("name", POOLS)
 def test_a_box_that_is_not_finite_or_of_no_image_harms_no_other(name):
-    """torchvision reads out of bounds there (vision issue 9273, pull request 9629)."""
+    """torchvision reads out of bounds in this case (vision issue 9273, pull request 9629)."""
     x, good = jnp.arange(120.0).reshape(2, 4, 5, 3), [0, 0, 0, 2, 2]
     nan, inf = np.nan, np.inf
     nothing = [[0, nan, 0, nan, 1], [0, inf, 0, inf, 2], [0, 1e30, 1e30, 2e30, 2e30], [0, -inf, 0, inf, 2]]
@@ -99,7 +99,7 @@ def test_a_box_that_is_not_finite_or_of_no_image_harms_no_other(name):
 
 @pytest.mark.parametrize("name", POOLS)
 def test_many_boxes_are_those_alone(name):
-    """More than are computed at a time, of all sizes and in no order of them; under vmap too."""
+    """There are more boxes than are computed at a time, of all sizes in random order; under vmap too."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 9, 8, 700)), jnp.float32)
     low = rng.uniform(-3, 8, (41, 2))
@@ -140,7 +140,7 @@ def test_a_box_far_smaller_than_a_position_has_its_sample():
 
 
 def test_a_box_that_is_not_finite_suppresses_none():
-    """Their unions have no number; such a box is kept, as torchvision does."""
+    """Their unions are NaN; such a box is kept, as in torchvision."""
     nan, inf = np.nan, np.inf
     good = [[0, 0, 2, 2], [0, 0, 2, 1.9], [5, 5, 6, 6]]
     boxes = np.array([[nan, 0, 2, 2], [0, 0, inf, inf], [-inf, 0, inf, 3], *good], F32)

@@ -1,5 +1,4 @@
-"""What the table of cases cannot say of resampling and regions: coordinates that are not finite, NMS, long axes, the
-table's options drawn at random."""
+"""Resampling and regions beyond the table of cases: coordinates that are not finite, NMS, long axes, random options."""
 
 import functools
 import importlib.util
@@ -40,7 +39,7 @@ def test_a_coordinate_that_is_not_finite_or_huge_harms_no_other(method):
 
 
 def test_a_long_axis_is_no_larger_a_program():
-    """The positions of a result are not written out one by one, and its values are the oracle's."""
+    """The program does not list the positions of a result, and its values are the oracle's."""
 
     def equations(n, m):
         f = lambda x: convlab.resize(x, (m,))
@@ -56,7 +55,7 @@ def test_a_long_axis_is_no_larger_a_program():
                                      dict(output_shape=17), dict(output_shape=17, method="cubic")],
                                          ids=str)  # fmt: skip
 def test_geometry_that_is_static_needs_no_gather_on_a_tpu(options):
-    """On a CPU, where a gather is the fastest, it has no scatter for a transpose."""
+    """On a CPU, where a gather is the fastest, its transpose is not a scatter."""
     x = np.zeros((1, 12, 14, 3), F32)
     f = lambda x: convlab.resize(x, **options)
     both = jax.jit(lambda x: (f(x), jax.vjp(f, x)[1](f(x)))).trace(x)
@@ -67,7 +66,7 @@ def test_geometry_that_is_static_needs_no_gather_on_a_tpu(options):
 # --- PyTorch and torchvision --------------------------------------------------------------------------------------
 
 
-BATCH = 20  # drawn calls in one program: compiling takes most of the time
+BATCH = 20  # drawn calls in one program, because compilation takes most of the time
 SETS = {"grid_sample": 5, "roi_align": 5, "roi_pool": 5}  # drawn arrays for each call whose positions are data
 
 
@@ -133,8 +132,8 @@ def drawn_resize(rng, arrays):
         ours["align_corners"] = theirs["align_corners"] = rng.random() < 0.5
     scales = [rng.choice([2.0, 0.5, 1.5, 3.0, rng.uniform(0.4, 3)]) for _ in spatial]
     sizes = [int(n * s) for n, s in zip(spatial, scales)]
-    # PyTorch's gradient is that of another map than its values for an antialiased axis that keeps its size, and for
-    # "nearest" with a factor by which an axis keeps or doubles its size.
+    # PyTorch's gradient does not belong to its values for an antialiased axis that keeps its size, and for "nearest"
+    # with a factor by which an axis keeps or doubles its size.
     odd = any(b == a or (b == 2 * a and not antialias) for a, b in zip(spatial, sizes)) and (
         antialias or method == "nearest"
     )

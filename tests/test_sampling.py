@@ -1,4 +1,4 @@
-"""Images between their elements: the gathers of the platforms agree, and neither mixes in what it does not see."""
+"""Interpolation: the gathers of the platforms agree, and an element with weight 0 has no effect on the result."""
 
 import functools
 import math
@@ -36,8 +36,7 @@ def test_the_formulations_agree_in_values_and_derivatives(spatial):
 
 @pytest.mark.parametrize("formulation", [interpolate.gather_corners, interpolate.gather_cells])
 def test_an_infinity_that_is_not_seen_is_not_felt(formulation, monkeypatch):
-    """On an element the neighbours weigh nothing; the derivative there is that to the right, to 0 where that is not
-    finite."""
+    """At an element the neighbours have weight 0; the derivative there is the right one, or 0 if that is not finite."""
     monkeypatch.setattr(interpolate.lax, "platform_dependent", lambda *args, **_: formulation(*args))
     x, kernel = np.array([1, 3, np.inf, 5], np.float32).reshape(4, 1), np.ones((1, 1, 1), np.float32)
 
@@ -63,7 +62,7 @@ def test_an_infinity_that_is_not_seen_is_not_felt(formulation, monkeypatch):
     ((1, 4, 5, 4, 2), Window((2, 2, 3), (1, 1, 1), "VALID", (1, 1, 1))),
 ])  # fmt: skip
 def test_a_tpus_local_products_are_everybodys(shape, window):
-    """Values, gradients and tangents of both ways to find what a position sees."""
+    """Both ways to extract the window of a position have the same values, gradients and tangents."""
     rng = np.random.default_rng(0)
     out = window.out(shape[1:-1])
     arrays = [rng.normal(size=s).astype(np.float32) for s in (shape, (*out, shape[-1] * math.prod(window.size), 5))]

@@ -1,4 +1,4 @@
-"""Splitting the spatial axes over devices: `sharded.py` in a process with eight of them, and the examples with one."""
+"""Spatial axes split over devices: runs `sharded.py` in a process with eight devices, and the examples with one."""
 
 import doctest
 import inspect

@@ -1,5 +1,4 @@
-"""The pages of the site: entries are the real objects and lose no word of their docstrings, formulas hold, faults are
-found."""
+"""The pages of the site: entries have the objects' signatures and whole docstrings, formulas hold, faults are found."""
 
 import json
 import math

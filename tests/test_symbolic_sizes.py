@@ -1,4 +1,4 @@
-"""Programs that are exported once, with symbolic sizes, and called with others."""
+"""Programs that are exported once with symbolic sizes, and called with several sizes."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""convlab and its oracle against PyTorch: values, indices and gradients over a product of options; and what PyTorch
+"""convlab and its oracle compared with PyTorch: values, indices and gradients for drawn options; and calls that PyTorch
 rejects."""
 
 import draws
@@ -18,7 +18,7 @@ ORACLE = vars(reference) | vars(reference_pools)
 
 
 def drawn(name, check, examples):
-    """`check` over so many drawn calls, the same ones every time; nothing is stored."""
+    """Run `check` over a number of drawn calls, which are the same every time and are not stored."""
     fixed = settings(
         max_examples=examples, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
@@ -31,7 +31,7 @@ def tensors(values):
 
 
 def by_torch(name, arrays, options):
-    """Values, indices or None, and the gradients of a fixed functional of the values."""
+    """Return the values, the indices or None, and the gradients of a fixed functional of the values."""
     inputs = tensors(arrays)
     options = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
     result = getattr(torch_ops, name)(*inputs, **options)
@@ -88,7 +88,7 @@ def test_convlab_gives_pytorchs_values_indices_and_gradients(name, examples, x64
 
 
 def replaced(option, value):
-    """Options with another value, one for every axis if the old one was."""
+    """Return a change of the options: another value, one for every axis if the old one was."""
 
     def corrupt(arrays, options):
         old = options.get(option)
@@ -99,7 +99,7 @@ def replaced(option, value):
 
 
 def widened(which):
-    """One more channel than the others expect."""
+    """Return a change of the arrays: one more channel than the others have."""
 
     def corrupt(arrays, options):
         if len(arrays) <= which:
@@ -111,7 +111,7 @@ def widened(which):
 
 
 def emptied(arrays, options):
-    """No pixels."""
+    """Return arrays without pixels."""
     axis = arrays[0].ndim - 2
     return (arrays[0].take([], axis), *arrays[1:]), options
 

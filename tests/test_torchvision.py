@@ -1,9 +1,8 @@
-"""Every network that torchvision has too gives torchvision's numbers, with random weights drawn there. Needs
-torchvision.
+"""Every network that is also in torchvision gives torchvision's numbers with its random weights. Needs torchvision.
 
-    pytest -n 0 -m "slow or not slow" tests/test_torchvision.py        # all of them: minutes, and 8 GB at most
+    pytest -n 0 -m "slow or not slow" tests/test_torchvision.py        # all networks: minutes, and at most 8 GB
 
-Without `-m` the smallest of each family run. `make torchvision` installs what it needs.
+Without `-m` it tests the smallest network of each family. `make torchvision` installs the packages.
 """
 
 import zlib
@@ -17,7 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("flax")
 try:
     torchvision = pytest.importorskip("torchvision")
-except RuntimeError as broken:  # of another release than this PyTorch
+except RuntimeError as broken:  # torchvision belongs to another release of PyTorch
     pytest.skip(str(broken), allow_module_level=True)
 
 from flax import nnx  # noqa: E402  after it is known what is here
@@ -31,11 +30,11 @@ SMALLEST = {
     "efficientnet_b0", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny", "fcn_resnet50",
     "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large",
 }  # fmt: skip
-OTHERS = ("vit_", "swin_", "maxvit")  # attention, no convolutional networks
+OTHERS = ("vit_", "swin_", "maxvit")  # attention networks
 SHAPES_ALONE = "regnet_y_128gf"
 DOUBLE = {
     "efficientnet_v2_l"
-}  # so deep that drawn weights make much of rounding: PyTorch in float32 is 15 % off its float64
+}  # so deep that random weights amplify rounding: PyTorch's float32 differs by 15 % from its float64
 SIZES = {"inception_v3": 299, "alexnet": 95, "densenet": 64, "convnext": 64, "googlenet": 64}
 SEGMENTATION = torchvision.models.list_models(module=torchvision.models.segmentation)
 NAMES = sorted(
@@ -46,7 +45,7 @@ FASTEST_COMPILATION = {"xla_backend_optimization_level": 0}
 
 
 def build(name, **options):
-    """torchvision's network in evaluation mode, with drawn weights and running statistics."""
+    """Build torchvision's network in evaluation mode, with random weights and running statistics."""
     if name in SEGMENTATION:
         options |= dict(weights_backbone=None) | (dict(aux_loss=True) if name.startswith(("fcn", "deeplab")) else {})
     if name in ("googlenet", "inception_v3"):
@@ -55,8 +54,8 @@ def build(name, **options):
 
 
 def drawn(module, seed):
-    """The module with affine parameters, statistics and kernels that a mistake would show, of magnitudes that depth
-    keeps."""
+    """Set affine parameters, statistics and kernels so that a mistake would show, and activations keep their magnitude
+    in depth."""
     generator = torch.Generator().manual_seed(seed)
     uniform = lambda tensor, low, high: tensor.uniform_(low, high, generator=generator)
     with torch.no_grad():

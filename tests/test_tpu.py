@@ -1,5 +1,5 @@
-"""What XLA's compiler for TPU makes of convlab, on a machine without a TPU: that it compiles, and what it is estimated
-to cost."""
+"""convlab with XLA's compiler for TPU, on a machine without a TPU: programs compile, and their estimates are within
+bounds."""
 
 import dataclasses
 import importlib.util
@@ -41,7 +41,7 @@ def of_dtype(array, dtype):
 
 
 def with_gradients(function):
-    """Values and gradients of all floating arguments, each under the weight of its own output."""
+    """Return a function of the values and the gradients of all floating arguments, with a weight for each output."""
 
     def both(*args):
         floats = [i for i, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating)]
@@ -57,7 +57,7 @@ def with_gradients(function):
 
 
 def compile_both(function, arrays):
-    """One program for both dtypes."""
+    """Compile one program for both dtypes."""
     shapes = [[of_dtype(a, dtype) for a in arrays] for dtype in DTYPES]
     return compiler.lower(lambda *given: [with_gradients(function)(*args) for args in given], *shapes).compile()
 
@@ -66,21 +66,21 @@ def compile_both(function, arrays):
 
 
 def option_kind(name, value):
-    """What about an option's value makes another program of it."""
+    """Return the property of an option's value that makes another program."""
     if name == "padding" and not isinstance(value, str):
         return name, "negative" if "-" in str(value) else "pads"
     return name, value if isinstance(value, (str, bool)) or name == "norm_type" and math.isinf(value) else None
 
 
 def family(function):
-    """Those that share a window reduction share what its options make of it."""
+    """Return the family of a function; functions of one family have the same window reduction and options."""
     return {"max_pool": "extremes", "min_pool": "extremes"}.get(
         function, "sums" if function.endswith("_pool") else function
     )
 
 
 def representatives():
-    """The rows of the table that bring a function, or a kind of option, that none before them has brought."""
+    """Return the rows of the table with a function, or a kind of option, that no earlier row has."""
     seen = set()
     for case in cases.CASES:
         if case.dtype == np.float32 and case.smooth and 0 not in case.arrays[0].shape:
@@ -126,7 +126,7 @@ STATIC = [
 
 
 def test_static_geometry_needs_no_gather_and_no_scatter():
-    """A TPU gathers one entry after another. One program for all of them."""
+    """A TPU gathers one entry after another, so these operations avoid it. One program contains all of them."""
     image = jax.ShapeDtypeStruct((2, 12, 12, 16), "float32")
     calls = [lambda x, f=f, options=options: f(x, **options) for f, options in STATIC]
     text = compiler.lower(lambda x: [with_gradients(call)(x) for call in calls], image).compile().as_text()
@@ -205,7 +205,7 @@ def test_no_layer_is_estimated_above_flaxs(name, mode):
     assert ours.temporary <= 1.05 * theirs.temporary + 2**16
 
 
-# What an operation may move, in bytes of its arguments and results as they are tiled.
+# The bytes that an operation may move, relative to the tiled bytes of its arguments and results.
 MOVED = {
     ("max_pool with indices", "forward"): 7,
     ("max_pool dilated", "gradients"): 2,
@@ -241,7 +241,7 @@ def test_what_comes_from_a_pool_is_unpooled_without_a_scatter(mode):
 
 @pytest.mark.parametrize("slice_name", ["v5e:2x2", "v5e:4x4", "v5e:8x8"])
 def test_lenet_learns_on_all_chips(slice_name):
-    """The example's epoch: each chip's part of every batch, and nothing is exchanged but means."""
+    """In the example's epoch each chip computes its part of every batch, and the chips exchange only means."""
     mesh, network = compiler.mesh(slice_name), model.NETWORKS["nnx"]()
     optimizer = engine.optimizer(1e-3, 0.9, 0.0, 4)
     epoch = engine.epoch_function(network.apply, optimizer, engine.Recipe(512), mesh)

@@ -1,5 +1,5 @@
-"""The trainings of examples/architectures, cut short: they learn, repeat themselves, stream what they compute, draw,
-and refuse nonsense."""
+"""Short trainings of examples/architectures: they learn, are reproducible, stream, draw pictures, and report bad
+options."""
 
 import io
 import json
@@ -28,7 +28,7 @@ SILENT = lambda line: None
 
 
 def looks_drawn(content):
-    """The size of a PNG that holds more than an empty page."""
+    """Return the size of a PNG, and check that it is not an empty page."""
     image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     assert 0.01 < (image < 250).any(-1).mean() < 1 and len(np.unique(image.reshape(-1, 3), axis=0)) > 8
     assert len(content) < 200_000
@@ -60,7 +60,7 @@ def test_unets_picture(short_shapes):
 def test_shapes_are_what_their_labels_say():
     images, labels = jax.tree.map(np.asarray, shapes.draw(loop.random_key(3), 40))
     assert images.shape == (40, 64, 64, 1) and set(np.unique(labels)) == {0, 1, 2, 3}
-    assert images[labels > 0].mean() > images[labels == 0].mean() + 0.8  # what is no background is brighter
+    assert images[labels > 0].mean() > images[labels == 0].mean() + 0.8  # shapes are brighter than the background
     # A circle's box is as high as wide, and it fills pi / 4 of it.
     alone = [np.argwhere(one == 1) for one in labels if set(np.unique(one)) == {0, 1}]
     inner = [at for at in alone if at.min() > 0 and at.max() < shapes.SIZE - 1]
@@ -77,7 +77,7 @@ def test_overlaps():
 
 @pytest.fixture(scope="module")
 def listener():
-    """With parameters that are all in use."""
+    """Return a network all of whose parameters are used."""
     network = audio.Listener(features=8, levels=3, rngs=nnx.Rngs(0))
     graph, params, rest = loop.taken_apart(network)
     leaves, tree = jax.tree.flatten(params)
@@ -92,12 +92,12 @@ def test_a_streamed_sound_has_the_probabilities_of_the_whole(listener, block):
     streamed, seconds = audio.stream(listener, sounds, block)
     whole = jax.nn.softmax(loop.outputs(listener, sounds))
     assert streamed.shape == whole.shape and seconds > 0
-    assert np.ptp(whole, 1).max() > 0.05  # it does hear the sound
+    assert np.ptp(whole, 1).max() > 0.05  # it responds to the sound
     np.testing.assert_allclose(streamed, whole, atol=1e-5)
 
 
 def test_sounds_come_in_both_directions():
-    """Played backwards a chirp up is a chirp down: the middle of the spectrum moves as the name says."""
+    """A reversed chirp up is a chirp down: the middle of the spectrum moves in the direction of the class's name."""
     sounds, labels = jax.tree.map(np.asarray, audio.draw(loop.random_key(0), 400))
     halves = abs(np.fft.rfft(sounds[..., 0].reshape(400, 2, -1) * np.hanning(1024))) ** 2
     peaks = halves[..., :500].argmax(-1)
@@ -122,7 +122,7 @@ def test_the_tcn_learns_and_streams(monkeypatch):
 
 @pytest.fixture(scope="module")
 def samples():
-    """Each class is a bright row."""
+    """Return samples in which each class is a bright row."""
     labels = np.arange(640) % 10
     images = np.zeros((640, 28, 28), np.uint8)
     images[np.arange(640), 2 * labels + 4] = 255

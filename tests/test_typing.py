@@ -1,4 +1,4 @@
-"""The options of functions, NNX and Linen layers are told in one way: names, kinds, defaults and types."""
+"""The options of functions, NNX layers and Linen layers agree in names, kinds, defaults and types."""
 
 import ast
 import dataclasses
@@ -30,7 +30,7 @@ FUNCTIONS = {
     "WSConv": convlab.conv,
     "CausalConv": convlab.conv,
 }
-# What one system has and the other has not, or has by another name.
+# Options that only one system has, or that have another name in the other.
 NNX_ONLY = {"in_features", "out_features", "rngs", "kernel_metadata", "bias_metadata", "spatial_shape"}
 LINEN_ONLY = {"features", "conv_general_dilated_cls", "parent", "name"}
 # Options of one system's layer: Flax's ConvLocal takes a hook, and NNX's DeformConv a mask of its kernel.
@@ -64,7 +64,7 @@ def test_layers_with_a_kernel_have_the_options_of_their_function_in_both_systems
         default = OTHER_DEFAULTS.get((name, option), parameter.default)
         for field in (in_nnx[option], in_linen[option]):
             assert option == "kernel_size" or (type(field.default), field.default) == (type(default), default), option
-            # what Flax's own classes declare is theirs to type; a layer may take None for 1
+            # Flax's classes declare the types of their own options; a layer may take None for 1
             ours = isinstance(field.type, str) and option not in ("kernel_size", "feature_group_count")
             told = {parameter.annotation, f"{parameter.annotation} | None", "Any"}
             assert not ours or field.type in told, (option, field.type)

@@ -21,7 +21,7 @@ from upstream_checks import CHECKS  # noqa: E402
 from upstream_checks import near as assert_near  # noqa: E402
 from upstream_reports import DEVICES, REPORTS, SECTIONS, WRONG  # noqa: E402
 
-FATAL = {"window_of_one_that_crops", "mapped_dilated_groups"}  # end a process of plain JAX
+FATAL = {"window_of_one_that_crops", "mapped_dilated_groups"}  # checks that end a process of plain JAX
 HERE = [report for report in REPORTS if report.check and report.check not in FATAL and report not in DEVICES]
 
 
@@ -38,11 +38,11 @@ def test_convlab_answers(report):
 
 @pytest.mark.parametrize("library", ["accelerate", "convlab"])
 def test_what_ends_the_process_of_plain_jax_computes(library):
-    """Under `accelerate()` every program of the section that convlab has a part in, plain JAX's own."""
+    """With "accelerate", plain JAX's own programs of that section compute, except where convlab has no part."""
     others = {
         "averages_in_bfloat16",
         "infinity_in_patches",
-    }  # no convolution or pool is wrong there, but what is asked of it
+    }  # no convolution or pool is wrong there, but the call
     names = FATAL if library == "convlab" else {report.check for report in WRONG} - others
     assert upstream.checked(library, sorted(names)) == dict.fromkeys(names, "right")
 
@@ -75,7 +75,7 @@ def test_timed_programs_compute_what_pytorchs_do(name):
 
 
 def test_every_report_is_held():
-    """By a check here or by a test that exists; every check and program is some report's."""
+    """Each report has a check here or a test that exists; every check and program belongs to a report."""
     for report in REPORTS:
         assert report.check in CHECKS or report.speed or report.test, report
         if report.test:
@@ -101,7 +101,7 @@ def test_the_page_has_every_report():
 
 
 def test_the_command_makes_a_page(tmp_path, monkeypatch):
-    """Of what it has measured before and of one check more."""
+    """The page contains earlier results and one new check."""
     asked = []
     monkeypatch.setattr(
         upstream, "checked", lambda library, names: asked.append(library) or dict.fromkeys(names, "right")

@@ -1,4 +1,4 @@
-"""Every case gives the oracle's values, in the dtype it should, to the rounding of that dtype."""
+"""Every case gives the oracle's values in the expected dtype, up to the rounding of that dtype."""
 
 import jax
 import numpy as np
@@ -11,8 +11,8 @@ import convlab
 
 
 def rounding(dtype):
-    """Sums of 16-bit numbers are accumulated in float32 and rounded once or twice; others add up the errors of their
-    terms."""
+    """Return the tolerance: sums of 16-bit numbers are accumulated in float32 and rounded once or twice; others add the
+    errors of their terms."""
     return jax.numpy.finfo(dtype).eps * (2 if dtype.itemsize == 2 else 16)
 
 
@@ -100,7 +100,7 @@ def test_a_bias_does_not_change_the_dtype(function):
 
 @pytest.mark.parametrize("length, positions", [(4, 1), (5, 2), (8, 2), (9, 3)])
 def test_a_window_that_hangs_over_begins_before_the_end(length, positions):
-    """As PyTorch: of windows of 2 with strides of 4, one that would begin behind the image is no window."""
+    """As in PyTorch, a window of 2 with strides of 4 that would begin behind the image is left out."""
     assert convlab.Window(2, 4, ceil_mode=True).out((length,)) == (positions,)
     assert jax.eval_shape(lambda x: convlab.max_pool(x, 2, 4, ceil_mode=True), np.ones((1, length, 1))).shape == (
         1,

@@ -1,4 +1,4 @@
-"""Pictures show what convlab computes: their numbers are read back from the drawn texts."""
+"""Pictures show convlab's results: the tests read the numbers from the drawn texts."""
 
 import base64
 import doctest
@@ -222,7 +222,7 @@ IMAGE = jax.random.normal(jax.random.key(0), (2, 16, 16, 1))
 def test_feature_maps_are_the_activations():
     net = Net(nnx.Rngs(0))
     picture = viz.feature_maps(net, IMAGE)
-    assert len(picture.axes) == 4 + 1  # and the colour bar
+    assert len(picture.axes) == 4 + 1  # with the colour bar
     for channel, axes in enumerate(picture.axes[:4]):
         np.testing.assert_allclose(axes.images[0].get_array(), net.conv(IMAGE)[0, ..., channel], atol=1e-5)
     with pytest.raises(ValueError, match="`layers` must be among conv"):

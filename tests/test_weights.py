@@ -1,4 +1,4 @@
-"""Parameters from PyTorch and back: every number, and the numbers a network makes of them."""
+"""Parameters from PyTorch and back: every number, and the results of networks with them."""
 
 import functools
 import subprocess
@@ -20,7 +20,7 @@ TRANSPOSED = dict(strides=2, padding=1, output_padding=1, feature_group_count=2,
 
 
 class Net(nnx.Module):
-    """A grouped convolution, a norm, a transposed convolution down and up again, a dense layer behind a flatten."""
+    """A grouped convolution, a norm, a convolution and a transposed one, and a dense layer after a flatten."""
 
     def __init__(self, transpose_kernel):
         rngs = nnx.Rngs(0)
@@ -50,7 +50,7 @@ def images():
 
 
 def state_dict():
-    """As PyTorch shapes it; no two numbers alike."""
+    """Return a state dict with PyTorch's shapes and distinct numbers."""
     shapes = {
         "conv.weight": (8, 2, 3, 3), "conv.bias": (8,), "norm.weight": (8,), "norm.bias": (8,),
             "norm.running_mean": (8,),
@@ -65,7 +65,7 @@ def state_dict():
 
 
 def models(transpose_kernel):
-    """An empty model of each system, the options that its import takes, and how to apply it."""
+    """Return an empty model of each system, the options of its import, and a function that applies it."""
     net = LinenNet(transpose_kernel)
     shapes = jax.eval_shape(net.init, jax.random.key(0), images())
     variables = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
@@ -249,11 +249,11 @@ def test_weight_normalisation_is_pytorchs():
         np.testing.assert_array_equal(array, theirs.state_dict()[name].numpy(), strict=True)
 
 
-# Models of one's own
+# Models with other names
 
 
 class Own(nnx.Module):
-    """A network whose names are none of PyTorch's."""
+    """A network whose names differ from PyTorch's."""
 
     def __init__(self, rngs, epsilon=1e-5, padding=1, activation=nnx.relu):
         self.first = convlab.nnx.Conv(3, 4, (3, 3), padding=padding, rngs=rngs)

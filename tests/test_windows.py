@@ -1,5 +1,5 @@
-"""The window reductions of the CPU against one loop over windows and taps: cut, tiling, overlapping, dilated, strided,
-padded."""
+"""The window reductions of the CPU compared with a loop over windows and taps: cropped, tiling, overlapping, dilated,
+strided, padded."""
 
 import functools
 import itertools
@@ -18,7 +18,7 @@ from convlab._backend.tables import Target
 
 @st.composite
 def axes(draw):
-    """(size, window, stride, low, high, base dilation, window dilation) with at least one output."""
+    """Draw (size, window, stride, low, high, base dilation, window dilation) with at least one output."""
     while True:
         size, window = draw(st.integers(1, 9)), draw(st.integers(1, 5))
         stride, base, dilation = (
@@ -33,7 +33,7 @@ def axes(draw):
 
 
 def positions(size, window, stride, low, high, base, dilation):
-    """(out, window): where each tap of each window falls on the input, -1 for padding."""
+    """Return `(out, window)`: the input position that each tap of each window reads, -1 for padding."""
     dilated = (size - 1) * base + 1
     out = max(0, (dilated + low + high - (window - 1) * dilation - 1) // stride + 1)
     position = np.arange(out)[:, None] * stride + np.arange(window) * dilation - low
@@ -112,7 +112,7 @@ def check(spec, lead, channels, kind, odd, seed):
     np.testing.assert_array_equal(got[4], total)
     np.testing.assert_array_equal(got[5], sum_gradient)
     np.testing.assert_array_equal(got[6][argmax >= 0], argmax[argmax >= 0])
-    if odd == 0:  # lax's own instruction has its own way with NaN, and on the CPU pads that win ties
+    if odd == 0:  # lax's own instruction treats NaN differently, and on the CPU its pads are chosen in ties
         np.testing.assert_array_equal(got[7], cotangent)
 
 

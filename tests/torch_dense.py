@@ -1,4 +1,4 @@
-"""Networks of plain `torch.nn` that answer for every position of an image, a volume or a sequence, and DCGAN's
+"""Networks of plain `torch.nn` with scores for every position of an image, a volume or a sequence, and DCGAN's
 generator."""
 
 from itertools import pairwise
@@ -85,7 +85,7 @@ class Up3D(nn.Module):
 
 
 class UNet3D(nn.Module):
-    """An eighth as wide as published."""
+    """A 3-D U-Net with an eighth of the published channels."""
 
     def __init__(self):
         super().__init__()
@@ -141,7 +141,7 @@ class TCN(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(TCNBlock(25 if n else 1, 2**n) for n in range(8))
         self.head = nn.Linear(25, 10)
-        with torch.no_grad():  # lengths that are not those of the kernels
+        with torch.no_grad():  # norms that differ from those of the kernels
             for block in self.blocks:
                 for conv in (block.conv1, block.conv2):
                     conv.parametrizations.weight.original0.uniform_(0.5, 1.5)
@@ -183,7 +183,7 @@ class WaveNet(nn.Module):
 
 
 class YOLO(nn.Module):
-    """The table of figure 3, column by column."""
+    """The layers of figure 3, column by column."""
 
     def __init__(self):
         super().__init__()

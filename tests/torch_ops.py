@@ -1,5 +1,5 @@
-"""PyTorch behind convlab's names, layout and options: channels first, symmetric pads and per-rank functions stay in
-here.
+"""PyTorch's operations with convlab's names, layout and options; channels first, symmetric pads and per-rank functions
+are hidden here.
 
 Every function takes torch tensors in convlab's layout and returns them in it. Options are drawn by `draws.py`.
 """

@@ -1,6 +1,6 @@
-"""What type checkers know of convlab: mypy and pyright read it in `make lint`; it is never run.
+"""Calls that type checkers must accept: mypy and pyright read this file in `make lint`; it is never run.
 
-`typed_wrong.py` has the calls that they must refuse.
+`typed_wrong.py` has the calls that they must reject.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Wrong calls, each of which mypy and pyright refuse: both report a `type: ignore` that hides no error. Never run."""
+"""Wrong calls that mypy and pyright must reject: both report a `type: ignore` that hides no error. It is never run."""
 
 import jax
 from flax import nnx as flax_nnx
