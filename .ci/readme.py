@@ -20,7 +20,7 @@ WHEEL = re.compile(r"pip install '(convlab_jax-[^\[]+\.whl)(\[[\w,]+\])'")
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
-    """Language and source of each fenced block, in order."""
+    """Return the language and the source of each fenced block, in order."""
     return [(found[1], found[2]) for found in BLOCK.finditer(text)]
 
 

@@ -70,8 +70,11 @@ def nonzero_span(weights: Array) -> Span:
 
 
 def _divided(length: Array, n: int) -> Array:
-    """`length / n`, rounded once. XLA multiplies by the rounded inverse of a constant, and then the last of 7 bins of 6
-    positions ends beyond them; by what it cannot know it divides."""
+    """Return `length / n`, rounded once.
+
+    XLA multiplies by the rounded inverse of a constant, and then the last of 7 bins of 6 positions ends beyond them.
+    `n` depends on `length` here, so XLA divides.
+    """
     return length / jnp.where(jnp.isnan(length), jnp.ones_like(length), jnp.asarray(n, length.dtype))
 
 

@@ -46,7 +46,7 @@ def found(path: str) -> Any:
 
 
 def sections(docstring: str) -> list[tuple[str | None, str]]:
-    """Title and text of each section in order; prose has the title None."""
+    """Return the title and the text of each section in order; prose has the title None."""
     parts: list[tuple[str | None, list[str]]] = [(None, [])]
     for line in inspect.cleandoc(docstring).splitlines():
         if title := SECTION.match(line):
@@ -60,8 +60,8 @@ def sections(docstring: str) -> list[tuple[str | None, str]]:
 
 
 def items(text: str) -> list[tuple[str, str]]:
-    """Name and description of each entry of a section; what is no entry has the name "", and continuations are
-    joined."""
+    """Return the name and the description of each entry of a section, with continuation lines joined; other lines have
+    the name ""."""
     entries: list[tuple[str, str]] = []
     for line in text.splitlines():
         match = None if line.startswith(" ") else ITEM.match(line)

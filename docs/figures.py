@@ -73,7 +73,7 @@ def figure(name: str) -> str:
 
 
 def svg(before: np.ndarray, after: np.ndarray, inputs: Sequence[Box], outputs: Sequence[Box], caption: str) -> str:
-    """Two grids of numbers and an arrow between them; boxes of one index have one colour."""
+    """Draw two grids of numbers and an arrow between them; boxes of one index have one colour."""
     height = CELL * max(before.shape[0], after.shape[0]) + 4
     width = CELL * (before.shape[1] + after.shape[1]) + GAP + 4
     left = before.shape[1] * CELL + GAP

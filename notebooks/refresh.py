@@ -1,8 +1,8 @@
 """Brings the notebooks up to date: first cells, outputs, sizes. `python notebooks/refresh.py [--heads] [NAME...]`
 
-Each notebook begins with a heading and its badge, and a cell that installs what is missing; both are written by this
-program, so that the address stands in one place. Then it is executed; its animations play without a kernel and a
-network, and a page too heavy for a repository, beside which there is a picture, is left out of its outputs.
+Each notebook begins with a heading and its badge, and a cell that installs missing packages. This program writes both,
+so that the repository's address is in one file, and executes the notebook. Animations play without a running kernel and
+without a network connection. An HTML page that is too large for the repository is removed if there is a picture too.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def badge(name: str) -> str:
 
 
 def installation(text: str) -> str:
-    """Return the cell that installs what is missing; a notebook that imports the LeNet program looks for that too."""
+    """Return the cell that installs missing packages; in a notebook that imports the LeNet program it also finds
+    that."""
     cell = INSTALL.format(address=f"convlab-jax[examples] @ git+{REPOSITORY}" if REPOSITORY else "")
     return (cell + EXAMPLE if "from lenet " in text else cell).strip()
 
@@ -88,7 +89,7 @@ def headed(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
 
 
 def lightened(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without heavy pages, where there is a still, and without what changes from run to run."""
+    """Return the notebook without heavy pages that have a picture, and without metadata that changes between runs."""
     for cell in notebook.cells:
         cell.metadata = {}
         for output in cell.get("outputs", ()):
@@ -100,7 +101,7 @@ def lightened(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def execute(path: pathlib.Path, seconds: int = 600, extra: Sequence[str] = ()) -> nbformat.NotebookNode:
-    """Execute the notebook, with extra cells behind it; raises `nbclient.exceptions.CellExecutionError` where a cell
+    """Execute the notebook with extra cells at its end; raise `nbclient.exceptions.CellExecutionError` if a cell
     fails."""
     notebook = nbformat.read(path, as_version=4)
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in extra]
@@ -116,7 +117,7 @@ HEADS = "--heads"
 
 
 def main(arguments: list[str]) -> None:
-    """Refresh the notebooks that are named, or all; with `--heads` their first two cells only."""
+    """Refresh the named notebooks, or all; with `--heads` only their first two cells."""
     names = [name for name in arguments if name != HEADS]
     for path in [p for p in NOTEBOOKS if not names or p.name in names]:
         notebook = headed(nbformat.read(path, as_version=4), path.name)

@@ -73,7 +73,7 @@ class Array:
     fill: str = "distinct"
 
     def draw(self, rng, dtype):
-        if self.fill == "places":  # of an unpooled image with as many positions as `shape` has, each once per channel
+        if self.fill == "indices":  # of an unpooled image with as many positions as `shape` has, each once per channel
             n, *spatial, c = self.shape
             order = np.broadcast_to(np.arange(math.prod(spatial))[:, None], (n, math.prod(spatial), c))
             return rng.permuted(order, axis=1).reshape(self.shape).astype(np.int32)
@@ -453,7 +453,7 @@ MANY = [
 ]  # fmt: skip
 
 OTHERS = [
-    case("max_unpool", "to a larger image", (2, 2, 3, 2), Array((2, 2, 3, 2), "places"), output_shape=(4, 5)),
+    case("max_unpool", "to a larger image", (2, 2, 3, 2), Array((2, 2, 3, 2), "indices"), output_shape=(4, 5)),
     case("adaptive_avg_pool", "sizes that do not divide", (2, 7, 5, 2), output_shape=(3, 4)),
     case("adaptive_avg_pool", "larger than the input, and None", (2, 3, 4, 2), output_shape=(5, None)),
     case("adaptive_avg_pool", "three axes, no batch axis", (4, 3, 5, 1), output_shape=(2, 3, 2)),

@@ -97,13 +97,13 @@ def run(what: str, seeds: range, until: float):
         ]
         for reader in readers:
             reader.start()
-        seen, since = None, time.monotonic()
+        progress, since = None, time.monotonic()
         while process.poll() is None:
             time.sleep(0.2)
             state, ticks = _ticks(process.pid)
             signs = len(lines), ticks // 5
-            if signs != seen or state == "T":
-                seen, since = signs, time.monotonic()
+            if signs != progress or state == "T":
+                progress, since = signs, time.monotonic()
             if (hung := time.monotonic() - since > IDLE) or time.monotonic() > until:
                 process.kill()
                 process.wait()

@@ -63,8 +63,8 @@ def pool(seed: int) -> Call:
             return [y, tangent, (dy * tangent).sum()]
         y, indices = theirs(x, return_indices=True, **options)
         flat = indices.reshape(batch, -1, c)
-        seen = np.take_along_axis(v.reshape(batch, -1, c), np.maximum(flat, 0), 1)
-        tangent = np.where(flat >= 0, seen, 0).reshape(indices.shape)
+        picked = np.take_along_axis(v.reshape(batch, -1, c), np.maximum(flat, 0), 1)
+        tangent = np.where(flat >= 0, picked, 0).reshape(indices.shape)
         return [y, tangent, (dy * tangent).sum(), indices]
 
     def magnitudes(x, v, dy):

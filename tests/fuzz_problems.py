@@ -124,22 +124,22 @@ def _taps(p: Problem):
 
 
 def _by_group(a, p: Problem):
-    """(..., channels) -> (groups, positions, channels / groups)"""
+    """Reshape `(..., channels)` to `(groups, positions, channels / groups)`."""
     return a.reshape(-1, p.groups, a.shape[-1] // p.groups).transpose(1, 0, 2)
 
 
 def forward(x, kernel, p: Problem):
     image, at, kept = _image(p, x.dtype)
     image[at] = x[kept]
-    y = sum(_by_group(image[seen], p) @ _by_group(kernel[tap], p) for tap, seen in _taps(p))
+    y = sum(_by_group(image[pixels], p) @ _by_group(kernel[tap], p) for tap, pixels in _taps(p))
     return y.transpose(1, 0, 2).reshape(p.batch, *p.out, p.features)
 
 
 def input_gradient(kernel, dy, p: Problem):
     image, at, kept = _image(p, dy.dtype)
-    for tap, seen in _taps(p):
+    for tap, pixels in _taps(p):
         sent = _by_group(dy, p) @ _by_group(kernel[tap], p).transpose(0, 2, 1)
-        image[seen] += sent.transpose(1, 0, 2).reshape(p.batch, *p.out, p.channels)
+        image[pixels] += sent.transpose(1, 0, 2).reshape(p.batch, *p.out, p.channels)
     dx = np.zeros((p.batch, *p.spatial, p.channels), dy.dtype)
     dx[kept] = image[at]
     return dx
@@ -148,5 +148,5 @@ def input_gradient(kernel, dy, p: Problem):
 def kernel_gradient(x, dy, p: Problem):
     image, at, kept = _image(p, x.dtype)
     image[at] = x[kept]
-    taps = [_by_group(image[seen], p).transpose(0, 2, 1) @ _by_group(dy, p) for _, seen in _taps(p)]
+    taps = [_by_group(image[pixels], p).transpose(0, 2, 1) @ _by_group(dy, p) for _, pixels in _taps(p)]
     return np.stack(taps).transpose(0, 2, 1, 3).reshape(*p.window, p.channels // p.groups, p.features)

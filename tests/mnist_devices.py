@@ -79,7 +79,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_only_the_gradients_travel(name):
+def test_only_the_gradients_are_exchanged(name):
     apply, params = NETWORKS[name]()
     text = compiled(apply, params, 8, 64).as_text()
     assert "all-gather" not in text and "all-to-all" not in text and "collective-permute" not in text

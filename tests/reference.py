@@ -327,8 +327,8 @@ def fold(patches, output_shape, strides=1, padding="VALID", *, window_dilation=1
         broadcast_to_rank(window_dilation, rank),
         math.prod(output_shape),
     )
-    home = np.arange(n).reshape(*output_shape, 1) + 1  # from 1, because padding is 0
-    at = unfold(home, size, strides, padding, window_dilation=dilation).ravel()
+    origin = np.arange(n).reshape(*output_shape, 1) + 1  # from 1, because padding is 0
+    at = unfold(origin, size, strides, padding, window_dilation=dilation).ravel()
     y = np.zeros((n + 1, *batch, patches.shape[-1]), patches.dtype)
     np.add.at(y, at, np.moveaxis(patches.reshape(*batch, at.size, -1), -2, 0))
     return np.moveaxis(y[1:], 0, -2).reshape(*batch, *output_shape, -1)

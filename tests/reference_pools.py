@@ -71,9 +71,9 @@ def extreme(sign, x, geometry, return_indices):
     y = sign * w.max(-2)
     if not return_indices:
         return y
-    home = view(positions(x, rank_of(x, geometry[0])), *geometry, fill=(-1, -1))
-    tap = argmax_tap(w, home >= 0)[..., None, :]
-    return y, np.take_along_axis(np.broadcast_to(home, w.shape), tap, -2)[..., 0, :]
+    origin = view(positions(x, rank_of(x, geometry[0])), *geometry, fill=(-1, -1))
+    tap = argmax_tap(w, origin >= 0)[..., None, :]
+    return y, np.take_along_axis(np.broadcast_to(origin, w.shape), tap, -2)[..., 0, :]
 
 
 def padded_batch(of_elements, nothing=0.0):
@@ -224,17 +224,17 @@ def adaptive_windows(x, output_shape):
     rank = rank_of(x, output_shape)
     spatial = spatial_of(x, rank)
     out = tuple(n if o is None else o for n, o in zip(spatial, broadcast_to_rank(output_shape, rank)))
-    home, first = positions(x, rank)[..., 0], x.ndim - 1 - rank
-    flat = x.reshape(x.shape[:first] + (home.size, x.shape[-1]))
+    origin, first = positions(x, rank)[..., 0], x.ndim - 1 - rank
+    flat = x.reshape(x.shape[:first] + (origin.size, x.shape[-1]))
     boxes = (
         tuple(slice(i * n // o, -(-(i + 1) * n // o)) for i, n, o in zip(at, spatial, out)) for at in np.ndindex(*out)
     )
-    return out, [(flat[..., home[box].ravel(), :], home[box].ravel()) for box in boxes]
+    return out, [(flat[..., origin[box].ravel(), :], origin[box].ravel()) for box in boxes]
 
 
 def adaptive(x, output_shape, reduce):
-    out, seen = adaptive_windows(wide(x), output_shape)
-    y = np.stack([reduce(elements, inside) for elements, inside in seen], -2)
+    out, bins = adaptive_windows(wide(x), output_shape)
+    y = np.stack([reduce(elements, inside) for elements, inside in bins], -2)
     return y.reshape(y.shape[:-2] + out + y.shape[-1:])
 
 
@@ -285,12 +285,12 @@ def fractional_max_pool(x, window_shape, *, output_shape=None, output_ratio=None
     out = broadcast_to_rank(output_shape, rank)
     first = x.ndim - 1 - rank
     y, at = np.zeros(x.shape[:first] + out + x.shape[-1:]), np.zeros(x.shape[:first] + out + x.shape[-1:], int)
-    home = positions(x, rank)[..., 0]
+    origin = positions(x, rank)[..., 0]
     for b, c in itertools.product(np.ndindex(*x.shape[:first]), range(x.shape[-1])):
         starts = [fractional_starts(*axis) for axis in zip(spatial, size, out, samples[(*b, c)])]
         for o in np.ndindex(*out):
             box = tuple(slice(s[i], s[i] + k) for s, i, k in zip(starts, o, size))
-            elements, inside = x[b][(*box, c)].ravel()[:, None], home[box].ravel()
+            elements, inside = x[b][(*box, c)].ravel()[:, None], origin[box].ravel()
             y[(*b, *o, c)], at[(*b, *o, c)] = elements.max(), first_max(elements, inside)[0]
     return (y, at) if return_indices else y
 

@@ -192,7 +192,7 @@ def test_a_network_and_its_gradients():
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), *slopes)
 
 
-def test_only_halos_travel():
+def test_only_halos_are_exchanged():
     x, kernel = random(2, 64, 16, 3), random(5, 5, 3, 4)
     mesh = mesh_of(8, names=("rows",))
     f = split(functools.partial(sharding.conv, axis_names=("rows", None)), mesh, ("rows",), (x, kernel))

@@ -39,10 +39,10 @@ def check_fields(function, x, path):
             if len(measured) == 0:
                 assert first > last or first < 0 or last >= spatial[axis]
                 continue
-            seen = measured[:, axis]
-            assert theory[axis].start <= seen.min() <= seen.max() < theory[axis].stop, (position, axis)
+            influenced = measured[:, axis]
+            assert theory[axis].start <= influenced.min() <= influenced.max() < theory[axis].stop, (position, axis)
             if first >= 0 and last < spatial[axis]:
-                assert (seen.min(), seen.max()) == (first, last), (position, axis)
+                assert (influenced.min(), influenced.max()) == (first, last), (position, axis)
                 reached += 1
     return found, reached
 
@@ -110,12 +110,12 @@ def test_fields_behind_borders_that_repeat_or_cut_the_image(name):
     slopes = np.asarray(jax.jacrev(lambda x: function(x).sum((0, -1)))(x))[:, 0, :, 0]
     field = analyze(function, x)["conv"].field
     for position, row in enumerate(slopes):
-        seen, theory = np.flatnonzero(row), field.at((position,), (20,))[0]
-        assert theory.start <= seen.min() <= seen.max() < theory.stop
+        influenced, theory = np.flatnonzero(row), field.at((position,), (20,))[0]
+        assert theory.start <= influenced.min() <= influenced.max() < theory.stop
         if position == len(slopes) // 2:
-            assert (seen.min(), seen.max()) == (theory.start, theory.stop - 1)
-            assert field.size == (len(seen),)
-            assert field.offset[0] + position * field.stride[0] == seen.min()
+            assert (influenced.min(), influenced.max()) == (theory.start, theory.stop - 1)
+            assert field.size == (len(influenced),)
+            assert field.offset[0] + position * field.stride[0] == influenced.min()
 
 
 def test_fields_on_two_axes():
@@ -129,7 +129,7 @@ def test_fields_on_two_axes():
     assert found.field.stride == (1, 2)
 
 
-def test_what_branches_and_residuals_see():
+def test_fields_of_branches_and_residuals():
     def inception(x):
         wide = convlab.conv(convlab.conv(x, kernel(3)), kernel(3))
         return jnp.concatenate([convlab.conv(x, kernel(1)), wide, convlab.max_pool(x, 3, padding="SAME")], -1)
@@ -140,7 +140,7 @@ def test_what_branches_and_residuals_see():
     assert found["concatenate"].field.offset == (-2,)
 
 
-def test_a_gate_of_the_whole_image_sees_all_and_keeps_the_stride():
+def test_a_gate_of_the_whole_image_has_the_whole_field_and_keeps_the_stride():
     def gated(x):
         y = convlab.conv(x, kernel(3), strides=2)
         return y * jax.nn.sigmoid(convlab.global_avg_pool(y) @ jnp.ones((1, 1)))[:, None, :]
@@ -150,7 +150,7 @@ def test_a_gate_of_the_whole_image_sees_all_and_keeps_the_stride():
     assert field.stride == (0,)
 
 
-def test_doubled_places_have_half_the_stride():
+def test_upsampled_positions_have_half_the_stride():
     doubled = analyze(lambda x: convlab.conv(jnp.repeat(x, 2, 1), kernel(3), padding="VALID"), jnp.ones((1, 9, 1)))[
         "conv"
     ]
@@ -316,7 +316,7 @@ def test_the_rows_of_a_linen_model():
     assert analyze(LinenNet(), X, variables=variables) == found
 
 
-def test_statistics_of_a_batch_see_the_whole_image():
+def test_statistics_of_a_batch_depend_on_the_whole_image():
     assert analyze(LinenNet(), X, train=True)["norm"].field.at((0, 0), (16, 16)) == (slice(0, 16), slice(0, 16))
     assert analyze(LinenNet(), X, train=False)["norm"].field.size == (3, 3)
 
@@ -347,7 +347,7 @@ def test_a_shape_is_enough():
     assert analyze(net, jax.ShapeDtypeStruct(X.shape, X.dtype)) == analyze(net, X)
 
 
-def test_an_unmade_model_is_enough():
+def test_an_abstract_model_is_enough():
     net = nnx.eval_shape(lambda: Net(nnx.Rngs(0)))
     assert analyze(net, X) == analyze(Net(nnx.Rngs(0)), X)
 

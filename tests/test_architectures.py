@@ -71,7 +71,7 @@ def test_it_lists_its_networks_when_a_name_is_none_of_them(capsys):
 @pytest.mark.parametrize(
     "arguments", [[], ["lenet5", "--all"], ["lenet5", "--markdown", "README.md"], ["lenet5", "--seconds", "0"]]
 )
-def test_what_it_cannot_do_is_one_line(arguments, capsys):
+def test_errors_are_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as left:
         run.main(arguments)
     assert left.value.code == 2
@@ -121,7 +121,7 @@ def worst(found, expected):
 
 @pytest.mark.slow
 @every_network
-def test_it_gives_what_flax_gives_and_nearly_so_in_bfloat16(name):
+def test_results_are_those_of_flax_and_close_in_bfloat16(name):
     model = measure.drawn(name, **catalogue.NETWORKS[name].narrow)
     apply, state = measure.forward(model)
     half, half_state = measure.forward(measure.cast(model, jnp.bfloat16))

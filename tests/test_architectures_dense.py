@@ -33,7 +33,7 @@ def out_shape(network, shape, **options):
         (UNet3D, (1, 16, 24, 32, 3), dict(channels=(8, 16), padding="SAME"), (1, 16, 24, 32, 3)),
     ],
 )
-def test_the_u_nets_answer_for_the_places_of_the_figures(network, shape, options, expected):
+def test_u_nets_have_the_output_sizes_of_the_figures(network, shape, options, expected):
     assert out_shape(network, shape, **options) == expected
 
 
@@ -44,7 +44,7 @@ STREAMED = {
 
 
 @pytest.mark.parametrize("name", STREAMED)
-def test_a_stream_gives_what_the_whole_sequence_gives(name):
+def test_streaming_gives_the_results_of_the_whole_sequence(name):
     make, channels = STREAMED[name]
     model = make(nnx.Rngs(0))
     model.eval()

@@ -83,7 +83,7 @@ def test_every_distinct_problem_is_collected_with_its_count(tuned):
     assert not any("4x4x4 * 1x1x4x2" in e.problem for e in tuned.entries if e.operation == "forward")
 
 
-def test_lax_takes_part_and_what_is_wrong_does_not(tuned):
+def test_lax_is_a_candidate_and_wrong_formulations_are_not(tuned):
     for entry in tuned.entries:
         assert {"lax", entry.static, entry.choice} <= set(entry.seconds)
         assert entry.choice == entry.static or entry.gain > 1
@@ -117,7 +117,7 @@ def test_a_budget_and_an_interrupt_keep_what_is_done(monkeypatch):
     assert partial.stopped == "interrupted" and len(partial.entries) == 1
 
 
-def test_the_dearest_come_first_under_a_budget(monkeypatch):
+def test_the_costliest_problems_come_first_under_a_budget(monkeypatch):
     order = []
     monkeypatch.setattr(measure.Comparison, "prepare", lambda comparison: None)
     monkeypatch.setattr(measure.Comparison, "release", lambda comparison: None)
@@ -161,7 +161,7 @@ def test_results_that_differ_are_far():
         (dict(budget="1"), TypeError, "`budget` must be a number, got '1'"),
     ],
 )
-def test_bad_arguments_are_told(bad, kind, words):
+def test_bad_arguments_raise(bad, kind, words):
     with pytest.raises(kind, match=words):
         convlab.autotune(network, X, K, **bad)
 
@@ -169,7 +169,7 @@ def test_bad_arguments_are_told(bad, kind, words):
 # --- where it is used ---------------------------------------------------------------------------------------------
 
 
-def test_choices_serve_in_the_block_and_nowhere_else():
+def test_choices_are_used_only_inside_the_block():
     f = jax.jit(lambda x, k: convlab.conv(x, k))
     text = lambda: f.lower(X, K).as_text()
     before, tuning = text(), choosing(convlab.conv, X, K, forward="fft")
@@ -187,7 +187,7 @@ def test_choices_serve_in_the_block_and_nowhere_else():
     assert text() == before and active.current() is None
 
 
-def test_plain_programs_change_under_accelerate_alone():
+def test_plain_programs_change_only_under_accelerate():
     tuning = choosing(convolution, X, K, forward="fft")
     text = lambda: jax.jit(convolution).lower(X, K).as_text()
     before = text()
@@ -214,7 +214,7 @@ def test_plain_programs_of_a_gpu_change_under_a_tuning_for_it(monkeypatch):
 
 
 @pytest.mark.parametrize("fact", device.FACTS[1:])
-def test_one_measured_elsewhere_is_not_used_and_said_so(fact):
+def test_a_tuning_of_another_device_is_ignored_with_a_note(fact):
     tuning = choosing(convlab.conv, X, K, forward="fft")
     elsewhere = convlab.Tuning(tuning.entries, tuning.device | {fact: "another"})
     with elsewhere:
@@ -223,7 +223,7 @@ def test_one_measured_elsewhere_is_not_used_and_said_so(fact):
         assert f"The tuning is not used: measured with {fact} another, here it is " in repr(explained)
 
 
-def test_one_without_the_engine_is_not_used_with_it():
+def test_a_tuning_without_the_engine_is_ignored_with_it():
     if why := engine.unavailable_reason():
         pytest.skip(why)
     tuning = choosing(convlab.conv, X, K, forward="fft")
@@ -233,7 +233,7 @@ def test_one_without_the_engine_is_not_used_with_it():
             assert convlab.explain(convlab.conv, X, K)[0].formulation == "fft"
 
 
-def test_where_a_choice_cannot_serve_the_next_does():
+def test_an_unsupported_choice_is_replaced_by_the_next():
     if why := engine.unavailable_reason():
         pytest.skip(why)
     tuning = choosing(convlab.conv, X, K, forward="onednn")
@@ -244,7 +244,7 @@ def test_where_a_choice_cannot_serve_the_next_does():
         assert convlab.explain(convlab.conv, X, K)[0].formulation == "gemm"
 
 
-def test_a_method_that_is_asked_for_stays():
+def test_an_explicit_method_stays():
     tuning = choosing(convlab.conv, X, K, forward="fft")
     for method in ("lax", "gemm"):
         f = lambda x, k: convlab.conv(x, k, method=method)
@@ -278,7 +278,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_a_bad_file_is_told_in_a_line(text, tmp_path):
+def test_a_bad_file_raises_in_one_line(text, tmp_path):
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(ValueError, match="^`path` must be a file that Tuning.save wrote, got ") as told:
@@ -344,7 +344,7 @@ def test_accelerate_leaves_the_engine_out():
         convlab.accelerate(engine=1)
 
 
-def test_a_program_with_the_engine_is_left_out_of_the_cache_with_one_word(tmp_path):
+def test_a_program_with_the_engine_is_not_cached_with_one_warning(tmp_path):
     if why := engine.unavailable_reason():
         pytest.skip(why)
     options = dict(
@@ -385,7 +385,7 @@ def test_a_program_with_the_engine_is_left_out_of_the_cache_with_one_word(tmp_pa
     assert with_engine == 0 and without > 0
 
 
-def test_nothing_is_tuned_where_jax_has_moved_what_it_takes(monkeypatch):
+def test_nothing_is_tuned_if_jax_lacks_an_interface(monkeypatch):
     monkeypatch.setattr(compat, "has_hooks", False)
     monkeypatch.setattr(compat, "_warned", True)
     assert convlab.autotune(network, X, K).entries == ()

@@ -94,7 +94,7 @@ def test_training():
     assert "training lenet" in printed and "steps a second" in printed and ", bfloat16, load" in printed
 
 
-def test_what_cannot_run_is_left_out_with_the_reason():
+def test_a_contestant_that_cannot_run_is_left_out_with_the_reason():
     options = [
         "--only",
         "max pool w2 s2 64 @56",
@@ -126,7 +126,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("command", WRONG)
-def test_what_cannot_be_done_is_said_in_one_line(command):
+def test_errors_are_one_line(command):
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "run.py"), *command.split()], capture_output=True, text=True
     )
@@ -215,7 +215,7 @@ def test_formulations_are_timed_with_and_without(tmp_path):
 
 
 @pytest.mark.program
-def test_the_dearest_operations_of_a_network_are_listed(tmp_path):
+def test_the_costliest_operations_of_a_network_are_listed(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(MARKS)
     command = [sys.executable, str(BENCHMARKS / "dearest.py"), "--markdown", str(page), "--only"]

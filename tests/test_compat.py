@@ -122,13 +122,13 @@ def tried(accesses):
 
 @pytest.mark.program
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_without_a_hook_everything_is_laxs():
+def test_without_a_needed_interface_everything_is_laxs():
     answers, said = tried(NEEDED)
     assert answers == ["lax"] * len(NEEDED), (list(zip(NEEDED, answers)), said[-3000:])
 
 
 @pytest.mark.program
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_without_what_is_not_needed_nothing_changes():
+def test_without_an_optional_interface_nothing_changes():
     answers, said = tried(SPARED)
     assert set(answers) <= {"ours", "absent"}, (list(zip(SPARED, answers)), said[-3000:])

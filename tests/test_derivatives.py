@@ -45,7 +45,7 @@ class Problem:
         wide = np.complex128 if case.dtype.kind == "c" else np.float64
         drawn = [a if a.dtype.kind in "ib" else a.astype(wide) for a in case.draw(wide)]
         specs = (*case.arrays, *case.named.values())
-        self.moves = [spec.fill not in ("places", "samples", "boxes", "segments", "valid") for spec in specs]
+        self.moves = [spec.fill not in ("indices", "samples", "boxes", "segments", "valid") for spec in specs]
         self.fixed = [a for a, moves in zip(drawn, self.moves) if not moves]
         self.point = tuple(a for a, moves in zip(drawn, self.moves) if moves)
         self.t, self.u = self.along(), self.along()
@@ -243,7 +243,7 @@ def test_lp_and_gem_have_finite_gradients_of_any_sign_and_at_zero(p):
         assert np.isfinite(gradient(lambda x: convlab.gem_pool(x, 2, 2, p=p), x)).all()
 
 
-def test_unpooling_to_one_place_twice_pulls_back_to_both():
+def test_unpooling_twice_to_one_position_pulls_back_to_both():
     x, indices = jnp.array([1.0, 1.0]).reshape(1, 2, 1), jnp.array([2, 2]).reshape(1, 2, 1)
 
     @jax.jit

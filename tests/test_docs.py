@@ -49,7 +49,7 @@ def test_every_public_name_is_in_the_reference_once():
         assert own == {f"{module.__name__}.{name}" for name in module.__all__}
 
 
-def test_every_function_is_named_where_one_chooses():
+def test_every_function_is_on_the_page_which_layer():
     page = (ROOT / "docs/which-layer.md").read_text()
     functions = {name for name in convlab.__all__ if inspect.isfunction(getattr(convlab, name))} - {"explain"}
     assert [name for name in sorted(functions) if f"`{name}`" not in page] == []

@@ -265,7 +265,7 @@ def test_a_hook_without_out_sharding():
     ],
     ids=shown,
 )
-def test_hooks_serve_what_flax_has_not(options):
+def test_hooks_work_with_options_that_flax_lacks(options):
     expected = convlab.nnx.Conv(4, 6, (3, 2), **options, rngs=rngs())(X)
     hooked = convlab.nnx.Conv(4, 6, (3, 2), **options, conv_general_dilated=lax.conv_general_dilated, rngs=rngs())(X)
     np.testing.assert_allclose(hooked, expected, rtol=1e-5, atol=1e-5)
@@ -401,7 +401,7 @@ def test_a_kernel_of_one_tap_serves_images_of_any_rank(name, padding):
     [dict(strides=2), dict(strides=(2,)), dict(padding=1), dict(padding=((0, 1),)), dict(input_dilation=2)],
     ids=shown,
 )
-def test_a_kernel_of_one_tap_that_skips_or_adds_places_needs_its_axes(options):
+def test_a_kernel_of_one_tap_that_skips_or_adds_positions_needs_its_axes(options):
     text = r"`kernel_size` must be one int per axis for 2 spatial axes, got 1\. Write \(1, 1\)\."
     with pytest.raises(ValueError, match=text):
         convlab.nnx.Conv(4, 6, 1, **options, rngs=rngs())(X)

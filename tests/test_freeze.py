@@ -78,7 +78,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_folded_and_fused(name):
+def test_operations_are_folded_and_fused(name):
     f, folded, fused = CASES[name]
     frozen = convlab.freeze(f, PARAMS, X)
     assert frozen.report.folded == folded, frozen.report
@@ -235,7 +235,7 @@ def test_without_the_engine_and_elsewhere_the_program_is_laxs():
     assert "onednn" not in program and program.count("stablehlo.convolution") == 2
 
 
-def test_what_parameters_alone_decide_is_computed_once():
+def test_functions_of_parameters_are_computed_once():
     f = lambda p, x: x @ jnp.linalg.qr(p["w"])[0] + jax.random.normal(jax.random.key(0), (16,)) * p["b"]
     params = {"w": draw(16, 16), "b": B}
     frozen = convlab.freeze(f, params, X)
@@ -257,16 +257,16 @@ def test_dropout_stays():
 
 def test_effects_stay(capfd):
     def f(p, x):
-        jax.debug.print("seen {}", p["b"][0] * 0)
+        jax.debug.print("ran {}", p["b"][0] * 0)
         return conv(x, p["k"])
 
     frozen = convlab.freeze(f, PARAMS, X)
     jax.block_until_ready(frozen(X))
     jax.effects_barrier()
-    assert capfd.readouterr().out.count("seen") == 3  # twice for the example
+    assert capfd.readouterr().out.count("ran") == 3  # twice for the example
 
 
-def test_it_does_not_fold_what_would_overflow():
+def test_kernels_that_would_overflow_are_not_folded():
     f = lambda p, x: conv(x, p["k"] * 1e5) * 1e35
     frozen = convlab.freeze(f, PARAMS, X * 1e-10)
     assert frozen.report.folded == 0
@@ -281,7 +281,7 @@ def test_dtypes_are_kept():
         same(frozen(X.astype(dtype)), f(PARAMS, X.astype(dtype)), 2e-2)
 
 
-def test_it_says_what_is_wrong():
+def test_bad_arguments_raise():
     with pytest.raises(TypeError, match="`fn` must be a function or a module"):
         convlab.freeze(3, X)
     with pytest.raises(TypeError, match="`params` must be given"):
@@ -413,7 +413,7 @@ def test_a_jitted_function_stays_compiled():
     same(optimized(X[:1], K), np.maximum(convlab.conv(X[:1], K), 0))
 
 
-def test_what_it_closes_over_may_change():
+def test_closed_over_values_may_change():
     kernel = [K]
     optimized = convlab.optimize(lambda x: jax.nn.relu(convlab.conv(x, kernel[0])))
     same(optimized(X), np.maximum(convlab.conv(X, K), 0))

@@ -24,7 +24,7 @@ def laws(examples):
 
 @st.composite
 def geometries(draw, ranks=(1, 2), names=NAMES, largest_stride=3):
-    """`(spatial, size, strides, padding, dilation)` with at least one window."""
+    """Draw `(spatial, size, strides, padding, dilation)` with at least one window."""
     rank = draw(st.sampled_from(ranks))
 
     def several(low, high):

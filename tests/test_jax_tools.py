@@ -60,7 +60,7 @@ LAX = {
 
 
 @pytest.mark.parametrize("name", LAX)
-def test_checkify_sees_a_nan_where_it_sees_laxs(name):
+def test_checkify_reports_a_nan_as_for_lax(name):
     def said(f, x):
         error, _ = checkify.checkify(jax.jit(f), errors=checkify.float_checks)(x)
         return (error.get() or "").split("\n")[0].partition(" at ")[0]

@@ -94,10 +94,10 @@ def oracle(p: Problem, x, kernel):
 def oracle_gradient(p: Problem, x, dy):
     """Compute the kernel gradient tap by tap: the product of the values that a tap reads with dy."""
     image = reference.pad(reference.dilate(reference.wide(x), p.input_dilation), p.pads)
-    seen = reference.windows(image, p.window, p.strides, p.kernel_dilation, p.out)  # (n, *out, *window, c)
-    seen = seen.reshape(-1, *p.window, p.groups, p.channels // p.groups)
-    cotangents = reference.wide(dy).reshape(len(seen), p.groups, p.features // p.groups)
-    return np.einsum("m...gc,mgo->...cgo", seen, cotangents).reshape(*p.window, p.channels // p.groups, p.features)
+    patches = reference.windows(image, p.window, p.strides, p.kernel_dilation, p.out)  # (n, *out, *window, c)
+    patches = patches.reshape(-1, *p.window, p.groups, p.channels // p.groups)
+    cotangents = reference.wide(dy).reshape(len(patches), p.groups, p.features // p.groups)
+    return np.einsum("m...gc,mgo->...cgo", patches, cotangents).reshape(*p.window, p.channels // p.groups, p.features)
 
 
 def assert_near(name, actual, expected, dtype=np.float32):
@@ -129,7 +129,7 @@ def test_formulations_sum_as_the_oracle_does(name, kind):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_depthwise_sums_and_spreads(seed, monkeypatch):
+def test_depthwise_sums_with_dilated_input(seed, monkeypatch):
     """`taps` sums for each tap, and dilates inputs, for large images; here it does so for small ones."""
     monkeypatch.setattr(taps, "_MANY", 0)
     channels = dict.fromkeys(("channels", "features", "groups"), 3)
@@ -307,7 +307,7 @@ def test_highest_precision_is_direct():
 # --- the choice ---------------------------------------------------------------------------------------------------
 
 
-def test_a_method_that_cannot_serve_says_why():
+def test_an_unsupported_method_raises_the_reason():
     x, k = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
     with pytest.raises(
         ValueError, match="^`method` must name a formulation that serves this call, got 'subpixel'. Subpixel"
@@ -320,7 +320,7 @@ def test_a_method_that_cannot_serve_says_why():
 
 
 @pytest.mark.parametrize("spatial", [(2, 2), (2, 11), (11, 2)])
-def test_winograd_serves_results_smaller_than_the_window_and_long_ones(spatial):
+def test_winograd_computes_results_smaller_than_the_window_and_long_ones(spatial):
     x, k = jnp.ones((1, *spatial, 8)), jnp.ones((3, 3, 8, 8))
     steps = convlab.explain(lambda: convlab.conv(x, k, method="winograd"), platform="cpu")
     assert [step.formulation for step in steps] == ["winograd"]
@@ -343,7 +343,7 @@ def test_winograd_keeps_what_is_not_finite_in_its_windows(bad):
         np.testing.assert_allclose(np.asarray(actual)[finite], np.asarray(expected)[finite], atol=1e-5)
 
 
-def test_without_the_engine_winograd_serves_many_channels_and_only_them():
+def test_without_the_engine_winograd_is_chosen_for_many_channels_only():
     off = tables.Target(engine=False)
     many = problem(np.random.default_rng(0), **typical("winograd") | dict(batch=8, channels=64, features=64))
     for kind in ("forward", "kernel_gradient"):

@@ -112,7 +112,7 @@ def test_layers_take_masks(name, made, options):
     np.testing.assert_allclose(in_linen, in_nnx, rtol=1e-5, atol=1e-5)
 
 
-def test_hooks_of_layers_see_zeros_and_no_segments():
+def test_hooks_of_layers_receive_zeros_and_no_segments():
     layer = convlab.nnx.Conv(6, 4, 3, conv_general_dilated=jax.lax.conv_general_dilated, rngs=flax.nnx.Rngs(0))
     expected = convlab.conv(X, layer.kernel[...], layer.bias[...], valid=VALID)
     np.testing.assert_allclose(layer(X, valid=VALID), expected, atol=1e-5)
@@ -126,7 +126,7 @@ STREAMS = [(1, 2, 6, (1, 3, 0, 16)), (2, 1, 2, (3, 1, 16)), (3, 2, 1, (0, 12, 8)
 
 
 @pytest.mark.parametrize("strides, dilation, groups, chunks", STREAMS)
-def test_a_sequence_that_begins_in_a_chunk_sees_nothing_of_what_came_before(strides, dilation, groups, chunks):
+def test_a_sequence_that_begins_in_a_chunk_reads_no_earlier_position(strides, dilation, groups, chunks):
     options = dict(kernel_dilation=dilation, feature_group_count=groups)
     layer = convlab.nnx.CausalConv(6, 12, 3, strides, **options, rngs=flax.nnx.Rngs(0))
     other = convlab.linen.CausalConv(12, 3, strides, **options)

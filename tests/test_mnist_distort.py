@@ -81,7 +81,7 @@ def test_half_of_the_images_are_mirrored():
     )
 
 
-def test_the_spread_is_what_was_asked():
+def test_deviations_are_those_requested():
     where = np.asarray(distort.source_positions(random_draws(4000), Distortion(shift=1.5, rotate=10.0, scale=0.1)))
     middle = where[:, :, 13:15, 13:15].mean((2, 3)) - 13.5
     across = (where[..., 0, :] - where[..., 27, :]).mean(-1) / -27  # one pixel down, on average

@@ -155,11 +155,11 @@ def test_a_named_set_must_be_the_published_one(idx):
 @pytest.fixture
 def server(idx, cache, tmp_path, monkeypatch):
     """Serve the small data set under the name of mnist, and yield the list of requests."""
-    seen = []
+    requests = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
-            seen.append(self.path)
+            requests.append(self.path)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "downloads"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=idx)) as one:
@@ -167,7 +167,7 @@ def server(idx, cache, tmp_path, monkeypatch):
         known = tuple(hashlib.sha256((idx / f"{part}-ubyte.gz").read_bytes()).hexdigest() for part in data.PARTS)
         monkeypatch.setitem(data.ADDRESSES, "mnist", f"http://127.0.0.1:{one.server_port}/")
         monkeypatch.setitem(data.SHA256, "mnist", known)
-        yield seen
+        yield requests
         one.shutdown()
 
 

@@ -35,7 +35,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("options", WRONG)
-def test_what_cannot_be_done_is_said_in_one_line(options):
+def test_errors_are_one_line(options):
     done = run(*options.split())
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert done.stderr.startswith("fast.py: ") and WRONG[options] in done.stderr

@@ -143,14 +143,14 @@ def test_summary():
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Call train.py in this process, and yield the list of its arguments in each call."""
-    seen = []
+    calls = []
 
     def finished(command):
-        seen.append(command[2:])
+        calls.append(command[2:])
         return program.main(command[2:])
 
     monkeypatch.setattr(seeds, "finished", finished)
-    return seen
+    return calls
 
 
 def test_ctrl_c_waits_for_the_run_at_hand_to_save(tmp_path):
@@ -190,7 +190,7 @@ def test_seeds_train_what_is_missing_and_print_the_mean(cache, idx, tmp_path, ca
     capsys.readouterr()
     assert seeds.main([*arguments, "--seeds", "2"]) == 0
     assert (tmp_path / "runs" / "rows-seed-0" / "metrics.jsonl").read_bytes() == one
-    assert [seen[seen.index("--seed") + 1] for seen in in_this_process] == ["0", "0", "1"]
+    assert [arguments[arguments.index("--seed") + 1] for arguments in in_this_process] == ["0", "0", "1"]
     shares = [100 * row["test_accuracy"] for row in table()]
     assert table()[0]["train_loss"] != table()[1]["train_loss"]
     last = capsys.readouterr().out.splitlines()[-1]

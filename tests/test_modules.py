@@ -22,7 +22,7 @@ SYSTEMS = {"nnx": convlab.nnx, "linen": convlab.linen}
 X = np.random.default_rng(0).normal(size=(2, 7, 6, 4)).astype(np.float32)
 KEY = jax.random.key(3)
 PATCHES = np.random.default_rng(1).normal(size=(2, 6, 5, 2, 2, 3)).astype(np.float32)
-POOLED, PLACES = convlab.max_pool(X, (2, 2), strides=2, return_indices=True)
+POOLED, INDICES = convlab.max_pool(X, (2, 2), strides=2, return_indices=True)
 BOXES = np.array([[1, 0.5, 1, 4, 5]], np.float32)
 SAMPLES = np.random.default_rng(2).uniform(size=(2, 4, 2)).astype(np.float32)
 
@@ -46,7 +46,7 @@ OPERATIONS = [
     ("AdaptiveAvgPool", "adaptive_avg_pool", (3,), {}, (X,), {}),
     ("AdaptiveMaxPool", "adaptive_max_pool", ((3, None),), dict(return_indices=True), (X,), {}),
     ("SpatialPyramidPool", "spatial_pyramid_pool", ([1, 2],), dict(reduce="avg"), (X,), {}),
-    ("MaxUnpool", "max_unpool", ((7, 6),), {}, (POOLED, PLACES), {}),
+    ("MaxUnpool", "max_unpool", ((7, 6),), {}, (POOLED, INDICES), {}),
     ("Unfold", "unfold", ((2, 2),), dict(strides=2), (X,), {}),
     ("Fold", "fold", ([7, 6],), {}, (PATCHES,), {}),
     ("Pad", "pad", (((1, 2), -1), "reflect"), {}, (X,), {}),
@@ -74,7 +74,7 @@ def test_both_systems_have_the_same_layers():
 
 
 @pytest.mark.parametrize("name", ["pool", "max_pool", "min_pool", "avg_pool"])
-def test_pool_functions_stand_under_flaxs_names(name):
+def test_pool_functions_have_flaxs_names(name):
     ours, options = getattr(convlab.nnx, name), dict(window_shape=(2, 3), strides=(2, 1), padding="SAME")
     assert ours is getattr(convlab.linen, name)
     options |= dict(init=-np.inf, reduce_fn=jax.lax.max) if name == "pool" else {}
@@ -189,7 +189,7 @@ def by_layer(system, row):
 
 
 @pytest.mark.parametrize("row", [row for row in BAD_CALLS if told_by_options(row)], ids=str)
-def test_layers_say_what_the_function_says(row):
+def test_layers_raise_the_messages_of_the_function(row):
     expected = message(lambda: getattr(convlab, row.function)(*row.arrays, **row.options))
     if row.function == "fractional_max_pool" and not {"key", "samples"} & row.options.keys():
         pytest.skip("the layer draws its own key")
@@ -250,12 +250,12 @@ def test_bad_options_are_refused_at_construction(make, text):
     assert messages[0].replace("out_features", "features") == messages[1]
 
 
-def test_a_bias_is_wanted_or_not():
+def test_any_false_use_bias_means_no_bias():
     """Any false value means no bias, as in Linen."""
     assert convlab.nnx.Conv(4, 5, (3,), use_bias=None, rngs=RNGS).bias is None
 
 
-def test_what_a_lone_int_leaves_open_is_refused_with_the_image():
+def test_an_ambiguous_int_is_refused_with_the_image():
     layer = convlab.nnx.MaxPool(2, padding="SMAE")
     with pytest.raises(ValueError, match="for 2 spatial axes, got 'SMAE'"):
         layer(X)

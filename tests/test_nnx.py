@@ -66,7 +66,7 @@ def test_keys_are_drawn_in_order_of_construction():
         np.testing.assert_array_equal(layer.kernel[...], other.kernel[...])
 
 
-def test_parameters_that_are_not_made_say_so():
+def test_uninitialized_parameters_raise():
     layer = make(None)
     for name in ("kernel", "bias", "kernel_shape"):
         text = rf"`in_features` must be known for `{name}`, got None\. Call the layer, or its `initialize\(inputs\)`, first\."
@@ -76,7 +76,7 @@ def test_parameters_that_are_not_made_say_so():
         layer.weight  # noqa: B018
 
 
-def test_a_waiting_layer_is_whole_and_has_no_gradient():
+def test_a_lazy_layer_is_whole_and_has_no_gradient():
     layer = make(None)
     assert list(nnx.to_pure_dict(nnx.state(layer))) == ["pending"]
     text = (
@@ -97,7 +97,7 @@ def test_a_waiting_layer_is_whole_and_has_no_gradient():
     assert layer.in_features is None
 
 
-def test_a_refused_input_leaves_a_waiting_layer_as_it_was():
+def test_a_refused_input_leaves_a_lazy_layer_unchanged():
     layer = make(None, feature_group_count=3)
     with pytest.raises(
         ValueError, match="`feature_group_count` must divide the input channels for 4 input channels, got 3"
@@ -107,7 +107,7 @@ def test_a_refused_input_leaves_a_waiting_layer_as_it_was():
     assert layer(X[..., :3]).shape == (2, 6, 5, 6)
 
 
-def test_waiting_layers_in_eval_shape_and_tabulate():
+def test_lazy_layers_in_eval_shape_and_tabulate():
     abstract = nnx.eval_shape(lambda: make(None))
     assert abstract.in_features is None
     made = nnx.eval_shape(lambda: make(None).initialize(X))
@@ -117,7 +117,7 @@ def test_waiting_layers_in_eval_shape_and_tabulate():
     assert "MaxPool" in table and "float32[2,3,2,6]" in table and "Flatten" in table
 
 
-def test_conv_local_waits_for_the_size_of_the_image():
+def test_conv_local_takes_the_size_of_the_image_from_the_first_call():
     lazy = convlab.nnx.ConvLocal(4, 3, (3, 2), rngs=rngs())
     known = convlab.nnx.ConvLocal(4, 3, (3, 2), spatial_shape=(6, 5), rngs=rngs())
     np.testing.assert_array_equal(lazy(X), known(X))
@@ -293,7 +293,7 @@ def test_training():
     assert values[0] > values[1] > values[2]
 
 
-def test_out_sharding_is_handed_on():
+def test_out_sharding_is_passed_on():
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
     with jax.set_mesh(mesh):
         x = jax.device_put(X, jax.sharding.NamedSharding(mesh, jax.P("data")))

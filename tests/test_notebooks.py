@@ -170,7 +170,7 @@ def test_a_committed_notebook_shows_its_numbers_and_is_small(path):
 
 
 @pytest.mark.parametrize("path", refresh.NOTEBOOKS, ids=lambda p: p.stem)
-def test_what_moves_plays_without_a_kernel_and_a_network(path):
+def test_animations_play_without_a_kernel_and_a_network(path):
     notebook = nbformat.read(path, as_version=4)
     slideshows = [page for page in pages(notebook) if "convlab-slideshow" in page]
     moving = {base64.b64encode(picture).decode() for picture in pictures(notebook) if b"acTL" in picture}

@@ -43,7 +43,7 @@ EMPTY = [
 ]
 
 
-def test_every_function_meets_an_empty_batch():
+def test_every_function_is_tested_with_an_empty_batch():
     without = {
         "Tuning",
         "Window",
@@ -81,7 +81,7 @@ def test_an_empty_batch_runs(function):
     assert output(jax.jit(case.convlab)(*emptied(case))).shape[0] == 0
 
 
-def test_of_no_boxes_none_is_kept():
+def test_nms_of_no_boxes_keeps_none():
     indices, count = convlab.nms(jnp.zeros((0, 4)), jnp.zeros(0), iou_threshold=0.5, max_outputs=2)
     assert indices.tolist() == [-1, -1] and count == 0
 
@@ -303,7 +303,7 @@ def test_power_means_neither_overflow_nor_underflow(taps):
 
 
 @pytest.mark.parametrize("taps", [3, 40])
-def test_a_nan_or_an_infinity_is_what_is_drawn(taps):
+def test_a_nan_or_an_infinity_is_always_drawn(taps):
     """This holds for every key, and only in its own windows."""
     x = np.abs(np.random.default_rng(0).normal(size=(1, 3 * taps, 1))).astype(np.float32) + 1
     x[0, 0], x[0, taps] = np.nan, np.inf
@@ -314,7 +314,7 @@ def test_a_nan_or_an_infinity_is_what_is_drawn(taps):
     assert np.isnan(jax.jit(lambda x, key: convlab.stochastic_pool(x, 2, key=key))(pair, KEY).item())
 
 
-def test_what_is_not_positive_is_never_drawn():
+def test_nonpositive_values_are_never_drawn():
     x = jnp.array([1.0, 0.0, -1.0]).reshape(1, 3, 1)
     drawn = jax.jit(jax.vmap(lambda key: convlab.stochastic_pool(x, 3, key=key)))(jax.random.split(KEY, 200))
     np.testing.assert_array_equal(drawn, np.ones_like(drawn))

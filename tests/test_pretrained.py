@@ -34,7 +34,7 @@ def loaded(name, path, **stubs):
 
 
 @needs_crepe
-def test_a_pitch_is_heard():
+def test_a_pitch_is_estimated():
     model = pitch.load(pitch.installed() / "tiny.pth", "tiny")
     sound, true = pitch.glide()
     found = pitch.frequency(np.asarray(jax.jit(model)(jnp.asarray(pitch.frames(sound)[::20]))))

@@ -35,7 +35,7 @@ def test_the_formulations_agree_in_values_and_derivatives(spatial):
 
 
 @pytest.mark.parametrize("formulation", [interpolate.gather_corners, interpolate.gather_cells])
-def test_an_infinity_that_is_not_seen_is_not_felt(formulation, monkeypatch):
+def test_an_infinity_with_weight_0_has_no_effect(formulation, monkeypatch):
     """At an element the neighbours have weight 0; the derivative there is the right one, or 0 if that is not finite."""
     monkeypatch.setattr(interpolate.lax, "platform_dependent", lambda *args, **_: formulation(*args))
     x, kernel = np.array([1, 3, np.inf, 5], np.float32).reshape(4, 1), np.ones((1, 1, 1), np.float32)
@@ -61,7 +61,7 @@ def test_an_infinity_that_is_not_seen_is_not_felt(formulation, monkeypatch):
     ((3, 9, 2), Window((3,), (2,), "VALID", (1,))),
     ((1, 4, 5, 4, 2), Window((2, 2, 3), (1, 1, 1), "VALID", (1, 1, 1))),
 ])  # fmt: skip
-def test_a_tpus_local_products_are_everybodys(shape, window):
+def test_local_products_of_a_tpu_are_those_of_other_platforms(shape, window):
     """Both ways to extract the window of a position have the same values, gradients and tangents."""
     rng = np.random.default_rng(0)
     out = window.out(shape[1:-1])

@@ -41,7 +41,7 @@ def test_an_entry_has_the_signature_and_every_word_of_the_docstring(path):
     assert check.missing(path, told) == []
 
 
-def test_a_lost_word_is_missed():
+def test_a_lost_word_is_found():
     told = pages.entry("convlab.accelerate")
     assert "Equinox" in told
     assert check.missing("convlab.accelerate", told.replace("Equinox", "")) != []
@@ -139,7 +139,7 @@ def test_a_lesson_has_the_text_code_and_pictures_of_its_notebook(path, tmp_path)
     assert len(pictures) == len(list((tmp_path / "pictures").glob("*")))
 
 
-def test_what_a_cell_prints_in_pieces_is_one_block(tmp_path):
+def test_partial_outputs_of_a_cell_are_one_block(tmp_path):
     outputs = [{"output_type": "stream", "name": "stdout", "text": text} for text in ("one\n", ["two\n", "three\n"])]
     code = {"cell_type": "code", "source": "print()", "outputs": outputs}
     (tmp_path / "1.ipynb").write_text(json.dumps({"cells": [{"cell_type": "markdown", "source": "# One"}, code]}))

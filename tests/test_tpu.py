@@ -81,12 +81,12 @@ def family(function):
 
 def representatives():
     """Return the rows of the table with a function, or a kind of option, that no earlier row has."""
-    seen = set()
+    covered = set()
     for case in cases.CASES:
         if case.dtype == np.float32 and case.smooth and 0 not in case.arrays[0].shape:
             kinds = {case.function} | {(family(case.function), *option_kind(k, v)) for k, v in case.options.items()}
-            if kinds - seen:
-                seen |= kinds
+            if kinds - covered:
+                covered |= kinds
                 yield case
 
 
@@ -230,7 +230,7 @@ def test_operations_of_our_own_are_tiled_well(name, mode, image):
 
 
 @pytest.mark.parametrize("mode", estimates.MODES)
-def test_what_comes_from_a_pool_is_unpooled_without_a_scatter(mode):
+def test_indices_of_a_pool_are_unpooled_without_a_scatter(mode):
     found = estimate_of("max_unpool", operations.IMAGES[0], mode)
     assert found.entries == 0
     assert found.temporary <= found.operands

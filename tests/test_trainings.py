@@ -178,7 +178,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("arguments", OPTIONS, ids=" ".join)
-def test_what_cannot_be_done_is_said_in_one_line(arguments, tmp_path, monkeypatch, capsys):
+def test_errors_are_one_line(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("mine")

@@ -37,7 +37,7 @@ def test_convlab_answers(report):
 
 
 @pytest.mark.parametrize("library", ["accelerate", "convlab"])
-def test_what_ends_the_process_of_plain_jax_computes(library):
+def test_calls_that_end_the_process_of_plain_jax_compute(library):
     """With "accelerate", plain JAX's own programs of that section compute, except where convlab has no part."""
     others = {
         "averages_in_bfloat16",

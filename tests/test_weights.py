@@ -122,7 +122,7 @@ def test_an_imported_network_gives_pytorchs_outputs(transpose_kernel):
         net.load_state_dict({name: torch.tensor(array) for name, array in returned.items()})
 
 
-def test_the_longest_beginning_of_a_path_is_renamed():
+def test_the_longest_prefix_of_a_path_is_renamed():
     leaf = {"bias": jnp.zeros(2)}
     variables = {"params": {"a": {"b": leaf, "c": leaf}, "d": leaf}}
     state = weights.to_torch(variables, names={"a": "x.0", "a.b": "", "d": "y"})
@@ -159,7 +159,7 @@ def test_a_model_keeps_its_numbers_and_its_dtype():
         ({}, {"names": {"head": "fc"}}, "'head'"),
     ],
 )
-def test_what_does_not_fit_is_refused(change, options, said):
+def test_mismatches_are_refused(change, options, said):
     state = {k: v for k, v in (state_dict() | change).items() if v is not None}
     with pytest.raises(ValueError, match=r"`\w+` must .*, got ") as caught:
         weights.from_torch(state, Net(True), **{"flattened": FLATTENED} | options)
@@ -167,7 +167,7 @@ def test_what_does_not_fit_is_refused(change, options, said):
 
 
 @pytest.mark.parametrize("state, model", [("weights.pt", {"params": {}}), ({}, linen.Dense(2)), ({}, None)], ids=str)
-def test_what_is_no_state_dict_or_no_model_is_refused(state, model):
+def test_other_state_dicts_and_models_are_refused(state, model):
     with pytest.raises(TypeError, match=r"`(state_dict|model)` must be .*, got "):
         weights.from_torch(state, model)
 
@@ -323,7 +323,7 @@ def test_without_names_the_error_shows_the_pairs_and_how_to_accept_them():
         weights.from_torch(other, Own(nnx.Rngs(0)), names="in order")
 
 
-def test_what_is_not_used_is_reported():
+def test_unused_entries_are_reported():
     names = {ours: theirs for theirs, ours in OWN.items()}
     state = own_state() | {"4.weight": np.zeros((7, 4)), "4.bias": np.zeros(7), "extra": np.zeros(1)}
     del state["0.bias"]
@@ -387,7 +387,7 @@ def test_a_dense_layer_that_may_read_a_flattened_image_is_warned_of(recwarn):
     assert not [w for w in recwarn if "flattened" in str(w.message)]
 
 
-def test_a_module_that_computes_otherwise_is_told_where():
+def test_differences_from_a_module_are_listed():
     torch = pytest.importorskip("torch")
     tnn = torch.nn
     module = tnn.Sequential(

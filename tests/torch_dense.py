@@ -10,9 +10,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 
 class Double(nn.Module):
-    def __init__(self, seen, made):
+    def __init__(self, in_channels, out_channels):
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(seen, made, 3), nn.Conv2d(made, made, 3)
+        self.conv1, self.conv2 = nn.Conv2d(in_channels, out_channels, 3), nn.Conv2d(out_channels, out_channels, 3)
 
     def forward(self, x):
         return F.relu(self.conv2(F.relu(self.conv1(x))))
@@ -26,9 +26,9 @@ def cropped(x, like):
 
 
 class Up(nn.Module):
-    def __init__(self, seen, made):
+    def __init__(self, in_channels, out_channels):
         super().__init__()
-        self.up, self.convs = nn.ConvTranspose2d(seen, made, 2, 2), Double(seen, made)
+        self.up, self.convs = nn.ConvTranspose2d(in_channels, out_channels, 2, 2), Double(in_channels, out_channels)
 
     def forward(self, x, skip):
         return self.convs(cropped(skip, self.up(x)))
@@ -62,11 +62,11 @@ class Shift(nn.BatchNorm3d):
         self.bias = nn.Parameter(torch.randn(channels) / 10)
 
 
-def block3d(seen, between, made):
+def block3d(in_channels, between, out_channels):
     def conv(a, b):
         return nn.ModuleDict({"conv": nn.Conv3d(a, b, 3, bias=False), "norm": Shift(b)})
 
-    return nn.ModuleDict({"conv1": conv(seen, between), "conv2": conv(between, made)})
+    return nn.ModuleDict({"conv1": conv(in_channels, between), "conv2": conv(between, out_channels)})
 
 
 def run3d(block, x):
@@ -76,9 +76,12 @@ def run3d(block, x):
 
 
 class Up3D(nn.Module):
-    def __init__(self, seen, made):
+    def __init__(self, in_channels, out_channels):
         super().__init__()
-        self.up, self.convs = nn.ConvTranspose3d(seen, seen, 2, 2, bias=False), block3d(seen + made, made, made)
+        self.up, self.convs = (
+            nn.ConvTranspose3d(in_channels, in_channels, 2, 2, bias=False),
+            block3d(in_channels + out_channels, out_channels, out_channels),
+        )
 
     def forward(self, x, skip):
         return run3d(self.convs, cropped(skip, self.up(x)))
@@ -123,11 +126,11 @@ def before(x, n):
 
 
 class TCNBlock(nn.Module):
-    def __init__(self, seen, dilation):
+    def __init__(self, in_channels, dilation):
         super().__init__()
-        self.conv1 = weight_norm(nn.Conv1d(seen, 25, 7, dilation=dilation))
+        self.conv1 = weight_norm(nn.Conv1d(in_channels, 25, 7, dilation=dilation))
         self.conv2 = weight_norm(nn.Conv1d(25, 25, 7, dilation=dilation))
-        self.downsample = nn.Conv1d(seen, 25, 1) if seen != 25 else None
+        self.downsample = nn.Conv1d(in_channels, 25, 1) if in_channels != 25 else None
         self.pads = 6 * dilation
 
     def forward(self, x):
@@ -188,7 +191,12 @@ class YOLO(nn.Module):
     def __init__(self):
         super().__init__()
         conv, pool, act = nn.Conv2d, nn.MaxPool2d(2), nn.LeakyReLU(0.1)
-        pair = lambda seen, between, made: [conv(seen, between, 1), act, conv(between, made, 3, padding=1), act]
+        pair = lambda in_channels, between, out_channels: [
+            conv(in_channels, between, 1),
+            act,
+            conv(between, out_channels, 3, padding=1),
+            act,
+        ]
         self.features = nn.Sequential(
             *[conv(3, 64, 7, 2, 3), act, pool, conv(64, 192, 3, 1, 1), act, pool],
             *[*pair(192, 128, 256), *pair(256, 256, 512), pool],
@@ -209,9 +217,9 @@ def convolutions(*channels):
     return nn.ModuleDict({"convs": convs})
 
 
-def decoder(seen, between, made):
-    up = nn.ConvTranspose2d(between, made, 3, 2, 1, output_padding=1)
-    return nn.ModuleDict({"conv": nn.Conv2d(seen, between, 3, padding=1), "up": up})
+def decoder(in_channels, between, out_channels):
+    up = nn.ConvTranspose2d(between, out_channels, 3, 2, 1, output_padding=1)
+    return nn.ModuleDict({"conv": nn.Conv2d(in_channels, between, 3, padding=1), "up": up})
 
 
 class VGGUNet(nn.Module):

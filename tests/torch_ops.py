@@ -18,18 +18,18 @@ def batch_of(x, rank):
 
 
 def first(x, rank):
-    """`(*batch, *spatial, c)` -> `(n, c, *spatial)`."""
+    """Convert `(*batch, *spatial, c)` to `(n, c, *spatial)`."""
     batch = batch_of(x, rank)
     return x.reshape(math.prod(batch), *x.shape[len(batch) :]).movedim(-1, 1)
 
 
 def last(y, batch):
-    """`(n, c, *spatial)` -> `(*batch, *spatial, c)`."""
+    """Convert `(n, c, *spatial)` to `(*batch, *spatial, c)`."""
     return y.movedim(1, -1).reshape(*batch, *y.shape[2:], y.shape[1])
 
 
 def weight(kernel):
-    """`(*k, a, b)` -> `(b, a, *k)`."""
+    """Convert `(*k, a, b)` to `(b, a, *k)`."""
     return kernel.movedim((-1, -2), (0, 1)).contiguous()
 
 

@@ -17,7 +17,7 @@ _active = 0
 
 
 def is_active() -> bool:
-    """Whether equations without a mark are lowered as if they were marked."""
+    """Return whether equations without a mark are lowered as if they were marked."""
     return _active > 0
 
 

@@ -130,12 +130,12 @@ def platforms_of(ctx: Any) -> tuple[str, ...]:
 
 
 def is_cpu_only(ctx: Any) -> bool:
-    """Whether the whole program is lowered for the CPU and for no other platform."""
+    """Return whether the whole program is lowered for the CPU and for no other platform."""
     return platforms_of(ctx) == ("cpu",) and tuple(ctx.module_context.platforms) == ("cpu",)
 
 
 def is_partitioned(ctx: Any) -> bool:
-    """Whether XLA will split the equation over devices."""
+    """Return whether XLA will split the equation over devices."""
     axes = ctx.module_context.axis_context
     if hasattr(axes, "manual_axes"):
         return axes.mesh.size > 1 and axes.manual_axes != set(axes.mesh.axis_names)
@@ -148,12 +148,12 @@ def _mesh_of(ctx: Any) -> Any:
 
 
 def has_explicit_axes(ctx: Any) -> bool:
-    """Whether shardings are part of the operands' types."""
+    """Return whether shardings are part of the operands' types."""
     return len(_mesh_of(ctx).explicit_axes) > 0
 
 
 def is_explicit(ctx: Any) -> bool:
-    """Whether every axis of the mesh is explicit."""
+    """Return whether every axis of the mesh is explicit."""
     mesh = _mesh_of(ctx)
     return len(mesh.explicit_axes) == len(mesh.axis_names)
 
@@ -165,7 +165,7 @@ def spec_of(aval: Any) -> tuple:
 
 
 def is_export(ctx: Any) -> bool:
-    """Whether `jax.export` lowers the program."""
+    """Return whether `jax.export` lowers the program."""
     return ctx.module_context.lowering_parameters.for_export
 
 

@@ -58,7 +58,7 @@ def unavailable_reason() -> str | None:
 
 
 def serves(platform: str) -> bool:
-    """Whether the engine can be used in programs for the platform."""
+    """Return whether the engine can be used in programs for the platform."""
     return platform == "cpu" and unavailable_reason() is None
 
 
@@ -117,7 +117,7 @@ def _trial_run() -> str | None:
 
 
 def calls_engine(program: str) -> bool:
-    """Whether the text of an XLA program contains a call of the engine."""
+    """Return whether the text of an XLA program contains a call of the engine."""
     return '"__onednn$' in program
 
 
@@ -159,7 +159,7 @@ def _multiply_dtype(dtype, *, groups: int = 1, channels: int = 1, features: int 
 
 
 def _multiplies_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16. With AMX oneDNN has other kernels, which were not tested."""
+    """Return whether the processor multiplies bfloat16. With AMX oneDNN has other kernels, which were not tested."""
     return "avx512_bf16" in instructions() and "amx_bf16" not in instructions()
 
 

@@ -15,8 +15,8 @@ Array = jax.Array
 
 
 def is_split(x: Any, rank: int) -> bool:
-    """Whether an explicit mesh splits only the first batch axis of `x: (*batch, *spatial, c)`, with `rank` spatial
-    axes."""
+    """Return whether an explicit mesh splits only the first batch axis of `x`, `(*batch, *spatial, c)` with `rank`
+    spatial axes."""
     if getattr(x, "ndim", 0) < rank + 2:
         return False
     spec: Any = getattr(getattr(jax.typeof(x), "sharding", None), "spec", ()) if isinstance(x, jax.Array) else ()

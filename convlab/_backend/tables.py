@@ -65,36 +65,36 @@ def _one_tap(p: Problem) -> bool:
 
 
 def _few_channels(p: Problem) -> bool:
-    """Whether the channels are too few to fill a vector, so that the pixels have to."""
+    """Return whether the channels are too few to fill a vector, so that the pixels have to."""
     return p.groups == 1 and p.channels * p.features <= 16 and math.prod(p.window) <= 25
 
 
 def _one_channel_large_window(p: Problem) -> bool:
-    """Whether an image of one channel has a window large enough to outweigh the two changes of layout."""
+    """Return whether an image of one channel has a window large enough to outweigh the two changes of layout."""
     return _few_channels(p) and p.channels == 1 and p.rank >= 2 and math.prod(p.window) >= 16
 
 
 def _few_channel_pairs(p: Problem) -> bool:
-    """Whether the pairs of an input and an output channel are few."""
+    """Return whether the pairs of an input and an output channel are few."""
     return p.groups == 1 and p.features < VECTOR and p.channels * p.features <= 32 and 1 < math.prod(p.window) <= 64
 
 
 def _mostly_padding(p: Problem) -> bool:
-    """Whether at most 70% of the products are of positions inside the image, and the batch is large."""
+    """Return whether at most 70% of the products are of positions inside the image, and the batch is large."""
     few_features = p.groups == 1 and p.rank >= 2 and p.features <= VECTOR and p.batch >= 128
     is_dense = all(n == 1 for n in (*p.strides, *p.input_dilation, *p.kernel_dilation))
     return few_features and is_dense and swapped_operands.fraction_inside(p) <= 0.7
 
 
 def _output_blocking_saves_work(p: Problem) -> bool:
-    """Whether output_blocking does at most 80% of the engine's work."""
+    """Return whether output_blocking does at most 80% of the engine's work."""
     few_features = p.groups == 1 and p.features <= VECTOR // 2 and p.macs >= 2**20
     serves = few_features and onednn.forward_unsupported(p) is None and output_blocking.forward_unsupported(p) is None
     return serves and output_blocking.remaining_work(p) <= 0.8
 
 
 def _one_channel_throughout(p: Problem) -> bool:
-    """Whether there is one channel, in and out or along a sequence."""
+    """Return whether there is one channel, in and out or along a sequence."""
     return p.channels == 1 and (p.features == 1 or p.rank == 1)
 
 
@@ -103,12 +103,12 @@ def _one_channel_few_features(p: Problem) -> bool:
 
 
 def _long_dilated(p: Problem) -> bool:
-    """Whether the engine would have to split the sum of a dilated sequence, which lax's loop nest computes as fast."""
+    """Return whether the engine would split the sum of a dilated sequence, which lax's loop nest computes as fast."""
     return p.rank == 1 and p.groups == 1 and p.kernel_dilation[0] > 1 and p.batch * p.out[0] > onednn.LONGEST_SUM
 
 
 def _groups_of_one_or_two_channels(p: Problem) -> bool:
-    """Whether each group has at most four pairs of an input and an output channel, and is not depthwise."""
+    """Return whether each group has at most four pairs of an input and an output channel, and is not depthwise."""
     return p.groups > 1 and not p.depthwise and (p.channels // p.groups) * (p.features // p.groups) <= 4
 
 
@@ -122,12 +122,13 @@ def _small_groups(p: Problem) -> bool:
 
 
 def _ungrouped_float32(p: Problem) -> bool:
-    """Whether it is in float32 without groups: what the rows for programs without the engine were measured on."""
+    """Return whether it is in float32 without groups; the rows for programs without the engine were measured on
+    these."""
     return p.dtype == jnp.float32 and p.groups == 1
 
 
 def _winograd_saves_products(p: Problem) -> bool:
-    """Whether there are so many channels and positions that fewer products outweigh the transforms."""
+    """Return whether there are so many channels and positions that fewer products outweigh the transforms."""
     return min(p.channels, p.features) >= 64 and _winograd_gradient_saves_products(p)
 
 
@@ -141,7 +142,7 @@ def _ungrouped_tiles(p: Problem) -> bool:
 
 
 def _colour_image(p: Problem) -> bool:
-    """Whether it is a first layer of an image in colours, whose few products for each output make one fused loop."""
+    """Return whether it is a first layer of a colour image; its few products for each output make one fused loop."""
     return _ungrouped_float32(p) and p.channels <= 4 and p.features >= VECTOR and math.prod(p.window) * p.channels <= 36
 
 
@@ -158,7 +159,7 @@ def _strided_volume(p: Problem) -> bool:
 
 
 def _short_rows(p: Problem) -> bool:
-    """Whether the banded matrix that maps a row of the image to a row of the result is small."""
+    """Return whether the banded matrix that maps a row of the image to a row of the result is small."""
     row_in, row_out = p.spatial[-1] * p.channels, p.out[-1] * p.features
     return p.groups == 1 and max(p.channels, p.features) <= 16 and row_in * row_out <= 2**15
 
@@ -168,13 +169,13 @@ def _many_channels(p: Problem) -> bool:
 
 
 def _depthwise_strided_or_large(p: Problem) -> bool:
-    """Whether a depthwise convolution is strided, or has a small window over a large image."""
+    """Return whether a depthwise convolution is strided, or has a small window over a large image."""
     taps, positions = math.prod(p.window), p.batch * math.prod(p.out)
     return p.depthwise and (max(p.strides) > 1 and taps <= 32 or taps <= 9 and positions >= 2**16)
 
 
 def _large_images(p: Problem) -> bool:
-    """Whether a small batch has large images. XLA pads their channels to the 128 lanes of a TPU's vectors."""
+    """Return whether a small batch has large images. XLA pads their channels to the 128 lanes of a TPU's vectors."""
     return p.groups == 1 and p.batch <= 32 and p.batch * math.prod(p.out) >= 2**16 and math.prod(p.window) <= 27
 
 
@@ -191,7 +192,7 @@ def _to_few_features(p: Problem) -> bool:
 
 
 def _window_tiles_large_image(p: Problem) -> bool:
-    """Whether windows tile a large image of few channels, so that padding them to 128 lanes is the main cost."""
+    """Return whether windows tile a large image of few channels, so that padding them to 128 lanes is the main cost."""
     few_channels = p.groups == 1 and p.channels <= 4 and math.prod(p.window) > 1
     return few_channels and math.prod(p.spatial) >= 2**12 and gemm.tiles_image(p)
 
@@ -201,13 +202,13 @@ def _small_window_tiles_large_image(p: Problem) -> bool:
 
 
 def _small_groups_tpu(p: Problem) -> bool:
-    """Whether its groups are small. Depthwise with one feature per channel is excluded: XLA has a loop for it."""
+    """Return whether its groups are small, except depthwise with one feature per channel, for which XLA has a loop."""
     is_grouped = max(p.channels, p.features) > p.groups > 1
     return is_grouped and min(p.channels, p.features) // p.groups <= (80 if block_diagonal.is_one_kernel(p) else 16)
 
 
 def _small_groups_tpu_forward(p: Problem) -> bool:
-    """Whether its groups are small and XLA does not fill the matrix unit itself.
+    """Return whether its groups are small and XLA does not fill the matrix unit itself.
 
     XLA makes depthwise convolutions dense, and large windows with 128 features in each group fill the unit.
     """
@@ -341,7 +342,7 @@ class Target:
     measured: bool = False  # choices measured on this device come before the table's
 
     def admits(self, formulation: Formulation) -> bool:
-        """Whether the program may contain the formulation."""
+        """Return whether the program may contain the formulation."""
         if formulation.needs_engine and not (self.engine and self.platform == "cpu"):
             return False
         return not (formulation.splits_batch and self.partitioned)

@@ -62,7 +62,7 @@ def _offsets(size: int, pooled: int) -> range:
 
 
 def _are_near(indices: Array, shape: tuple[int, ...]) -> Array:
-    """Whether all indices are near the start of their windows."""
+    """Return whether all indices are near the start of their windows."""
     near, rest = (indices >= 0) & (indices < math.prod(shape)), indices
     for axis in reversed(range(len(shape))):
         size, pooled = shape[axis], indices.shape[axis + 1]

@@ -1,8 +1,8 @@
-"""Batch normalization in training, and layer normalization: statistics, and derivatives that keep the input alone.
+"""Batch normalization in training, and layer normalization: statistics, and derivatives that keep only the input.
 
-The arithmetic of the results is Flax's, operation for operation. The derivatives are Flax's up to rounding, but what
-they keep of the image's size is the input `x` itself, in its own dtype: automatic differentiation of Flax's layers
-keeps `x - mean`, too, and sums over three products where two do.
+The arithmetic of the results is Flax's, operation for operation. The derivatives are Flax's up to rounding, but the
+only array of the image's size that they keep is the input `x`, in its own dtype. Automatic differentiation of Flax's
+layers also keeps `x - mean`, and sums three products where two are enough.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from .._promotion import promoting
 
 Array = jax.Array
 
-# What a derivative needs of `x` it computes from `x` again: elementwise, and so a part of the loop that uses it.
+# Derivatives recompute elementwise functions of `x` from `x`, so that XLA fuses them into the loop that reads them.
 _from_x = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 def feature_axes(ndim: int, axis: int | Sequence[int]) -> tuple[int, ...]:
-    """The axes that have the features, from 0, in ascending order."""
+    """Return the nonnegative axes of the features in ascending order."""
     axes = (axis,) if isinstance(axis, int) else axis
     return tuple(sorted({a % ndim for a in axes}))
 
 
 def _floating(*arrays: Array | None) -> Any:
-    """The dtype of what is computed of the arrays."""
+    """Return the dtype of the computation: the arrays' common dtype, at least float32 for integers."""
     dtype = functools.reduce(jnp.promote_types, (a.dtype for a in arrays if a is not None))
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.promote_types(dtype, jnp.float32)
 
 
 def batch_statistics(x: Array, features: tuple[int, ...], **options: Any) -> tuple[Array, Array]:
-    """The mean and the variance over all axes but `features`; `options` as in `statistics`."""
+    """Return the mean and the variance over all axes except `features`; `options` as in `statistics`."""
     return statistics(x, tuple(a for a in range(x.ndim) if a not in features), **options)
 
 
@@ -51,15 +51,20 @@ def statistics(
     axis_name: Any = None,
     axis_index_groups: Any = None,
 ) -> tuple[Array, Array]:
-    """The mean and the variance over `axes`, of the others' sizes, in `dtype`, float32 at least.
+    """Return the mean and the variance over `axes`, with the sizes of the other axes, in `dtype`, at least float32.
 
-    `fast`: the variance is `mean(x ** 2) - mean(x) ** 2`. `mask`: the positions that count, broadcast to `x`.
-    `axis_name`: of devices whose batches are one.
+    Args:
+        x: the input.
+        axes: the axes to average over.
+        dtype: the dtype of the layer; None is that of `x`.
+        fast: whether to compute the variance as `mean(x ** 2) - mean(x) ** 2`.
+        mask: the positions that count, broadcast to `x`.
+        axis_name, axis_index_groups: the mapped axis of devices over which statistics are averaged.
     """
     dtype = jnp.promote_types(x.dtype if dtype is None else dtype, jnp.float32)
     mean_of = functools.partial(jnp.mean, axis=axes, where=None if mask is None else mask.astype(bool))
 
-    def everywhere(*means: Array) -> Array:
+    def across_devices(*means: Array) -> Array:
         stacked = jnp.stack(means)
         return stacked if axis_name is None else lax.pmean(stacked, axis_name, axis_index_groups=axis_index_groups)
 
@@ -70,16 +75,16 @@ def statistics(
 
     mean = mean_of(x.astype(dtype))
     if not fast:
-        (mean,) = everywhere(mean)
-        (variance,) = everywhere(mean_of_squares(x, mean))
+        (mean,) = across_devices(mean)
+        (variance,) = across_devices(mean_of_squares(x, mean))
         return mean, variance
-    mean, squares = everywhere(mean, mean_of_squares(x))
+    mean, squares = across_devices(mean, mean_of_squares(x))
     return mean, jnp.maximum(jnp.zeros((), dtype), squares - lax.square(mean))
 
 
 @promoting
 def running(former: Array, batch: Array, momentum: float) -> Array:
-    """The running average of a statistic."""
+    """Return the new running average of a statistic."""
     return momentum * former + (1 - momentum) * batch
 
 
@@ -95,17 +100,36 @@ def normalize(
     epsilon: float,
     dtype: Any,
     fast: bool,
+    reduced: tuple[int, ...] | None = None,
 ) -> Array:
-    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`, in `dtype`; None is that of `x` and the parameters."""
+    """Compute `(x - mean) / sqrt(variance + epsilon) * scale + bias`.
+
+    Args:
+        x: the input.
+        features: the axes of `scale` and `bias`; without `reduced`, also those of `mean` and `variance`.
+        mean, variance: the statistics.
+        scale, bias: the parameters, or None.
+        epsilon: a number that is added to the variance.
+        dtype: the dtype of the result; None is that of `x` and the parameters.
+        fast: whether the derivative sums products with `x`, and not with `x - mean`.
+        reduced: for layer normalization, the axes over which the statistics were computed.
+    """
     computed = _floating(x, mean, variance, scale, bias)
     shape = [size if a in features else 1 for a, size in enumerate(x.shape)]
-    mean, variance = (a.reshape(shape).astype(computed) for a in (mean, variance))
-    factor = lax.rsqrt(variance + epsilon)
-    if scale is not None:
-        factor = factor * scale.reshape(shape).astype(computed)
-    shift = None if bias is None else bias.reshape(shape).astype(computed)
-    y = (_affine if fast else _affine_centered)(x, mean, factor, shift)
+    if reduced is None:
+        mean, variance = (a.reshape(shape).astype(computed) for a in (mean, variance))
+        root = lax.rsqrt(variance + epsilon)
+    else:
+        mean, root = (lax.expand_dims(a.astype(computed), reduced) for a in (mean, lax.rsqrt(variance + epsilon)))
+    factor, shift = (None if p is None else p.reshape(shape).astype(computed) for p in (scale, bias))
+    if reduced is None:
+        y = (_affine if fast else _affine_centered)(x, mean, root if factor is None else root * factor, shift)
+    else:
+        y = (_layer if fast else _layer_centered)(x, mean, root, factor, shift)
     return y.astype(_floating(x, scale, bias) if dtype is None else dtype)
+
+
+# --- batch normalization ------------------------------------------------------------------------------------------
 
 
 def _affine_value(x: Array, mean: Array, factor: Array, shift: Array | None) -> Array:
@@ -114,15 +138,16 @@ def _affine_value(x: Array, mean: Array, factor: Array, shift: Array | None) -> 
 
 
 def _constant(mean: Array, factor: Array, tangents: tuple) -> Array:
-    """What the tangent adds at every position of a channel."""
+    """Return the part of the tangent that is equal at all positions of a channel."""
     _, dmean, _, dshift = tangents
     return -factor * dmean if dshift is None else dshift - factor * dmean
 
 
 @jax.custom_jvp
 def _affine(x: Array, mean: Array, factor: Array, shift: Array | None) -> Array:
-    """With a derivative in sums of the cotangent and of its product with `x`, a product of two arrays that exist: XLA
-    sums it as it reads them, where it would first write `x - mean`."""
+    """Compute `_affine_value` with a derivative that sums the cotangent and its product with `x`.
+
+    Both factors are stored arrays, so XLA sums the product while it reads them; it would first write `x - mean`."""
     return _affine_value(x, mean, factor, shift)
 
 
@@ -141,7 +166,7 @@ def _affine_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def _affine_centered(x: Array, mean: Array, factor: Array, shift: Array | None) -> Array:
-    """With a derivative in sums that lose nothing where the mean is large beside the deviation."""
+    """Compute `_affine_value` with a derivative whose sums stay accurate if the mean is large beside the deviation."""
     return _affine_value(x, mean, factor, shift)
 
 
@@ -160,40 +185,16 @@ def _affine_centered_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]
 # --- layer normalization ------------------------------------------------------------------------------------------
 
 
-@promoting
-def normalize_layers(
-    x: Array,
-    reduced: tuple[int, ...],
-    features: tuple[int, ...],
-    mean: Array,
-    variance: Array,
-    scale: Array | None,
-    bias: Array | None,
-    *,
-    epsilon: float,
-    dtype: Any,
-    fast: bool,
-) -> Array:
-    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`, the statistics over the axes `reduced`, the parameters
-    along `features`, in `dtype`; None is that of `x` and the parameters."""
-    computed = _floating(x, mean, variance, scale, bias)
-    mean, root = (lax.expand_dims(a.astype(computed), reduced) for a in (mean, lax.rsqrt(variance + epsilon)))
-    shape = [x.shape[a] if a in features else 1 for a in range(x.ndim)]
-    given = [None if p is None else p.reshape(shape).astype(computed) for p in (scale, bias)]
-    y = (_layer if fast else _layer_centered)(x, mean, root, *given)
-    return y.astype(_floating(x, scale, bias) if dtype is None else dtype)
-
-
 def _layer_value(x: Array, mean: Array, root: Array, scale: Array | None, bias: Array | None) -> Array:
     y = (x.astype(root.dtype) - mean) * (root if scale is None else root * scale)
     return y if bias is None else y + bias
 
 
 def _outer(a: Array, b: Array) -> Array:
-    """The product of two arrays that broadcast, of which one has the sizes of the leading axes and one of the others.
+    """Multiply two arrays that broadcast, one with the sizes of the leading axes and one with those of the others.
 
-    It is written as a product of vectors, since its transpose is then one of a matrix and a vector, which XLA computes
-    at the speed of memory on the CPU, and sums of products over the last axis not.
+    It is an outer product, so that its transpose is a product of a matrix and a vector: XLA computes that at the speed
+    of memory on the CPU, but not sums of products over the last axis.
     """
     leading = next((n for n in range(a.ndim) if all(m == 1 for m in (*a.shape[n:], *b.shape[:n]))), None)
     if leading is None:
@@ -205,12 +206,12 @@ def _outer(a: Array, b: Array) -> Array:
 
 
 def _layer_tangent(center: bool, primals: tuple, tangents: tuple) -> Array:
-    """The tangent of a normalization, from `x`, or from `x - mean` if `center`."""
+    """Return the tangent of a normalization from `x`, or from `x - mean` if `center`."""
     x, mean, root, scale, _ = primals
     _, dmean, droot, _, _ = tangents
     constant = -dmean * root if center else -dmean * root - mean * droot
 
-    # Without what the result has computed: XLA would write that, and `root` at every position, for the sums to read.
+    # The checkpoint keeps XLA from storing intermediate results, and `root` at every position, for the sums.
     @jax.checkpoint
     def tangent(x: Array, mean: Array, root: Array, scale: Array | None, constant: Array, tangents: tuple) -> Array:
         dx, _, droot, dscale, dbias = tangents
@@ -227,7 +228,7 @@ def _layer_tangent(center: bool, primals: tuple, tangents: tuple) -> Array:
 
 @jax.custom_jvp
 def _layer(x: Array, mean: Array, root: Array, scale: Array | None, bias: Array | None) -> Array:
-    """With a derivative in sums of the cotangent and of its product with `x`."""
+    """Compute `_layer_value` with a derivative that sums the cotangent and its product with `x`."""
     return _layer_value(x, mean, root, scale, bias)
 
 
@@ -238,7 +239,7 @@ def _layer_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def _layer_centered(x: Array, mean: Array, root: Array, scale: Array | None, bias: Array | None) -> Array:
-    """With a derivative in sums that lose nothing where the mean is large beside the deviation."""
+    """Compute `_layer_value` with a derivative whose sums stay accurate if the mean is large beside the deviation."""
     return _layer_value(x, mean, root, scale, bias)
 
 

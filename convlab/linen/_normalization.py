@@ -1,4 +1,4 @@
-"""Flax's batch and layer normalization with derivatives that keep the input alone."""
+"""Flax's batch and layer normalization with derivatives that keep only the input."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Array = jax.Array
 
 
 class BatchNorm(linen.BatchNorm):
-    """`flax.linen.BatchNorm`, whose training step reads and keeps less: options, parameters, statistics and results
-    are Flax's.
+    """`flax.linen.BatchNorm` with a training step that reads and keeps less; options, parameters and results are
+    Flax's.
 
     With `use_running_average`, `force_float32_reductions=False` and for complex input the program is Flax's.
 
@@ -74,7 +74,7 @@ class BatchNorm(linen.BatchNorm):
 
 
 class LayerNorm(linen.LayerNorm):
-    """`flax.linen.LayerNorm`, whose derivative reads and keeps less: options, parameters and results are Flax's.
+    """`flax.linen.LayerNorm` with a derivative that reads and keeps less; options and results are Flax's.
 
     With `force_float32_reductions=False` and for complex input the program is Flax's.
 
@@ -112,4 +112,4 @@ class LayerNorm(linen.LayerNorm):
         scale = self.param("scale", self.scale_init, shape, self.param_dtype) if self.use_scale else None
         bias = self.param("bias", self.bias_init, shape, self.param_dtype) if self.use_bias else None
         options: dict[str, Any] = dict(epsilon=self.epsilon, dtype=self.dtype, fast=fast)
-        return _layers.normalize_layers(x, reduced, features, mean, variance, scale, bias, **options)
+        return _layers.normalize(x, features, mean, variance, scale, bias, reduced=reduced, **options)

@@ -21,8 +21,8 @@ batch_norm = partial(cn.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 @jax.custom_jvp
 def gelu(x: Array) -> Array:
-    """The Gaussian error linear unit, `x` times the normal distribution's probability of less than `x`, by the error
-    function. Hendrycks and Gimpel, arXiv 1606.08415.
+    """Compute the Gaussian error linear unit, `x` times the normal distribution's probability of less than `x`, by the
+    error function. Hendrycks and Gimpel, arXiv 1606.08415.
 
     `jax.nn.gelu(x, approximate=False)` is equal up to rounding, and slower on the CPU: it calls the complementary error
     function, whose branches XLA computes in separate loops, and its derivative keeps more arrays than `x`.

@@ -1,4 +1,4 @@
-"""Flax's batch and layer normalization with derivatives that keep the input alone."""
+"""Flax's batch and layer normalization with derivatives that keep only the input."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Array = jax.Array
 
 
 class BatchNorm(nnx.BatchNorm):
-    """`flax.nnx.BatchNorm`, whose training step reads and keeps less: options, parameters, statistics and results are
-    Flax's.
+    """`flax.nnx.BatchNorm` with a training step that reads and keeps less; options, parameters and results are Flax's.
 
-    In training the derivative keeps one array of the input's size, the input itself in its own dtype; what else it
-    needs are sums over batch and positions that XLA computes as it reads. Derivatives equal Flax's up to rounding, of
-    every order and in forward mode. With `use_running_average`, and for complex input, the program is Flax's.
+    In training the derivative keeps one array of the input's size, the input itself in its own dtype; otherwise it
+    needs only sums over batch and positions, which XLA computes while it reads. Derivatives equal Flax's up to
+    rounding, of every order and in forward mode. With `use_running_average`, and for complex input, the program is
+    Flax's.
 
     Args:
         num_features: channels of the input.
@@ -34,7 +34,7 @@ class BatchNorm(nnx.BatchNorm):
         scale, bias, mean, var: as in Flax.
 
     Raises:
-        ValueError: no `use_running_average`, neither here nor in the call.
+        ValueError: `use_running_average` is set neither here nor in the call.
 
     Example:
         >>> layer = BatchNorm(3, rngs=nnx.Rngs(0))
@@ -82,7 +82,7 @@ class BatchNorm(nnx.BatchNorm):
 
 
 class LayerNorm(nnx.LayerNorm):
-    """`flax.nnx.LayerNorm`, whose derivative reads and keeps less: options, parameters and results are Flax's.
+    """`flax.nnx.LayerNorm` with a derivative that reads and keeps less; options and results are Flax's.
 
     The derivative keeps one array of the input's size, the input itself in its own dtype. Derivatives equal Flax's up
     to rounding, of every order and in forward mode. For complex input the program is Flax's.
@@ -126,4 +126,4 @@ class LayerNorm(nnx.LayerNorm):
             axis_index_groups=self.axis_index_groups,
         )
         options: dict[str, Any] = dict(epsilon=self.epsilon, dtype=self.dtype, fast=fast)
-        return _layers.normalize_layers(x, reduced, features, mean, variance, scale, bias, **options)
+        return _layers.normalize(x, features, mean, variance, scale, bias, reduced=reduced, **options)

@@ -22,7 +22,7 @@ def forward_unsupported(p: Problem) -> str | None:
 
 
 def fills_vectors(batch: int) -> bool:
-    """Whether the batch consists of whole vectors of images."""
+    """Return whether the batch consists of whole vectors of images."""
     return isinstance(batch, int) and batch > 0 and batch % VECTOR == 0
 
 

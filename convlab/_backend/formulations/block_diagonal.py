@@ -27,7 +27,7 @@ def forward_unsupported(p: Problem) -> str | None:
 
 
 def is_one_kernel(p: Problem) -> bool:
-    """Whether one kernel combines all groups because they are few or small."""
+    """Return whether one kernel combines all groups because they are few or small."""
     return p.groups <= FEW or min(p.channels, p.features) <= WHOLE
 
 

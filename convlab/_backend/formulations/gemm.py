@@ -22,7 +22,7 @@ def forward_unsupported(p: Problem) -> str | None:
 
 
 def tiles_image(p: Problem) -> bool:
-    """Whether the windows tile the image."""
+    """Return whether the windows tile the image."""
     tiled = all(o * w == s for o, w, s in zip(p.out, p.window, p.spatial))
     return tiled and p.window == p.strides and not any(map(any, p.pads)) and all(d == 1 for d in p.kernel_dilation)
 

@@ -53,7 +53,7 @@ def kernel_gradient_unsupported(p: Problem) -> str | None:
 
 
 def _is_pointwise(p: Problem) -> bool:
-    """Whether each output reads one position, none of them in padding."""
+    """Return whether each output reads one position, none of them in padding."""
     inside = all(low == 0 and high <= 0 for low, high in p.exact_pads)
     return p.groups == 1 and math.prod(p.window) == 1 and inside and not p.dilates_input
 
@@ -75,7 +75,7 @@ def forward_in_order(x: Array, kernel: Array, p: Problem, order: tuple[int, ...]
 
 
 def takes_epilogues(p: Problem) -> bool:
-    """Whether `forward` is a single call of the engine."""
+    """Return whether `forward` is a single call of the engine."""
     return not (p.plain_depthwise and max(_effective_dilation(p)) > 1)
 
 
@@ -140,7 +140,7 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
 
 
 def _repeats_channels(p: Problem) -> bool:
-    """Whether it is depthwise with so few features for each channel that the channels are repeated for each feature."""
+    """Return whether it is depthwise with few features for each channel, so that the channels are repeated for each."""
     return p.depthwise and p.features // p.groups <= 8
 
 

@@ -84,7 +84,7 @@ def _dependents(value: Value, users: dict[Value, list[Op]]) -> set[Op]:
 
 
 def _is_uniform(value: Value) -> bool:
-    """Whether a value is a constant whose elements are all equal."""
+    """Return whether a value is a constant whose elements are all equal."""
     if value.constant is None:
         return False
     array = np.asarray(value.constant)

@@ -33,7 +33,7 @@ class Fused:
 
 
 def is_fused(name: str) -> bool:
-    """Whether a jitted function of that name is a fused call."""
+    """Return whether a jitted function of that name is a fused call."""
     return name.startswith(FUSED)
 
 

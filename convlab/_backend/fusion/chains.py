@@ -51,14 +51,14 @@ class Chain:
 
 
 def is_convolution(op: Op) -> bool:
-    """Whether an operation is a convolution, or a product that counts as one."""
+    """Return whether an operation is a convolution, or a product that counts as one."""
     if op.name == "conv_general_dilated":
         return op.params["batch_group_count"] == 1
     return is_product(op)
 
 
 def is_product(op: Op) -> bool:
-    """Whether an operation is a product of the last axis of an array with 3 to 5 axes and a matrix."""
+    """Return whether an operation is a product of the last axis of an array with 3 to 5 axes and a matrix."""
     if op.name != "dot_general":
         return False
     (contracted, _), batches = op.params["dimension_numbers"]

@@ -100,7 +100,7 @@ def inner_program(op: Op) -> Program | None:
 
 
 def is_elementwise(op: Op) -> bool:
-    """Whether an operation, or the program inside it, is elementwise with one result."""
+    """Return whether an operation, or the program inside it, is elementwise with one result."""
     if op.name in ELEMENTWISE or op.name in ("integer_pow", "convert_element_type"):
         return len(op.outputs) == 1
     inner = inner_program(op)

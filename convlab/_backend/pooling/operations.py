@@ -34,14 +34,14 @@ def _reduce_in_vectors(reduction: Callable[..., Array], *arrays: Array, params: 
 
 
 def _fits_vectors(axes: Sequence[Axis], shape: tuple[int, ...], target: Target) -> bool:
-    """Whether windows tile the plane of images with few channels, in a batch that fills vectors."""
+    """Return whether windows tile the plane of images with few channels, in a batch that fills vectors."""
     rank = len(shape)
     plane = len(axes) == 2 and all(axis.tiles and 0 < axis.index < rank - 1 for axis in axes)
     return plane and 1 < shape[-1] < VECTOR and batch_vectorized.fills_vectors(shape[0]) and not target.partitioned
 
 
 def is_long(axes: Sequence[Axis]) -> bool:
-    """Whether a window has many elements along an axis, or spans it and overlaps others, as in a cumulative sum."""
+    """Return whether a window has many elements along an axis, or spans it and overlaps others, as for `cumsum`."""
     return any(a.size > 1 and (a.window > windows.MAX_UNROLLED or a.window >= a.size and a.out > 1) for a in axes)
 
 

@@ -113,7 +113,8 @@ def _select_primitive(reducer: Reducer) -> Any:
 
 
 def has_instruction(params: dict) -> bool:
-    """Whether at least two axes are outside of the window, as the instruction for a maximum's gradient requires."""
+    """Return whether at least two axes are outside of the window, as the instruction for gradients of maxima
+    requires."""
     return sum(size == stride == 1 for size, stride in zip(params["window_dimensions"], params["window_strides"])) >= 2
 
 

@@ -56,7 +56,7 @@ def force(key: str, name: str) -> Iterator[None]:
 
 
 def serves(platform: str) -> bool:
-    """Whether measured choices are in force that are valid for the platform's device."""
+    """Return whether measured choices are in force that are valid for the platform's device."""
     if getattr(_local, "forced", None):
         return True
     tuning = current()

@@ -146,7 +146,7 @@ def collect(jaxpr: Any, primitives: Any) -> list[Equation]:
 
 
 def _is_tuned(eqn: Any, avals: Sequence[Any]) -> bool:
-    """Whether the operands are real floats, or the integers of a pool."""
+    """Return whether the operands are real floats, or the integers of a pool."""
     real = all(jnp.issubdtype(a.dtype, jnp.floating) for a in avals)
     pooled = eqn.primitive is not compat.CONVOLUTION and all(jnp.issubdtype(a.dtype, jnp.integer) for a in avals)
     return real or pooled

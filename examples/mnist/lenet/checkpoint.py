@@ -61,8 +61,10 @@ class Checkpoints:
             return sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdecimal())
 
     def save(self, epoch: int, state: Any, history: list[dict]) -> None:
-        """Raises:
-        UserError: the disk is full, read-only or gone; earlier checkpoints are untouched.
+        """Save the state and the history after an epoch.
+
+        Raises:
+            UserError: the disk is full, read-only or gone; earlier checkpoints are unchanged.
         """
         ocp = _orbax()
         record = {"epoch": epoch, "history": history, "sha256": checksum(state, history)}

@@ -102,7 +102,7 @@ def _broadcast(tree: Any) -> Any:
 
 @contextlib.contextmanager
 def leading() -> Iterator[None]:
-    """Inside this context, an error that ends the leader also ends the processes that wait for its message."""
+    """Let an error that ends the leader inside this context also end the processes that wait for its message."""
     try:
         yield
     except EveryProcessKnows:

@@ -107,7 +107,9 @@ def _format(option: str, path: pathlib.Path) -> tuple[Callable, Callable]:
 
 
 def write(path: pathlib.Path, params: Any) -> None:
-    """Raises:
+    """Write the network in the format of the suffix.
+
+    Raises:
     UserError: an unknown suffix, PyTorch is missing, or the file cannot be written.
     """
     content = _format("FILE", path)[0](params)

@@ -109,7 +109,9 @@ def has_run(folder: pathlib.Path) -> bool:
 
 
 def read_config(folder: pathlib.Path) -> Config:
-    """Raises:
+    """Read the configuration of a run.
+
+    Raises:
     UserError: there is no run, or its configuration is unreadable.
     """
     path = folder / "config.json"
@@ -133,7 +135,9 @@ def write_metrics(path: pathlib.Path, history: list[dict]) -> None:
 
 
 def check_metrics_file(path: pathlib.Path, resuming: bool) -> None:
-    """Raises:
+    """Check that the run may write its metrics to `path`.
+
+    Raises:
     UserError: a run may not write `path`: it has other content, or its folder is missing.
     """
     if not path.parent.is_dir():
