@@ -84,7 +84,7 @@ def conv(
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: shapes that do not fit, numbers out of range, an empty result, a method that cannot serve.
+        ValueError: shapes that do not fit, numbers out of range, an empty result, an unsupported method.
 
     Example:
         >>> x = jnp.arange(1.0, 7.0).reshape(1, 6, 1)

@@ -17,7 +17,7 @@ from ._window import Window
 
 Array = jax.Array
 
-# Up to this many taps XLA fuses one slice per tap; beyond, one gather or loop serves all taps.
+# Up to this many taps XLA fuses one slice per tap; beyond, one gather or loop reads all taps.
 MAX_UNROLLED_TAPS = 25
 
 

@@ -310,12 +310,12 @@ def test_highest_precision_is_direct():
 def test_an_unsupported_method_raises_the_reason():
     x, k = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
     with pytest.raises(
-        ValueError, match="^`method` must name a formulation that serves this call, got 'subpixel'. Subpixel"
+        ValueError, match="^`method` must name a formulation that supports this call, got 'subpixel'. Subpixel"
     ):
         convlab.conv(x, k, method="subpixel")
     with pytest.raises(ValueError, match=r"^`method` must be one of 'auto', 'lax', .*, got 'fast'\.$"):
         convlab.conv(x, k, method="fast")
-    with pytest.raises(ValueError, match="`method` must name a formulation that serves this call, got 'winograd'"):
+    with pytest.raises(ValueError, match="`method` must name a formulation that supports this call, got 'winograd'"):
         convlab.conv(x, k, method="winograd", precision="highest")
 
 

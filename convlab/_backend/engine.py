@@ -57,7 +57,7 @@ def unavailable_reason() -> str | None:
     return _trial()
 
 
-def serves(platform: str) -> bool:
+def supports(platform: str) -> bool:
     """Return whether the engine can be used in programs for the platform."""
     return platform == "cpu" and unavailable_reason() is None
 
@@ -150,12 +150,12 @@ def _multiply_dtype(dtype, *, groups: int = 1, channels: int = 1, features: int 
     if dtype != jnp.bfloat16 or not _multiplies_bfloat16():
         return jnp.float32
     if groups > 1 and channels == 1:
-        serves = features == 1 and max(window) <= 7 and not any(dilated)
+        safe = features == 1 and max(window) <= 7 and not any(dilated)
     elif groups > 1 and channels <= 16 and channels % 4 == features % 4 == 0:
-        serves = len(window) == 2 and max(window) <= 3 and not any(dilated) and max(map(max, pads)) <= 1
+        safe = len(window) == 2 and max(window) <= 3 and not any(dilated) and max(map(max, pads)) <= 1
     else:
-        serves = True
-    return jnp.bfloat16 if serves else jnp.float32
+        safe = True
+    return jnp.bfloat16 if safe else jnp.float32
 
 
 def _multiplies_bfloat16() -> bool:

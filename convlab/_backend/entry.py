@@ -68,7 +68,7 @@ def convolve(
 
 
 def _check_method(method: str, x: Array, kernel: Array, params: dict) -> None:
-    """Raise ValueError if no formulation has this name or if it cannot serve the forward map."""
+    """Raise ValueError if no formulation has this name or if it does not support the forward map."""
     if method not in FORMULATIONS:
         raise argument_error("method", f"be one of {', '.join(map(repr, ('auto', *FORMULATIONS)))}", method)
     if not all(isinstance(n, int) for a in (x, kernel) for n in a.shape):
@@ -78,7 +78,7 @@ def _check_method(method: str, x: Array, kernel: Array, params: dict) -> None:
     reason = FORMULATIONS[method].unsupported_reason("forward", problem)
     if reason:
         hint = f"{reason[0].upper()}{reason[1:]}."
-        raise argument_error("method", "name a formulation that serves this call", method, hint=hint)
+        raise argument_error("method", "name a formulation that supports this call", method, hint=hint)
 
 
 def window_sum(x: Array, params: dict) -> Array:

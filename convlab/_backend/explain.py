@@ -1,6 +1,6 @@
 """`explain()`: which formulation each convolution and pool of a program takes, and why.
 
-It traces the program and asks `lowering.plan_of`, which also serves the lowering rules, about each equation; it lowers
+It traces the program and asks `lowering.plan_of`, which the lowering rules use too, about each equation; it lowers
 and runs nothing.
 """
 
@@ -103,7 +103,7 @@ def _fused(eqn: Any, platform: str) -> call.Fused | None:
     """Return the engine's call for an equation that is a fused call; None if it is no such call."""
     if not call.is_fused(str(eqn.params.get("name", ""))) or "jaxpr" not in eqn.params:
         return None
-    return call.plan(eqn.params["jaxpr"], Target(platform, engine.serves(platform)))
+    return call.plan(eqn.params["jaxpr"], Target(platform, engine.supports(platform)))
 
 
 def _step(eqn: Any, platform: str) -> Step | None:
@@ -119,7 +119,7 @@ def _step(eqn: Any, platform: str) -> Step | None:
     mark = compat.mark_of(eqn.ctx)
     own = lowering.OPERATIONS[eqn.primitive].own
     unmarked = mark is None and not own and not (platform == "cpu" and is_active())
-    target = Target(platform, engine.serves(platform), measured=active.serves(platform))
+    target = Target(platform, engine.supports(platform), measured=active.applies_to(platform))
     method = "measured" if unmarked and is_active() and target.measured else mark or "auto"
     plan = lowering.plan_of(eqn.primitive, operands, eqn.params, method, target)
     if unmarked and (plan.formulation == "lax" or method != "measured"):

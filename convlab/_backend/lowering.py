@@ -20,7 +20,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from . import accelerate, compat, dispatch
-from .engine import calls_engine, serves, warn_uncached
+from .engine import calls_engine, supports, warn_uncached
 from .fusion import call
 from .pooling import maxima, operations
 from .tables import FORMULATIONS, REQUESTED, Choice, Target, choose
@@ -63,12 +63,12 @@ class Convolution:
         return Plan(operation, name, choice.reason, body, tuple(dispatch.parts(kind, p, choice, target)))
 
     def plan_by_name(self, operands: Sequence[Any], params: dict, name: str, target: Target) -> Plan | None:
-        """Return the plan that uses the named formulation; None if it cannot serve."""
+        """Return the plan that uses the named formulation; None if it is not supported."""
         plan = self.plan(operands, params, name, target)
         return plan if plan.formulation == name and plan.reason == REQUESTED else None
 
     def candidates(self, operands: Sequence[Any], params: dict, target: Target) -> list[str]:
-        """Return the names of the formulations that can serve."""
+        """Return the names of the supported formulations."""
         return [name for name in FORMULATIONS if self.plan_by_name(operands, params, name, target)]
 
     @staticmethod
@@ -113,13 +113,13 @@ class WindowReduction:
         return self._plan(kind, *operations.choose(self.name, self.own, shape, window, target, **options))
 
     def plan_by_name(self, operands: Sequence[Any], params: dict, name: str, target: Target) -> Plan | None:
-        """Return the plan that uses the named formulation; None if it cannot serve."""
+        """Return the plan that uses the named formulation; None if it is not supported."""
         shape, window, options, kind = self._read(operands, params)
         bodies = operations.candidates(self.name, self.own, shape, window, target, **options)
         return self._plan(kind, name, REQUESTED, bodies[name]) if name in bodies else None
 
     def candidates(self, operands: Sequence[Any], params: dict, target: Target) -> list[str]:
-        """Return the names of the formulations that can serve."""
+        """Return the names of the supported formulations."""
         shape, window, options, _ = self._read(operands, params)
         return list(operations.candidates(self.name, self.own, shape, window, target, **options))
 
@@ -177,8 +177,8 @@ def plan_of(primitive: Any, operands: Sequence[Any], params: dict, method: str, 
 def _target(ctx: Any, platform: str) -> Target:
     partitioned = compat.is_partitioned(ctx)
     is_local = not partitioned and not compat.is_export(ctx)
-    engine = is_local and serves(platform)
-    measured = is_local and len(compat.platforms_of(ctx)) == 1 and active.serves(platform)
+    engine = is_local and supports(platform)
+    measured = is_local and len(compat.platforms_of(ctx)) == 1 and active.applies_to(platform)
     return Target(platform, engine, partitioned, measured)
 
 
@@ -203,7 +203,7 @@ def _method(ctx: Any, own: bool) -> str | None:
         return "auto"
     if method is None and accelerate.is_active() and compat.is_cpu_only(ctx):
         return "auto"
-    if method is None and accelerate.is_active() and any(map(active.serves, compat.platforms_of(ctx))):
+    if method is None and accelerate.is_active() and any(map(active.applies_to, compat.platforms_of(ctx))):
         return "measured"
     return None if method == "lax" else method
 

@@ -1,7 +1,7 @@
 """The tables that choose a formulation for a convolution, by its static sizes and dtypes.
 
 `dispatch` and `lowering` call `choose`. A row is (formulation, reason, condition); rows are read from top to bottom,
-and the first one wins whose condition holds and whose formulation can serve the problem. The CPU's rows come from
+and the first one is taken whose condition holds and whose formulation supports the problem. The CPU's rows come from
 measurements, the TPU's from its compiler's estimates. On a GPU lax computes all convolutions except forms that users
 report as slow or missing.
 """
@@ -89,8 +89,10 @@ def _mostly_padding(p: Problem) -> bool:
 def _output_blocking_saves_work(p: Problem) -> bool:
     """Return whether output_blocking does at most 80% of the engine's work."""
     few_features = p.groups == 1 and p.features <= VECTOR // 2 and p.macs >= 2**20
-    serves = few_features and onednn.forward_unsupported(p) is None and output_blocking.forward_unsupported(p) is None
-    return serves and output_blocking.remaining_work(p) <= 0.8
+    supported = (
+        few_features and onednn.forward_unsupported(p) is None and output_blocking.forward_unsupported(p) is None
+    )
+    return supported and output_blocking.remaining_work(p) <= 0.8
 
 
 def _one_channel_throughout(p: Problem) -> bool:
@@ -350,14 +352,14 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The formulation that serves a problem, and why it was chosen."""
+    """The formulation of a problem, and why it was chosen."""
 
     formulation: Formulation
     reason: str
 
 
 def choose(kind: Kind, p: Problem, method: str, target: Target, without: str = "") -> Choice:
-    """Return the formulation `method` if it can serve, else that of the first matching row of the platform's table.
+    """Return the formulation `method` if it is supported, else that of the first matching row of the platform's table.
 
     `without` names a formulation that must not be chosen: the one whose inner convolution this is.
     """

@@ -65,7 +65,7 @@ def conv(
         kernel, bias: whole, as in `convlab.conv`.
         axis_names: for each spatial axis the mesh axis over which it is split, or None.
         strides, padding, padding_mode, padding_value, kernel_dilation: as in `convlab.conv`, for the whole image.
-        options: all other options of `convlab.conv` except `input_dilation`, for which `conv_transpose` serves.
+        options: all other options of `convlab.conv` except `input_dilation`; use `conv_transpose` for it.
 
     Returns:
         `(*batch, *out, c_out)`, this device's part.

@@ -54,10 +54,10 @@ class Formulation:
     needs_engine: bool = False
     # `forward(x, kernel, p, order)` of a kernel whose axes (*window, in, out) are at the positions `order`
     forward_in_order: Callable[[Array, Array, Problem, tuple[int, ...]], Array] | None = None
-    splits_batch: bool = False  # it reshapes the batch axis, so it cannot serve a batch that is split over devices
+    splits_batch: bool = False  # it reshapes the batch axis, so it does not support a batch that is split over devices
 
     def unsupported_reason(self, kind: Kind, p: Problem) -> str | None:
-        """Return why it cannot serve the problem, None if it can."""
+        """Return why it does not support the problem, None if it does."""
         if getattr(self, kind) is None:
             return f"{self.name} has no {kind.replace('_', ' ')}"
         if p.is_highest and not self.sums_directly:

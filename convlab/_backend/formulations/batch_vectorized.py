@@ -17,7 +17,7 @@ from .base import UNROLLED, VECTOR, Array, Formulation, Solve, pad_image, slice_
 
 def forward_unsupported(p: Problem) -> str | None:
     if p.groups > 1 or p.dilates_input:
-        return "batch_vectorized serves convolutions without groups of an undilated input"
+        return "batch_vectorized supports convolutions without groups of an undilated input"
     return None if fills_vectors(p.batch) else f"batch_vectorized takes {VECTOR} images at a time"
 
 

@@ -1,7 +1,7 @@
 """The formulation `block_diagonal`: several small groups become one, with their kernels on the diagonal and zeros
 elsewhere.
 
-It serves a TPU's matrix unit, which multiplies 128 channels by 128 features at once even if most of them are zeros or
+It is for a TPU's matrix unit, which multiplies 128 channels by 128 features at once even if most of them are zeros or
 padding; a group of a few channels would fill a tile of its own. (The block-diagonal form of a grouped convolution: Xie
 et al. 2017, arXiv:1611.05431, figure 3.)
 """

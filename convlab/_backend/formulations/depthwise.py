@@ -1,6 +1,6 @@
 """Depthwise convolution in fused elementwise loops without padding, for two cases of the formulation `taps`.
 
-- `input_gradient` serves a dilated input, which is a strided convolution's input gradient. Each output position,
+- `input_gradient` is for a dilated input, which is a strided convolution's input gradient. Each output position,
   indexed by block and phase of the dilation, sums the inputs that it reads; the weights vary along the phases.
 - `kernel_gradient` sums, for each tap, the products of image and cotangent over parts of the batch or of space in one
   loop, and over the rest by a product with ones. It reads no padding.

@@ -1,6 +1,6 @@
 """The formulation `explicit_zeros`: write the zeros of a dilated input to memory and convolve without dilation.
 
-It multiplies the zeros too, and serves problems that XLA's dilation makes slower than that.
+It multiplies the zeros too, and is for problems that XLA's dilation makes slower than that.
 """
 
 from __future__ import annotations

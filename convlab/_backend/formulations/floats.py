@@ -1,6 +1,6 @@
 """The formulation `floats`: convolve bytes in float32, which a CPU multiplies far faster than integers.
 
-It serves problems whose sums, or those over a part of the channels, float32 represents exactly.
+It supports problems whose sums, or those over a part of the channels, float32 represents exactly.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _sums(terms: int, p: Problem) -> int:
 
 def _unsupported(terms: int, p: Problem, most: int) -> str | None:
     if not jnp.issubdtype(p.dtype, jnp.integer) or p.out_dtype != jnp.int32:
-        return "floats serves integers whose sums are int32"
+        return "floats supports integers whose sums are int32"
     return None if _sums(terms, p) <= most else "float32 does not represent every sum of these exactly"
 
 

@@ -1,6 +1,6 @@
 """The formulation `groups`: one convolution for each of a few groups.
 
-XLA's fast loop nest on a CPU serves convolutions without groups only.
+XLA's fast loop nest on a CPU supports only convolutions without groups.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The formulations `lax` and `channels_last`: one convolution of lax's in the layout NHWC, HWIO, NHWC.
 
-They serve every problem. XLA:CPU has one fast loop nest for convolutions, in this layout, and brings other layouts to
+They support every problem. XLA:CPU has one fast loop nest for convolutions, in this layout, and brings other layouts to
 it only outside of loops; with explicitly transposed operands it is used inside `scan` too. For kernel gradients JAX
 itself writes `f01b_i01o->01bf` and `batch_group_count`.
 """

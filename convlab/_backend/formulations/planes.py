@@ -1,6 +1,6 @@
 """The formulation `planes`: sum convolutions of two axes over the kernel's first axis, for convolutions of three.
 
-XLA's fast loop nest on a CPU serves two axes.
+XLA's fast loop nest on a CPU supports two axes.
 """
 
 from __future__ import annotations

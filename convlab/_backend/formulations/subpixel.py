@@ -1,6 +1,6 @@
 """The formulation `subpixel`: convolve a dilated input by one small undilated convolution for each phase of the output.
 
-It serves transposed convolutions and the input gradients of strided ones. Each phase has only the taps that fall on
+It supports transposed convolutions and the input gradients of strided ones. Each phase has only the taps that fall on
 input, so none is multiplied by a zero of the dilation; the results are interleaved. (Shi et al. 2016, arXiv:1609.05158
 and arXiv:1609.07009.)
 """

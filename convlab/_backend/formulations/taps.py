@@ -1,6 +1,6 @@
 """The formulation `taps`: sum elementwise products of shifted images and weights in fused loops.
 
-It serves convolutions in which a matrix product would contract only a few numbers: depthwise ones (Howard et al. 2017,
+It is for convolutions in which a matrix product would contract only a few numbers: depthwise ones (Howard et al. 2017,
 arXiv:1704.04861) with any multiplier, many small groups (Xie et al. 2017, arXiv:1611.05431), a handful of channels. The
 forward map is a sum over the taps of the window, the kernel gradient a sum over the output positions.
 """

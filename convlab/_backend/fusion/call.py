@@ -1,4 +1,4 @@
-"""Lower a fused call: as one call of the engine if `onednn` serves its convolution, otherwise by JAX's own rule.
+"""Lower a fused call: as one call of the engine if `onednn` supports its convolution, otherwise by JAX's own rule.
 
 `lowering` registers `rule` for the primitive of `jax.jit`; `chains.make_call` makes the fused calls.
 """
@@ -54,8 +54,10 @@ def plan(jaxpr: Any, target: Target) -> Fused | None:
     if not all(isinstance(n, int) for n in sizes) or not set(chain.inputs) <= set(program.inputs):
         return None
     kind, p = _problem(chain.conv, target)
-    serves = kind == "forward" and not p.empty and p.dtype == p.out_dtype == jnp.float32 and onednn.takes_epilogues(p)
-    if not serves or choose(kind, p, "auto", target).formulation.name != "onednn":
+    supported = (
+        kind == "forward" and not p.empty and p.dtype == p.out_dtype == jnp.float32 and onednn.takes_epilogues(p)
+    )
+    if not supported or choose(kind, p, "auto", target).formulation.name != "onednn":
         return None
     return Fused(chain, p, tuple(map(program.inputs.index, chain.inputs)))
 

@@ -48,7 +48,7 @@ def is_long(axes: Sequence[Axis]) -> bool:
 def candidates(
     name: str, own: bool, shape: tuple[int, ...], params: dict, target: Target, **options: Any
 ) -> dict[str, Body]:
-    """Return all formulations that can serve, by name, for `autotune` to measure; `choose` takes one unmeasured."""
+    """Return all supported formulations by name, for `autotune` to measure; `choose` takes one unmeasured."""
     platform, axes, reduction = target.platform, axes_of(shape, params), getattr(windows, name)
     found: dict[str, Body] = {} if own else {"lax": None}
     if platform == "tpu" and hasattr(tpu, name):
@@ -62,7 +62,7 @@ def candidates(
 _SLICES = "slices, no scatter"
 _VECTORS = "few channels: sixteen images fill a vector"
 _LONG = "a long window: XLA's own loop"
-_TPU = "the chip's own instruction, if it serves the window"
+_TPU = "the chip's own instruction, if it supports the window"
 
 
 def choose(

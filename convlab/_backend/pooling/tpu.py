@@ -119,7 +119,7 @@ def has_instruction(params: dict) -> bool:
 
 
 def _spans(x, v, params: dict) -> list[_Span] | None:
-    """Return the axes in the instruction's form; None if it cannot serve."""
+    """Return the axes in the instruction's form; None if it does not support them."""
     sizes, strides = params["window_dimensions"], params["window_strides"]
     if not has_instruction(params) or max(params["base_dilation"]) > 1:
         return None
@@ -143,7 +143,7 @@ def _instruction_params(spans: list[_Span], reducer: Reducer) -> dict:
 
 
 def max_tangent(x, dx, params: dict, *, reducer: Reducer):
-    """Compute `windows.max_tangent` by `select_and_gather_add` if that can serve the window."""
+    """Compute `windows.max_tangent` by `select_and_gather_add` if that supports the window."""
     spans = _spans(x, dx, params)
     if spans is None or max(params["window_dilation"]) > 1 or min(map(min, params["padding"])) < 0:
         return windows.max_tangent(x, dx, axes_of(x.shape, params), reducer=reducer)

@@ -55,7 +55,7 @@ def force(key: str, name: str) -> Iterator[None]:
         _local.forced = previous
 
 
-def serves(platform: str) -> bool:
+def applies_to(platform: str) -> bool:
     """Return whether measured choices are in force that are valid for the platform's device."""
     if getattr(_local, "forced", None):
         return True

@@ -33,7 +33,7 @@ def autotune(
     """Measure which formulation is the fastest for each convolution and pool of a program, on the device at hand.
 
     It traces the program but does not run it. Each distinct convolution, kernel gradient and window reduction, from
-    convlab or from lax, is compiled with every formulation that can serve it, lax's own included, and called on random
+    convlab or from lax, is compiled with every formulation that supports it, lax's own included, and called on random
     arrays of its shapes. A formulation whose result differs from lax's by more than rounding is excluded. The fastest
     becomes the choice if it is faster than the tables' choice by 5 %, in most rounds, and in three of four comparisons
     of the two alone. Calls with a `method` keep it. Ctrl-C stops the measurement and keeps the results so far.
@@ -77,7 +77,7 @@ def autotune(
         compat.warn_once(compat.missing or "")
         return Tuning([], here)
     closed = jax.make_jaxpr(lambda *a: fn(*a))(*args)
-    target = Target(platform, engine.serves(platform), measured=True)
+    target = Target(platform, engine.supports(platform), measured=True)
     comparisons = [Comparison(equation, target) for equation in collect(closed.jaxpr, lowering.OPERATIONS)]
     comparisons.sort(key=lambda comparison: comparison.equation.work, reverse=True)
     entries, stopped = _run(comparisons, repeats, budget, progress)

@@ -33,7 +33,7 @@ def here(platform: str) -> dict[str, Any] | None:
         "threads": _threads() if platform == "cpu" else 1,
         "jaxlib": jax.lib.__version__,
         "convlab": sys.modules["convlab"].__version__,
-        "engine": engine.serves(platform),
+        "engine": engine.supports(platform),
     }
 
 

@@ -1,4 +1,4 @@
-"""Measure one equation with every formulation that can serve it: check them against lax, then time them in turns."""
+"""Measure one equation with every formulation that supports it: check them against lax, then time them in turns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TENSOR_CORES = 5e-3  # accuracy of float32 on a GPU or TPU, which by default mu
 
 @dataclasses.dataclass
 class Comparison:
-    """An equation, the formulations that can serve it, and their times so far."""
+    """An equation, the formulations that support it, and their times so far."""
 
     equation: Equation
     target: Target

@@ -49,7 +49,7 @@ class Entry:
         return self.seconds[self.static] / self.seconds[self.choice]
 
     def ranked(self) -> list[tuple[str, str]]:
-        """Return the formulations and reasons, the choice first, then by time; if one cannot serve, the next does."""
+        """Return the formulations and reasons, the choice first, then by time; the first supported one is used."""
         others = sorted((name for name in self.seconds if name != self.choice), key=lambda name: self.seconds[name])
         if self.choice == self.static:
             return [(self.choice, "measured here, as the table says")] + [(n, "measured here") for n in others]
