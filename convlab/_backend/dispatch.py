@@ -81,8 +81,8 @@ def _read(lhs: Any, rhs: Any, params: dict) -> tuple[Kind, Problem]:
 def read(lhs: Any, rhs: Any, params: dict, method: str, target: Target) -> tuple[Kind, Problem]:
     """Return the map that lax's convolution is to be computed as, and its problem.
 
-    A convolution that looks like a kernel gradient is computed as the forward map that it is written as if the requested
-    method supports only that, or on TPU if its windows tile the image.
+    A convolution that looks like a kernel gradient is computed as the forward map that it is written as, if the
+    requested method supports only that, or on TPU if its windows tile the image.
     """
     kind, p = _read(lhs, rhs, params)
     if method == BYTES:
