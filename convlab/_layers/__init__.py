@@ -18,6 +18,7 @@ from .normalization import batch_statistics as batch_statistics
 from .normalization import feature_axes as feature_axes
 from .normalization import normalize as normalize
 from .normalization import normalize_layers as normalize_layers
+from .normalization import normalized_once as normalized_once
 from .normalization import running as running
 from .normalization import statistics as statistics
 from .operations import AdaptiveAvgPool as AdaptiveAvgPool

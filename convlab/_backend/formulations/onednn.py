@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..buffers import pad_spatial
+from ..buffers import no_inline, pad_spatial
 from ..engine import convolution, instructions, transposed_matmul, unavailable_reason
 from ..problem import Problem
 from .base import Array, Formulation, Solve
@@ -131,7 +131,12 @@ def _dilated_depthwise(x: Array, kernel: Array, p: Problem, solve: Solve) -> Arr
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     if _is_pointwise(p):
         inputs = x[(slice(None), *(slice(0, (out - 1) * s + 1, s) for out, s in zip(p.out, p.strides)))]
-        dkernel = transposed_matmul(inputs.reshape(-1, p.channels), dy.reshape(-1, p.features))
+
+        def product(inputs: Array, dy: Array) -> Array:
+            return transposed_matmul(inputs, dy.reshape(-1, p.features))
+
+        # Inlined, the reshape would be fused into what computes dy, which XLA would compute again for the product.
+        dkernel = no_inline(product, inputs.reshape(-1, p.channels), dy)
     else:
         rows = np.linspace(0, p.out[0], _partial_sums(p) + 1).astype(int).tolist()
         parts = [_gradient_of_rows(x, dy, first, last, p) for first, last in itertools.pairwise(rows)]
