@@ -130,13 +130,14 @@ def _dilated_depthwise(x: Array, kernel: Array, p: Problem, solve: Solve) -> Arr
 
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     if _is_pointwise(p):
-        inputs = x[(slice(None), *(slice(0, (out - 1) * s + 1, s) for out, s in zip(p.out, p.strides)))]
 
-        def product(inputs: Array, dy: Array) -> Array:
-            return transposed_matmul(inputs, dy.reshape(-1, p.features))
+        def product(x: Array, dy: Array) -> Array:
+            inputs = x[(slice(None), *(slice(0, (out - 1) * s + 1, s) for out, s in zip(p.out, p.strides)))]
+            return transposed_matmul(inputs.reshape(-1, p.channels), dy.reshape(-1, p.features))
 
-        # Inlined, the reshape would be fused into what computes dy, which XLA would compute again for the product.
-        dkernel = no_inline(product, inputs.reshape(-1, p.channels), dy)
+        # Inlined, each reshape would be fused with what computes its operand, and XLA would compute that twice: for the
+        # product, and for the convolution that reads the operand in its own shape.
+        dkernel = no_inline(product, x, dy)
     else:
         rows = np.linspace(0, p.out[0], _partial_sums(p) + 1).astype(int).tolist()
         parts = [_gradient_of_rows(x, dy, first, last, p) for first, last in itertools.pairwise(rows)]
