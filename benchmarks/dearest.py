@@ -6,17 +6,16 @@
 An operation is one of the compiled program: a call of the engine, a product, or a loop that XLA has fused. Its time is
 the minimum of a few runs under JAX's profiler. Its bytes are its operands and results, each counted once; its floating-
 point operations are counted for convolutions and products. Both rates are compared with those that the machine reaches
-in a product of matrices and in a sum of two arrays; the larger of the two ratios shows what bounds the operation.
+in a product of matrices and in a sum of two arrays; the larger of the two ratios shows what bounds the operation. In a page,
+networks that are not measured anew keep their tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import datetime
 import json
 import math
-import os
 import pathlib
 import re
 import sys
@@ -60,7 +59,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="images, default %(default)s")
     parser.add_argument("--top", type=int, default=10, help="operations of each network, default %(default)s")
     parser.add_argument("--tiny", action="store_true", help="images small enough to try the command")
-    parser.add_argument("--markdown", type=output, metavar="OUT", help="write the table, between the file's marks")
+    parser.add_argument("--markdown", type=output, metavar="OUT", help="write the tables, between the file's marks")
     return parser.parse_args(argv)
 
 
@@ -193,23 +192,29 @@ def dearest(name: str, options: argparse.Namespace, flops: float, bandwidth: flo
     return rows
 
 
+def merge(old: str, sections: dict[str, str]) -> str:
+    """Return the page's sections with those of the measured networks replaced, in the order of the networks."""
+    known = dict(re.findall(r"^### (\S+)\n(.*?)(?=^### |^<!--|\Z)", old, re.DOTALL | re.MULTILINE)) | sections
+    order = [name for name in inference_networks.NETWORKS if name in known]
+    return "\n".join(f"### {name}\n\n{known[name].strip()}\n" for name in order)
+
+
 def main() -> int:
     options = parse()
-    load, (flops, bandwidth) = os.getloadavg()[0], peaks()
-    rows = []
+    started, (flops, bandwidth) = report.started({}), peaks()
+    where = f"{started.where()}, peaks {flops / 1e9:.0f} GFLOP/s and {bandwidth / 1e9:.0f} GB/s, "
+    where += f"{started.date}, jax {jax.__version__}"
+    command = " ".join(["python benchmarks/dearest.py", *sys.argv[1:]])
+    sections = {}
     for name in options.only.split(","):
-        for row in dearest(name, options, flops, bandwidth):
-            rows.append(row)
-            print("  ".join(row), flush=True)
+        rows = dearest(name, options, flops, bandwidth)
+        print("\n".join("  ".join(row) for row in rows), flush=True)
+        sections[name] = f"`{command}`: {where}.\n\n{markdown.table([*COLUMNS], [[*row] for row in rows])}\n"
         jax.clear_caches()
-    where = f"{report.started({}).machine}, peaks {flops / 1e9:.0f} GFLOP/s and {bandwidth / 1e9:.0f} GB/s, "
-    where += f"load {load:.1f} at the start, {datetime.date.today()}, jax {jax.__version__}"
     print(where)
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     if options.markdown:
-        command = " ".join(["python benchmarks/dearest.py", *sys.argv[1:]])
-        markdown.write_markdown(f"`{command}`: {where}.\n\n{table}\n", options.markdown)
+        old = options.markdown.read_text() if options.markdown.exists() else ""
+        markdown.write_markdown(merge(old, sections), options.markdown)
     return 0
 
 

@@ -35,7 +35,7 @@ IMPORT_RULES = dict.fromkeys(OPERATIONS, {"typing", "_arguments", "_window", "_b
     "_arguments": set(),
     "_window": {"_arguments"},
     "_backend": {"_arguments", "_window"},
-    "_layers": {"typing", "_arguments", "_window", *OPERATIONS},
+    "_layers": {"typing", "_arguments", "_window", "_backend", *OPERATIONS},
     "nnx": {"typing", "_extras", "_layers", "_arguments", *OPERATIONS},
     "linen": {"typing", "_extras", "_layers", "_arguments", *OPERATIONS},
     "analysis": PUBLIC,

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from . import accelerate, compat, dispatch
+from . import accelerate, compat, dispatch, stored
 from .engine import calls_engine, supports, warn_uncached
 from .fusion import call
 from .pooling import maxima, operations
@@ -305,6 +305,7 @@ def install() -> None:
         compat.replace_rules(primitive, functools.partial(_rule, primitive), cacheable)
     if compat.jit_primitive() is not None:
         compat.replace_rules(compat.jit_primitive(), lambda original_rule: call.rule(original_rule, _cpu_target))
+    compat.replace_rules(lax.optimization_barrier_p, stored.rule)
     with contextlib.suppress(*compat.API_ERRORS):
         compat.count_operations_as_lax(_counting)
     with contextlib.suppress(*compat.API_ERRORS):

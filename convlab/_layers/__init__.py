@@ -17,6 +17,7 @@ from .functions import pool as pool
 from .normalization import batch_statistics as batch_statistics
 from .normalization import feature_axes as feature_axes
 from .normalization import normalize as normalize
+from .normalization import normalized_once as normalized_once
 from .normalization import running as running
 from .normalization import statistics as statistics
 from .operations import AdaptiveAvgPool as AdaptiveAvgPool

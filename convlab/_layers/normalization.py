@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._backend.stored import with_stored_derivative
 from .._promotion import promoting
 
 Array = jax.Array
@@ -33,6 +34,11 @@ def _floating(*arrays: Array | None) -> Any:
     """Return the dtype of the computation: the arrays' common dtype, at least float32 for integers."""
     dtype = functools.reduce(jnp.promote_types, (a.dtype for a in arrays if a is not None))
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.promote_types(dtype, jnp.float32)
+
+
+def normalized_once(x: Array) -> Array:
+    """`x`, an input whose derivative by its statistics and its normalization is one array, computed once."""
+    return with_stored_derivative(x) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def batch_statistics(x: Array, features: tuple[int, ...], **options: Any) -> tuple[Array, Array]:
@@ -64,9 +70,10 @@ def statistics(
     dtype = jnp.promote_types(x.dtype if dtype is None else dtype, jnp.float32)
     mean_of = functools.partial(jnp.mean, axis=axes, where=None if mask is None else mask.astype(bool))
 
-    def across_devices(*means: Array) -> Array:
-        stacked = jnp.stack(means)
-        return stacked if axis_name is None else lax.pmean(stacked, axis_name, axis_index_groups=axis_index_groups)
+    def across_devices(*means: Array) -> Sequence[Array] | Array:
+        if axis_name is None:
+            return means
+        return lax.pmean(jnp.stack(means), axis_name, axis_index_groups=axis_index_groups)
 
     @_from_x
     def mean_of_squares(x: Array, center: Array | None = None) -> Array:

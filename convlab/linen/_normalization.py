@@ -47,6 +47,7 @@ class BatchNorm(linen.BatchNorm):
             self.variable("batch_stats", name, fill, shape, jnp.float32)
             for name, fill in (("mean", jnp.zeros), ("var", jnp.ones))
         ]
+        x = _layers.normalized_once(x)
         mean, variance = _layers.batch_statistics(
             x,
             features,

@@ -57,6 +57,7 @@ class BatchNorm(nnx.BatchNorm):
         scale, bias = (None if p is None else p[...] for p in (self.scale, self.bias))
         promoted: Any = self.promote_dtype((x, self.mean[...], self.var[...], scale, bias), dtype=self.dtype)
         x, _, _, scale, bias = promoted
+        x = _layers.normalized_once(x)
         mean, variance = _layers.batch_statistics(
             x,
             features,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..buffers import pad_spatial
+from ..buffers import no_inline, pad_spatial
 from ..engine import convolution, instructions, transposed_matmul, unavailable_reason
 from ..problem import Problem
 from .base import Array, Formulation, Solve
@@ -110,14 +110,22 @@ def _dilated_depthwise(x: Array, kernel: Array, p: Problem, solve: Solve) -> Arr
     counts = [-(-out // d) for out, d in zip(p.out, dilation)]
     # An undilated axis keeps its stride; a dilated one has stride 1.
     rows = [(count - 1) * s + w for count, w, s in zip(counts, p.window, p.strides)]
-    x = pad_spatial(x, [(lo, row * d - n - lo) for (lo, _), row, d, n in zip(p.pads, rows, dilation, p.spatial)])
+    # Whole periods of the padding are the engine's own; only the rest of it is written to memory.
+    lows = [min(max(lo, 0) // d, row - 1) for (lo, _), row, d in zip(p.pads, rows, dilation)]
+    firsts = [lo - low * d for (lo, _), low, d in zip(p.pads, lows, dilation)]
+    sizes = [
+        max(1, min(-(-(n + first) // d), row - low))
+        for n, first, row, low, d in zip(p.spatial, firsts, rows, lows, dilation)
+    ]
+    x = pad_spatial(x, [(first, m * d - n - first) for first, m, d, n in zip(firsts, sizes, dilation, p.spatial)])
+    pads = tuple((low, row - low - m) for low, row, m in zip(lows, rows, sizes))
     channels, split = dilation[-1] * p.channels, p.rank == 2 and dilation[0] > 1
     problem = dataclasses.replace(
         p,
-        spatial=(rows[0], dilation[0], rows[1]) if split else tuple(rows),
+        spatial=(sizes[0], dilation[0], sizes[1]) if split else tuple(sizes),
         window=(p.window[0], 1, p.window[1]) if split else p.window,
         strides=(1, 1, p.strides[1]) if split else p.strides,
-        pads=((0, 0),) * (p.rank + split),
+        pads=(pads[0], (0, 0), pads[1]) if split else pads,
         input_dilation=(1,) * (p.rank + split),
         kernel_dilation=(1,) * (p.rank + split),
         **dict.fromkeys(("channels", "features", "groups"), channels),
@@ -130,8 +138,14 @@ def _dilated_depthwise(x: Array, kernel: Array, p: Problem, solve: Solve) -> Arr
 
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     if _is_pointwise(p):
-        inputs = x[(slice(None), *(slice(0, (out - 1) * s + 1, s) for out, s in zip(p.out, p.strides)))]
-        dkernel = transposed_matmul(inputs.reshape(-1, p.channels), dy.reshape(-1, p.features))
+
+        def product(x: Array, dy: Array) -> Array:
+            inputs = x[(slice(None), *(slice(0, (out - 1) * s + 1, s) for out, s in zip(p.out, p.strides)))]
+            return transposed_matmul(inputs.reshape(-1, p.channels), dy.reshape(-1, p.features))
+
+        # Inlined, each reshape would be fused with what computes its operand, and XLA would compute that twice: for the
+        # product, and for the convolution that reads the operand in its own shape.
+        dkernel = no_inline(product, x, dy)
     else:
         rows = np.linspace(0, p.out[0], _partial_sums(p) + 1).astype(int).tolist()
         parts = [_gradient_of_rows(x, dy, first, last, p) for first, last in itertools.pairwise(rows)]

@@ -1,0 +1,50 @@
+"""An identity whose derivative the CPU stores in an array of its own, so that XLA computes it once.
+
+XLA fuses an elementwise derivative into everything that reads it. Where derivatives add up along a chain of layers, the
+last of them would compute all others again: DenseNet's blocks made loops that grew with the square of their depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+
+from . import compat
+from .buffers import no_inline
+
+Array = jax.Array
+
+MARK = "stored"
+
+
+@jax.custom_jvp
+def with_stored_derivative(x: Array) -> Array:
+    """Return `x`, of a floating dtype."""
+    return x
+
+
+@with_stored_derivative.defjvp
+def _jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    if not compat.has_hooks or not all(isinstance(n, int) for n in x.shape):
+        return x, dx
+    with compat.marked(MARK):
+        return x, lax.optimization_barrier(dx)
+
+
+def rule(original_rule: Callable) -> Callable:
+    """Return the lowering rule of `lax.optimization_barrier`, which under the mark stores its operand on the CPU if it
+    is on one device, and is the identity elsewhere."""
+
+    def lower(ctx: Any, *args: Any, **params: Any) -> Sequence[Any]:
+        if compat.method_of(ctx) != MARK or len(args) != 1:
+            return original_rule(ctx, *args, **params)
+        split = compat.is_partitioned(ctx) or compat.has_explicit_axes(ctx)
+        if split or compat.platforms_of(ctx) != ("cpu",):
+            return args
+        return compat.lower(ctx, lambda x: no_inline(lax.optimization_barrier, x), *args)
+
+    return lower
