@@ -37,6 +37,10 @@ def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
         return lambda _, x: pool(x, window, strides=strides, padding=pads), {}
     dilation = tuple(case["dilation"])
     kwargs: dict[str, Any] = {"strides": strides, "kernel_dilation": dilation, "use_bias": False, "param_dtype": DTYPE}
+    if "method" in case:  # only convlab has it
+        if contestant != "convlab":
+            raise ValueError(f"no method but its own, not {case['method']}")
+        kwargs["method"] = case["method"]
     if case["op"] == "conv":
         module = linen.Conv(case["features"], window, padding=pads, feature_group_count=case["groups"], **kwargs)
     else:  # PyTorch's padding crops the output, lax's pads the dilated input

@@ -29,6 +29,8 @@ def formats(rank: int) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
 
 def layer(case: dict[str, Any]) -> tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]:
     """Return the layer as a function of its operands, and their shapes: the images, and the kernel if there is one."""
+    if "method" in case:
+        raise ValueError(f"no method but its own, not {case['method']}")
     if "call" in case:
         return operation(case)
     op, rank, groups = case["op"], len(case["spatial"]), case["groups"]

@@ -22,8 +22,9 @@ STEP_MODES = ("step", "scan")
 INFERENCE_MODES = tuple(f"batch {batch}" for batch in inference_networks.BATCHES)
 MODES = tuple(dict.fromkeys((*LAYER_MODES, *STEP_MODES, *INFERENCE_MODES)))
 NETWORKS = ("mobilenet", "mobilenet without norm", "resnet", "resnet without norm", "unet3d", "wavenet")
-PHOTOGRAPHS = ("resnet50", "mobilenet v1")
+PHOTOGRAPHS = ("resnet50", "mobilenet v1", "unet3d", "wavenet", "lenet")
 STEPS = {"lenet": 8}
+REPORTS = HERE / "gpu" / "reports.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,19 @@ def layers(contestants: Group, choice: Choice) -> Iterator[Row]:
             yield from timed(contestants, "layer", case, choice.modes_among(modes), choice.budget, names)
 
 
+def reports(contestants: Group, choice: Choice) -> Iterator[Row]:
+    """Layers that users report as slow or missing on a GPU, as they are and, convlab's alone, by other methods."""
+    for case in suite.cases(REPORTS):
+        if choice.takes(f"{case['family']} {case['name']}"):
+            for method in (None, *case["methods"]):
+                names = {"subject": "reports", "family": case["family"], "unit": "ms"}
+                names["case"] = case["name"] + (f" by {method}" if method else "")
+                payload = (suite.tiny(case) if choice.tiny else case) | ({"method": method} if method else {})
+                chosen = {n: c for n, c in contestants.items() if not method or c.kind == "convlab"}
+                modes = choice.modes_among(("forward", "gradients"))
+                yield from timed(chosen, "layer", payload, modes, choice.budget, names)
+
+
 def networks(contestants: Group, choice: Choice) -> Iterator[Row]:
     for name in NETWORKS:
         if choice.takes(name):
@@ -59,7 +73,7 @@ def networks(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 
 def photographs(contestants: Group, choice: Choice) -> Iterator[Row]:
-    """Measure training steps on images of ImageNet's full size, for accelerators."""
+    """Time training steps for accelerators: photographs of ImageNet's full size, volumes, sequences, digits."""
     for name in PHOTOGRAPHS:
         if choice.takes(name):
             yield from stepped(contestants, choice, name, "networks", ("step",))
@@ -192,4 +206,9 @@ SUBJECTS: dict[str, Callable[[Group, Choice], Iterator[Row]]] = {
     "lenet": lenet,
     "compile": costs,
 }
-APART = {"photographs": photographs, "inference": inference, "training": training}  # not included in "all"
+APART = {
+    "photographs": photographs,
+    "reports": reports,
+    "inference": inference,
+    "training": training,
+}  # not among "all"

@@ -28,6 +28,12 @@ def case(family: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
     return merged | {"name": name(merged)}
 
 
+def tiny(case: dict[str, Any]) -> dict[str, Any]:
+    """Return the layer on one image of few positions, to try a command."""
+    reach = [(size - 1) * step + 2 for size, step in zip(case["window"], case["dilation"])]
+    return case | {"batch": 1, "spatial": [min(n, most) for n, most in zip(case["spatial"], reach)]}
+
+
 def boxes(case: dict[str, Any]) -> list[list[float]]:
     """Draw boxes of 4 positions to half of the image: the image's number, x1, y1, x2, y2."""
     rng, (height, width) = random.Random(0), case["spatial"]

@@ -29,26 +29,39 @@ def in_training(model: nnx.Module) -> nnx.Module:
     return model
 
 
+def program(model: nnx.Module, x: Any) -> tuple[Callable, tuple[Any, Any], tuple[int, ...]]:
+    """Return a step of descent of (parameters, other state, images, classes), the state that it begins with, and the
+    shape of the model's result; `x` may be a shape."""
+    graph, parameters, rest = nnx.split(model, nnx.Param, ...)
+    shape = jax.eval_shape(lambda p, r, x: nnx.merge(graph, p, r, copy=True)(x), parameters, rest, x).shape
+
+    def step(parameters: Any, rest: Any, x: jax.Array, classes: jax.Array) -> tuple:
+        def loss(parameters: Any) -> tuple:
+            model = nnx.merge(graph, parameters, rest, copy=True)
+            likelihood = jax.nn.log_softmax(model(x))
+            value = -jnp.take_along_axis(likelihood, classes[..., None], -1).mean()
+            return value, nnx.split(model, nnx.Param, ...)[2]
+
+        (value, changed), gradients = jax.value_and_grad(loss, has_aux=True)(parameters)
+        return jax.tree.map(lambda p, g: p - RATE * g, parameters, gradients), changed, value
+
+    return step, (parameters, rest), shape
+
+
+def as_flax() -> None:
+    """Lower the equations of lax as JAX comes from now on, and normalize with Flax's layers."""
+    compat.restore_rules()
+    convlab.nnx.BatchNorm.__call__ = nnx.BatchNorm.__call__  # type: ignore[method-assign]
+    convlab.nnx.LayerNorm.__call__ = nnx.LayerNorm.__call__  # type: ignore[method-assign]
+
+
 class Training:
     """A training step that keeps its state between calls and donates its buffers. A call returns the loss before its
     step."""
 
     def __init__(self, model: nnx.Module, x: jax.Array):
-        graph, parameters, rest = nnx.split(model, nnx.Param, ...)
-        shape = jax.eval_shape(lambda p, r, x: nnx.merge(graph, p, r, copy=True)(x), parameters, rest, x).shape
+        step, self.state, shape = program(model, x)
         self.batch = x, jnp.asarray(labels(len(x), shape[1:-1], shape[-1]))
-
-        def step(parameters: Any, rest: Any, x: jax.Array, classes: jax.Array) -> tuple:
-            def loss(parameters: Any) -> tuple:
-                model = nnx.merge(graph, parameters, rest, copy=True)
-                likelihood = jax.nn.log_softmax(model(x))
-                value = -jnp.take_along_axis(likelihood, classes[..., None], -1).mean()
-                return value, nnx.split(model, nnx.Param, ...)[2]
-
-            (value, changed), gradients = jax.value_and_grad(loss, has_aux=True)(parameters)
-            return jax.tree.map(lambda p, g: p - RATE * g, parameters, gradients), changed, value
-
-        self.state = parameters, rest
         self.losses: list[float] = []
         self.compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*self.state, *self.batch).compile()
 
@@ -64,10 +77,8 @@ class Training:
 
 
 def calls(contestant: str, payload: dict[str, Any]) -> dict[str, tuple[list[Callable[[], Any]], int]]:
-    if contestant == "flax":  # the same equations of lax, lowered by JAX's own rules, and Flax's normalization
-        compat.restore_rules()
-        convlab.nnx.BatchNorm.__call__ = nnx.BatchNorm.__call__  # type: ignore[method-assign]
-        convlab.nnx.LayerNorm.__call__ = nnx.LayerNorm.__call__  # type: ignore[method-assign]
+    if contestant == "flax":
+        as_flax()
     made: dict[str, tuple[list[Callable[[], Any]], int]] = {}
     for batch in payload["batches"]:
         x = jnp.asarray(image(payload["network"], batch, payload["tiny"]))

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Measures programs by the static tables, by `convlab.autotune`'s choices and by plain JAX through Flax.
 
-    python benchmarks/tuned.py [--only TEXT,TEXT] [--networks mobilenet,unet3d] [--markdown benchmarks/tuned.md]
+    python benchmarks/tuned.py [--only TEXT,TEXT] [--networks mobilenet,unet3d] [--json tuned.json]
+    python benchmarks/tuned.py report tuned.json --markdown benchmarks/tuned.md
 
 A program is a layer of suite.json with the gradients of all operands, or a network's training step. Each is autotuned;
-then the three compiled programs take turns, and the minimum time of a call counts.
+then the three compiled programs take turns, and the least time of a call counts. What is in the JSON file already is
+not measured again. CONVLAB_ENGINE=off in the environment measures what serves where there is no engine.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ import argparse
 import contextlib
 import datetime
 import functools
+import itertools
+import json
 import math
 import os
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -28,21 +33,27 @@ import suite
 import tables
 import worker
 from command_line import Parser, output, positive, some_of
+from conditions import DEVICE
 
 import convlab
 
-MARGIN = 1.05  # a smaller gain can be noise
+MARGIN = 1.05  # of noise
+PATIENT = 0.5  # seconds of a call; a program that takes longer has one turn
 COLUMNS = ("program", "by the tables, ms", "tuned, ms", "gain", "plain JAX, ms", "what changed")
+Row = dict[str, Any]
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", default="measure", choices=["measure", "report"], help="default: measure")
+    parser.add_argument("results", nargs="*", type=pathlib.Path, help="for `report`: JSON files of earlier runs")
     parser.add_argument("--only", default="", help="layers whose family and name contain one of these texts")
     parser.add_argument("--networks", type=some_of(subjects.NETWORKS), help="comma separated; default none")
     parser.add_argument("--tiny", action="store_true", help="networks small enough to try the command")
     parser.add_argument("--budget", type=positive, default=60, help="seconds to tune a program, default %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="autotune's rounds, default %(default)s")
     parser.add_argument("--rounds", type=int, default=8, help="turns of each program, default %(default)s")
+    parser.add_argument("--json", type=output, metavar="OUT", help="keep all numbers, and go on from those in there")
     parser.add_argument("--save", type=output, metavar="OUT", help="write the tuning of all programs together")
     parser.add_argument("--markdown", type=output, metavar="OUT", help="write the table, between the file's marks")
     return parser.parse_args(argv)
@@ -71,6 +82,8 @@ def measure(make: Callable[[str], tuple[Callable, Callable[[], tuple]]], options
     function, arguments = make("convlab")
     args = arguments()
     tuning = convlab.autotune(function, *args, repeats=options.repeats, budget=options.budget)
+    if tuning.stopped == "interrupted":
+        raise KeyboardInterrupt
     calls: dict[str, Callable[[], Any]] = {}
     calls["static"], before = compiled(function, args)
     with tuning:
@@ -79,64 +92,125 @@ def measure(make: Callable[[str], tuple[Callable, Callable[[], tuple]]], options
         calls["tuned"] = changed
     with contextlib.suppress(ValueError):  # neither JAX nor Flax has the layer
         calls["plain"], _ = compiled(make("flax")[0], args)
-    for call in calls.values():
-        call()
-    times = dict.fromkeys(calls, math.inf)
+    times = {name: min(worker.turn(call, 0), worker.turn(call, 0)) for name, call in calls.items()}
     for _ in range(options.rounds):
         for name, call in calls.items():
-            times[name] = min(times[name], 1e3 * worker.turn(call, 0.05))
-    return times, tuning
+            if times[name] < PATIENT:
+                times[name] = min(times[name], worker.turn(call, 0.05))
+    return {name: 1e3 * seconds for name, seconds in times.items()}, tuning
 
 
-def row(name: str, times: dict[str, float], tuning: convlab.Tuning) -> tuple[str, ...]:
-    tuned = times.get("tuned", times["static"])
+def conditions(options: argparse.Namespace) -> Row:
+    """Return what rows of one table have in common."""
+    engine = ", without the engine" if os.environ.get("CONVLAB_ENGINE") == "off" else ", with the engine"
+    settings = f"--budget {options.budget:g} --repeats {options.repeats} --rounds {options.rounds}"
+    machine = report.started({}).machine + engine * (DEVICE == "cpu")
+    return {"machine": machine, "jax": jax.__version__, "date": str(datetime.date.today()), "settings": settings}
+
+
+def measured(times: dict[str, float], tuning: convlab.Tuning, options: argparse.Namespace) -> Row:
     changed = [f"{e.operation}: {e.static} to {e.choice}" for e in tuning.entries if e.choice != e.static]
-    what = "; ".join(dict.fromkeys(changed)) or "nothing"
+    problems = [dict(zip(("problem", "static", "choice", "ms"), facts(e))) for e in tuning.entries]
+    row = {"times": times, "changed": list(dict.fromkeys(changed)), "stopped": tuning.stopped, "problems": problems}
+    return conditions(options) | {"load": os.getloadavg()[0]} | row
+
+
+def facts(entry: Any) -> tuple[str, str, str, dict[str, float]]:
+    fastest = dict(itertools.islice(entry.seconds.items(), 4)) | {entry.static: entry.seconds[entry.static]}
+    milliseconds = {name: float(f"{1e3 * seconds:.4g}") for name, seconds in fastest.items()}
+    return f"{entry.operation} {entry.problem}", entry.static, entry.choice, milliseconds
+
+
+def gain(row: Row) -> float:
+    return row["times"]["static"] / row["times"].get("tuned", row["times"]["static"])
+
+
+def cells(name: str, row: Row) -> tuple[str, ...]:
+    times = row["times"]
+    tuned = times.get("tuned", times["static"])
     plain = f"{times['plain']:.3g}" if "plain" in times else "–"
-    stopped = f" ({tuning.stopped})" if tuning.stopped else ""
-    return (name, f"{times['static']:.3g}", f"{tuned:.3g}", f"{times['static'] / tuned:.2f}", plain, what + stopped)
+    stopped = f" ({row['stopped']})" if row["stopped"] else ""
+    what = "; ".join(row["changed"]) or "nothing"
+    return (name, f"{times['static']:.3g}", f"{tuned:.3g}", f"{gain(row):.2f}", plain, what + stopped)
 
 
-def main() -> int:
-    options = parse()
-    programs = [
-        (f"{case['family']}: {case['name']}", functools.partial(layer, case))
-        for case in suite.cases()
-        if any(text and text in f"{case['family']} {case['name']}" for text in options.only.split(","))
-    ]
-    programs += [
-        (name, functools.partial(network, name, options.tiny)) for name in (options.networks or "").split(",") if name
-    ]
-    if not programs:
-        print(f"tuned.py: no layer is called {options.only!r}, and no network is named", file=sys.stderr)
-        return 2
-    load, rows, gains, whole = os.getloadavg()[0], [], [], None
-    for name, make in programs:
+def summary(rows: list[Row]) -> str:
+    gains = list(map(gain, rows))
+    mean = math.exp(sum(map(math.log, gains)) / len(gains))
+    text = f"{len(gains)} programs, {sum(g > MARGIN for g in gains)} of them faster by more than 5 %, "
+    text += f"the gain in the geometric mean {mean:.2f}, the least {min(gains):.2f}."
+    met = [row["times"] for row in rows if "plain" in row["times"]]
+    over = sum(times.get("tuned", times["static"]) > MARGIN * times["plain"] for times in met)
+    return f"{text} Slower than plain JAX by more than 5 % are {over} of {len(met)}."
+
+
+def markdown(rows: dict[str, Row]) -> str:
+    """Return a table for each set of conditions."""
+    grouped: dict[tuple[str, ...], dict[str, Row]] = {}
+    for name, row in rows.items():
+        grouped.setdefault(tuple(row[key] for key in ("machine", "jax", "settings")), {})[name.rsplit("|", 1)[0]] = row
+    parts = []
+    for (machine, version, settings), some in grouped.items():
+        loads, dates = [row["load"] for row in some.values()], sorted({row["date"] for row in some.values()})
+        command = f"`{'CONVLAB_ENGINE=off ' * ('without the engine' in machine)}python benchmarks/tuned.py {settings}`"
+        where = f"{machine}, jax {version}, load {min(loads):.1f} to {max(loads):.1f}, {' to '.join(dates)}"
+        table = [COLUMNS, ("---",) * len(COLUMNS), *itertools.starmap(cells, some.items())]
+        lines = ["| " + " | ".join(line) + " |" for line in table]
+        parts.append("\n".join([f"{command}: {where}. {summary(list(some.values()))}", "", *lines, ""]))
+    return "\n".join(parts)
+
+
+def programs(options: argparse.Namespace) -> list[tuple[str, Callable]]:
+    found: list[tuple[str, Callable]] = []
+    if options.only or not options.networks:
+        for case in suite.cases():
+            name = f"{case['family']} {case['name']}"
+            if any(text in name for text in options.only.split(",")) and not suite.is_of_integers(case):
+                found.append((f"{case['family']}: {case['name']}", functools.partial(layer, case)))
+    names = filter(None, (options.networks or "").split(","))
+    return found + [(name, functools.partial(network, name, options.tiny)) for name in names]
+
+
+def run(options: argparse.Namespace) -> dict[str, Row]:
+    """Measure what the JSON file has not yet; return all rows by name and conditions."""
+    rows: dict[str, Row] = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
+    here, whole = conditions(options), None
+    for name, make in programs(options):
+        key = f"{name}|{here['machine']}, {here['jax']}"
+        if key in rows:
+            continue
         try:
             times, tuning = measure(make, options)
         except KeyboardInterrupt:  # the rows measured so far are written
             break
         whole = tuning if whole is None else whole | tuning
-        rows.append(row(name, times, tuning))
-        gains.append(times["static"] / times.get("tuned", times["static"]))
-        print("  ".join(rows[-1]), flush=True)
-    if not rows:
-        return 130
-    mean = math.exp(sum(map(math.log, gains)) / len(gains))
-    where = (
-        f"{report.started({}).machine}, load {load:.1f} at the start, {datetime.date.today()}, jax {jax.__version__}"
-    )
-    faster = sum(gain > MARGIN for gain in gains)
-    summary = f"{len(gains)} programs, {faster} of them faster by more than 5 %, "
-    summary += f"the gain in the geometric mean {mean:.2f}, the smallest {min(gains):.2f}."
-    command = " ".join(["python benchmarks/tuned.py", *(f"'{a}'" if " " in a else a for a in sys.argv[1:])])
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    print(summary)
+        rows[key] = measured(times, tuning, options)
+        print("  ".join(cells(name, rows[key])), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if options.save and whole is not None:
         whole.save(options.save)
+    return rows
+
+
+def main() -> int:
+    options = parse()
+    if options.what == "measure" and not programs(options):
+        print(f"tuned.py: no layer is called {options.only!r}, and no network is named", file=sys.stderr)
+        return 2
+    try:
+        if options.what == "measure":
+            rows = run(options)
+        else:
+            rows = {name: row for path in options.results for name, row in json.loads(path.read_text()).items()}
+    except (OSError, ValueError) as error:
+        print(f"tuned.py: {error}", file=sys.stderr)
+        return 2
+    if not rows:
+        return 130
+    print(summary(list(rows.values())))
     if options.markdown:
-        tables.write_markdown(f"`{command}`: {where}. {summary}\n\n{table}\n", options.markdown)
+        tables.write_markdown(markdown(rows), options.markdown)
     return 0
 
 

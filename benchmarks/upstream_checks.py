@@ -346,13 +346,13 @@ def transposed_gradients_on_a_gpu(library: str) -> None:
 
 @check
 def grouped_gradients_on_a_gpu(library: str) -> None:
-    x, kernel = jnp.ones((2, 32, 8)), jnp.ones((5, 1, 8))
+    x, kernel = jnp.ones((32, 1024, 8)), jnp.ones((5, 1, 8))
     if library == "jax":
         f = lambda x, k: lax.conv_general_dilated(
             x, k, (1,), "SAME", dimension_numbers=NWC, feature_group_count=8
         ).sum()
     else:
-        f = lambda x, k: convlab.conv(x, k, feature_group_count=8, method="gemm").sum()
+        f = lambda x, k: convlab.conv(x, k, feature_group_count=8).sum()
     text = for_cuda(jax.grad(f, (0, 1)), x, kernel)
     assert "batch_group_count = 8" not in text, "a convolution with `batch_group_count`"
 
@@ -363,5 +363,27 @@ def large_strided_windows_on_a_gpu(library: str) -> None:
     if library == "jax":
         f = lambda x, k: lax.conv_general_dilated(x, k, (16, 16), "VALID", dimension_numbers=NHWC)
     else:
-        f = lambda x, k: convlab.conv(x, k, strides=16, padding="VALID", method="gemm")
+        f = lambda x, k: convlab.conv(x, k, strides=16, padding="VALID")
     assert "stablehlo.convolution" not in for_cuda(f, x, kernel), "a convolution with windows of 16 x 16"
+
+
+@check
+def dilated_depthwise_on_a_gpu(library: str) -> None:
+    x, kernel = jnp.ones((32, 1024, 8)), jnp.ones((5, 1, 8))
+    if library == "jax":
+        f = lambda x, k: lax.conv_general_dilated(
+            x, k, (1,), "SAME", rhs_dilation=(8,), dimension_numbers=NWC, feature_group_count=8
+        )
+    else:
+        f = lambda x, k: convlab.conv(x, k, feature_group_count=8, kernel_dilation=8)
+    text = for_cuda(lambda *a: jax.vjp(f, *a)[1](f(*a)), x, kernel)
+    assert "stablehlo.convolution" not in text, "convolutions with dilated kernels in groups"
+
+
+@check
+def mapped_filter_on_a_gpu(library: str) -> None:
+    x, kernel = jnp.ones((3, 40, 44)), jnp.ones((30, 30))
+    options = {"dimension_numbers": NHWC} if library == "jax" else {"method": "fft"}
+    conv = (lambda x, k, **o: lax.conv_general_dilated(x, k, (1, 1), "SAME", **o)) if library == "jax" else convlab.conv
+    f = jax.vmap(lambda x, k: conv(x[None, ..., None], k[..., None, None], **options)[0, ..., 0], (0, None))
+    assert "stablehlo.convolution" not in for_cuda(f, x, kernel), "a convolution with windows of 30 x 30"

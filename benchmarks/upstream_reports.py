@@ -42,7 +42,7 @@ SPEED = (
         ("jax 26266",),
         "open",
         "A dilated depthwise convolution is slower than one of all channels, on GPUs.",
-        "The dilated sequence is split into undilated ones. On a GPU it is computed by lax.",
+        "The dilated sequence is split into undilated ones; on a GPU it is one loop.",
         speed="dilated depthwise",
     ),
     Report(
@@ -374,8 +374,8 @@ GPU = (
     Report(
         ("jax 13800",),
         "open",
-        "The kernel gradient of a grouped convolution (`batch_group_count`) costs as much as without groups.",
-        'No better by default; `method="gemm"` makes matrix products.',
+        "The kernel gradient of a depthwise sequence (`batch_group_count`) costs as much as without groups.",
+        'A sum for each tap. Of other groups it is lax\'s by default; `method="gemm"` makes matrix products.',
         check="grouped_gradients_on_a_gpu",
     ),
     Report(
@@ -389,8 +389,22 @@ GPU = (
         ("jax 30469",),
         "open",
         "No algorithm is found for windows of 16 x 16 with strides of 16.",
-        'No better by default; `method="gemm"` makes a matrix product.',
+        "A matrix product where they tile the image, and so are its gradients.",
         check="large_strided_windows_on_a_gpu",
+    ),
+    Report(
+        ("jax 26266",),
+        "open",
+        "A dilated depthwise sequence is slower than a dense one.",
+        "One loop over the positions, forward and for both gradients; of images it is lax's.",
+        check="dilated_depthwise_on_a_gpu",
+    ),
+    Report(
+        ("jax 25461",),
+        "open",
+        "A 30 x 30 filter mapped over images takes seconds.",
+        'No better by default; `method="fft"` makes transforms.',
+        check="mapped_filter_on_a_gpu",
     ),
     Report(
         ("jax 7637",),

@@ -32,7 +32,7 @@ PAGES = {
     "mnist.md": ["examples/mnist/README.md"],
     "bfloat16.md": ["benchmarks/bfloat16.md"],
     "tuned.md": ["benchmarks/tuned.md"],
-    "gpu.md": ["benchmarks/gpu/README.md"],
+    "gpu-command.md": ["benchmarks/gpu/README.md"],
     "tpu-layers.md": ["benchmarks/tpu/between.md"],
     "changelog.md": ["CHANGELOG.md"],
 }
@@ -57,7 +57,7 @@ NAV = {
         *(f"reference/{name}" for name in ("layers", "nnx", "linen", "models", "speed", "sharding")),
         *(f"reference/{name}" for name in ("analysis", "viz", "weights")),
     ],
-    "Measured": ["benchmarks", "upstream", "bfloat16", "tuned", "gpu", "tpu-estimates", "tpu-layers"],
+    "Measured": ["benchmarks", "upstream", "bfloat16", "tuned", "gpu", "gpu-command", "tpu-estimates", "tpu-networks", "tpu-layers"],
     "Contributing": ["contributing", "formulations", "backend", "changelog"],
 }
 

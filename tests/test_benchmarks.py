@@ -140,27 +140,79 @@ def test_errors_are_one_line(command):
 
 @pytest.mark.program
 def test_the_command_tries_every_part_without_a_gpu(tmp_path, capfd):
-    """It measures layers and a network in both dtypes and LeNet's training, and does not repeat parts in the folder."""
-    only = "depthwise w3 dw 128 @56,max pool w2 s2 64 @56,mobilenet"
-    command = ["--dry-run", "--out", str(tmp_path), "--only", only, "--contestants", "convlab"]
+    """The table of calls, a report, layers and a network in both dtypes, LeNet's training, a tuning; and what is in the
+    folder is not measured again."""
+    only = "conv-one-pixel,windows of 16,depthwise w3 dw 128 @56,max pool w2 s2 64 @56,mobilenet"
+    out, written = tmp_path / "out", tmp_path / "page.md"
+    written.write_text(MARKS)
+    command = ["--dry-run", "--out", str(out), "--only", only, "--contestants", "convlab", "--markdown", str(written)]
     assert gpu.main(command) == 0
-    said = (tmp_path / "summary.txt").read_text()
-    assert "not measured" not in said
+    assert set(json.loads((out / "run.json").read_text())["parts"].values()) == {""}, capfd.readouterr()
+    said = (out / "summary.txt").read_text()
+    assert "check: 4 results, 4 right" in said
     for dtype in ("float32", "bfloat16"):
         assert f"mobilenet v1, {dtype}, batch 2: convlab " in said
-        result = json.loads((tmp_path / f"layers-{dtype}-first.json").read_text())
+        result = json.loads((out / f"layers-{dtype}-first.json").read_text())
         assert [row["case"] for row in result["rows"][::2]] == ["w3 dw 128 @56 b1", "w2 s2 64 @56 b1"]
         assert all(set(row["values"]) == {"convlab"} and not row["notes"] for row in result["rows"])
         assert result["machine"].startswith(f"the CPU, tiny sizes, {dtype}, TF32 on")
+        rows = json.loads((out / f"reports-{dtype}.json").read_text())["rows"]
+        assert [row["case"].partition(" by ")[2] for row in rows[::2]] == ["", "gemm"]
     assert "LeNet: " in said and " after 1 epochs, " in said
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json*")}
+    text = written.read_text()
+    for title in (
+        "Does everything work?",
+        "What users report",
+        "Layers",
+        "A step of training",
+        "LeNet",
+        "What autotune",
+    ):
+        assert f"\n## {title}" in text
+    kept = [path for path in out.glob("*.json*") if path.name != "run.json"]
+    before = {path: path.stat().st_mtime_ns for path in kept}
     assert gpu.main(command) == 0
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json*")}
+    assert before == {path: path.stat().st_mtime_ns for path in kept}
+
+
+@pytest.mark.program
+def test_calls_that_are_wrong_on_a_device_are_told(tmp_path, monkeypatch, capsys):
+    check = importlib.import_module("check")
+    convlab = importlib.import_module("convlab")
+    monkeypatch.setattr(convlab, "global_avg_pool", lambda x, **_: 1.05 * x.mean((1, 2)))
+    out = tmp_path / "check.jsonl"
+    assert check.main(["--out", str(out), "--only", "global_avg_pool-two-axes,pixel_shuffle-an-int"]) == 0
+    found = {(line["function"], line["dtype"], line["what"]): line for line in map(json.loads, out.open())}
+    assert all(
+        line["right"] == (line["function"] == "pixel_shuffle") for (*_, what), line in found.items() if what == "values"
+    )
+    assert found["global_avg_pool", "float32", "values"]["error"] == pytest.approx(0.05, rel=1e-3)
+    assert not found["global_avg_pool", "float32", "gradients"]["right"]
+    assert found["pixel_shuffle", "float32", "gradients"]["right"]
+    assert "global_avg_pool-two-axes float32 values: 0.0499" in capsys.readouterr().out
+    before = out.read_text()
+    check.main(["--out", str(out), "--only", "global_avg_pool-two-axes,pixel_shuffle-an-int"])
+    assert out.read_text() == before
+
+
+def test_a_page_without_results_says_so(tmp_path):
+    (tmp_path / "page.md").write_text(MARKS)
+    assert gpu.main(["report", "--out", str(tmp_path), "--markdown", str(tmp_path / "page.md")]) == 0
+    assert gpu.page.NOTHING in (tmp_path / "page.md").read_text()
+    assert gpu.page.NOTHING in (BENCHMARKS.parent / "docs" / "gpu.md").read_text()  # until it is measured
+
+
+def test_time_is_shared_among_the_parts_in_order_of_value():
+    names = [part.name for part in gpu.parts("")]
+    order = ["check", "reports-bfloat16", "layers-bfloat16-first", "networks-bfloat16", "lenet", "autotune"]
+    assert [name for name in names if name in order] == order
+    assert all(part.cases for part in gpu.parts("") if part.subject != "tuned")
+    assert {part.name for part in gpu.parts("mobilenet")} >= {"networks-float32", "lenet"}
 
 
 def test_lenets_epochs_to_its_goal():
     epochs = [dict(epoch=n + 1, seconds=2.0, test_accuracy=a) for n, a in enumerate((0.98, 0.991, 0.992))]
-    assert gpu.reached(epochs) == "LeNet: 99% of the test images after 2 epochs, 4.0 s of training"
+    assert gpu.page.reached(epochs) == "LeNet: 99% of the test images after 2 epochs, 4.0 s of training"
 
 
 def test_without_a_gpu_it_says_so(monkeypatch, capsys):
@@ -212,6 +264,19 @@ def test_formulations_are_timed_with_and_without(tmp_path):
     assert len(table) == 2 and "toeplitz: 0 programs, none changes" in page.read_text()
     wrong = subprocess.run([*command, "--formulations", "lanes"], capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1
+
+
+def test_rates_are_of_the_three_maps():
+    """Convlab's maps are those of Flax's layer, and a map has the operations that its name says."""
+    jax, np, rates, suite = (importlib.import_module(name) for name in ("jax", "numpy", "rates", "suite"))
+    layers_jax = importlib.import_module("layers_jax")
+    (case,) = (suite.tiny(case) for case in rates.chosen("w3 s2 32-64 @112 b1"))
+    out = jax.eval_shape(layers_jax.layer("convlab", case)[0], *rates._operands(case))
+    assert rates.operations(case, out) == 2 * 9 * 32 * 64 * out.shape[1] * out.shape[2]
+    for (name, ours, shapes), (_, theirs, _) in zip(rates.maps("convlab", case), rates.maps("flax", case)):
+        args = layers_jax.draw(shapes, 1.0)
+        for got, expected in zip(*(jax.tree.leaves(f(*args)) for f in (ours, theirs))):
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.program

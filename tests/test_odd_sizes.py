@@ -358,3 +358,28 @@ def test_an_index_of_padding_only_is_ignored():
     np.testing.assert_array_equal(at.ravel(), [-1, 0, 1, 1, 2])
     np.testing.assert_array_equal(back.ravel(), [0, 1, 1, 0])
     assert np.isfinite(back_in_image).all()
+
+
+@pytest.mark.parametrize(
+    "spatial, kernel, options",
+    [
+        ((7, 7), (3, 3, 4, 6), {}),
+        ((9, 5), (3, 2, 2, 6), dict(kernel_dilation=7, strides=(2, 1), feature_group_count=2)),
+        ((4, 5), (3, 3, 4, 6), dict(padding=((5, 1), (-1, 4)), strides=3)),  # pads with outputs that see nothing
+        ((3,), (9, 2, 3), {}),
+        ((2, 2), (3, 3, 2, 3), dict(padding=9, strides=4)),
+        ((6, 6), (3, 3, 2, 3), dict(padding=((-2, 0), (3, -3)))),
+    ],
+)
+def test_products_of_the_taps_inside(spatial, kernel, options):
+    """`gemm` leaves out what falls on padding; lax's own says what is right, for the values and both gradients."""
+    rng = np.random.default_rng(0)
+    channels = kernel[-2] * options.get("feature_group_count", 1)
+    x, k = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, *spatial, channels), kernel))
+
+    def results(method):
+        y, backward = jax.vjp(lambda x, k: convlab.conv(x, k, method=method, **options), x, k)
+        return y, *backward(y)
+
+    for got, expected in zip(jax.jit(lambda: results("gemm"))(), jax.jit(lambda: results("lax"))()):
+        np.testing.assert_allclose(got, expected, atol=2e-6 * float(jnp.abs(expected).max()))

@@ -198,3 +198,55 @@ def test_grouped_gradients_without_batch_groups_for_cuda(method):
     batch_groups = re.compile(r"batch_group_count = (?!1 )\d+")
     assert batch_groups.search(gradients(f("lax"), x, k))
     assert not batch_groups.search(gradients(f(method), x, k))
+
+
+def close(function, reference, *args):
+    """The values and gradients of both on the CPU."""
+    for got, expected in zip(*(jax.tree.leaves(jax.vjp(f, *args)[1](f(*args))) for f in (function, reference))):
+        assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dilated_depthwise_sequences_are_no_convolutions_for_cuda(dtype):
+    """jax issue 26266, and 13800 where nothing is dilated: the kernel gradient has no `batch_group_count`."""
+    rng = np.random.default_rng(0)
+    x, k = (jnp.asarray(rng.standard_normal(s), dtype) for s in ((16, 1024, 4), (5, 1, 4)))
+    f = lambda method, dilation=8: (
+        lambda x, k: convlab.conv(x, k, feature_group_count=4, kernel_dilation=dilation, method=method)
+    )
+    assert gradients(f("lax"), x, k).count("stablehlo.convolution") == 3  # forward and both gradients
+    assert "stablehlo.convolution" not in gradients(f("auto"), x, k)
+    text = gradients(f("auto", 1), x, k)
+    assert text.count("stablehlo.convolution") == 2 and "batch_group_count = 4" not in text
+    if dtype == "float32":
+        close(f("taps"), f("lax"), x, k)
+
+
+def test_large_windows_side_by_side_are_products_for_cuda():
+    """jax issues 30469 and 23085: by the image and by the kernel, and the transposed convolution that inverts it."""
+    rng = np.random.default_rng(0)
+    x, k, y = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((1, 32, 48, 3), (16, 16, 3, 8), (1, 2, 3, 8)))
+    dilated = re.compile(r"lhs_dilate = \[[\d, ]*16")
+    f = lambda method: lambda x, k: convlab.conv(x, k, strides=16, padding="VALID", method=method)
+    text = gradients(f("auto"), x, k)
+    assert "stride = [16, 16]" not in text and not dilated.search(text)
+    up = lambda method: (
+        lambda y, k: convlab.conv_transpose(y, k, strides=16, padding="VALID", transpose_kernel=True, method=method)
+    )
+    assert dilated.search(gradients(up("lax"), y, k))
+    assert not dilated.search(gradients(up("auto"), y, k))
+    close(f("gemm"), f("lax"), x, k)
+    close(up("subpixel"), up("lax"), y, k)
+
+
+def test_large_mapped_kernels_by_fft_for_cuda():
+    """jax issue 25461: one filter of 30 x 30 for every image, by `vmap`; the transform has to be asked for."""
+    rng = np.random.default_rng(0)
+    x, k = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((3, 40, 44), (30, 30)))
+    one = lambda method: lambda x, k: convlab.conv(x[..., None], k[..., None, None], method=method)[..., 0]
+    mapped = lambda method: lambda x, k: jax.vmap(lambda x: one(method)(x[None], k)[0])(x)
+    assert "stablehlo.convolution" in gradients(mapped("auto"), x, k)
+    text = gradients(mapped("fft"), x, k)
+    assert "stablehlo.convolution" not in text and "stablehlo.fft" in text
+    for got, expected in zip(*(jax.tree.leaves(jax.vjp(mapped(m), x, k)[1](x)) for m in ("fft", "lax"))):
+        assert np.linalg.norm(got - expected) <= 1e-4 * np.linalg.norm(expected)

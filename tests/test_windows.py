@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import convlab
 from convlab._backend import window_sum
 from convlab._backend.pooling import axis, operations, tpu, windows
 from convlab._backend.tables import Target
@@ -172,3 +173,15 @@ def test_many_runs_are_one_padded_copy():
     assert axis.Axis(0, *spec[0]).runs is None
     check(spec, (2,), 2, "max", np.nan, seed=2)
     check(spec, (1,), 2, "min", -np.inf, seed=3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_the_gradient_of_a_window_of_one_has_the_inputs_dtype(dtype, strides):
+    x = jnp.arange(2 * 3 * 5, dtype=dtype).reshape(2, 3, 5, 1)
+    for pool in (convlab.max_pool, convlab.min_pool):
+        gradient = jax.jit(jax.grad(lambda x: (3 * pool(x, (1, 1), strides)).sum().astype(jnp.float32)))(x)
+        expected = np.zeros(x.shape, np.float32)
+        expected[:, ::strides, ::strides] = 3
+        assert gradient.dtype == dtype
+        np.testing.assert_array_equal(gradient.astype(jnp.float32), expected)

@@ -58,7 +58,14 @@ def _read(lhs: Any, rhs: Any, params: dict) -> tuple[Kind, Problem]:
     small = math.prod(forward.out) < math.prod(forward.window)
     if groups == 1 and not (small and forward.groups == 1):
         return "forward", forward
-    # The batch axis of lhs is the channels, its feature axis the batch; rhs is dy, its window the positions of dy.
+    return "kernel_gradient", _as_kernel_gradient(forward, groups)
+
+
+def _as_kernel_gradient(forward: Problem, groups: int) -> Problem:
+    """Return the problem whose kernel gradient a forward map is.
+
+    The batch axis of lhs is the channels, its feature axis the batch; rhs is dy, its window the positions of dy.
+    """
     extents = [(w - 1) * d + 1 for w, d in zip(forward.out, forward.strides)]
     ends = [
         (o - 1) * s + extent - lo - n
@@ -66,7 +73,7 @@ def _read(lhs: Any, rhs: Any, params: dict) -> tuple[Kind, Problem]:
             forward.window, forward.kernel_dilation, extents, forward.pads, forward.dilated
         )
     ]
-    return "kernel_gradient", dataclasses.replace(
+    return dataclasses.replace(
         forward,
         batch=forward.channels,
         channels=forward.batch,
@@ -81,10 +88,15 @@ def _read(lhs: Any, rhs: Any, params: dict) -> tuple[Kind, Problem]:
 def read(lhs: Any, rhs: Any, params: dict, method: str, target: Target) -> tuple[Kind, Problem]:
     """Return the map that lax's convolution is to be computed as, and its problem.
 
-    A convolution that looks like a kernel gradient is computed as the forward map that it is written as, if the
-    requested method supports only that, or on TPU if its windows tile the image.
+    What looks like a kernel gradient is computed as the forward map that it is written as if the requested method
+    serves only that, or on TPU and GPU if its windows tile the image; large windows that do are known on GPU in the
+    kernel gradient too, though it has more outputs than positions of dy.
     """
     kind, p = _read(lhs, rhs, params)
+    if kind == "forward" and p.groups == 1 and target.platform == "gpu":
+        gradient = _as_kernel_gradient(p, 1)
+        if gemm.tiles_image(gradient) and math.prod(gradient.window) >= gemm.LARGE:
+            return "kernel_gradient", gradient
     if method == BYTES:
         p = dataclasses.replace(p, largest_product=255 * 128)
     if kind == "kernel_gradient" and params["batch_group_count"] == 1:
@@ -93,7 +105,7 @@ def read(lhs: Any, rhs: Any, params: dict, method: str, target: Target) -> tuple
             requested and requested.unsupported_reason(kind, p) and not requested.unsupported_reason("forward", forward)
         )
         if (
-            only_forward or target.platform == "tpu" and gemm.tiles_image(forward)
+            only_forward or target.platform != "cpu" and gemm.tiles_image(forward)
         ):  # no kernel gradient has such strides
             return "forward", forward
     return kind, p

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from .formulations import block_diagonal, gemm, onednn, output_blocking, planes, swapped_operands
+from .formulations import block_diagonal, gemm, onednn, output_blocking, planes, swapped_operands, taps
 from .formulations.base import VECTOR, Formulation
 from .formulations.batch_vectorized import BATCH_VECTORIZED
 from .formulations.explicit_zeros import EXPLICIT_ZEROS
@@ -24,7 +24,6 @@ from .formulations.floats import FLOATS
 from .formulations.groups import GROUPS
 from .formulations.lax import CHANNELS_LAST, LAX
 from .formulations.subpixel import SUBPIXEL
-from .formulations.taps import TAPS
 from .formulations.toeplitz import TOEPLITZ
 from .formulations.winograd import WINOGRAD
 from .problem import Kind, Problem
@@ -35,7 +34,7 @@ FORMULATIONS: dict[str, Formulation] = {
         LAX,
         CHANNELS_LAST,
         onednn.ONEDNN,
-        TAPS,
+        taps.TAPS,
         BATCH_VECTORIZED,
         gemm.GEMM,
         block_diagonal.BLOCK_DIAGONAL,
@@ -139,6 +138,11 @@ def _winograd_gradient_saves_products(p: Problem) -> bool:
     return _ungrouped_float32(p) and tiles >= max(p.channels, p.features) and min(p.channels, p.features) >= 32
 
 
+def _many_channels_skip_padding(p: Problem) -> bool:
+    """Whether many of the taps fall on padding, as those of a dilated window or a small image of many channels do."""
+    return _ungrouped_float32(p) and _many_channels(p) and gemm.skips_padding(p)
+
+
 def _ungrouped_tiles(p: Problem) -> bool:
     return _ungrouped_float32(p) and gemm.tiles_image(p)
 
@@ -230,6 +234,23 @@ def _bfloat16_sequence(p: Problem) -> bool:
     return p.rank == 1 and p.dtype == jnp.bfloat16
 
 
+def _dilated_depthwise_sequence(p: Problem) -> bool:
+    return p.rank == 1 and p.depthwise and p.kernel_dilation[0] > 1 and p.window[0] <= 32 and not p.dilates_input
+
+
+def _depthwise_sequence(p: Problem) -> bool:
+    return p.rank == 1 and taps.sums_each_tap(p)
+
+
+def _large_windows_tile(p: Problem) -> bool:
+    return p.groups == 1 and math.prod(p.window) >= gemm.LARGE and gemm.tiles_image(p)
+
+
+def _large_tiles(p: Problem) -> bool:
+    """Whether large windows are laid side by side: the gradient by the image of what `_large_windows_tile` tells."""
+    return p.groups == 1 and math.prod(p.window) >= gemm.LARGE and p.window == p.input_dilation
+
+
 FORWARD = (
     (
         "taps",
@@ -245,6 +266,7 @@ FORWARD = (
     ("onednn", "jaxlib's own engine", lambda p: True),
     ("gemm", "one tap: a matrix product", _one_tap),
     ("gemm", "windows that tile the image: a matrix product", _ungrouped_tiles),
+    ("gemm", "many channels, a window partly on padding: products of what is inside", _many_channels_skip_padding),
     ("winograd", "3 x 3, many channels: 16 products instead of 36", _winograd_saves_products),
     ("taps", "an image in colours: one fused loop", _colour_image),
     ("taps", "one feature of a volume: one fused loop", _volume_to_one_feature),
@@ -306,22 +328,24 @@ TPU_KERNEL_GRADIENT = (
     ("lax", "XLA's own on tpu", lambda p: True),
 )
 # These rows follow reports by users of CUDA; convlab has not measured them. `benchmarks/gpu` can.
+_LARGE_WINDOWS = "large windows side by side, for which cuDNN finds no fast algorithm (jax issues 30469, 23085)"
 _NO_ALGORITHM = "a sequence in bfloat16, for which cuDNN finds no algorithm (jax issue 37922): an image of height 1"
+_ZEROS = "a dilated sequence, 400 times PyTorch's time (jax issue 23783): no products with its zeros"
+_TRANSPOSED = "a transposed convolution, 30 times PyTorch's time (jax issue 31662): the gradient of a strided one"
+_DILATED = "a dilated depthwise sequence, slower than a dense one (jax issue 26266): one fused loop"
+_AS_DEAR = "a depthwise sequence, whose gradient takes a dense one's time (jax issue 13800): a sum for each tap"
 GPU_FORWARD = (
-    (
-        "subpixel",
-        "a dilated sequence, 400 times PyTorch's time (jax issue 23783): no products with its zeros",
-        _dilated_input_sequence,
-    ),
+    ("taps", _DILATED, _dilated_depthwise_sequence),
+    ("gemm", f"{_LARGE_WINDOWS}: a matrix product", _large_windows_tile),
+    ("subpixel", f"{_LARGE_WINDOWS}: a matrix product", _large_tiles),
+    ("subpixel", _ZEROS, _dilated_input_sequence),
     ("extra_axis", _NO_ALGORITHM, _bfloat16_sequence),
     ("lax", "XLA's own on gpu", lambda p: True),
 )
 GPU_KERNEL_GRADIENT = (
-    (
-        "subpixel",
-        "a transposed convolution, 30 times PyTorch's time (jax issue 31662): the gradient of a strided convolution",
-        _dilates_input_ungrouped,
-    ),
+    ("taps", _AS_DEAR, _depthwise_sequence),
+    ("gemm", f"{_LARGE_WINDOWS}: a matrix product", _large_windows_tile),
+    ("subpixel", _TRANSPOSED, _dilates_input_ungrouped),
     ("extra_axis", _NO_ALGORITHM, _bfloat16_sequence),
     ("lax", "XLA's own on gpu", lambda p: True),
 )

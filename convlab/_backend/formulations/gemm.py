@@ -1,13 +1,15 @@
 """The formulation `gemm`: for each tap, multiply the slice of the image that it reads by the tap's matrix, and sum.
 
 This is im2col without storing the columns (Chellapilla et al. 2006). Groups are a batch axis of the products. A window
-of one tap is one product; windows that tile the image are one product after a reshape.
+of one tap is one product; windows that tile the image are one product after a reshape. Where many taps fall on padding,
+as those of a dilated window or of a small image do, each tap has a product of the positions that it reads inside only.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 
 import jax.numpy as jnp
@@ -15,6 +17,9 @@ from jax import lax
 
 from ..problem import Problem
 from .base import Array, Formulation, Solve, kernel_indices, pad_image, slice_for_tap
+
+LARGE = 256  # taps of a window
+MOSTLY = 0.9  # part of the taps inside of the image above which padding costs less than to avoid it
 
 
 def forward_unsupported(p: Problem) -> str | None:
@@ -25,6 +30,62 @@ def tiles_image(p: Problem) -> bool:
     """Return whether the windows tile the image."""
     tiled = all(o * w == s for o, w, s in zip(p.out, p.window, p.spatial))
     return tiled and p.window == p.strides and not any(map(any, p.pads)) and all(d == 1 for d in p.kernel_dilation)
+
+
+def _inside(p: Problem, axis: int, tap: int) -> tuple[int, int]:
+    """Return the range (first, end) of the outputs along an axis whose tap at this index falls on the image."""
+    stride, shift = p.strides[axis], tap * p.kernel_dilation[axis] - p.pads[axis][0]
+    first = min(max(0, -(shift // stride)), p.out[axis])
+    return first, max(first, min(p.out[axis], (p.spatial[axis] - 1 - shift) // stride + 1))
+
+
+def fraction_inside(p: Problem) -> float:
+    """Return the part of the taps that fall on the image, over all outputs."""
+    counts = [
+        sum(end - first for first, end in (_inside(p, axis, tap) for tap in range(window)))
+        for axis, window in enumerate(p.window)
+    ]
+    return math.prod(count / (window * out) for count, window, out in zip(counts, p.window, p.out))
+
+
+def skips_padding(p: Problem) -> bool:
+    """Whether so many taps fall on padding that products of the positions inside are less work."""
+    return p.rank > 0 and fraction_inside(p) <= MOSTLY
+
+
+Ranges = list[tuple[int, int]]
+
+
+def _parts_inside(p: Problem) -> list[tuple[tuple[int, ...], Ranges]]:
+    """Return the taps that fall on the image, each with the ranges of its outputs."""
+    ranges = [(tap, [_inside(p, axis, t) for axis, t in enumerate(tap)]) for tap in kernel_indices(p)]
+    return [(tap, spans) for tap, spans in ranges if all(first < end for first, end in spans)]
+
+
+def _read(x, tap, spans: Ranges, p: Problem):
+    """Return what a tap reads for a range of outputs, all of it on the image."""
+    shifts = [t * d - lo for t, d, (lo, _) in zip(tap, p.kernel_dilation, p.pads)]
+    starts = [first * s + shift for (first, _), s, shift in zip(spans, p.strides, shifts)]
+    ends = [(end - 1) * s + shift + 1 for (_, end), s, shift in zip(spans, p.strides, shifts)]
+    return lax.slice(x, (0, *starts, 0), (x.shape[0], *ends, x.shape[-1]), (1, *p.strides, 1))
+
+
+def _forward_inside(x, kernel, p: Problem):
+    def term(tap, spans: Ranges):
+        y = _multiply(_read(x, tap, spans, p), kernel[tap], p)
+        around = [(0, 0, 0), *((first, out - end, 0) for (first, end), out in zip(spans, p.out)), (0, 0, 0)]
+        return lax.pad(y, jnp.zeros((), y.dtype), around)
+
+    terms = [term(tap, spans) for tap, spans in _parts_inside(p)]
+    return functools.reduce(operator.add, terms, jnp.zeros(p.result_shape("forward"), p.accumulator))
+
+
+def _kernel_gradient_inside(x, dy, p: Problem):
+    entries = dict.fromkeys(kernel_indices(p), jnp.zeros((p.channels // p.groups, p.features), p.accumulator))
+    for tap, spans in _parts_inside(p):
+        cotangents = dy[(slice(None), *(slice(first, end) for first, end in spans))]
+        entries[tap] = _multiply_transposed(_read(x, tap, spans, p), cotangents, p)
+    return jnp.stack(list(entries.values()))
 
 
 def _columns(x, p: Problem):
@@ -48,6 +109,8 @@ def _multiply(inputs, weights, p: Problem):
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     if tiles_image(p) and p.groups == 1:
         return _multiply(_columns(x, p), kernel.reshape(-1, p.features), p).astype(p.out_dtype)
+    if skips_padding(p):
+        return _forward_inside(x, kernel, p)
     image = pad_image(x, p)
     products = (_multiply(slice_for_tap(image, tap, p), kernel[tap], p) for tap in kernel_indices(p))
     return functools.reduce(operator.add, products)
@@ -68,6 +131,8 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     shape = (*p.window, p.channels // p.groups, p.features)
     if tiles_image(p) and p.groups == 1:
         return _multiply_transposed(_columns(x, p), dy, p).reshape(shape).astype(p.out_dtype)
+    if skips_padding(p):
+        return _kernel_gradient_inside(x, dy, p).reshape(shape)
     image = pad_image(x, p)
     return jnp.stack([_multiply_transposed(slice_for_tap(image, tap, p), dy, p) for tap in kernel_indices(p)]).reshape(
         shape

@@ -39,6 +39,11 @@ def kernel_gradient_unsupported(p: Problem) -> str | None:
     return forward_unsupported(p)
 
 
+def sums_each_tap(p: Problem) -> bool:
+    """Whether its kernel gradient is a sum of products for each tap, not a sum over the positions one by one."""
+    return p.plain_depthwise and math.prod(p.window) <= 9 and p.batch * math.prod(p.out) >= _MANY
+
+
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     acc, per_group = p.accumulator, p.channels // p.groups
     if p.dilates_input:
@@ -63,7 +68,7 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
 
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     acc, one = p.accumulator, (1,) * p.rank
-    if p.plain_depthwise and math.prod(p.window) <= 9 and p.batch * math.prod(p.out) >= _MANY:
+    if sums_each_tap(p):
         return depthwise.kernel_gradient(x, dy, p, acc)
     images, cotangents = split_groups(pad_image(x, p), p), jnp.stack(split_groups(dy, p))
     single = cotangents.shape[0] == 1

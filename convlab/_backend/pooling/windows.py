@@ -336,4 +336,4 @@ def max_cotangent(x: Array, dy: Array, axes: Sequence[Axis], *, reducer: Reducer
     dx = _as_float32(dy)
     for nth, (stage, argmax) in reversed(list(enumerate(stages))):
         dx = materialize(_sum_contributions([dx, argmax], stage, contribution).astype(dx.dtype if nth else dy.dtype))
-    return dx
+    return dx.astype(dy.dtype)  # without a stage nothing was summed

@@ -1,0 +1,93 @@
+"""What the TPU's compiler expects of a step of training of whole networks, convlab's beside what Flax and plain JAX
+make of the same network: `python benchmarks/tpu/steps.py`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import compiler
+import estimates
+import jax
+import jax.numpy as jnp
+import training_jax
+from flax import nnx
+from inference_networks import NETWORKS
+
+from convlab import models
+
+CHOSEN = ("resnet50", "mobilenet_v2", "unet", "convnext_tiny")
+Row = dict[str, Any]
+
+
+def estimate(name: str, batch: int, dtype: str) -> compiler.Estimate:
+    """Return the estimate of a step: statistics of the batch, all gradients, descent; operands in `dtype`."""
+    model = training_jax.in_training(models.get_model(name, rngs=nnx.Rngs(0)))
+    if dtype != "float32":
+        for _, part in nnx.iter_graph(model):
+            if isinstance(part, nnx.Module) and hasattr(part, "dtype"):
+                part.dtype = jnp.dtype(dtype)
+    x = jax.ShapeDtypeStruct((batch, *NETWORKS[name]), jnp.float32)
+    step, state, shape = training_jax.program(model, x)
+    classes = jax.ShapeDtypeStruct(shape[:-1], jnp.int32)
+    return compiler.estimate(step, *jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state), x, classes)
+
+
+def rows(names: list[str], batch: int, dtype: str, kept: pathlib.Path | None) -> list[Row]:
+    """Return the rows; those in `kept` are taken from there, and new ones are added to it."""
+    found: dict[str, Row] = {name: {"layer": name, "mode": f"batch {batch}", "dtype": dtype} for name in names}
+    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept and kept.exists() else []
+    for contestant in estimates.CONTESTANTS:
+        if contestant == "flax":  # of all networks, since it cannot be undone
+            training_jax.as_flax()
+        for name, row in found.items():
+            facts = {key: row[key] for key in ("layer", "mode", "dtype")} | {"contestant": contestant}
+            line = next((old for old in lines if old.items() >= facts.items()), None)
+            if line is None:
+                line = facts | {"estimate": dataclasses.asdict(estimate(name, batch, dtype))}
+                if kept:
+                    with kept.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+            row[contestant] = line["estimate"]
+            print(name, contestant, *(f"{row[contestant][f] / s:.4g} {t}" for f, t, s in estimates.COLUMNS), flush=True)
+    return list(found.values())
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--networks", default=",".join(CHOSEN), help="of convlab.models, default %(default)s")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--kept", type=pathlib.Path, metavar="ROWS", help="a file of rows, to go on from")
+    parser.add_argument(
+        "--markdown", type=pathlib.Path, metavar="OUT", help="write the table, between the file's marks"
+    )
+    args = parser.parse_args(argv)
+    if not compiler.available():
+        print("steps.py: the TPU's compiler is not here; pip install libtpu", file=sys.stderr)
+        return 2
+    unknown = [name for name in args.networks.split(",") if name not in NETWORKS]
+    if unknown:
+        print(f"steps.py: there is no network {unknown[0]!r}; there are {', '.join(NETWORKS)}", file=sys.stderr)
+        return 2
+    found = rows(args.networks.split(","), args.batch, args.dtype, args.kept)
+    text = f"{estimates.heading(args.dtype)}\n\n" + "\n".join(
+        estimates.table("A step of training", "network", found, estimates.COLUMNS)
+    )
+    if args.markdown:
+        from tables import write_markdown
+
+        write_markdown(text, args.markdown)
+    else:
+        print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
