@@ -117,8 +117,10 @@ def _weighted_rows_jvp(weigh: Callable, primals: tuple, tangents: tuple) -> tupl
         terms.append((factors[..., None].astype(y.dtype) * moved.astype(y.dtype)).sum(0))
     if not all(isinstance(along, SymbolicZero) for along in within_tangents):
         along = [jnp.zeros_like(a) if isinstance(t, SymbolicZero) else t for a, t in zip(within, within_tangents)]
+        # a CPU gathers and sums faster in loops of their own
         for at, weight, change in zip(indices, *jax.jvp(lambda *a: weigh(a), within, tuple(along))):
             values = _without_unweighted_infs(_take(rows, at), weight[:, None])
+            values = lax.platform_dependent(values, cpu=materialize, default=lambda values: values)
             terms.append(change[:, None].astype(y.dtype) * values.astype(y.dtype))
     return y, functools.reduce(operator.add, terms or [jnp.zeros_like(y)])
 
