@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jax import lax
 from ._padding import pad_axis
 from ._patches import unfold_axis
 from ._window import Window
+from ._window_halves import overlap_much, reduce_axis
 
 Array = jax.Array
 
@@ -23,8 +25,11 @@ def argmax_by_axis(x: Array, window: Window, position: Array, reducer: Any) -> A
     # the last axis first, so that the first of equal elements is the first of the window
     for axis in reversed(range(window.rank)):
         at, geometry = first + axis, (window.size[axis], window.strides[axis], window.dilation[axis])
-        values = unfold_axis(pad_axis(x, at, pads[axis], "zeros"), at, *geometry)
-        positions = unfold_axis(pad_axis(position, at, pads[axis], "constant", -1), at, *geometry)
+        x, position = (pad_axis(x, at, pads[axis], "zeros"), pad_axis(position, at, pads[axis], "constant", -1))
+        if overlap_much(Window(geometry[:1], geometry[1:2])):
+            x, position = reduce_axis((x, position), at, *geometry, functools.partial(_better, reducer))
+            continue
+        values, positions = (unfold_axis(a, at, *geometry) for a in (x, position))
         is_best = is_argmax(values, at + 1, reducer, positions >= 0)
         position = jnp.where(is_best, positions, -1).max(at + 1)
         x = (
@@ -33,6 +38,14 @@ def argmax_by_axis(x: Array, window: Window, position: Array, reducer: Any) -> A
             else jnp.where(is_best, values, 0).sum(at + 1, dtype=x.dtype)
         )
     return position
+
+
+def _better(reducer: Any, one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return the better of two elements and its position: of equal ones the first, of NaNs the last."""
+    (x, position), (y, other_position) = one, other
+    is_better = (y > x if reducer == "max" else y < x) | (y != y)
+    takes = (other_position >= 0) & ((position < 0) | is_better & ((x == x) | (y != y)))
+    return jnp.where(takes, y, x), jnp.where(takes, other_position, position)
 
 
 def is_argmax(x: Array, axis: int, reducer: Any = "max", real: Array | None = None) -> Array:

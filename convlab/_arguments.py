@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 Array = jax.Array
 
@@ -46,6 +47,11 @@ def as_int(value: Any) -> int | None:
 
 def is_int(value: Any) -> bool:
     return as_int(value) is not None
+
+
+def is_symbolic(value: Any) -> bool:
+    """Return whether a value is a symbolic size of `jax.export`."""
+    return export.is_symbolic_dim(value)
 
 
 def to_list(value: Any) -> Any:
@@ -104,6 +110,15 @@ def broadcast_to_rank(argument: str, value: Any, rank: int, minimum: int | None 
     if len(numbers) != rank or (minimum is not None and any(v < minimum for v in numbers)):
         raise argument_error(argument, rule, value, describe_axes(rank), hint)
     return numbers
+
+
+def broadcast_sizes(argument: str, value: Any, rank: int) -> tuple[Any, ...]:
+    """Return one size for all axes, or one per axis, as `rank` ints >= 1 or symbolic sizes of `jax.export`."""
+    several = (value,) * rank if is_symbolic(value) else value
+    if is_sequence(several) and any(map(is_symbolic, several)) and len(several) == rank:
+        others = iter(broadcast_to_rank(argument, (*(1 if is_symbolic(v) else v for v in several),), rank))
+        return tuple(v if is_symbolic(v) else size for v, size in zip(several, others))
+    return broadcast_to_rank(argument, several, rank)
 
 
 # --- paddings -----------------------------------------------------------------------------------------------------

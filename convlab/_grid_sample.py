@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from . import _backend
 from ._arguments import argument_error, as_array, broadcast_to_rank, describe_axes, spatial_shape
-from ._backend.gather import bordered_rows, take_elements, weighted_rows
+from ._backend.gather import bordered_rows, by_groups, take_elements, weighted_rows
 from ._backend.interpolate import FIRST, sample
 from ._dtypes import accumulation_dtype, average_dtype
+from ._interpolation_symbolic import keys_cubic
 from ._promotion import promoting
 from .typing import BorderMode, Ints, Sampling
 
@@ -95,9 +97,8 @@ def grid_sample(
     wide = jnp.promote_types(accumulation_dtype(x), accumulation_dtype(grid))
     images = x.reshape(n, *spatial, x.shape[-1]).astype(accumulation_dtype(x))
     positions = grid.astype(wide).reshape(n, math.prod(out), rank)
-    at = [
-        _unnormalized(positions[..., rank - 1 - axis], size, bool(align_corners)) for axis, size in enumerate(spatial)
-    ]
+    along = [part[..., 0] for part in lax.split(positions, (1,) * rank, positions.ndim - 1)][::-1]
+    at = [_unnormalized(part, size, bool(align_corners)) for part, size in zip(along, spatial)]
     samples = _SAMPLERS[kind](images, at, padding_mode, bool(align_corners))
     return samples.reshape(*batch, *out, x.shape[-1]).astype(average_dtype(x))
 
@@ -125,8 +126,9 @@ def _apply_padding_mode(at: Array, n: int, padding_mode: str, align_corners: boo
         else:
             distance = jnp.where(at < low, low - at, at - low)
             reflections = lax.stop_gradient(jnp.floor(distance / span))
+            is_even = reflections == 2 * jnp.floor(reflections / 2)  # a remainder is a call for each position
             rest = distance - reflections * span
-            at = jnp.where(jnp.isinf(at), -jnp.inf, jnp.where(reflections % 2 == 0, rest + low, span - rest + low))
+            at = jnp.where(jnp.isinf(at), -jnp.inf, jnp.where(is_even, rest + low, span - rest + low))
         is_outside = jnp.isinf(at)
         at = jnp.where(is_outside, 0, at)
     if padding_mode != "zeros":
@@ -165,7 +167,7 @@ def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool
         outside = jnp.isinf(a) | (abs(a) > 2**24)
         a = jnp.where(outside, 0, a)
         low = lax.stop_gradient(jnp.floor(a))
-        within.append((a - low).astype(x.dtype).reshape(-1, 1))
+        within.append((a - low).astype(x.dtype))
         taps = [_apply_padding_mode(low + t, n, padding_mode, align_corners) for t in (-1, 0, 1, 2)]
         if padding_mode == "border":
             taps = [
@@ -174,24 +176,24 @@ def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool
         else:
             taps = [jnp.where(outside, -2, tap) for tap in taps]
         positions.append([jnp.where(jnp.isnan(tap), -1, tap).astype(jnp.int32) for tap in taps])
-    if len(x) == 0:
+    if x.shape[0] == 0:
         return jnp.zeros((*at[0].shape, x.shape[-1]), x.dtype)
-    rows, indices = bordered_rows(x, list(itertools.product(*positions)))
-    return weighted_rows(rows, indices, _cubic_weights(within)).reshape(*at[0].shape, x.shape[-1])
+
+    def summed(x: Array, positions: list[list[Array]], within: list[Array]) -> Array:
+        rows, indices = bordered_rows(x, list(itertools.product(*positions)))
+        distances = tuple(part.ravel() for part in within)
+        return weighted_rows(rows, indices, distances, _cubic_weights).reshape(*within[0].shape, x.shape[-1])
+
+    grouped = functools.partial(by_groups, summed, elements=16 * at[0].shape[1] * x.shape[-1])
+    return _backend.by_platform(x, positions, within, cpu=lambda *given: grouped(given), default=summed)
 
 
 def _cubic_weights(within: Sequence[Array]) -> list[Array]:
     weights = [
-        [_keys_cubic(d + 1, True), _keys_cubic(d, False), _keys_cubic(1 - d, False), _keys_cubic(2 - d, True)]
+        [keys_cubic(d + 1, True), keys_cubic(d, False), keys_cubic(1 - d, False), keys_cubic(2 - d, True)]
         for d in within
     ]
     return [functools.reduce(operator.mul, tap) for tap in itertools.product(*weights)]
-
-
-def _keys_cubic(d: Array, far: bool) -> Array:
-    """Evaluate Keys' cubic with a = -0.75 for distances from 0 to 1 or, if `far`, from 1 to 2."""
-    a = -0.75
-    return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a if far else ((a + 2) * d - (a + 3)) * d * d + 1
 
 
 _SAMPLERS = {"linear": _linear, "nearest": _nearest, "cubic": _cubic}

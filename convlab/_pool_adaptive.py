@@ -26,6 +26,7 @@ from ._arguments import (
     index_dtype,
     is_int,
     is_sequence,
+    is_symbolic,
     spatial_shape,
     to_list,
     tracing_hint,
@@ -144,34 +145,37 @@ def _read(x: Any, output_shape: Any) -> tuple[Array, tuple[int, ...]]:
     x = as_array("x", x)
     check_not_empty("output_shape", output_shape)
     rank = len(output_shape) if is_sequence(output_shape) else image_rank(x, "output_shape")
-    sizes = to_list((output_shape,) * rank if is_int(output_shape) else output_shape)
+    sizes = (output_shape,) * rank if is_int(output_shape) or is_symbolic(output_shape) else output_shape
+    sizes = to_list(sizes)
     rule = "be an int >= 1, or one int >= 1 or None per axis"
-    if not is_sequence(sizes) or not all(m is None or is_int(m) for m in sizes):
+    if not is_sequence(sizes) or not all(m is None or is_int(m) or is_symbolic(m) for m in sizes):
         raise argument_error(
             "output_shape", rule, output_shape, describe_axes(rank), tracing_hint(output_shape), TypeError
         )
-    if any(m is not None and m < 1 for m in sizes):
+    if any(is_int(m) and m < 1 for m in sizes):
         raise argument_error("output_shape", rule, output_shape, describe_axes(rank))
     check_image(x, rank)
     check_axis_sizes("output_shape", [m for m in sizes if m is not None], output_shape)
     spatial = spatial_shape(x, rank)
     if 0 in (*spatial, x.shape[-1]):
         raise argument_error("x", "have no empty spatial or channel axis", x.shape)
-    return x, tuple(n if m is None else int(m) for n, m in zip(spatial, sizes))
+    return x, tuple(n if m is None else int(m) if is_int(m) else m for n, m in zip(spatial, sizes))
 
 
 def _tile_window(x: Array, out: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the window of an ordinary pool with the same result, or None unless several windows of one size tile the
     image."""
     sizes = list(zip(spatial_shape(x, len(out)), out))
+    if not all(is_int(size) for pair in sizes for size in pair):
+        return None
     if any(n % m for n, m in sizes) or math.prod(out) == 1 or all(n == m for n, m in sizes):
         return None
     return tuple(n // m for n, m in sizes)
 
 
-def _bounds(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(n: Any, m: Any) -> tuple[Any, Any]:
     """Return the starts and the ends of the windows."""
-    position = np.arange(m)
+    position = np.arange(m) if is_int(n) and is_int(m) else jnp.arange(m, dtype=jnp.int32)
     return position * n // m, -(-(position + 1) * n // m)
 
 
@@ -188,19 +192,25 @@ def _windows(x: Array, axis: int, m: int) -> list[tuple[Array, Any]]:
     shorter ones repeated.
     """
     n = x.shape[axis]
+    if not (is_int(n) and is_int(m)):  # every window as long as the longest can be
+        return [_gathered(jnp.expand_dims(x, axis), axis, m, 1, *_bounds(n, m), -(-n // m) + 1)]
     blocks = math.gcd(n, m)
     x = x.reshape(*x.shape[:axis], blocks, n // blocks, *x.shape[axis + 1 :])
     firsts, lasts = _bounds(n // blocks, m // blocks)
     if len(firsts) <= MAX_UNROLLED_TAPS:
         return [(lax.slice_in_dim(x, *bounds, axis=axis + 1), True) for bounds in zip(firsts.tolist(), lasts.tolist())]
-    size = int((lasts - firsts).max())
-    tap = lax.broadcasted_iota(jnp.int32, (len(firsts), size), 1)
+    return [_gathered(x, axis, m, blocks, firsts, lasts, int((lasts - firsts).max()))]
+
+
+def _gathered(x: Array, axis: int, m: Any, blocks: int, firsts: Any, lasts: Any, size: Any) -> tuple[Array, Array]:
+    """Gather `m` windows of `size` positions from blocks, `(*before, blocks, n / blocks, *after)`."""
+    tap = lax.broadcasted_iota(jnp.int32, (firsts.shape[0], size), 1)
     position = jnp.asarray(firsts, jnp.int32)[:, None] + tap
     last = jnp.asarray(lasts - 1, jnp.int32)[:, None]
     windows = jnp.take(x, jnp.minimum(position, last), axis + 1, mode="clip")
     windows = windows.reshape(*x.shape[:axis], m, size, *x.shape[axis + 2 :])
     real = jnp.tile(position <= last, (blocks, 1))
-    return [(windows, jnp.expand_dims(real, [a for a in range(windows.ndim) if a not in (axis, axis + 1)]))]
+    return windows, jnp.expand_dims(real, [a for a in range(windows.ndim) if a not in (axis, axis + 1)])
 
 
 def _interleave(parts: Sequence[Array], axis: int) -> Array:

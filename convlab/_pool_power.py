@@ -26,6 +26,7 @@ from ._pool_windows import (
     window_min,
 )
 from ._window import Window
+from ._window_halves import reduce_axis
 from .typing import Ints, Padding
 
 Array = jax.Array
@@ -106,31 +107,11 @@ def _sums_along(
         window = Window((taps, *ones), (stride, *ones), "VALID", (dilation, *ones))
         return _add_scaled(tap_groups(size, window), tap_groups(total, window), p)
 
-    def part(pair: tuple[Array, Array], start: int, length: int, step: int = 1) -> tuple[Array, Array]:
-        size, total = (lax.slice_in_dim(a, start, start + (length - 1) * step + 1, step, axis) for a in pair)
-        return size, total
-
     def both(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
         sizes, totals = ([a[None], b[None]] for a, b in zip(one, other))
         return _add_scaled(sizes, totals, p)
 
-    n, out = size.shape[axis], size.shape[axis] - (taps - 1) * dilation
-    block, width, whole, done = (
-        (size, total),
-        1,
-        (size, total),
-        0,
-    )  # windows of `width` taps; `done` taps are summed already
-    while done < taps:
-        if taps & width:
-            here = part(block, done * dilation, out + (taps - done - width) * dilation)
-            whole = both(part(whole, 0, here[0].shape[axis]), here) if done else here
-            done += width
-        if done < taps:
-            length = n - (2 * width - 1) * dilation
-            block = both(part(block, 0, length), part(block, width * dilation, length))
-            width *= 2
-    return part(whole, 0, (out - 1) // stride + 1, stride)
+    return reduce_axis((size, total), axis, taps, stride, dilation, both)
 
 
 def _add_scaled(sizes: Sequence[Array], totals: Sequence[Array], p: Any) -> tuple[Array, Array]:

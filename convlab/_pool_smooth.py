@@ -17,7 +17,7 @@ from ._arguments import argument_error, read_int, read_modes, spatial_shape
 from ._dtypes import accumulation_dtype, average_dtype
 from ._masks import only_valid
 from ._padding import pad_spatial
-from ._patches import MAX_UNROLLED_TAPS, are_stacked, max_taps, scan_taps, sum_taps, tap_groups
+from ._patches import MAX_UNROLLED_TAPS, apply_padding, are_stacked, max_taps, scan_taps, sum_taps, tap_groups
 from ._pool_power import power_sums, read_parameter, read_real_pool
 from ._pool_windows import (
     along_axis,
@@ -28,7 +28,9 @@ from ._pool_windows import (
     resolve_padding,
     window_max,
 )
+from ._top_k import MAX_MERGED, sum_at_largest, top_k_by_halves
 from ._window import Window
+from ._window_halves import overlap_much, reduce_by_halves
 from .typing import Ints, Padding, PaddingModes
 
 Array = jax.Array
@@ -71,9 +73,20 @@ def softmax_pool(
     x, window = read_real_pool(x, window_shape, strides, padding)
     temperature = read_parameter("temperature", temperature, x)
     wide = only_valid(x.astype(accumulation_dtype(x)), read_valid_mask(valid, x, window, padding), -jnp.inf)
-    groups = tap_groups(*resolve_padding(wide, window), -jnp.inf)
+    padded, window = resolve_padding(wide, window)
+    sums = _softmax_sums_by_halves if overlap_much(window) else _softmax_sums
+    largest, total, weighted = sums(padded, window, temperature)
+    # the mean is inf where an inf is; elsewhere an infinity is -inf or padding, and has no weight
+    y = jnp.where(largest == jnp.inf, largest, weighted / jnp.where(total == 0, 1, total))
+    return y.astype(average_dtype(x))
+
+
+def _softmax_sums(x: Array, window: Window, temperature: Any) -> tuple[Array, Array, Array]:
+    """Return the maximum of each window, the sum of the weights `exp((tap - maximum) / temperature)`, and that of the
+    weighted taps."""
+    groups = tap_groups(x, window, -jnp.inf)
     largest = max_taps(groups)
-    infinite = largest == jnp.inf  # the mean is inf then; elsewhere an infinity is -inf or padding, and has no weight
+    infinite = largest == jnp.inf
     temperature = temperature[None] if isinstance(temperature, jax.Array) and temperature.ndim else temperature
 
     def weigh(tap: Array) -> tuple[Array, Array]:
@@ -82,8 +95,26 @@ def softmax_pool(
         return weight, weight * jnp.where(none, 0, tap)
 
     total, weighted = sum_taps(weigh, groups)
-    y = jnp.where(infinite, largest, weighted / jnp.where(total == 0, 1, total))
-    return y[0].astype(average_dtype(x))
+    return largest[0], total[0], weighted[0]
+
+
+def _softmax_sums_by_halves(x: Array, window: Window, temperature: Any) -> tuple[Array, Array, Array]:
+    """Compute the same from the sums of half the windows, which are scaled when their maxima differ."""
+    x, window = apply_padding(x, window, -jnp.inf)
+
+    def factor(own: Array, largest: Array) -> Array:
+        none = jnp.isinf(own) | jnp.isinf(largest)
+        return jnp.where(none, 0, jnp.exp(jnp.where(none, 0, own - largest) / temperature))
+
+    def both(one: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
+        largest = lax.max(one[0], other[0])
+        factors = [factor(half[0], largest) for half in (one, other)]
+        return largest, *(factors[0] * a + factors[1] * b for a, b in zip(one[1:], other[1:]))
+
+    largest, finite = lax.stop_gradient(x), ~jnp.isinf(x)
+    taps = jnp.where(finite, x, 0)
+    weight = jnp.where(finite, jnp.exp((taps - lax.stop_gradient(taps)) / temperature), 0)
+    return reduce_by_halves((largest, weight, weight * taps), x.ndim - 1 - window.rank, window, both)
 
 
 def top_k_pool(
@@ -131,7 +162,11 @@ def top_k_pool(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _sum_of_largest(x: Array, valid: Array | None, window: Window, k: int) -> Array:
-    groups = _order_keys(x, valid, window)
+    keys, least = _order_keys(x, valid)
+    if _use_halves(window, k):
+        largest = top_k_by_halves(keys, window, k, least)
+        return functools.reduce(operator.add, [_value_of_key(key, x.dtype) for key in largest])
+    groups = tap_groups(keys, window, least)
     if _use_sort(window, k):
         return _value_of_key(_top_k_by_sort(groups, k)[0], x.dtype).sum(-1)
     values = [_value_of_key(key, x.dtype) for key in _top_k_by_insertion(groups, k)]
@@ -141,15 +176,25 @@ def _sum_of_largest(x: Array, valid: Array | None, window: Window, k: int) -> Ar
 @_sum_of_largest.defjvp
 def _sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x, valid), (dx, _) = primals, tangents
-    groups = _order_keys(lax.stop_gradient(x), valid, window)
+    y, (keys, none), moved = (
+        _sum_of_largest(x, valid, window, k),
+        _order_keys(lax.stop_gradient(x), valid),
+        only_valid(dx, valid),
+    )
+    if _use_halves(window, k):
+        return y, sum_at_largest(moved, keys, window, k, none)
+    groups = tap_groups(keys, window, none)
     least, last = _last_chosen(groups, k, _use_sort(window, k))
     numbers = [sum(map(len, groups[:i])) for i in range(len(groups))]
     chosen = []
     for number, order in zip(numbers, groups):
         tap = number + lax.broadcasted_iota(jnp.int32, order.shape, 0)
         chosen.append((order > least) | (order == least) & (tap <= last))
-    dy = sum_taps(lambda some, tap: jnp.where(some, tap, 0), chosen, tap_groups(only_valid(dx, valid), window))
-    return _sum_of_largest(x, valid, window, k), dy[0]
+    return y, sum_taps(lambda some, tap: jnp.where(some, tap, 0), chosen, tap_groups(moved, window))[0]
+
+
+def _use_halves(window: Window, k: int) -> bool:
+    return k <= MAX_MERGED and overlap_much(window)
 
 
 def _use_sort(window: Window, k: int) -> bool:
@@ -176,11 +221,12 @@ def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Arr
     return least, _backend.materialize(last)
 
 
-def _order_keys(x: Array, valid: Array | None, window: Window) -> list[Array]:
-    """Map each tap to an integer of the same order, with NaN above all and padding, -2 ** 31 (or 63), below all."""
+def _order_keys(x: Array, valid: Array | None) -> tuple[Array, int]:
+    """Map each value to an integer of the same order, with NaN above all; return the least too, -2 ** 31 (or 63), which
+    stands for padding."""
     bits = _convert_bits(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
     most = jnp.iinfo(bits.dtype)
-    return tap_groups(only_valid(jnp.where(x != x, most.max, bits), valid, most.min), window, most.min)
+    return only_valid(jnp.where(x != x, most.max, bits), valid, most.min), most.min
 
 
 def _convert_bits(x: Array, dtype: Any) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from . import _backend
+from . import _backend, _region_masks
 from ._argmax import reduction_identity
 from ._arguments import argument_error, as_array, as_int, broadcast_to_rank, check_ordered_dtype, index_dtype, read_int
 from ._dtypes import accumulation_dtype, average_dtype
@@ -261,14 +262,20 @@ def roi_pool(x: Array, boxes: Array, output_shape: Ints, *, spatial_scale: float
 @promoting
 def _maxima(x: Array, bins: Bins) -> Array:
     """Take the maximum of each bin, 0 for an empty one."""
+    by_masks = functools.partial(_region_masks.maxima, is_single=False)
+    best = _backend.by_platform(
+        x, bins, cpu=_maxima_by_positions, tpu=functools.partial(by_masks, is_single=True), default=by_masks
+    )
+    return jnp.where(_is_empty(bins), jnp.zeros((), x.dtype), best)
 
+
+def _maxima_by_positions(x: Array, bins: Bins) -> Array:
     def larger(best, values, is_read, *_):
         return jnp.where(is_read & ((values > best) | (values != values)), values, best)
 
     def group(bins):
         lowest = reduction_identity(x.dtype, "max")
-        best = fold(larger, jnp.full((*_shape(bins), x.shape[-1]), lowest, x.dtype), x, bins)
-        return jnp.where(_is_empty(bins), jnp.zeros((), x.dtype), best)
+        return fold(larger, jnp.full((*_shape(bins), x.shape[-1]), lowest, x.dtype), x, bins)
 
     return by_groups(group, x, bins)
 
@@ -277,10 +284,19 @@ def _maxima(x: Array, bins: Bins) -> Array:
 @promoting
 def _maxima_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x, bins), (dx, _) = primals, tangents
-    y = _maxima(x, bins)
-    at = _first_equal(lax.stop_gradient(x), bins, lax.stop_gradient(y))
+    y, by_masks = _maxima(x, bins), functools.partial(_region_masks.at_maxima, is_single=False)
+    tangent = _backend.by_platform(
+        x, dx, bins, cpu=_at_maxima, tpu=functools.partial(by_masks, is_single=True), default=by_masks
+    )
+    return y, jnp.where(_is_empty(bins), jnp.zeros((), dx.dtype), tangent)
+
+
+def _at_maxima(x: Array, dx: Array, bins: Bins) -> Array:
+    """Gather the entries of `dx` at the first maximum of each bin."""
+    x = lax.stop_gradient(x)
+    at = _first_equal(x, bins, _maxima(x, bins))
     at = at * x.shape[-1] + jnp.arange(x.shape[-1], dtype=at.dtype)
-    return y, jnp.where(_is_empty(bins), jnp.zeros((), dx.dtype), jnp.ravel(dx).at[at].get(mode="promise_in_bounds"))
+    return jnp.ravel(dx).at[at].get(mode="promise_in_bounds")
 
 
 def _first_equal(x: Array, bins: Bins, y: Array) -> Array:

@@ -14,12 +14,14 @@ import numpy as np
 from ._arguments import (
     argument_error,
     as_array,
-    broadcast_to_rank,
+    broadcast_sizes,
     check_image,
     check_not_empty,
     describe_axes,
     image_rank,
+    is_int,
     is_sequence,
+    is_symbolic,
     spatial_shape,
     to_list,
     tracing_hint,
@@ -34,6 +36,7 @@ from ._interpolation import (
     linear_taps,
     nearest_positions,
 )
+from ._interpolation_symbolic import choose_symbolic, interpolate_symbolic
 from ._pool_adaptive import adaptive_avg_pool
 from ._promotion import promoting
 from .typing import Floats, Interpolation, Ints
@@ -93,6 +96,8 @@ def resize(
     spatial, first = spatial_shape(x, len(out)), x.ndim - 1 - len(out)
     if kind == "area":
         return adaptive_avg_pool(x, out)
+    if any(map(is_symbolic, (*spatial, *out))):
+        return _resize_symbolic(x, out, factors, kind, bool(align_corners), antialias)
     steps = [_step(n, m, factor, bool(align_corners)) for n, m, factor in zip(spatial, out, factors)]
     # axes that shrink come first, so that later steps are smaller
     numbers = sorted(range(len(out)), key=lambda i: out[i] / spatial[i])
@@ -118,6 +123,27 @@ def resize(
     return y.astype(average_dtype(x))
 
 
+def _resize_symbolic(
+    x: Array, out: Sequence[Any], factors: Sequence[float | None], kind: str, align_corners: bool, antialias: Any
+) -> Array:
+    """Resize an image whose sizes, or those of the result, are symbolic."""
+    if antialias:
+        raise argument_error("antialias", "be False", antialias, "symbolic sizes")
+    first = x.ndim - 1 - len(out)
+    y = x if kind.startswith("nearest") else x.astype(accumulation_dtype(x))
+    for number, (m, factor) in enumerate(zip(out, factors), first):
+        n = x.shape[number]
+        if n is m or (is_int(n) and n == m):
+            continue
+        exact = None if factor is None or align_corners else _step(1, 1, factor, False)
+        step = (exact.numerator, exact.denominator) if exact else (n - 1, m - 1) if align_corners else (n, m)
+        if kind.startswith("nearest"):
+            y = choose_symbolic(y, number, m, step, kind == "nearest-exact")
+        else:
+            y = interpolate_symbolic(y, number, m, step, kind, align_corners)
+    return y if kind.startswith("nearest") else y.astype(average_dtype(x))
+
+
 def _step(n: int, m: int, factor: float | None, align_corners: bool) -> Fraction:
     """Return the distance in the image between neighbouring positions of the result."""
     if align_corners:
@@ -141,12 +167,19 @@ def _read(x: Array, output_shape: Any, scale: Any) -> tuple[Array, tuple[int, ..
     if 0 in (*spatial, x.shape[-1]):
         raise argument_error("x", "have no empty spatial or channel axis", x.shape)
     if scale is None:
-        return x, broadcast_to_rank("output_shape", output_shape, rank), (None,) * rank
+        return x, broadcast_sizes("output_shape", output_shape, rank), (None,) * rank
     factors = _factors(scale, rank)
-    out = tuple(int(n * factor) for n, factor in zip(spatial, factors))
-    if min(out, default=1) < 1:
+    out = tuple(_size(n, factor) for n, factor in zip(spatial, factors))
+    if any(is_int(m) and m < 1 for m in out):
         raise argument_error("scale", "leave a result", scale, f"spatial shape {spatial}")
     return x, out, factors
+
+
+def _size(n: Any, factor: float) -> Any:
+    if not is_symbolic(n):
+        return int(n * factor)
+    exact = 1 / _step(1, 1, factor, False)
+    return n * exact.numerator // exact.denominator
 
 
 def _factors(scale: Any, rank: int) -> tuple[float, ...]:

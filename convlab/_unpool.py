@@ -12,12 +12,13 @@ from . import _backend
 from ._arguments import (
     argument_error,
     as_array,
-    broadcast_to_rank,
+    broadcast_sizes,
     check_axis_sizes,
     check_image,
     check_not_empty,
     image_rank,
     index_dtype,
+    is_int,
     is_sequence,
 )
 from ._backend.unpool import unpool
@@ -58,14 +59,14 @@ def max_unpool(x: Array, indices: Array, output_shape: Ints) -> Array:
     x, indices = as_array("x", x), as_array("indices", indices)
     check_not_empty("output_shape", output_shape)
     rank = len(output_shape) if is_sequence(output_shape) else image_rank(x, "output_shape")
-    shape = broadcast_to_rank("output_shape", output_shape, rank)
+    shape = broadcast_sizes("output_shape", output_shape, rank)
     check_image(x, rank)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise argument_error("indices", "be integers", indices.dtype.name, kind=TypeError)
     if indices.shape != x.shape:
         raise argument_error("indices", f"have the shape of `x`, {x.shape}", indices.shape)
     check_axis_sizes("output_shape", shape, output_shape)
-    if math.prod(shape) - 1 > jnp.iinfo(indices.dtype).max:
+    if all(map(is_int, shape)) and math.prod(shape) - 1 > jnp.iinfo(indices.dtype).max:
         rule = f"have at most {jnp.iinfo(indices.dtype).max + 1} positions"
         raise argument_error("output_shape", rule, output_shape, f"indices of dtype {indices.dtype.name}")
     index_dtype(shape, "output_shape")

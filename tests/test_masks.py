@@ -245,3 +245,22 @@ def test_kernel_gradients_of_packed_depthwise_convolutions_are_products():
 
     names = str(jax.make_jaxpr(gradient)(np.ones((3, 1, 6), np.float32), IDS))
     assert names.count("dot_general[") >= 3 and "reduce_sum[" not in names
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the compiled text of a CPU")
+@pytest.mark.parametrize("taps", [2, 4])
+def test_a_packed_depthwise_convolution_is_one_loop(taps):
+    """One fusion of the result's size, and nothing else of that size is stored."""
+    x, ids, kernel = (
+        np.zeros((2, 512, 64), np.float32),
+        np.zeros((2, 512), np.int32),
+        np.ones((taps, 1, 64), np.float32),
+    )
+    conv = functools.partial(convlab.conv, padding="CAUSAL", feature_group_count=64)
+    layer = convlab.nnx.CausalConv(64, 64, taps, feature_group_count=64, use_bias=False, rngs=flax.nnx.Rngs(0))
+    for function in (lambda x, ids: conv(x, kernel, segment_ids=ids), lambda x, ids: layer(x, segment_ids=ids)):
+        compiled = jax.jit(function).lower(x, ids).compile()
+        entry = compiled.as_text().split("ENTRY ")[1]
+        whole = [line for line in entry.splitlines() if " = f32[2,512,64]" in line and "parameter(" not in line]
+        assert len(whole) == 1 and " fusion(" in whole[0]
+        assert compiled.memory_analysis().temp_size_in_bytes < x.nbytes / 8

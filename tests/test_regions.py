@@ -1,5 +1,7 @@
 """Regions of images: properties of boxes and of their suppression that the table of cases does not cover."""
 
+import functools
+
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 import reference_resampling
 
 import convlab
+from convlab import _region_masks, _regions
 
 F32 = np.float32
 POOLS = {
@@ -161,3 +164,26 @@ def test_the_numbers_of_images_and_boxes_may_be_symbolic(name):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), exported.call(x, boxes), f(x, boxes)
     )
+
+
+@pytest.mark.parametrize("is_single", [False, True])
+def test_maxima_by_masks_are_those_of_positions(is_single, monkeypatch):
+    """What a GPU and a TPU compute: values, gradients and tangents, with -inf, NaN and empty bins."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 3, (2, 6, 7, 4)).astype(F32)
+    x[0, 2, 3, 1], x[1, :, :, 2], x[1, 1:5, 1:5, 3] = np.nan, -np.inf, np.nan
+    low = rng.uniform(-3, 8, (9, 2))
+    boxes = np.concatenate([rng.integers(0, 3, (9, 1)), low, low + rng.uniform(0, 9, (9, 2))], 1).astype(F32)
+
+    def both(x, dx):
+        pool = lambda x: convlab.roi_pool(x, boxes, (3, 2))
+        y, pull = jax.vjp(pool, x)
+        return y, pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))[0], jax.jvp(pool, (x,), (dx,))[1]
+
+    dx = rng.normal(size=x.shape).astype(F32)
+    expected = jax.jit(both)(x, dx)
+    monkeypatch.setattr(_regions._backend, "by_platform", lambda *given, default, **_: (
+        functools.partial(default, is_single=is_single)(*given)))  # fmt: skip
+    monkeypatch.setattr(_region_masks, "MAX_IMAGES", 4 * x[0].size)
+    actual = jax.jit(lambda x, dx: both(x, dx))(x, dx)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-6, atol=1e-6), actual, expected)

@@ -10,7 +10,7 @@ import pytest
 
 import convlab
 from convlab import Window, _conv_local
-from convlab._backend import interpolate, local
+from convlab._backend import gather, interpolate, local
 
 
 @pytest.mark.parametrize("spatial", [(5,), (4, 5), (3, 2, 4)], ids=str)
@@ -79,3 +79,23 @@ def test_local_products_of_a_tpu_are_those_of_other_platforms(shape, window):
 
     found = jax.jit(lambda x, kernel: [derivatives(way, x, kernel) for way in ways])(*arrays)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *found)
+
+
+@pytest.mark.parametrize("method", ["linear", "cubic"])
+def test_derivatives_of_groups_of_images_are_those_of_all(method, monkeypatch):
+    """Where gathers are large, derivatives are computed for a few images at a time; of one argument alone too."""
+    rng = np.random.default_rng(0)
+    x, grid, dx, dgrid = (rng.normal(size=(6, 5, 4, c)).astype(np.float32) for c in (3, 2, 3, 2))
+    sample = lambda x, grid: convlab.grid_sample(x, grid, method=method, padding_mode="reflection")
+
+    def derivatives(x, grid):
+        gradient = jax.grad(lambda *a: (sample(*a) ** 2).sum(), (0, 1))
+        alone = [jax.grad(lambda *a: (sample(*a) ** 2).sum(), i)(x, grid) for i in (0, 1)]
+        return sample(x, grid), gradient(x, grid), alone, jax.jvp(gradient, (x, grid), (dx, dgrid))[1]
+
+    whole = jax.jit(derivatives)(x, grid)
+    monkeypatch.setattr(gather, "MAX_ELEMENTS", 2 * 20 * 3 * (4 if method == "linear" else 16))
+    text = str(jax.make_jaxpr(lambda x: jax.vjp(lambda x: sample(x, grid), x)[1](x))(x))
+    assert "scan[" in text and "length=3" in text
+    groups = jax.jit(lambda x, grid: derivatives(x, grid))(x, grid)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), groups, whole)

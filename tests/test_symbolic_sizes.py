@@ -40,6 +40,25 @@ SPATIAL = {
     "unfold": lambda x: convlab.unfold(x, (2, 2), (2, 2)),
     "pixel_shuffle": lambda x: convlab.pixel_shuffle(x, 2),
     "local_response_norm": lambda x: convlab.local_response_norm(x, 3),
+    "adaptive_avg_pool": lambda x: convlab.adaptive_avg_pool(x, (5, None)),
+    "adaptive_avg_pool to half": lambda x: convlab.adaptive_avg_pool(x, (x.shape[1] // 2, 1)),
+    "adaptive_max_pool": lambda x: convlab.adaptive_max_pool(x, (5, 3), return_indices=True),
+    "adaptive_max_pool's gradient": jax.grad(lambda x: (convlab.adaptive_max_pool(x, (5, 3)) ** 2).sum()),
+    "spatial_pyramid_pool": lambda x: convlab.spatial_pyramid_pool(x),
+    "max_unpool": lambda x: convlab.max_unpool(
+        *convlab.max_pool(x, (2, 2), (2, 2), return_indices=True), output_shape=x.shape[1:3]
+    ),
+    "resize": lambda x: convlab.resize(x, scale=(2, 0.75)),
+    "resize, corners": lambda x: convlab.resize(x, (13, 10), align_corners=True),
+    "resize to another's size": lambda x: convlab.resize(x[:, ::2], x.shape[1:3], method="cubic"),
+    "resize, nearest": lambda x: convlab.resize(x, scale=2, method="nearest"),
+    "resize, nearest-exact": lambda x: convlab.resize(x, (13, 10), method="nearest-exact"),
+    "resize, area": lambda x: convlab.resize(x, scale=0.5, method="area"),
+    "resize's gradient": jax.grad(lambda x: (convlab.resize(x, scale=(1.5, 2)) ** 2).sum()),
+    "grid_sample": lambda x: convlab.grid_sample(x, jnp.sin(x[..., :2])),
+    "grid_sample, cubic": lambda x: convlab.grid_sample(x, jnp.sin(x[..., :2]), method="cubic"),
+    "grid_sample, nearest": lambda x: convlab.grid_sample(x, jnp.sin(x[..., :2]), method="nearest"),
+    "grid_sample's gradient": jax.grad(lambda x: (convlab.grid_sample(x, jnp.sin(x[..., :2])) ** 2).sum()),
 }
 BATCH = {
     "conv_local": jax.value_and_grad(

@@ -5,13 +5,19 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from .buffers import materialize
+
 Array = jax.Array
+
+MAX_ELEMENTS = 2**21  # that a group of images reads
 
 
 def take_elements(x: Array, positions: Sequence[Array]) -> Array:
@@ -19,7 +25,7 @@ def take_elements(x: Array, positions: Sequence[Array]) -> Array:
 
     `positions`: the indices along each spatial axis, `(n, count)`.
     """
-    if len(x) == 0:
+    if x.shape[0] == 0:
         return jnp.zeros((*positions[0].shape, x.shape[-1]), x.dtype)
     rows, (at,) = bordered_rows(x, [positions])
     return rows.at[at].get(mode="promise_in_bounds").reshape(*positions[0].shape, x.shape[-1])
@@ -29,7 +35,7 @@ def bordered_rows(x: Array, several: Sequence[Sequence[Array]]) -> tuple[Array, 
     """Return the rows of `x` with a border of zeros, and the index of the row at each of several `positions`."""
     spatial = x.shape[1:-1]
     table = jnp.pad(x, [(0, 0), *[(1, 1)] * len(spatial), (0, 0)])
-    image = jnp.arange(len(x), dtype=jnp.int32)[:, None]
+    image = jnp.arange(x.shape[0], dtype=jnp.int32)[:, None]
 
     def flat(positions: Sequence[Array]) -> Array:
         at = image
@@ -37,7 +43,43 @@ def bordered_rows(x: Array, several: Sequence[Sequence[Array]]) -> tuple[Array, 
             at = at * (n + 2) + index.clip(-1, n).astype(jnp.int32) + 1
         return at.ravel()
 
-    return table.reshape(len(x) * math.prod(table.shape[1:-1]), x.shape[-1]), [flat(positions) for positions in several]
+    return table.reshape(x.shape[0] * math.prod(table.shape[1:-1]), x.shape[-1]), [
+        flat(positions) for positions in several
+    ]
+
+
+def by_groups(function: Callable, operands: Sequence[Any], elements: int) -> Array:
+    """Compute `function(*operands)`, and its derivatives for groups of images, along axis 0 of all, at a time.
+
+    Derivatives compute what they need again instead of storing it, so that a CPU reuses the memory of one group:
+    pages that are new to a process take more time than the sums. `elements` are those that an image reads.
+    """
+    leaves, tree = jax.tree.flatten(tuple(operands))
+    n = leaves[0].shape[0]
+    are_known = isinstance(n, int) and isinstance(elements, int)
+    if not are_known or n * elements <= MAX_ELEMENTS or any(jax.typeof(leaves[0]).sharding.spec):
+        return function(*operands)
+    size = next(k for k in range(min(n, max(1, MAX_ELEMENTS // elements)), 0, -1) if n % k == 0)
+
+    @jax.custom_jvp
+    def computed(*leaves: Array) -> Array:
+        return function(*jax.tree.unflatten(tree, leaves))
+
+    def grouped(*leaves: Array) -> Array:
+        groups = [a.reshape(n // size, size, *a.shape[1:]) for a in leaves]
+        y = lax.map(jax.checkpoint(lambda group: function(*jax.tree.unflatten(tree, group)), prevent_cse=False), groups)
+        return y.reshape(n, *y.shape[2:])
+
+    @functools.partial(computed.defjvp, symbolic_zeros=True)
+    def _(leaves: tuple, tangents: tuple) -> tuple[Array, Array]:
+        moving = [i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)]
+
+        def of_moving(*moved: Array) -> Array:
+            return grouped(*(dict(zip(moving, moved)).get(i, a) for i, a in enumerate(leaves)))
+
+        return jax.jvp(of_moving, tuple(leaves[i] for i in moving), tuple(tangents[i] for i in moving))
+
+    return computed(*leaves)
 
 
 def weighted(values: Sequence[Array], weights: Sequence[Array]) -> Array:
@@ -55,28 +97,37 @@ def _without_unweighted_infs(values: Array, weight: Array) -> Array:
     return jnp.where((weight == 0) & ~jnp.isfinite(values), jnp.zeros((), values.dtype), values)
 
 
-@jax.custom_jvp
-def weighted_rows(rows: Array, indices: list[Array], weights: list[Array]) -> Array:
-    """Sum `rows: (count, c)` at several lists of `indices` by their `weights`, `(n, 1)` each.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def weighted_rows(rows: Array, indices: Sequence[Array], within: Sequence[Array], weigh: Callable) -> Array:
+    """Sum `rows: (count, c)` at several lists of `indices`, `(n,)` each, by their weights; XLA fuses gathers and sum.
 
-    XLA fuses the gathers with the sum. The tangent of the rows is written for its transpose: one scatter of products,
-    where one scatter for each list would fill an array of zeros each time.
+    `weigh` maps `within`, a tuple of `(n,)`, to the weights of all lists, `(n,)` each.
     """
-    return weighted([_take(rows, at) for at in indices], weights)
+    return weighted([_take(rows, at) for at in indices], [w[:, None] for w in weigh(_stored(within))])
 
 
 @functools.partial(weighted_rows.defjvp, symbolic_zeros=True)
-def _weighted_rows_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (rows, indices, weights), (rows_tangent, _, weights_tangent) = primals, tangents
-    y, terms = weighted_rows(rows, indices, weights), []
+def _weighted_rows_jvp(weigh: Callable, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (rows, indices, within), (rows_tangent, _, within_tangents) = primals, tangents
+    y, terms, within = weighted_rows(rows, indices, within, weigh), [], _stored(within)
     if not isinstance(rows_tangent, SymbolicZero):
-        factors = jnp.stack(weights)
-        moved = _take(rows_tangent, jnp.concatenate(indices)).reshape(*factors.shape[:2], rows.shape[-1])
-        terms.append((factors.astype(y.dtype) * moved.astype(y.dtype)).sum(0))
-    for at, weight, along in zip(indices, weights, weights_tangent):
-        if not isinstance(along, SymbolicZero):
-            terms.append(along.astype(y.dtype) * _without_unweighted_infs(_take(rows, at), weight).astype(y.dtype))
+        # for its transpose: one scatter of products, where one for each list would fill an array of zeros each time
+        factors = jnp.stack(weigh(within))
+        moved = _take(rows_tangent, jnp.concatenate(indices)).reshape(*factors.shape, rows.shape[-1])
+        terms.append((factors[..., None].astype(y.dtype) * moved.astype(y.dtype)).sum(0))
+    if not all(isinstance(along, SymbolicZero) for along in within_tangents):
+        along = [jnp.zeros_like(a) if isinstance(t, SymbolicZero) else t for a, t in zip(within, within_tangents)]
+        # a CPU gathers and sums faster in loops of their own
+        for at, weight, change in zip(indices, *jax.jvp(lambda *a: weigh(a), within, tuple(along))):
+            values = _without_unweighted_infs(_take(rows, at), weight[:, None])
+            values = lax.platform_dependent(values, cpu=materialize, default=lambda values: values)
+            terms.append(change[:, None].astype(y.dtype) * values.astype(y.dtype))
     return y, functools.reduce(operator.add, terms or [jnp.zeros_like(y)])
+
+
+def _stored(within: Sequence[Array]) -> tuple[Array, ...]:
+    """Store what XLA would compute again for every channel of every list."""
+    return tuple(map(materialize, within))
 
 
 def _take(rows: Array, at: Array) -> Array:

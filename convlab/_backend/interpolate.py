@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._arguments import MAX_AXIS
-from .gather import weighted, weighted_rows
+from .._arguments import index_dtype
+from .buffers import materialize
+from .gather import by_groups, weighted, weighted_rows
 
 Array = jax.Array
 
@@ -37,17 +38,30 @@ def sample(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
     Returns:
         `(n, positions, parts, taps, c)`.
     """
-    return lax.platform_dependent(x, tuple(cell), tuple(within), tpu=gather_cells, default=gather_corners)
+    return lax.platform_dependent(
+        x, tuple(cell), tuple(within), cpu=gather_groups, tpu=gather_cells, default=gather_corners
+    )
+
+
+def gather_groups(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
+    """Gather the corners for a group of images at a time."""
+
+    def gathered(x: Array, cell: list[Array], within: list[Array]) -> Array:
+        return gather_corners(x, *([jnp.moveaxis(a, 0, 2) for a in several] for several in (cell, within)))
+
+    leading = ([jnp.moveaxis(a, 2, 0) for a in several] for several in (cell, within))
+    elements = x.shape[-1] * 2 ** len(cell) * math.prod(cell[0].shape[:2]) * cell[0].shape[3]
+    return by_groups(gathered, (x, *leading), elements)
 
 
 def gather_corners(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
     """Gather each corner separately; XLA fuses the gathers with the sum, so only the sum is stored."""
     table, steps = _bordered(x, after=2)
-    at = _flat_rows(cell, steps, table.shape).transpose(1, 2, 3, 0)
+    at = materialize(_flat_rows(cell, steps, table.shape).transpose(1, 2, 3, 0))
     rows = table.reshape(-1, table.shape[-1])
     indices = [(at + sum(s for s, upper in zip(steps, corner) if upper)).ravel() for corner in _corners(cell)]
-    weights = [w.transpose(1, 2, 3, 0).reshape(-1, 1) for w in _weights(within)]
-    return weighted_rows(rows, indices, weights).reshape(*at.shape, x.shape[-1]).transpose(1, 2, 0, 3, 4)
+    distances = tuple(part.transpose(1, 2, 3, 0).ravel() for part in within)
+    return weighted_rows(rows, indices, distances, _weights).reshape(*at.shape, x.shape[-1]).transpose(1, 2, 0, 3, 4)
 
 
 def gather_cells(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
@@ -84,6 +98,6 @@ def _bordered(x: Array, after: int) -> tuple[Array, list[int]]:
 
 def _flat_rows(cell: Sequence[Array], steps: Sequence[int], shape: Sequence[int]) -> Array:
     """Return the row of each cell in a table of `shape`, `(parts, n, *positions, c)`."""
-    dtype = jnp.int32 if math.prod(shape[:-1]) <= MAX_AXIS else jnp.int64
+    dtype = index_dtype(shape[:-1])
     images = jnp.arange(shape[0] * shape[1], dtype=dtype).reshape(1, shape[0], shape[1], 1) * math.prod(shape[2:-1])
     return sum(((at - FIRST).astype(dtype) * step for at, step in zip(cell, steps)), images)

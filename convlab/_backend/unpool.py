@@ -20,6 +20,8 @@ MAX_COMPARISONS = 256  # a program has a few operations for each
 def unpool(x: Array, indices: Array, shape: tuple[int, ...], adding: bool) -> Array:
     """Write, or add, the values `x: (n, *spatial, c)` at their indices into zeros of shape `(n, *shape, c)`."""
     scatter = functools.partial(_scatter, shape=shape, adding=adding)
+    if not all(isinstance(size, int) for size in (*shape, *x.shape[1:-1])):  # symbolic sizes of `jax.export`
+        return scatter(x, indices)
     offsets = [_offsets(size, pooled) for size, pooled in zip(shape, x.shape[1:-1])]
     if any(size < len(near) for size, near in zip(shape, offsets)) or math.prod(map(len, offsets)) > MAX_COMPARISONS:
         return scatter(x, indices)
