@@ -6,8 +6,8 @@
 An operation is one of the compiled program: a call of the engine, a product, or a loop that XLA has fused. Its time is
 the minimum of a few runs under JAX's profiler. Its bytes are its operands and results, each counted once; its floating-
 point operations are counted for convolutions and products. Both rates are compared with those that the machine reaches
-in a product of matrices and in a sum of two arrays; the larger of the two ratios shows what bounds the operation. In a page,
-networks that are not measured anew keep their tables.
+in a product of matrices and in a sum of two arrays; the larger of the two ratios shows what bounds the operation.
+In a page, networks that are not measured anew keep their tables.
 """
 
 from __future__ import annotations

@@ -57,7 +57,10 @@ NAV = {
         *(f"reference/{name}" for name in ("layers", "nnx", "linen", "models", "speed", "sharding")),
         *(f"reference/{name}" for name in ("analysis", "viz", "weights")),
     ],
-    "Measured": ["benchmarks", "upstream", "bfloat16", "tuned", "gpu", "gpu-command", "tpu-estimates", "tpu-networks", "tpu-layers"],
+    "Measured": [
+        *("benchmarks", "upstream", "bfloat16", "tuned", "gpu", "gpu-command"),
+        *("tpu-estimates", "tpu-networks", "tpu-layers"),
+    ],
     "Contributing": ["contributing", "formulations", "backend", "changelog"],
 }
 

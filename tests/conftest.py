@@ -6,7 +6,8 @@ from assertions import pytest_configure  # noqa: F401  registers the plugin
 from compilation import FLAGS
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # PyTorch's and NumPy's keep a processor busy while they wait
+# The threads of PyTorch and NumPy keep a processor busy while they wait.
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 os.environ.setdefault("XLA_FLAGS", FLAGS)  # with an empty XLA_FLAGS tests compile as users do
 
