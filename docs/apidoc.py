@@ -1,8 +1,8 @@
-"""Entries of the reference: the objects as Python has them, their signatures and docstrings, as MyST Markdown.
+"""Makes the entries of the reference, signatures and docstrings of imported objects, as MyST Markdown.
 
-The objects are imported and not parsed, so that an entry shows what a user calls. The docstrings are Markdown in
-sections (Args, Returns, Raises, Attributes, Example); nothing of them is left out, which check.py holds against the
-built pages.
+The objects are imported and not parsed, so that an entry shows the object that a user calls. The docstrings are
+Markdown in sections (Args, Returns, Raises, Attributes, Example). check.py finds docstrings that the built pages do not
+show whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TITLES = {
 SECTION = re.compile(rf"^({'|'.join(TITLES)}):$")
 ITEM = re.compile(r"^((?:\*{0,2}\w+)(?:, \*{0,2}\w+)*(?: and the other options)?): +(.*)$")
 AS_LAYER = re.compile(r"^`convlab\.(\w+)` as a layer\b")
-# What Linen adds to every module is Linen's to document.
+# Linen documents the members that it adds to every module.
 LINENS = ("parent", "name")
 
 
@@ -95,8 +95,7 @@ def _names(names: str) -> str:
 
 
 def signature(value: Any) -> str:
-    """Return the signature as one writes it, without what only Python needs: self, Any, defaults that are functions'
-    addresses."""
+    """Return the signature as in source code, without self, annotations Any and the addresses of default functions."""
     target = value.__init__ if inspect.isclass(value) else value
     shown = []
     star = False
@@ -126,7 +125,7 @@ def _parameter(parameter: inspect.Parameter) -> str:
 
 
 def default(value: Any) -> str:
-    """Return a default as one would write it, `...` where its repr is an address."""
+    """Return a default as in source code, or `...` if its repr has an address."""
     if value == {} or isinstance(value, type(None) | bool | int | float | str | tuple):
         return repr(value)
     text = getattr(value, "__name__", None) or repr(value)

@@ -1,5 +1,5 @@
-"""Builds the site: `python docs/build.py site`. It needs the extra `docs` and no network, and ends by naming the file
-to open."""
+"""Builds the site: `python docs/build.py site`. It needs the extra `docs` and no network, and prints the file to
+open."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Faults of the built site: docstrings that are not shown whole, dead links, raw markup, what needs a network, strange
-addresses."""
+"""Finds faults of the built site: docstrings that are not shown whole, dead links, raw markup, files from a network,
+addresses of another project."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "met
 
 
 class Page(html.parser.HTMLParser):
-    """What is checked of a page: anchors, links, what it loads, its text without code, and the text of each entry."""
+    """The checked parts of a page: anchors, links, loaded files, its text without code, and the text of each entry."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -35,8 +35,8 @@ class Page(html.parser.HTMLParser):
         self.text: list[str] = []
         self.entries: dict[str, list[str]] = {}
         self._open: list[tuple[str, str | None, bool]] = []  # tag, entry whose text it holds, whether its text is code
-        self._signatures: list[str | None] = []  # for each open dt the entry whose signature it is
-        self._entry: str | None = None  # whose signature was read last, and whose text follows
+        self._signatures: list[str | None] = []  # for each open dt the entry to which the signature belongs
+        self._entry: str | None = None  # the entry whose signature was read last, and whose text follows
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):

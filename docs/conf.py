@@ -33,7 +33,7 @@ html_favicon = str(DOCS / "static/favicon.svg")
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_copy_source = html_show_sourcelink = False
-html_show_search_summary = False  # read by a request, which a page opened as a file may not make
+html_show_search_summary = False  # a summary needs a request, which a page opened as a file cannot make
 html_search_scorer = str(DOCS / "static/scorer.js")
 html_math_renderer = "mathml"
 html_theme_options = {

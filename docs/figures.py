@@ -1,6 +1,6 @@
-"""Pictures of the reference: what each pool makes of one image, drawn as SVG from the function's own result.
+"""Draws the pictures of the reference: the result of each pool for one image, as SVG.
 
-They take the page's colours, so that they are readable on a dark page too.
+They have the page's colours, so that they are readable on a dark page too.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ALL: Box = (0, 0, 4, 4)
 
 
 class Figure(NamedTuple):
-    """`call` of `x` as one writes it, the boxes of the input, and the boxes of the output of the same colours."""
+    """A call of `x` as source code, the boxes of the input, and the boxes of the output in the same colours."""
 
     call: str
     inputs: Sequence[Box] = QUARTERS
     outputs: Sequence[Box] = CELLS
 
 
-# The call is evaluated, so that it is what the picture shows.
+# The call is evaluated, so that the picture shows its result.
 FIGURES = {
     "max_pool": Figure("max_pool(x, 2, strides=2)"),
     "min_pool": Figure("min_pool(x, 2, strides=2)"),

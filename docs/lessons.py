@@ -1,4 +1,4 @@
-"""The notebooks as pages: their text, code and outputs as they stand in the files, with pictures and animations."""
+"""Converts the notebooks to pages, with the text, code, outputs, pictures and animations of the files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ANSI = re.compile(r"\x1b\[[\d;]*m")
 
 
 def page(path: pathlib.Path, pictures: pathlib.Path) -> str:
-    """Convert the notebook to Markdown; its pictures are written into the folder `pictures`, which lies beside the page."""
+    """Convert the notebook to Markdown, and write its pictures into the folder `pictures` beside the page."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     parts = []
     for number, cell in enumerate(cells):
@@ -72,11 +72,11 @@ def _text(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return an alternative text for an image, because the reprs of figures say nothing."""
+    """Return an alternative text for an image, because the reprs of figures have no description."""
     return "The picture that the cell draws" if "<" in text else re.sub(r"[\[\]\n]", " ", text)[:120]
 
 
 def first_cell(path: pathlib.Path) -> str:
-    """Return the text of the first cell: a heading and what the notebook teaches."""
+    """Return the text of the first cell: a heading and a summary."""
     text = _joined(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
     return re.sub(r"\n*\[!\[Open in Colab\].*", "", text)

@@ -1,5 +1,5 @@
-"""The pages of the site as Sphinx reads them: the texts of docs/ with what is made of the code as it is, and texts from
-elsewhere."""
+"""Makes the pages that Sphinx reads: the texts of docs/, with parts that are generated from the code, and other texts
+of the repository."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PAGES = {
     "tpu-layers.md": ["benchmarks/tpu/between.md"],
     "changelog.md": ["CHANGELOG.md"],
 }
-# Captions of the sidebar and their pages; what does not exist is left out.
+# Captions of the sidebar and their pages; missing pages are left out.
 NAV = {
     "Start": ["which-layer", "from-flax", "from-pytorch", "names"],
     "Guides": [
@@ -142,7 +142,7 @@ def _gif(show) -> bytes:
 
 WINDOW = r"$o = \lfloor (i + p - e) / s \rfloor + 1$ with $e = (k - 1) d + 1$; `SAME`: $o = \lceil i / s \rceil$"
 FORMULAS = {
-    "conv": WINDOW + r". `input_dilation` $d_x$ takes $(i - 1) d_x + 1$ in the place of $i$",
+    "conv": WINDOW + r". `input_dilation` $d_x$ takes $(i - 1) d_x + 1$ in place of $i$",
     **dict.fromkeys(
         ("conv_local", "deform_conv", "unfold", "max_pool", "min_pool", "avg_pool", "sum_pool", "lp_pool"), WINDOW
     ),
@@ -172,7 +172,7 @@ DRAWN = {
     "DepthwiseConv": ("groups.png", "Two groups of one channel, two filters each"),
     "CausalConv": ("causal.gif", "A causal convolution pads before the sequence only"),
     "slide": ("slide.gif", "A kernel of three 2s slides over the numbers 1 to 6, with padding"),
-    "slide_transpose": ("transposed.gif", "A kernel is stamped onto the result, once for each number of the input"),
+    "slide_transpose": ("transposed.gif", "A scaled kernel is added to the result for each number of the input"),
     "shapes": ("lenet.png", "The layers of LeNet-5 as blocks"),
     "receptive_field": ("field.png", "The receptive field of one position of LeNet's second convolution"),
     "matrix": ("matrix.png", "The matrix of a 3 by 3 convolution of a 6 by 6 image"),
@@ -320,7 +320,7 @@ def site_paths() -> dict[str, str]:
 
 
 def linked(text: str, source: str) -> str:
-    """Return a text of the repository with its links as they are on the site; what is not there becomes plain text."""
+    """Return a text of the repository with the site's links; links to files that are not on it become plain text."""
     pages = site_paths()
     parent = pathlib.PurePosixPath(source).parent
 
@@ -344,7 +344,7 @@ def linked(text: str, source: str) -> str:
 
 
 def _outside_code(text: str, change) -> str:
-    """Apply `change` to the parts of a Markdown text that are no fenced or indented code."""
+    """Apply `change` to the parts of a Markdown text outside of fenced and indented code."""
     parts = re.split(r"(^(`{3,}).*?^\2[ ]*$)", text, flags=re.DOTALL | re.MULTILINE)
     return "".join(part if n % 3 == 1 else change(part) for n, part in enumerate(parts) if n % 3 != 2)
 
@@ -353,7 +353,7 @@ def _outside_code(text: str, change) -> str:
 
 
 def write(folder: pathlib.Path) -> None:
-    """Write all that Sphinx reads."""
+    """Write all files that Sphinx reads."""
     texts = {path.relative_to(DOCS).as_posix(): (path, path.read_text()) for path in DOCS.rglob("*.md")}
     for page, files in PAGES.items():
         path = next((ROOT / file for file in files if (ROOT / file).exists()), None)
