@@ -12,7 +12,7 @@ import report
 import tables
 
 GOAL = 0.99
-NOTHING = "Not measured: no GPU was to be had so far."
+NOTHING = "Not measured yet, because no GPU was available."
 TITLES = {
     "reports": "What users report as slow or missing",
     "layers": "Layers",
