@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Times a step of training under settings of glibc's memory, each in a process of its own.
+"""Measures a training step under settings of glibc's allocator, each in a separate process.
 
     python benchmarks/memory.py [--only resnet50,convnext_tiny] [--batch 8] [--markdown OUT]
 
 A compiled program has one array for all its temporaries. glibc takes an array of more than 32 MiB from the system and
-gives it back after the call, so every call writes to pages that the system has to supply and to clear first. For each
-setting the table has the least time of a few steps, the pages that the system supplied in a step, and the most memory
-that the process has had. Linux only.
+returns it after the call, so every call writes to pages that the system must supply and clear first. For each setting
+the table has the minimum time of a few steps, the pages that the system supplied in a step, and the peak memory of the
+process. It runs on Linux only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from command_line import Parser, output, some_of
 
 KEPT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 LARGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-CALLS = ((-8, 1), (-4, 0), (-1, 2**31 - 1))  # mallopt's arenas, maps, and bytes at the end that are given back
+CALLS = ((-8, 1), (-4, 0), (-1, 2**31 - 1))  # mallopt's arenas, maps, bytes that are not returned
 SETTINGS: dict[str, dict[str, str]] = {
     "nothing": {},
     " ".join(f"{name}={value}" for name, value in KEPT.items()): KEPT,
@@ -51,7 +51,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """Time the steps in this process."""
+    """Measure the steps in this process."""
     if options.measure == list(SETTINGS)[-1]:  # before JAX starts its threads, each of which would get an arena
         libc = ctypes.CDLL(None)
         for parameter, value in CALLS:

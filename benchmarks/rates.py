@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Times the three maps of convolutions of suite.json one by one, and says how much of the machine's product each
-reaches.
+"""Measures the three maps of convolutions of suite.json, and compares their rates with that of a matrix product.
 
     python benchmarks/rates.py --only "stem,volume w3 32" [--markdown OUT]
 
-The maps are the convolution, its gradient by the image and its gradient by the kernel. A map has as many multiply-adds
-as its window's taps have products, those on padding included. The peak is that of a product of matrices of 2048.
-CONVLAB_ENGINE=off in the environment measures what serves where there is no engine.
+The maps are the convolution, its input gradient and its kernel gradient. The multiply-adds of a map include products
+with padding. The peak is that of a product of matrices of 2048. CONVLAB_ENGINE=off in the environment measures the
+formulations that are used without the engine.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ def main() -> int:
             for row in measure(case, peak):
                 rows.append(row)
                 print("  ".join(row), flush=True)
-    except KeyboardInterrupt:  # what is measured stays
+    except KeyboardInterrupt:  # the rows measured so far are written
         pass
     engine = "without the engine" if os.environ.get("CONVLAB_ENGINE") == "off" else "with the engine"
     where = f"{report.started({}).machine}, {engine}, peak {peak / 1e9:.0f} GFLOP/s, load {load:.1f} at the start, "

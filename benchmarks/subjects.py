@@ -54,7 +54,7 @@ def layers(contestants: Group, choice: Choice) -> Iterator[Row]:
 
 
 def reports(contestants: Group, choice: Choice) -> Iterator[Row]:
-    """Layers that users report as slow or missing on a GPU, as they are and, convlab's alone, by other methods."""
+    """Measure layers that users report as slow or missing on a GPU, convlab's also by other methods."""
     for case in suite.cases(REPORTS):
         if choice.takes(f"{case['family']} {case['name']}"):
             for method in (None, *case["methods"]):

@@ -99,7 +99,7 @@ def _softmax_sums(x: Array, window: Window, temperature: Any) -> tuple[Array, Ar
 
 
 def _softmax_sums_by_halves(x: Array, window: Window, temperature: Any) -> tuple[Array, Array, Array]:
-    """Compute the same from the sums of half the windows, which are scaled when their maxima differ."""
+    """Compute the same from the sums of half windows, which are scaled if their maxima differ."""
     x, window = apply_padding(x, window, -jnp.inf)
 
     def factor(own: Array, largest: Array) -> Array:
@@ -222,7 +222,7 @@ def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Arr
 
 
 def _order_keys(x: Array, valid: Array | None) -> tuple[Array, int]:
-    """Map each value to an integer of the same order, with NaN above all; return the least too, -2 ** 31 (or 63), which
+    """Map each value to an integer of the same order, with NaN above all; also return -2 ** 31 (or 63), which
     stands for padding."""
     bits = _convert_bits(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
     most = jnp.iinfo(bits.dtype)

@@ -162,9 +162,9 @@ def test_the_command_tries_every_part_without_a_gpu(tmp_path, capfd):
     text = written.read_text()
     for title in (
         "Does everything work?",
-        "What users report",
+        "Forms that users report",
         "Layers",
-        "A step of training",
+        "A training step",
         "LeNet",
         "What autotune",
     ):

@@ -201,7 +201,7 @@ def test_grouped_gradients_without_batch_groups_for_cuda(method):
 
 
 def close(function, reference, *args):
-    """The values and gradients of both on the CPU."""
+    """Check that the gradients of both agree on the CPU."""
     for got, expected in zip(*(jax.tree.leaves(jax.vjp(f, *args)[1](f(*args))) for f in (function, reference))):
         assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected)
 

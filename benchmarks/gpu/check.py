@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Computes every call of the tests' table on the device at hand, in float32 and bfloat16, and compares it with NumPy.
+"""Computes every call of the tests' table on this device, in float32 and bfloat16, and compares it with NumPy.
 
     python benchmarks/gpu/check.py --out check.jsonl [--only conv,max_pool] [--seconds 60]
 
 The values are compared with the tests' oracle in float64, the gradients in float32 with the oracle's differences along
-a random direction, and the gradients in bfloat16 with those in float32. Each result is a line of JSON; a call that is
-in the file already is not computed again. The first call of each function comes first.
+a random direction, and the gradients in bfloat16 with those in float32. Each result is a line of JSON; calls in the
+file are not computed again. The first call of each function comes first.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from reference import wide  # noqa: E402
 
 # Relative errors in the L2 norm; float32 products of a GPU have TF32's 10 bits.
 BOUNDS = {"float32": 5e-3, "bfloat16": 3e-2, "float16": 1e-2, "complex64": 5e-3}
-STEP = 1e-6  # of the oracle's differences
+STEP = 1e-6  # the step of the oracle's differences
 FIXED = ("places", "samples", "boxes", "segments", "valid")  # arrays that choose positions
 
 Line = dict[str, Any]
 
 
 def numbers(result: Any) -> Any:
-    """Return the result without the indices that come beside it."""
+    """Return the result without its indices."""
     return result[0] if isinstance(result, tuple) else result
 
 
@@ -88,7 +88,7 @@ class Call:
         return jax.jit(both)(*moving)
 
     def results(self) -> dict[str, tuple[float, float]]:
-        """Return the errors of values and gradients, each beside its bound."""
+        """Return the errors of values and gradients, each with its bound."""
         values, gradients = self.run(self.arrays)
         expected = numbers(self.case.oracle(*self.arrays))
         found = {"values": (distance(values, wide(expected)), BOUNDS.get(str(values.dtype), 0.0))}
@@ -101,8 +101,8 @@ class Call:
         return found
 
     def slope(self, gradients: tuple[Any, ...]) -> float:
-        """Compare the gradients with the oracle's differences along a direction in each operand, half of it drawn and
-        half the gradient's own."""
+        """Compare the gradients with the oracle's differences along a direction in each operand, half of it random and
+        half the gradient's."""
         rng, worst, turn = np.random.default_rng(0), 0.0, 0
         points = [wide(a) if moves else a for a, moves in zip(self.arrays, self.moves)]
         for place, moves in enumerate(self.moves):
@@ -131,7 +131,7 @@ def lines(case: Case, dtype: str) -> list[Line]:
     name = {"function": case.function, "case": str(case), "dtype": dtype}
     try:
         found = Call(case, dtype).results()
-    except Exception as error:  # what does not work there is what the page tells
+    except Exception as error:  # the page lists the errors
         why = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         return [name | {"what": "values", "right": False, "why": why}]
     return [
@@ -153,8 +153,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=output, required=True, help="file for the results, a line of JSON each")
     parser.add_argument("--only", default="", help="cases whose function or name contains one of these texts")
-    parser.add_argument("--seconds", type=positive, default=3600, help="begin no call after so many seconds")
-    parser.add_argument("--first", action="store_true", help="of each function one call")
+    parser.add_argument("--seconds", type=positive, default=3600, help="begin no call after this number of seconds")
+    parser.add_argument("--first", action="store_true", help="one call of each function")
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""The page of a GPU's results, and their summary, made of the folder that run.py fills."""
+"""Makes the page and the summary of a GPU's results from the folder that run.py fills."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import tables
 GOAL = 0.99
 NOTHING = "Not measured yet, because no GPU was available."
 TITLES = {
-    "reports": "What users report as slow or missing",
+    "reports": "Forms that users report as slow or missing",
     "layers": "Layers",
-    "networks": "A step of training",
+    "networks": "A training step",
 }
 
 
 def reached(epochs: list[dict[str, Any]]) -> str:
-    """Tell when LeNet's test accuracy was the goal's."""
+    """Describe when LeNet's test accuracy reached the goal."""
     seconds = 0.0
     for row in epochs:
         seconds += row["seconds"]
@@ -36,7 +36,7 @@ def lines(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def results(out: pathlib.Path, subject: str) -> dict[str, report.Result]:
-    """Return the rows of a subject by dtype, of parts that have ended and of others."""
+    """Return the rows of a subject by dtype, of complete and incomplete parts."""
     found = {}
     for dtype in ("float32", "bfloat16"):
         paths = sorted(out.glob(f"{subject}-{dtype}*.json"))
@@ -49,7 +49,7 @@ def results(out: pathlib.Path, subject: str) -> dict[str, report.Result]:
 
 
 def checked(out: pathlib.Path) -> str:
-    """Return the counts of the table of calls, and what is wrong."""
+    """Return the counts of the table of calls, and the wrong results."""
     found = lines(out / "check.jsonl")
     if not found:
         return ""
@@ -88,7 +88,7 @@ def tuned(out: pathlib.Path) -> str:
         return ""
     import tuned as command  # it imports JAX
 
-    return f"## What autotune gains\n\n{command.markdown(json.loads(path.read_text()))}"
+    return f"## The gain by autotune\n\n{command.markdown(json.loads(path.read_text()))}"
 
 
 def trained(out: pathlib.Path) -> str:

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""On one NVIDIA GPU: whether everything works, forms that users report as slow, the layer suite beside PyTorch and
-plain lax, training steps of five networks, LeNet to 99 %, and what autotune gains.
+"""Measures on one NVIDIA GPU: every call of the tests' table, forms that users report as slow, the layer suite of
+convlab, plain lax and PyTorch, training steps of five networks, LeNet to 99 %, and the gain by autotune.
 
-    pip install -e '.[test]' 'jax[cuda13]' torch      or one of them elsewhere: --python torch=PATH
+    pip install -e '.[test]' 'jax[cuda13]' torch      # or PyTorch in another environment: --python torch=PATH
     python benchmarks/gpu/run.py --out benchmarks/gpu/results --markdown docs/gpu.md [--minutes 4]
     python benchmarks/gpu/run.py report --out benchmarks/gpu/results --markdown docs/gpu.md
 
-Parts come in order of value, each with a share of the minutes. The same command again goes on where the last one
-ended: what is in the folder is not measured twice. --dry-run tries every part on the CPU, with tiny sizes.
+Parts are ordered by value, and each has a share of the minutes. The same command continues an interrupted run: results
+in the folder are not measured again. --dry-run runs every part on the CPU, with tiny sizes.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from contestants import KINDS  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 TRAINER = BENCHMARKS.parent / "examples" / "mnist" / "train.py"
-QUEUE = 20  # calls of a layer given to the card before it is waited for
-LEAST = 12  # seconds, in which a part that is begun can start and tell something
+QUEUE = 20  # calls of a layer that are queued on the card before a wait
+LEAST = 12  # seconds that a part needs to start and give a result
 DTYPES = ("bfloat16", "float32")
 FIRST = (
     "depthwise",
@@ -48,7 +48,7 @@ FIRST = (
     "volume",
     "transposed",
     "pool",
-)  # families where the least is known
+)  # the families that are known least
 TUNED = "w3 dw 32 @112,w5 dw 240,w3 g3,w3 s2 g32,w3 d2 128,w9 128-256,w2 s2 128-64,w3 s2 16-32,max pool w3 s2 64"
 READY = {
     "convlab": "import jax; print(jax.devices()[0].device_kind)",
@@ -129,13 +129,13 @@ def unready(contestant: str, python: str, environment: dict[str, str]) -> str | 
 
 
 def run(command: list, environment: dict[str, str], seconds: float) -> str:
-    """Run a command for at most so many seconds; return why it did not end well, or nothing."""
+    """Run a command with a limit of seconds; return the reason if it failed, else an empty text."""
     process = subprocess.Popen([sys.executable, *map(str, command)], env=environment)
     try:
         code = process.wait(seconds)
         return f"exit code {code}" if code else ""
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # it keeps what it has, and stops its contestants
+        process.send_signal(signal.SIGINT)  # it keeps its results, and stops its contestants
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
@@ -146,7 +146,7 @@ def run(command: list, environment: dict[str, str], seconds: float) -> str:
 
 @dataclasses.dataclass
 class Run:
-    """The folder with the results, and what all commands have in common."""
+    """The folder of the results, and the options of all commands."""
 
     args: argparse.Namespace
     device: str
@@ -157,7 +157,7 @@ class Run:
         return conditions(part.dtype, self.device, self.args.tf32, self.machine)
 
     def part(self, part: Part, seconds: float) -> str:
-        """Measure what the folder has not yet; return why that is not all, or nothing."""
+        """Measure the missing results; return the reason if some are still missing, else an empty text."""
         how = {"check": self.check, "lenet": self.lenet, "tuned": self.tuned}.get(part.subject, self.measure)
         return how(part, seconds)
 
@@ -194,7 +194,7 @@ class Run:
         metrics, begun = self.args.out / "lenet.jsonl", self.args.out / "lenet.part.jsonl"
         if metrics.exists():
             return ""
-        shutil.rmtree(self.args.out / "lenet", ignore_errors=True)  # of a run that was ended
+        shutil.rmtree(self.args.out / "lenet", ignore_errors=True)  # of an interrupted run
         begun.unlink(missing_ok=True)
         options = ["--data", "digits", "--epochs", "1"] if self.args.dry_run else ["--recipe", "mnist"]
         options += ["--data-dir", self.args.data_dir] if self.args.data_dir else []
@@ -205,14 +205,14 @@ class Run:
         return why
 
     def tuned(self, part: Part, seconds: float) -> str:
-        """Autotune some layers and a network; a program each is measured once."""
+        """Autotune some layers and a network; each program is measured once."""
         options = ["--budget", "0.5" if self.args.dry_run else "12", "--repeats", "3", "--rounds", "4"]
         options += ["--only", self.args.only or TUNED, "--json", self.args.out / "autotune.json"]
         return run([BENCHMARKS / "tuned.py", *options], self.environment(part), seconds)
 
 
 def named(row: dict) -> str:
-    """Return the name of a row's case as `parts` has it."""
+    """Return the name of a row's case as in `parts`."""
     return row["case"] if row["subject"] == "networks" else f"{row['family']} {row['case'].partition(' by ')[0]}"
 
 

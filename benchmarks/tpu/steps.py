@@ -1,5 +1,5 @@
-"""What the TPU's compiler expects of a step of training of whole networks, convlab's beside what Flax and plain JAX
-make of the same network: `python benchmarks/tpu/steps.py`."""
+"""Prints the estimates of the TPU's compiler for a training step of whole networks, of convlab and of Flax with plain
+JAX: `python benchmarks/tpu/steps.py`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rows(names: list[str], batch: int, dtype: str, kept: pathlib.Path | None) ->
     found: dict[str, Row] = {name: {"layer": name, "mode": f"batch {batch}", "dtype": dtype} for name in names}
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept and kept.exists() else []
     for contestant in estimates.CONTESTANTS:
-        if contestant == "flax":  # of all networks, since it cannot be undone
+        if contestant == "flax":  # after convlab's of all networks, because it cannot be undone
             training_jax.as_flax()
         for name, row in found.items():
             facts = {key: row[key] for key in ("layer", "mode", "dtype")} | {"contestant": contestant}
@@ -64,13 +64,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--networks", default=",".join(CHOSEN), help="of convlab.models, default %(default)s")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--kept", type=pathlib.Path, metavar="ROWS", help="a file of rows, to go on from")
+    parser.add_argument("--kept", type=pathlib.Path, metavar="ROWS", help="a file of rows, to continue from")
     parser.add_argument(
         "--markdown", type=pathlib.Path, metavar="OUT", help="write the table, between the file's marks"
     )
     args = parser.parse_args(argv)
     if not compiler.available():
-        print("steps.py: the TPU's compiler is not here; pip install libtpu", file=sys.stderr)
+        print("steps.py: the TPU's compiler is not installed; pip install libtpu", file=sys.stderr)
         return 2
     unknown = [name for name in args.networks.split(",") if name not in NETWORKS]
     if unknown:
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     found = rows(args.networks.split(","), args.batch, args.dtype, args.kept)
     text = f"{estimates.heading(args.dtype)}\n\n" + "\n".join(
-        estimates.table("A step of training", "network", found, estimates.COLUMNS)
+        estimates.table("A training step", "network", found, estimates.COLUMNS)
     )
     if args.markdown:
         from tables import write_markdown

@@ -139,7 +139,7 @@ def _winograd_gradient_saves_products(p: Problem) -> bool:
 
 
 def _many_channels_skip_padding(p: Problem) -> bool:
-    """Whether many of the taps fall on padding, as those of a dilated window or a small image of many channels do."""
+    """Return whether many taps fall on padding, as for dilated windows and for small images of many channels."""
     return _ungrouped_float32(p) and _many_channels(p) and gemm.skips_padding(p)
 
 
@@ -247,7 +247,7 @@ def _large_windows_tile(p: Problem) -> bool:
 
 
 def _large_tiles(p: Problem) -> bool:
-    """Whether large windows are laid side by side: the gradient by the image of what `_large_windows_tile` tells."""
+    """Return whether large windows tile the result, as in the input gradient of a problem of `_large_windows_tile`."""
     return p.groups == 1 and math.prod(p.window) >= gemm.LARGE and p.window == p.input_dilation
 
 

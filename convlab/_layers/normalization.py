@@ -37,7 +37,7 @@ def _floating(*arrays: Array | None) -> Any:
 
 
 def normalized_once(x: Array) -> Array:
-    """`x`, an input whose derivative by its statistics and its normalization is one array, computed once."""
+    """Return `x`, whose derivative by its statistics and its normalization is then one array, computed once."""
     return with_stored_derivative(x) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 

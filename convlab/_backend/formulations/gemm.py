@@ -49,7 +49,7 @@ def fraction_inside(p: Problem) -> float:
 
 
 def skips_padding(p: Problem) -> bool:
-    """Whether so many taps fall on padding that products of the positions inside are less work."""
+    """Return whether so many taps fall on padding that products of the positions inside are less work."""
     return p.rank > 0 and fraction_inside(p) <= MOSTLY
 
 

@@ -40,7 +40,7 @@ def kernel_gradient_unsupported(p: Problem) -> str | None:
 
 
 def sums_each_tap(p: Problem) -> bool:
-    """Whether its kernel gradient is a sum of products for each tap, not a sum over the positions one by one."""
+    """Return whether its kernel gradient sums products for each tap, and not over the positions one by one."""
     return p.plain_depthwise and math.prod(p.window) <= 9 and p.batch * math.prod(p.out) >= _MANY
 
 
