@@ -102,14 +102,14 @@ def costs(contestants: Group, choice: Choice) -> Iterator[Row]:
         if choice.takes(f"{case['family']} {case['name']}"):
             names = {"subject": "compile", "family": case["family"], "case": case["name"]}
             yield from timed(jax, "cost", case, ["compile"], choice.budget, {**names, "unit": "ms"})
-            yield told(jax, case, "memory", {**names, "unit": "MiB"})
+            yield self_measured(jax, case, "memory", {**names, "unit": "MiB"})
     own = {name: contestant for name, contestant in jax.items() if contestant.kind == "convlab"}
-    yield told(
+    yield self_measured(
         own, None, "import", {"subject": "compile", "family": "import", "case": "convlab", "unit": "ms"}, 2 * ROUNDS
     )
 
 
-def told(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1) -> Row:
+def self_measured(contestants: Group, payload: Any, mode: str, names: Row, times: int = 1) -> Row:
     """Return values that the contestants measured themselves, the minimum of several answers."""
     takers, notes = prepared(contestants, "cost", payload)
     values = {}

@@ -96,11 +96,16 @@ def markdown(result: Result) -> str:
 
 
 def contestants(result: Result) -> str:
-    told = {name: ", ".join(f"{k} {v}" for k, v in versions.items()) for name, versions in result.contestants.items()}
+    versions_of = {
+        name: ", ".join(f"{k} {v}" for k, v in versions.items()) for name, versions in result.contestants.items()
+    }
     what = INFERENCE | KINDS
     for subject in result.subjects():
         what |= WHOLE.get(subject, {})
-    return table(["contestant", "what", "versions"], [[name, what[name.split(" ")[0]], told[name]] for name in told])
+    return table(
+        ["contestant", "what", "versions"],
+        [[name, what[name.split(" ")[0]], versions_of[name]] for name in versions_of],
+    )
 
 
 def mean_cells(result: Result, mode: str, rows: list[Row]) -> list[str]:

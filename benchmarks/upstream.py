@@ -75,18 +75,18 @@ def child(library: str, names: Iterable[str]) -> None:
         print(json.dumps([name, None]), flush=True)
         try:
             CHECKS[name]("jax" if library == "accelerate" else library)
-            told = "right"
+            outcome = "right"
         except AssertionError as error:
-            told = str(error).splitlines()[0] if str(error) else "an error without a text"
+            outcome = str(error).splitlines()[0] if str(error) else "an error without a text"
         except Exception as error:  # the page reports the error
-            told = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        print(json.dumps([name, told]), flush=True)
+            outcome = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        print(json.dumps([name, outcome]), flush=True)
 
 
 def checked(library: str, names: list[str]) -> dict[str, str]:
     """Return the result of each check; a check that ends its process is reported, and another process runs the rest."""
-    told: dict[str, str] = {}
-    while left := [name for name in names if name not in told]:
+    outcomes: dict[str, str] = {}
+    while left := [name for name in names if name not in outcomes]:
         path = os.pathsep.join(filter(None, (str(pathlib.Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "PYTHONPATH": path}
         command = [sys.executable, __file__, "--child", library, *left]
@@ -94,8 +94,8 @@ def checked(library: str, names: list[str]) -> dict[str, str]:
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         if not lines:
             raise reporting.Unusable(f"no check can run: {done.stderr.strip().splitlines()[-1]}")
-        told |= {name: said or "ends the process" for name, said in lines}
-    return told
+        outcomes |= {name: said or "ends the process" for name, said in lines}
+    return outcomes
 
 
 def run_checks(result: dict[str, Any], only: str) -> None:
@@ -187,7 +187,7 @@ def speed_rows(result: dict[str, Any]) -> list[list[str]]:
 def check_rows(result: dict[str, Any], reports: tuple[Report, ...], libraries: list[str]) -> list[list[str]]:
     rows = []
     for report in reports:
-        given = [told(result["checks"].get(library, {}).get(report.check, "")) for library in libraries]
+        given = [shortened(result["checks"].get(library, {}).get(report.check, "")) for library in libraries]
         if not report.check:
             given[-1] = "held by a test"
         elif not any(given):
@@ -197,7 +197,7 @@ def check_rows(result: dict[str, Any], reports: tuple[Report, ...], libraries: l
     return rows
 
 
-def told(text: str) -> str:
+def shortened(text: str) -> str:
     text = text if len(text) <= 110 else text[:107].rsplit(" ", 1)[0] + " ..."
     return (
         text

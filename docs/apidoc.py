@@ -82,7 +82,7 @@ def _rendered(title: str | None, text: str) -> str:
     elif title == "Returns":
         body = text
     else:
-        body = "\n".join(f"- {_names(name)}: {told}" if name else told for name, told in items(text))
+        body = "\n".join(f"- {_names(name)}: {text}" if name else text for name, text in items(text))
     return f"**{TITLES[title]}**\n\n{body}"
 
 
@@ -163,8 +163,8 @@ def _as_function(layer: type) -> Iterable[str]:
     if not of:
         return
     named = set(inspect.signature(layer.__init__).parameters)
-    told = dict(sections(found(f"convlab.{of[1]}").__doc__)).get("Args", "")
-    rows = [(name, text) for name, text in items(told) if set(re.findall(r"\w+", name)) & named]
+    docstring = dict(sections(found(f"convlab.{of[1]}").__doc__)).get("Args", "")
+    rows = [(name, text) for name, text in items(docstring) if set(re.findall(r"\w+", name)) & named]
     if rows:
         yield "**Arguments**\n\n" + "\n".join(f"- {_names(name)}: {text}" for name, text in rows)
     yield f"Shapes, errors, an example and the source: [`convlab.{of[1]}`](#convlab.{of[1]})."
@@ -174,8 +174,10 @@ def _others(path: str, layer: type) -> Iterable[str]:
     """Return a reference to the layer that documents the options which the docstring omits."""
     system, _, name = path.rpartition(".")
     for other in ("Conv", "ConvTranspose"):
-        told = layer.__doc__ or ""
-        if other != name and (f"as in `{other}`" in told or f"as in `convlab.nnx.{name}`" in told and other == "Conv"):
+        docstring = layer.__doc__ or ""
+        if other != name and (
+            f"as in `{other}`" in docstring or f"as in `convlab.nnx.{name}`" in docstring and other == "Conv"
+        ):
             yield f"The other options: [`{system}.{other}`](#{system}.{other})."
 
 

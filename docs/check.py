@@ -116,7 +116,7 @@ def _there(path: pathlib.Path, link: str) -> bool:
 
 def missing(name: str, shown: str) -> list[str]:
     """Return the lines of an object's docstring that its entry does not show."""
-    told = _letters(shown)
+    letters = _letters(shown)
     lines = []
     for title, text in apidoc.sections(apidoc.found(name).__doc__ or ""):
         pieces = (
@@ -127,7 +127,7 @@ def missing(name: str, shown: str) -> list[str]:
             else [f"{n} {t}" for n, t in apidoc.items(text)]
         )
         for piece in pieces:
-            lines += [line for line in piece.splitlines() if _letters(_link_text(line)) not in told]
+            lines += [line for line in piece.splitlines() if _letters(_link_text(line)) not in letters]
     return lines
 
 

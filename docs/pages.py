@@ -223,9 +223,9 @@ def layers() -> str:
     """Return a table of every layer with a summary and links to its entries in both systems."""
     rows = ["| layer | what it does | |", "|---|---|---|"]
     for name in layer_names():
-        told = apidoc.sections(apidoc.found(f"convlab.nnx.{name}").__doc__)[0][1].split("\n\n")[0].replace("\n", " ")
+        summary = apidoc.sections(apidoc.found(f"convlab.nnx.{name}").__doc__)[0][1].split("\n\n")[0].replace("\n", " ")
         entries = f"[NNX](#convlab.nnx.{name}) [Linen](#convlab.linen.{name})"
-        rows.append(f"| `{name}` | {told.replace('|', chr(92) + '|')} | {entries} |")
+        rows.append(f"| `{name}` | {summary.replace('|', chr(92) + '|')} | {entries} |")
     return "\n".join(rows)
 
 

@@ -281,9 +281,9 @@ BAD = {
 def test_a_bad_file_raises_in_one_line(text, tmp_path):
     path = tmp_path / "bad.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match="^`path` must be a file that Tuning.save wrote, got ") as told:
+    with pytest.raises(ValueError, match="^`path` must be a file that Tuning.save wrote, got ") as raised:
         convlab.Tuning.load(path)
-    assert BAD[text] in str(told.value) and "\n" not in str(told.value)
+    assert BAD[text] in str(raised.value) and "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="FileNotFoundError"):
         convlab.Tuning.load(tmp_path / "none.json")
 
@@ -300,11 +300,11 @@ def test_tables_have_a_row_for_each_problem(tuned):
 
 PROGRAM = """
 import sys, warnings, jax.numpy as jnp
-with warnings.catch_warnings(record=True) as told:
+with warnings.catch_warnings(record=True) as warned:
     warnings.simplefilter("always")
     import convlab
 x, k = jnp.ones((2, 9, 9, 3)), jnp.ones((3, 3, 3, 4))
-print([str(w.message)[:36] for w in told], convlab.explain(convlab.conv, x, k)[0].formulation)
+print([str(w.message)[:36] for w in warned], convlab.explain(convlab.conv, x, k)[0].formulation)
 """
 
 
@@ -316,8 +316,8 @@ def test_the_environment_names_a_tuning(good, tmp_path):
         path.write_text("nothing")
     environment = os.environ | {"CONVLAB_TUNING": str(path)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment)
-    told = [] if good else ["CONVLAB_TUNING is not used: `path` must"]
-    assert done.stdout.startswith(str([text[:36] for text in told]))
+    warned = [] if good else ["CONVLAB_TUNING is not used: `path` must"]
+    assert done.stdout.startswith(str([text[:36] for text in warned]))
     assert done.stdout.strip().endswith("fft") == good
 
 
@@ -365,7 +365,7 @@ def test_a_program_with_the_engine_is_not_cached_with_one_warning(tmp_path):
                 f(x[:, len(name) % 5 :], k)  # without a cache there is no warning
                 assert engine._warn_uncached_once.cache_info().currsize == 0
         compilation_cache.reset_cache()
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             f(x, k)
             f(x[1:], k)
@@ -377,7 +377,7 @@ def test_a_program_with_the_engine_is_not_cached_with_one_warning(tmp_path):
         for name, value in former.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
-    assert [str(w.message) for w in told if "cache" in str(w.message)] == [
+    assert [str(w.message) for w in warned if "cache" in str(w.message)] == [
         "Programs with jaxlib's own engine are not kept in JAX's persistent compilation cache, "
         "which cannot store its calls. "
         "convlab.accelerate(engine=False), or CONVLAB_ENGINE=off in the environment, makes programs that are kept."

@@ -36,15 +36,15 @@ LAYERS = [f"convlab.{system}.{name}" for system in ("nnx", "linen") for name in 
 
 @pytest.mark.parametrize("path", PUBLIC + LAYERS)
 def test_an_entry_has_the_signature_and_every_word_of_the_docstring(path):
-    told = pages.entry(path)
-    assert told.startswith("`````{py:") and f"}} {path}(" in told
-    assert check.missing(path, told) == []
+    text = pages.entry(path)
+    assert text.startswith("`````{py:") and f"}} {path}(" in text
+    assert check.missing(path, text) == []
 
 
 def test_a_lost_word_is_found():
-    told = pages.entry("convlab.accelerate")
-    assert "Equinox" in told
-    assert check.missing("convlab.accelerate", told.replace("Equinox", "")) != []
+    text = pages.entry("convlab.accelerate")
+    assert "Equinox" in text
+    assert check.missing("convlab.accelerate", text.replace("Equinox", "")) != []
 
 
 def test_both_systems_have_every_layer():
@@ -60,11 +60,11 @@ def test_both_systems_have_every_layer():
 
 @pytest.mark.parametrize("path", LAYERS)
 def test_the_entry_of_a_layer_says_its_arguments_and_how_it_is_called(path):
-    told = pages.entry(path)
-    assert "**Call**" in told and "layer(" in told
+    text = pages.entry(path)
+    assert "**Call**" in text and "layer(" in text
     given = apidoc.inspect.signature(apidoc.found(path).__init__).parameters
-    others = "as in `Conv`" in told
-    assert others or [name for name in given if name not in ("self", "parent", "name") and name not in told] == []
+    others = "as in `Conv`" in text
+    assert others or [name for name in given if name not in ("self", "parent", "name") and name not in text] == []
 
 
 def test_every_pool_has_a_picture_of_its_own_numbers():
@@ -117,8 +117,8 @@ def test_the_formulas_of_the_transposed_convolution():
         assert size(convlab.conv_transpose, *shapes, padding="SAME", **options) == i * s
         assert size(convlab.conv_transpose, *shapes, padding="VALID", **options) == i * s + max(e - s, 0)
         assert size(convlab.conv_transpose, *shapes, padding=[(lo, hi)], **options) == (i - 1) * s + 2 + lo + hi - e
-        told = size(convlab.conv_transpose, *shapes, padding=[(lo, hi)], use_consistent_padding=True, **options)
-        assert told == (i - 1) * s + e - lo - hi
+        actual = size(convlab.conv_transpose, *shapes, padding=[(lo, hi)], use_consistent_padding=True, **options)
+        assert actual == (i - 1) * s + e - lo - hi
 
 
 # --- links, lessons, faults -----------------------------------------------------------------------------------------
@@ -133,9 +133,9 @@ def test_links_are_those_of_the_site():
 
 @pytest.mark.parametrize("path", pages.NOTEBOOKS, ids=lambda p: p.name)
 def test_a_lesson_has_the_text_code_and_pictures_of_its_notebook(path, tmp_path):
-    told = lessons.page(path, tmp_path / "pictures")
-    assert told.startswith("# ") and "````python" in told and "Open in Colab" not in told
-    pictures = [name for name in (tmp_path / "pictures").glob("*") if name.name in told]
+    text = lessons.page(path, tmp_path / "pictures")
+    assert text.startswith("# ") and "````python" in text and "Open in Colab" not in text
+    pictures = [name for name in (tmp_path / "pictures").glob("*") if name.name in text]
     assert len(pictures) == len(list((tmp_path / "pictures").glob("*")))
 
 

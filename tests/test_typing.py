@@ -53,8 +53,8 @@ def fields(layer):
 def test_layers_with_a_kernel_have_the_options_of_their_function_in_both_systems(name):
     layers = getattr(convlab.nnx, name), getattr(convlab.linen, name)
     of_nnx, of_linen = (inspect.signature(layer.__init__).parameters.keys() for layer in layers)
-    apart = {option for layer, option in NOT_SHARED if layer == name}
-    assert (of_nnx - NNX_ONLY) ^ (of_linen - LINEN_ONLY) == apart
+    not_shared = {option for layer, option in NOT_SHARED if layer == name}
+    assert (of_nnx - NNX_ONLY) ^ (of_linen - LINEN_ONLY) == not_shared
     in_nnx, in_linen = map(fields, layers)
     parameters = inspect.signature(FUNCTIONS[name]).parameters
     called = {"out_sharding", "output_shape", "mask", "segment_ids", "valid"}
@@ -66,8 +66,8 @@ def test_layers_with_a_kernel_have_the_options_of_their_function_in_both_systems
             assert option == "kernel_size" or (type(field.default), field.default) == (type(default), default), option
             # Flax's classes declare the types of their own options; a layer may take None for 1
             ours = isinstance(field.type, str) and option not in ("kernel_size", "feature_group_count")
-            told = {parameter.annotation, f"{parameter.annotation} | None", "Any"}
-            assert not ours or field.type in told, (option, field.type)
+            types = {parameter.annotation, f"{parameter.annotation} | None", "Any"}
+            assert not ours or field.type in types, (option, field.type)
 
 
 @pytest.mark.parametrize("name", [n for n in convlab.__all__ if typing.get_overloads(getattr(convlab, n))])
@@ -117,8 +117,8 @@ def test_declared_signatures_of_layers_with_indices_are_those_at_run_time(name, 
 def test_the_literals_are_what_the_functions_accept():
     methods = typing.get_args(convlab.typing.Method)
     assert set(methods) <= {"auto", *FORMULATIONS}
-    told = convlab.conv.__doc__.split("method: the formulation")[1].split("Returns:")[0]
-    assert set(re.findall(r'"(\w+)"', told)) == set(methods)
+    text = convlab.conv.__doc__.split("method: the formulation")[1].split("Returns:")[0]
+    assert set(re.findall(r'"(\w+)"', text)) == set(methods)
     assert typing.get_args(convlab.typing.PaddingMode) == PADDING_MODES
     aliases = {n for n in vars(convlab.typing) if n[0].isupper()} - {"Literal", "Sequence", "TypeAlias"}
     assert aliases == set(convlab.typing.__all__)
@@ -139,7 +139,7 @@ def test_type_checkers_accept_the_right_calls_and_refuse_the_wrong_ones(checker)
     if importlib.util.find_spec(checker) is None:
         pytest.skip(f"{checker} is not installed")
     files = ["tests/typed.py", "tests/typed_wrong.py"]  # pyright reads them and its rules in pyproject.toml
-    told = {"mypy": ["--strict", "--follow-imports=silent", *files], "pyright": ["--pythonpath", sys.executable]}
-    command = [sys.executable, "-m", checker, *told[checker]]
+    options = {"mypy": ["--strict", "--follow-imports=silent", *files], "pyright": ["--pythonpath", sys.executable]}
+    command = [sys.executable, "-m", checker, *options[checker]]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

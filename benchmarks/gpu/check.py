@@ -173,11 +173,11 @@ def main(argv: list[str] | None = None) -> int:
             for line in some:
                 before.append(line | {"device": device})
                 print(json.dumps(before[-1]), file=file, flush=True)
-    print(told(before, len({(str(c), d) for c, d in wanted(args.only, args.first)})))
+    print(summary(before, len({(str(c), d) for c, d in wanted(args.only, args.first)})))
     return 0
 
 
-def told(found: list[Line], calls: int) -> str:
+def summary(found: list[Line], calls: int) -> str:
     """Return the counts in a line."""
     reached = len({(line["case"], line["dtype"]) for line in found})
     wrong = [line for line in found if not line["right"]]

@@ -91,10 +91,10 @@ def run(seed: int, epochs: int, say: loop.Say, samples: Data, networks: tuple[st
     for name in networks:
         constructor, rate = NETWORKS[name]
         optimizer = loop.cosine(rate, epochs * len(inputs[0][0]), WEIGHT_DECAY)
-        told = lambda line: say(f"{name}, {line}")
+        say_of = lambda line: say(f"{name}, {line}")
         start = constructor(rngs=nnx.Rngs(seed))
-        told(loop.described(start, (*samples.train_images.shape[1:], 1)))
-        trained[name], courses[name] = loop.train(start, loss, optimizer, inputs, right, told, data)
+        say_of(loop.described(start, (*samples.train_images.shape[1:], 1)))
+        trained[name], courses[name] = loop.train(start, loss, optimizer, inputs, right, say_of, data)
         figures |= {
             f"accuracy, {name}": courses[name].scores[-1],
             f"first epoch's loss, {name}": courses[name].losses[0],

@@ -112,8 +112,8 @@ def train(
         network = nnx.merge(graph, *copied(state[:2]))
         course.losses.append(float(found.mean()))
         course.scores.append(score(network))
-        told = f"loss {course.losses[-1]:.4f}, tested {100 * course.scores[-1]:.2f} %, {course.seconds:.0f} s"
-        say(f"epoch {number} of {len(inputs)}: {told}")
+        result = f"loss {course.losses[-1]:.4f}, tested {100 * course.scores[-1]:.2f} %, {course.seconds:.0f} s"
+        say(f"epoch {number} of {len(inputs)}: {result}")
     return network, course
 
 
