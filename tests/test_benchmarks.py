@@ -157,7 +157,7 @@ def test_the_command_tries_every_part_without_a_gpu(tmp_path, capfd):
         assert all(set(row["values"]) == {"convlab"} and not row["notes"] for row in result["rows"])
         assert result["machine"].startswith(f"the CPU, tiny sizes, {dtype}, TF32 on")
         rows = json.loads((out / f"reports-{dtype}.json").read_text())["rows"]
-        assert [row["case"].partition(" by ")[2] for row in rows[::2]] == ["", "gemm"]
+        assert [row["case"].partition(" by ")[2] for row in rows[::2]] == ["", "lax"]
     assert "LeNet: " in said and " after 1 epochs, " in said
     text = written.read_text()
     for title in (
@@ -193,6 +193,22 @@ def test_calls_that_are_wrong_on_a_device_are_told(tmp_path, monkeypatch, capsys
     before = out.read_text()
     check.main(["--out", str(out), "--only", "global_avg_pool-two-axes,pixel_shuffle-an-int"])
     assert out.read_text() == before
+
+
+def test_reported_layers_are_the_same_for_every_contestant():
+    """Convlab's, by each of its methods, plain JAX's through Flax, and PyTorch's."""
+    torch = pytest.importorskip("torch")
+    jax, suite, subjects, layers_jax, layers_torch = (
+        importlib.import_module(name) for name in ("jax", "suite", "subjects", "layers_jax", "layers_torch")
+    )
+    for case in map(suite.tiny, suite.cases(subjects.REPORTS)):
+        f, shapes = layers_torch.layer(case)
+        n, channels, *spatial = f(*map(torch.zeros, shapes)).shape
+        others = [("convlab", case | {"method": method}) for method in case["methods"]]
+        for contestant, layer in [("convlab", case), ("flax", case), *others]:
+            made, kernel = layers_jax.layer(contestant, layer)
+            found = jax.eval_shape(made, kernel, layers_jax.images(case)).shape
+            assert found == (n, *spatial, channels), (case["name"], contestant)
 
 
 def test_a_page_without_results_says_so(tmp_path):

@@ -185,3 +185,18 @@ def test_the_gradient_of_a_window_of_one_has_the_inputs_dtype(dtype, strides):
         expected[:, ::strides, ::strides] = 3
         assert gradient.dtype == dtype
         np.testing.assert_array_equal(gradient.astype(jnp.float32), expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_one_window_over_all_positions_is_xlas_reduction(dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 6, 5)), dtype)
+    wide = np.asarray(x, np.float64)
+    tolerance = 1e-6 if dtype == jnp.float32 else 1e-2
+    for strides in (1, (7, 6)):
+        (step,) = convlab.explain(lambda x: convlab.avg_pool(x, (7, 6), strides), x, platform="cpu")
+        assert step.formulation == "lax" and "all positions" in step.reason
+        average = convlab.avg_pool(x, (7, 6), strides)
+        np.testing.assert_allclose(np.asarray(average, np.float64)[:, 0, 0], wide.mean((1, 2)), rtol=0, atol=tolerance)
+        np.testing.assert_array_equal(np.asarray(convlab.max_pool(x, (7, 6), strides))[:, 0, 0], x.max((1, 2)))
+    (step,) = convlab.explain(lambda x: convlab.avg_pool(x, (4, 4)), x[:, :4, :4], platform="cpu")  # few elements
+    assert step.formulation == "windows"

@@ -108,6 +108,10 @@ def _long_dilated(p: Problem) -> bool:
     return p.rank == 1 and p.groups == 1 and p.kernel_dilation[0] > 1 and p.batch * p.out[0] > onednn.LONGEST_SUM
 
 
+def _wide_sequence(p: Problem) -> bool:
+    return _ungrouped_float32(p) and p.rank == 1 and min(p.channels, p.features) >= 96
+
+
 def _groups_of_one_or_two_channels(p: Problem) -> bool:
     """Return whether each group has at most four pairs of an input and an output channel, and is not depthwise."""
     return p.groups > 1 and not p.depthwise and (p.channels // p.groups) * (p.features // p.groups) <= 4
@@ -162,6 +166,10 @@ def _few_channels_and_features(p: Problem) -> bool:
 
 def _strided_volume(p: Problem) -> bool:
     return _ungrouped_float32(p) and p.rank == 3 and max(p.strides) > 1 and math.prod(p.window) <= 27
+
+
+def _small_window_of_volume(p: Problem) -> bool:
+    return p.groups == 1 and p.rank == 3 and math.prod(p.window) <= 8
 
 
 def _short_rows(p: Problem) -> bool:
@@ -252,11 +260,7 @@ def _large_tiles(p: Problem) -> bool:
 
 
 FORWARD = (
-    (
-        "taps",
-        "depthwise, dilated input: each output sums the inputs that it reads",
-        lambda p: _dilates_input(p) and p.depthwise,
-    ),
+    ("taps", "depthwise, dilated input: a sum of what each output reads", lambda p: p.dilates_input and p.depthwise),
     ("subpixel", "a dilated input: no products with its zeros", _dilates_input),
     ("batch_vectorized", "few channels, a large window: sixteen images fill a vector", _one_channel_large_window),
     ("taps", "few channels: one fused loop", _few_channels),
@@ -284,6 +288,7 @@ KERNEL_GRADIENT = (
     ("taps", "depthwise, strided or a large image: fused sums", _depthwise_strided_or_large),
     ("taps", "groups of a channel or two: fused sums", _groups_of_one_or_two_channels),
     ("lax", "a long dilated sequence: XLA's own loop nest", _long_dilated),
+    ("channels_last", "a sequence of many channels: XLA's own loop nest", _wide_sequence),
     ("batch_vectorized", "few channels: sums of sixteen images fill a vector", _few_channel_pairs),
     ("taps", "one channel, a wide window, few features: sums over the positions", _one_channel_few_features),
     ("groups", "a few wide groups: a kernel gradient each", _few_wide_groups),
@@ -297,11 +302,7 @@ KERNEL_GRADIENT = (
     ("gemm", "a volume, strided: a matrix product for each tap", _strided_volume),
     ("toeplitz", "few channels: products of whole rows", _short_rows),
     ("gemm", "many channels: a matrix product for each tap", _many_channels),
-    (
-        "gemm",
-        "a small window of a volume: a matrix product for each tap",
-        lambda p: p.groups == 1 and p.rank == 3 and math.prod(p.window) <= 8,
-    ),
+    ("gemm", "a small window of a volume: a matrix product for each tap", _small_window_of_volume),
     ("taps", "small groups: sums over the positions", lambda p: p.groups > 1),
     ("gemm", "many groups: products batched over the groups", lambda p: p.groups > 16),
     ("planes", "a volume: a sum over planes", lambda p: not p.depthwise),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,12 @@ def is_long(axes: Sequence[Axis]) -> bool:
     return any(a.size > 1 and (a.window > windows.MAX_UNROLLED or a.window >= a.size and a.out > 1) for a in axes)
 
 
+def is_whole(axes: Sequence[Axis]) -> bool:
+    """Whether one window of many elements is all of its axes, which XLA reduces without slices."""
+    covers = lambda a: a.out == 1 and a.window == a.size and bool(a.on_input.all())
+    return math.prod(a.window for a in axes) >= 32 and all(map(covers, axes))
+
+
 def candidates(
     name: str, own: bool, shape: tuple[int, ...], params: dict, target: Target, **options: Any
 ) -> dict[str, Body]:
@@ -62,6 +69,7 @@ def candidates(
 _SLICES = "slices, no scatter"
 _VECTORS = "few channels: sixteen images fill a vector"
 _LONG = "a long window: XLA's own loop"
+_WHOLE = "one window over all positions: XLA's own reduction"
 _TPU = "the chip's own instruction, if it supports the window"
 
 
@@ -80,8 +88,8 @@ def choose(
     )
     if platform != "cpu" and not own and not lacks_instruction:
         return "lax", f"XLA's own on {platform}", None
-    if is_long(axes) and name in ("window_sum", "window_max"):
-        return "lax", _LONG, None
+    if name in ("window_sum", "window_max") and (is_long(axes) or is_whole(axes)):
+        return "lax", _LONG if is_long(axes) else _WHOLE, None
     reduction = getattr(windows, name)
     if name != "window_sum" and platform == "cpu" and _fits_vectors(axes, shape, target):
         return "batch_vectorized", _VECTORS, functools.partial(_reduce_in_vectors, reduction, params=params, **options)
