@@ -389,6 +389,7 @@ def blur_pool(
         >>> blur_pool(jnp.array([0.0, 4.0, 0.0, 4.0, 0.0]).reshape(1, 5, 1)).ravel().tolist()
         [2.0, 2.0, 2.0]
 
+    It has no `valid`: its padding repeats positions of the image, and weights of a part of the window blur otherwise.
     Source: Zhang, "Making convolutional networks shift-invariant again", arXiv 1904.11486.
     """
     x, window = read_pool(x, window_shape, strides, padding)
