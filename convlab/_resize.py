@@ -133,7 +133,7 @@ def _resize_symbolic(
     y = x if kind.startswith("nearest") else x.astype(accumulation_dtype(x))
     for number, (m, factor) in enumerate(zip(out, factors), first):
         n = x.shape[number]
-        if n is m or (is_int(n) and n == m):
+        if n == m:
             continue
         exact = None if factor is None or align_corners else _step(1, 1, factor, False)
         step = (exact.numerator, exact.denominator) if exact else (n - 1, m - 1) if align_corners else (n, m)
