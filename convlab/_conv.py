@@ -72,6 +72,7 @@ def conv(
             zeros in other segments. The kernel's gradient is a sum over all segments, so an inf or NaN in one of them
             reaches it even if the loss does not depend on that segment: 0 * NaN is NaN.
         valid: for padded batches, booleans `(*batch, *spatial)`: the convolution reads zeros where they are False.
+            "SAME" with strides pads by the size of the batch; give numbers for what each sequence alone would have.
         precision: as in `jax.lax`; "highest" sums directly, so that an inf or NaN stays in the windows that read it.
         preferred_element_type: dtype of the result, no narrower than the operands'.
         out_sharding: sharding of the result in JAX's explicit mode.

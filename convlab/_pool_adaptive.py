@@ -54,7 +54,7 @@ def adaptive_avg_pool(x: Array, output_shape: OptionalInts) -> Array:
     Args:
         x: `(*batch, *spatial, c)` of any number dtype.
         output_shape: the sizes of the result, one int >= 1 or None per axis, where None keeps an axis; an int means
-            every axis of an `x` with one batch axis.
+            every axis of an `x` with one batch axis. Symbolic sizes of `jax.export` are sizes too.
 
     Returns:
         `(*batch, *output_shape, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer
@@ -68,6 +68,7 @@ def adaptive_avg_pool(x: Array, output_shape: OptionalInts) -> Array:
         >>> adaptive_avg_pool(jnp.arange(7.0).reshape(1, 7, 1), 3).ravel().tolist()
         [1.0, 3.0, 5.0]
 
+    It has no `valid`: windows follow from the size of the image, so images of several sizes are pooled one by one.
     Equals `torch.nn.functional.adaptive_avg_pool2d` and Keras' `AdaptiveAveragePooling2D`, in any rank.
     """
     x, out = _read(x, output_shape)
@@ -347,6 +348,7 @@ def spatial_pyramid_pool(x: Array, levels: Sequence[int] = (1, 2, 4), *, reduce:
         >>> spatial_pyramid_pool(jnp.arange(4.0).reshape(1, 4, 1), (1, 2)).tolist()
         [[3.0, 1.0, 3.0]]
 
+    It has no `valid`, as `adaptive_avg_pool` has none.
     Source: He et al., "Spatial pyramid pooling in deep convolutional networks for visual recognition", arXiv 1406.4729.
     """
     x = as_array("x", x)

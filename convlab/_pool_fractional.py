@@ -83,6 +83,7 @@ def fractional_max_pool(
 
     Equals `torch.nn.functional.fractional_max_pool2d` with the same samples; 16-bit samples are converted to float32,
     where PyTorch rounds every step of its sequence to 16 bits.
+    It has no `valid`: windows follow from the size of the image.
     Source: Graham, "Fractional max-pooling", arXiv 1412.6071.
     """
     x, window = read_pool(x, window_shape, 1, "VALID")

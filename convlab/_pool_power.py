@@ -140,7 +140,7 @@ def lp_pool(
         window_shape, strides, padding, window_dilation, valid: as in `max_pool`; padding adds 0.
         norm_type: p, any number but 0; inf takes the maximum of `|x|`, -inf the minimum.
         ceil_mode: let the last window extend beyond the end; its sum is scaled by window / taps inside, as PyTorch
-            does.
+            does. With `valid` every window is scaled so, by its valid taps.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.
@@ -170,7 +170,7 @@ def lp_pool(
         largest = reduce_windows(window_max, sizes[0], window)
         y = largest if p > 0 else reduce_windows(window_min, sizes[1], window)
         return jnp.where(largest < 0, 0, y).astype(average_dtype(x))
-    scale = math.prod(window.size) / count_taps(wide, window, include_pad=True)
+    scale = math.prod(window.size) / count_taps(wide, window, include_pad=True, valid=valid if ceil_mode else None)
     size, total = power_sums(wide, window, p)
     y = size * _power(total * scale, 1 / p)
     if p < 0:  # a zero makes the sum infinite, and so the norm 0

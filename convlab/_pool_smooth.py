@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 from typing import Any
 
 import jax
@@ -17,7 +15,7 @@ from ._arguments import argument_error, read_int, read_modes, spatial_shape
 from ._dtypes import accumulation_dtype, average_dtype
 from ._masks import only_valid
 from ._padding import pad_spatial
-from ._patches import MAX_UNROLLED_TAPS, apply_padding, are_stacked, max_taps, scan_taps, sum_taps, tap_groups
+from ._patches import apply_padding, are_stacked, max_taps, scan_taps, sum_taps, tap_groups
 from ._pool_power import power_sums, read_parameter, read_real_pool
 from ._pool_windows import (
     along_axis,
@@ -28,7 +26,7 @@ from ._pool_windows import (
     resolve_padding,
     window_max,
 )
-from ._top_k import MAX_MERGED, sum_at_largest, top_k_by_halves
+from ._top_k import sum_of_largest
 from ._window import Window
 from ._window_halves import overlap_much, reduce_by_halves
 from .typing import Ints, Padding, PaddingModes
@@ -155,100 +153,9 @@ def top_k_pool(
         raise argument_error("k", f"be an int from 1 to {count}", k, f"window_shape {window.size}")
     valid = read_valid_mask(valid, x, window, padding)
     padded, window = resolve_padding(x.astype(accumulation_dtype(x)), window)
-    total = _sum_of_largest(padded, valid, window, k)
+    total = sum_of_largest(padded, valid, window, k)
     inside = jnp.asarray(count_taps(padded, window, include_pad=False, valid=valid), total.dtype)
     return (total / jnp.minimum(inside, k)).astype(average_dtype(x))
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _sum_of_largest(x: Array, valid: Array | None, window: Window, k: int) -> Array:
-    keys, least = _order_keys(x, valid)
-    if _use_halves(window, k):
-        largest = top_k_by_halves(keys, window, k, least)
-        return functools.reduce(operator.add, [_value_of_key(key, x.dtype) for key in largest])
-    groups = tap_groups(keys, window, least)
-    if _use_sort(window, k):
-        return _value_of_key(_top_k_by_sort(groups, k)[0], x.dtype).sum(-1)
-    values = [_value_of_key(key, x.dtype) for key in _top_k_by_insertion(groups, k)]
-    return functools.reduce(operator.add, values)[0]
-
-
-@_sum_of_largest.defjvp
-def _sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (x, valid), (dx, _) = primals, tangents
-    y, (keys, none), moved = (
-        _sum_of_largest(x, valid, window, k),
-        _order_keys(lax.stop_gradient(x), valid),
-        only_valid(dx, valid),
-    )
-    if _use_halves(window, k):
-        return y, sum_at_largest(moved, keys, window, k, none)
-    groups = tap_groups(keys, window, none)
-    least, last = _last_chosen(groups, k, _use_sort(window, k))
-    numbers = [sum(map(len, groups[:i])) for i in range(len(groups))]
-    chosen = []
-    for number, order in zip(numbers, groups):
-        tap = number + lax.broadcasted_iota(jnp.int32, order.shape, 0)
-        chosen.append((order > least) | (order == least) & (tap <= last))
-    return y, sum_taps(lambda some, tap: jnp.where(some, tap, 0), chosen, tap_groups(moved, window))[0]
-
-
-def _use_halves(window: Window, k: int) -> bool:
-    return k <= MAX_MERGED and overlap_much(window)
-
-
-def _use_sort(window: Window, k: int) -> bool:
-    return math.prod(window.size) * k > 4 * MAX_UNROLLED_TAPS
-
-
-def _top_k_by_sort(groups: list[Array], k: int) -> tuple[Array, Array]:
-    """Return the `k` largest values of each window in descending order, `(*batch, *out, c, k)`, and their taps."""
-    largest, taps = lax.top_k(jnp.moveaxis(jnp.concatenate(groups), 0, -1), k)
-    return largest, taps
-
-
-def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Array]:
-    """Return the k-th largest value of each window, and the last selected tap among those equal to it."""
-    if by_sort:
-        largest, taps = _top_k_by_sort(groups, k)
-        return largest[None, ..., -1], taps[None, ..., -1].astype(jnp.int32)
-    least = _backend.materialize(_top_k_by_insertion(groups, k)[-1])
-    left = k - functools.reduce(operator.add, [(order > least).astype(jnp.int32) for order in groups])
-    last = jnp.zeros(left.shape, jnp.int32)
-    for number, order in enumerate(groups):
-        last = jnp.where((order == least) & (left > 0), number, last)
-        left -= (order == least).astype(jnp.int32)
-    return least, _backend.materialize(last)
-
-
-def _order_keys(x: Array, valid: Array | None) -> tuple[Array, int]:
-    """Map each value to an integer of the same order, with NaN above all; also return -2 ** 31 (or 63), which
-    stands for padding."""
-    bits = _convert_bits(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
-    most = jnp.iinfo(bits.dtype)
-    return only_valid(jnp.where(x != x, most.max, bits), valid, most.min), most.min
-
-
-def _convert_bits(x: Array, dtype: Any) -> Array:
-    """Convert between a float's bits and an integer of the same order; negative numbers have theirs reversed."""
-    bits = x if jnp.issubdtype(x.dtype, jnp.integer) else lax.bitcast_convert_type(x, dtype)
-    bits = jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
-    return bits if bits.dtype == dtype else lax.bitcast_convert_type(bits, dtype)
-
-
-def _value_of_key(order: Array, dtype: Any) -> Array:
-    return jnp.where(order == jnp.iinfo(order.dtype).min, 0, _convert_bits(order, dtype))
-
-
-def _top_k_by_insertion(orders: list[Array], k: int) -> list[Array]:
-    """Return the `k` largest values of each window in descending order, by insertion."""
-    found: list[Array] = []
-    for order in orders:
-        for place, other in enumerate(found):
-            found[place], order = lax.max(other, order), lax.min(other, order)
-        if len(found) < k:
-            found.append(order)
-    return found
 
 
 def mixed_pool(
@@ -389,6 +296,7 @@ def blur_pool(
         >>> blur_pool(jnp.array([0.0, 4.0, 0.0, 4.0, 0.0]).reshape(1, 5, 1)).ravel().tolist()
         [2.0, 2.0, 2.0]
 
+    It has no `valid`: its padding repeats positions of the image, and weights of a part of the window blur otherwise.
     Source: Zhang, "Making convolutional networks shift-invariant again", arXiv 1904.11486.
     """
     x, window = read_pool(x, window_shape, strides, padding)

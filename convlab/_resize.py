@@ -62,7 +62,7 @@ def resize(
     Args:
         x: `(*batch, *spatial, c)`, any number of batch axes.
         output_shape: the spatial sizes of the result, one int per axis; an int means every axis of an `x` with one
-            batch axis.
+            batch axis. Symbolic sizes of `jax.export` are sizes too, without `antialias`.
         scale: instead of `output_shape`, the factor of each axis, a number > 0 or one per axis. Sizes are rounded down,
             and positions are `1 / scale` apart whatever the rounded size.
         method: "nearest" (the position whose cell contains the coordinate), "nearest-exact" (the position whose centre
@@ -133,7 +133,7 @@ def _resize_symbolic(
     y = x if kind.startswith("nearest") else x.astype(accumulation_dtype(x))
     for number, (m, factor) in enumerate(zip(out, factors), first):
         n = x.shape[number]
-        if n is m or (is_int(n) and n == m):
+        if n == m:
             continue
         exact = None if factor is None or align_corners else _step(1, 1, factor, False)
         step = (exact.numerator, exact.denominator) if exact else (n - 1, m - 1) if align_corners else (n, m)

@@ -1,4 +1,4 @@
-"""The largest values of long windows that overlap, by merging those of windows half as long."""
+"""Sums of the largest values of windows: by insertion, by sorting, and of long windows that overlap by merging."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from . import _backend
 from ._arguments import index_dtype
-from ._patches import apply_padding
+from ._masks import only_valid
+from ._patches import MAX_UNROLLED_TAPS, apply_padding, sum_taps, tap_groups
 from ._window import Window
-from ._window_halves import reduce_by_halves
+from ._window_halves import overlap_much, reduce_by_halves
 
 Array = jax.Array
 Exchange = Callable[[Any, Any], tuple[Any, Any]]  # two entries, the one that is selected first before the other
@@ -23,13 +25,108 @@ Exchange = Callable[[Any, Any], tuple[Any, Any]]  # two entries, the one that is
 MAX_MERGED = 8  # larger lists take too many comparisons
 
 
-def top_k_by_halves(keys: Array, window: Window, k: int, least: int) -> list[Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def sum_of_largest(x: Array, valid: Array | None, window: Window, k: int) -> Array:
+    """Sum the `k` largest values of each window, of equal ones the first."""
+    keys, least = _order_keys(x, valid)
+    if _use_halves(window, k):
+        largest = _top_k_by_halves(keys, window, k, least)
+        return functools.reduce(operator.add, [_value_of_key(key, x.dtype) for key in largest])
+    groups = tap_groups(keys, window, least)
+    if _use_sort(window, k):
+        return _value_of_key(_top_k_by_sort(groups, k)[0], x.dtype).sum(-1)
+    values = [_value_of_key(key, x.dtype) for key in _top_k_by_insertion(groups, k)]
+    return functools.reduce(operator.add, values)[0]
+
+
+@sum_of_largest.defjvp
+def sum_of_largest_jvp(window: Window, k: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x, valid), (dx, _) = primals, tangents
+    y, (keys, none), moved = (
+        sum_of_largest(x, valid, window, k),
+        _order_keys(lax.stop_gradient(x), valid),
+        only_valid(dx, valid),
+    )
+    if _use_halves(window, k):
+        return y, _sum_at_largest(moved, keys, window, k, none)
+    groups = tap_groups(keys, window, none)
+    least, last = _last_chosen(groups, k, _use_sort(window, k))
+    numbers = [sum(map(len, groups[:i])) for i in range(len(groups))]
+    chosen = []
+    for number, order in zip(numbers, groups):
+        tap = number + lax.broadcasted_iota(jnp.int32, order.shape, 0)
+        chosen.append((order > least) | (order == least) & (tap <= last))
+    return y, sum_taps(lambda some, tap: jnp.where(some, tap, 0), chosen, tap_groups(moved, window))[0]
+
+
+def _use_halves(window: Window, k: int) -> bool:
+    return k <= MAX_MERGED and overlap_much(window)
+
+
+def _use_sort(window: Window, k: int) -> bool:
+    return math.prod(window.size) * k > 4 * MAX_UNROLLED_TAPS
+
+
+def _top_k_by_sort(groups: list[Array], k: int) -> tuple[Array, Array]:
+    """Return the `k` largest values of each window in descending order, `(*batch, *out, c, k)`, and their taps."""
+    largest, taps = lax.top_k(jnp.moveaxis(jnp.concatenate(groups), 0, -1), k)
+    return largest, taps
+
+
+def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Array]:
+    """Return the k-th largest value of each window, and the last selected tap among those equal to it."""
+    if by_sort:
+        largest, taps = _top_k_by_sort(groups, k)
+        return largest[None, ..., -1], taps[None, ..., -1].astype(jnp.int32)
+    least = _backend.materialize(_top_k_by_insertion(groups, k)[-1])
+    left = k - functools.reduce(operator.add, [(order > least).astype(jnp.int32) for order in groups])
+    last = jnp.zeros(left.shape, jnp.int32)
+    for number, order in enumerate(groups):
+        last = jnp.where((order == least) & (left > 0), number, last)
+        left -= (order == least).astype(jnp.int32)
+    return least, _backend.materialize(last)
+
+
+def _order_keys(x: Array, valid: Array | None) -> tuple[Array, int]:
+    """Map each value to an integer of the same order, with NaN above all; return the least too, -2 ** 31 (or 63), which
+    stands for padding."""
+    bits = _convert_bits(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
+    most = jnp.iinfo(bits.dtype)
+    return only_valid(jnp.where(x != x, most.max, bits), valid, most.min), most.min
+
+
+def _convert_bits(x: Array, dtype: Any) -> Array:
+    """Convert between a float's bits and an integer of the same order; negative numbers have theirs reversed."""
+    bits = x if jnp.issubdtype(x.dtype, jnp.integer) else lax.bitcast_convert_type(x, dtype)
+    bits = jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
+    return bits if bits.dtype == dtype else lax.bitcast_convert_type(bits, dtype)
+
+
+def _value_of_key(order: Array, dtype: Any) -> Array:
+    return jnp.where(order == jnp.iinfo(order.dtype).min, 0, _convert_bits(order, dtype))
+
+
+def _top_k_by_insertion(orders: list[Array], k: int) -> list[Array]:
+    """Return the `k` largest values of each window in descending order, by insertion."""
+    found: list[Array] = []
+    for order in orders:
+        for place, other in enumerate(found):
+            found[place], order = lax.max(other, order), lax.min(other, order)
+        if len(found) < k:
+            found.append(order)
+    return found
+
+
+# --- long windows ---------------------------------------------------------------------------------------------------
+
+
+def _top_k_by_halves(keys: Array, window: Window, k: int, least: int) -> list[Array]:
     """Return the `k` largest keys of each window in descending order; padding has the key `least`."""
     padded, window = apply_padding(keys, window, least)
     return _merged([padded], window, k, lambda a, b: (lax.max(a, b), lax.min(a, b)), lambda a: jnp.full_like(a, least))
 
 
-def sum_at_largest(values: Array, keys: Array, window: Window, k: int, least: int) -> Array:
+def _sum_at_largest(values: Array, keys: Array, window: Window, k: int, least: int) -> Array:
     """Sum `values` where the keys of each window are the `k` largest, of equal ones the first."""
     (padded, inner), (values, _) = apply_padding(keys, window, least), apply_padding(values, window, 0)
     first, spatial = padded.ndim - 1 - window.rank, padded.shape[-1 - window.rank : -1]

@@ -170,7 +170,12 @@ POOLS = [
         ("top_k_pool", dict(k=5)),
     ("stochastic_pool", {}), ("pool", dict(init=1.0, reduce_fn=jnp.multiply)),
 ]  # fmt: skip
-UNPADDED = [("gem_pool", {}), ("mixed_pool", {}), ("avg_pool", {})]  # equal without padding only
+UNPADDED = [
+    ("lp_pool", dict(ceil_mode=True, strides=2)),
+    ("gem_pool", {}),
+    ("mixed_pool", {}),
+    ("avg_pool", {}),
+]  # equal without padding only
 
 
 @pytest.mark.parametrize(
