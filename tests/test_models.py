@@ -6,6 +6,7 @@ import io
 import pickle
 import subprocess
 import sys
+import types
 import zipfile
 from collections import OrderedDict
 
@@ -116,6 +117,44 @@ def test_wrong_networks_and_shapes_are_one_line(squeezenet):
         models.ResNet18(weights={"a": "b"})
     with pytest.raises(FileNotFoundError):
         models.ResNet18(weights="nowhere.pth")
+    for name in ("DEFAULT", "IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1"):
+        with pytest.raises(
+            ValueError, match=r"`weights` must be a file or a state dict for ResNet18, got '.*nothing: "
+        ):
+            models.ResNet18(weights=name)
+    with pytest.raises(TypeError, match="`weights` must be a file or a state dict for ResNet18, got bool"):
+        models.ResNet18(weights=True)
+
+
+def test_weights_come_with_wrappers_of_other_programs(squeezenet, tmp_path):
+    _, state, _ = squeezenet
+    before = lambda prefix: {prefix + name: value for name, value in state.items()}
+    module = types.SimpleNamespace(state_dict=lambda: state)
+    published = types.SimpleNamespace(get_state_dict=lambda: state)
+    averaged = {"n_averaged": np.int64(3), **before("module.")}
+    lightning = {"state_dict": before("model."), "epoch": 3, "hyper_parameters": {"lr": 0.1}}
+    for given in (module, published, averaged, lightning, {"net": before("net.module.")}):
+        found = weights.to_torch(models.SqueezeNet1_1(num_classes=5, weights=given))
+        for name, value in state.items():
+            np.testing.assert_array_equal(found[name], value)
+    path = tmp_path / "training.pth"
+    options = Global("numpy.core.multiarray", "scalar", Global("numpy", "dtype", "f8"), b"12345678")
+    beside = {"args": Global("argparse", "Namespace", ()), "best": options, "at": Global("pathlib", "PosixPath", "a")}
+    storages = [(str(i), np.ascontiguousarray(value).tobytes()) for i, value in enumerate(state.values())]
+    tensors = {
+        name: tensor("FloatStorage", str(i), value.size, value.shape, [n // 4 for n in np.zeros_like(value).strides])
+        for i, (name, value) in enumerate(state.items())
+    }
+    torch_file(path, written({"model": tensors, **beside}), storages)
+    found = weights.to_torch(models.SqueezeNet1_1(num_classes=5, weights=path))
+    for name, value in state.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+@pytest.mark.parametrize("network", [models.TCN, models.UNet, models.LeNet5, models.LRASPP_MobileNet_V3_Large])
+def test_no_network_has_an_attribute_of_a_wrappers_name(network):
+    first = nnx.to_pure_dict(nnx.state(network.abstract(), nnx.Param)).keys()
+    assert first and not first & {prefix.removesuffix(".") for prefix in models._registry.PREFIXES}
 
 
 class Hostile:

@@ -335,6 +335,23 @@ def test_unused_entries_are_reported():
     np.testing.assert_array_equal(np.asarray(filled.first.kernel[...]).transpose(3, 2, 0, 1), state["0.weight"])
 
 
+def test_the_name_of_a_wrapper_is_removed_where_the_model_has_none():
+    names = {ours: theirs for theirs, ours in OWN.items()}
+    state = own_state()
+    expected = jax.tree.leaves(weights.from_torch(state, Own(nnx.Rngs(0)), names=names))
+    for prefix in ("model.", "lightning.net.", "module."):
+        wrapped = {prefix + name: value for name, value in state.items()}
+        found = jax.tree.leaves(weights.from_torch(wrapped, Own(nnx.Rngs(0)), names=names))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    inside = {"params": {"model": {"kernel": np.zeros((3, 2))}}}  # whose own name it is
+    assert weights.from_torch({"model.weight": np.ones((2, 3))}, inside)["params"]["model"]["kernel"].sum() == 6
+    with pytest.raises(
+        ValueError, match=r"got none for '0\.bias', .* and 'other\.a\.weight', 'other\.b\.weight' besides"
+    ):
+        weights.from_torch({"other.a.weight": np.ones(1), "other.b.weight": np.ones(1)}, Own(nnx.Rngs(0)), names=names)
+
+
 def test_abstract_models_are_filled():
     abstract = nnx.eval_shape(lambda: Own(nnx.Rngs(0)))
     names = {ours: theirs for theirs, ours in OWN.items()}

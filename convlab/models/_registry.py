@@ -7,8 +7,9 @@ import difflib
 import fnmatch
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import jax
 from flax import nnx
@@ -17,7 +18,23 @@ from .. import weights as _weights
 
 M = TypeVar("M", bound=nnx.Module)
 REGISTRY: dict[str, Builder] = {}
-Weights = str | os.PathLike | Mapping[str, Any]
+PREFIXES = (*_weights.PREFIXES, "model.", "net.")  # no network has an attribute of these names
+PUBLISHED = re.compile(r"DEFAULT|IMAGENET1K\w*|COCO\w*")
+
+
+class Module(Protocol):
+    """A PyTorch module."""
+
+    def state_dict(self) -> Any: ...
+
+
+class Published(Protocol):
+    """An entry of torchvision's enums of weights."""
+
+    def get_state_dict(self) -> Any: ...
+
+
+Weights = str | os.PathLike | Mapping[str, Any] | Module | Published
 
 
 class SameKey(nnx.RngStream):
@@ -60,10 +77,13 @@ class Builder(Generic[M]):
 
         Args:
             args, options: arguments of the class, such as `num_classes`, except those that the name fixes.
-            weights: a file of PyTorch (.pth or .pt), a .safetensors file, or a state dict; `rngs` is then optional.
+            weights: a file of PyTorch (.pth or .pt), a .safetensors file, a state dict, a PyTorch module, or an entry
+                of torchvision's enums, such as `ResNet50_Weights.DEFAULT`, which torchvision downloads; `rngs` is then
+                optional.
             rngs: for the initial values, and for dropout.
 
         Raises:
+            TypeError: `weights` of another kind.
             ValueError: neither `weights` nor `rngs`, or weights of another network.
         """
         _, *names = inspect.signature(vars(self.network)["__init__"]).parameters
@@ -73,7 +93,7 @@ class Builder(Generic[M]):
             if rngs is None:
                 raise ValueError(f"`rngs` must be given for {self.name} without `weights`, got None.")
             return self.network(**options, rngs=rngs)  # type: ignore[call-arg]  # every network has it
-        state = _weights.unwrapped(weights if isinstance(weights, Mapping) else _weights.load(weights))
+        state = _weights.unwrapped(_state(weights, self.name), PREFIXES)
         options = {**getattr(self.network, "torch_options", {}), **options}
         for option, prefixes in getattr(self.network, "torch_optional", {}).items():
             options.setdefault(option, any(key.startswith(prefixes) for key in state))
@@ -90,6 +110,23 @@ class Builder(Generic[M]):
 
     def __repr__(self) -> str:
         return f"convlab.models.{self.name}"
+
+
+def _state(weights: Any, name: str) -> Mapping[str, Any]:
+    """Read what `weights` of a network stands for."""
+    if isinstance(weights, str) and PUBLISHED.fullmatch(weights.rpartition(".")[2]):
+        raise ValueError(
+            f"`weights` must be a file or a state dict for {name}, got {weights!r}. convlab downloads nothing: pass "
+            "torchvision's enum itself, or its file."
+        )
+    if isinstance(weights, (str, os.PathLike)):
+        return _weights.load(weights)
+    for method in ("state_dict", "get_state_dict"):
+        if callable(getattr(weights, method, None)):
+            return getattr(weights, method)()
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"`weights` must be a file or a state dict for {name}, got {type(weights).__name__}.")
+    return weights
 
 
 def named(network: type[M], name: str, doc: str = "", **options: Any) -> Builder[M]:

@@ -31,6 +31,7 @@ from ._files import save_safetensors as save_safetensors
 from ._matching import Row as Row
 from ._matching import Table as Table
 from ._pickles import load_torch as load_torch
+from ._state import PREFIXES as PREFIXES
 from ._state import Report as Report
 from ._state import from_torch as from_torch
 from ._state import match as match

@@ -63,6 +63,16 @@ def parameter(data: Any, *rest: Any) -> Any:
     return data
 
 
+class Ignored:
+    """The stand-in for an object beside the tensors, such as the options of a training program."""
+
+    def __init__(self, *args: Any): ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+
 PLAIN: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): tensor,
@@ -72,6 +82,24 @@ PLAIN: dict[tuple[str, str], Any] = {
     ("torch", "Size"): tuple,
     ("torch", "device"): lambda *names: None,
 } | {("torch", name): np.dtype(dtype) for name, dtype in STORAGES.items()}
+# What programs save beside the state dict: their options, paths, the best accuracy as a NumPy scalar.
+PLAIN |= {
+    (module, name): Ignored
+    for module, names in {
+        "argparse": ("Namespace",),
+        "pathlib": ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
+        "pathlib._local": ("PosixPath", "WindowsPath"),
+        "numpy": ("dtype",),
+        "numpy.core.multiarray": ("scalar",),
+        "numpy._core.multiarray": ("scalar",),
+        "_codecs": ("encode",),
+        "datetime": ("datetime", "timedelta"),
+        "collections": ("defaultdict", "Counter"),
+        "builtins": ("set",),
+        "__builtin__": ("set",),
+    }.items()
+    for name in names
+}
 
 
 class Reader(pickle.Unpickler):
@@ -106,7 +134,8 @@ def load_torch(path: str | os.PathLike) -> dict[str, Any]:
 
     Raises:
         ValueError: a file of another format, a truncated one, or one with objects other than tensors, numbers, texts,
-            lists and dictionaries, such as a whole module: save its `state_dict()`.
+            lists and dictionaries, such as a whole module: save its `state_dict()`. The options of a training program
+            (`argparse.Namespace`), paths, dates and NumPy scalars may be there and are ignored.
 
     Example:
         >>> import torch, tempfile, os  # doctest: +SKIP

@@ -17,6 +17,7 @@ from ._leaves import Leaves, take_apart
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
 PREFIXES = ("module.", "_orig_mod.")
+COUNT = "n_averaged"  # what `torch.optim.swa_utils.AveragedModel` has beside its module
 OLD_NORM = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
 Names = Mapping[str, str] | Callable[[str], str] | str | None
 
@@ -81,9 +82,10 @@ def from_torch(
     """Fill a model with the parameters and running statistics of a PyTorch state dict.
 
     Args:
-        state_dict: PyTorch's `module.state_dict()`, the same with NumPy arrays, or a checkpoint that contains it; or
-            the module itself, which is also compared with an NNX `model` in properties outside the state dict: epsilon,
-            padding, strides, activations.
+        state_dict: PyTorch's `module.state_dict()`, the same with NumPy arrays, or a checkpoint that contains it, also
+            with a wrapper's name before every entry (`module.`, Lightning's `model.`); or the module itself, which is
+            also compared with an NNX `model` in properties outside the state dict: epsilon, padding, strides,
+            activations.
         model: the model to fill: an `nnx.Module`, or Linen variables `{"params": ..., "batch_stats": ...}`; either may
             be abstract, from `nnx.eval_shape` or `jax.eval_shape`.
         names: a mapping for paths that differ, from a prefix in `model` to the prefix in PyTorch, such as `{"Conv_0":
@@ -136,6 +138,7 @@ def from_torch(
         raise ValueError(f"`names` must be a mapping, a function or 'by order', got {names!r}.")
     both = parts.flattened | dict(flattened or {})
     layouts = Layouts(parts.arrays, names, both, parts.mirrored | dict(mirrored or {}), leaves)
+    given = _without_wrapper(given, {layouts.entry(path) for path in parts.arrays}, parts.rename)
     for cell, form in _recurrent.cells(parts.order).items():
         path = tuple(cell.split(".")) if cell else ()
         given = _recurrent.unstacked(given, cell, layouts.module(path), form, layouts.entry, parts.arrays)
@@ -240,23 +243,36 @@ def match(state_dict: Any, model: Any, **options: Any) -> _matching.Table:
     return _matching.paired(take_apart(model), _shapes(given), options)
 
 
-def unwrapped(state_dict: Any) -> dict[str, Any]:
-    """Return the state dict inside a checkpoint, without prefixes that wrapper modules add to every name."""
+def unwrapped(state_dict: Any, prefixes: Sequence[str] = PREFIXES) -> dict[str, Any]:
+    """Return the state dict inside a checkpoint, without `prefixes`, which wrapper modules add to every name."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"`state_dict` must be a mapping of names to arrays, got {type(state_dict).__name__}.")
     for name in WRAPPERS:
         if isinstance(state_dict.get(name), Mapping):
-            return unwrapped(state_dict[name])
+            return unwrapped(state_dict[name], prefixes)
     state = dict(state_dict)
-    for prefix in PREFIXES:
-        if state and all(str(key).startswith(prefix) for key in state):
-            return unwrapped({key.removeprefix(prefix): value for key, value in state.items()})
+    names = [str(key) for key in state if key != COUNT]
+    for prefix in prefixes:
+        if names and all(name.startswith(prefix) for name in names):
+            return unwrapped({name.removeprefix(prefix): state[name] for name in names}, prefixes)
     for key, value in state.items():
         if not hasattr(value, "shape") and not isinstance(value, (int, float, list, tuple)):
             raise TypeError(
                 f"`state_dict` must be a mapping of names to arrays, got {type(value).__name__} for {key!r}."
             )
     return state
+
+
+def _without_wrapper(given: dict[str, Any], expected: set[str], rename: Callable[[str], str]) -> dict[str, Any]:
+    """Remove the attribute of a wrapper, such as Lightning's `model.`, that every entry begins with, if the model's
+    entries are found then and not before."""
+    inner = given
+    while inner and not inner.keys() & expected:
+        first, dots = next(iter(inner)).partition(".")[:2]
+        if not dots or any(not key.startswith(f"{first}.") for key in inner):
+            return given
+        inner = {rename(key.removeprefix(f"{first}.")): value for key, value in inner.items()}
+    return inner
 
 
 def few(names: Sequence[str]) -> str:
