@@ -1,12 +1,13 @@
 """Tests run on the CPU and keep no compiled program longer than their file."""
 
+import gc
 import os
 
 from assertions import pytest_configure  # noqa: F401  registers the plugin
 from compilation import FLAGS
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # PyTorch's and NumPy's keep a processor busy while they wait
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # idle threads of PyTorch and NumPy burn processor time
     os.environ.setdefault(threads, "1")
 os.environ.setdefault("XLA_FLAGS", FLAGS)  # with an empty XLA_FLAGS tests compile as users do
 
@@ -21,6 +22,16 @@ STRICT = {
     "test_masks", "test_messages", "test_modules", "test_nnx", "test_odd_sizes", "test_platforms", "test_regions",
     "test_resampling", "test_sampling", "test_values",
 }  # fmt: skip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported and collected stays, so the garbage collector need not look at it, then or later."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 @pytest.fixture(autouse=True, scope="module")
