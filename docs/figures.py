@@ -5,9 +5,11 @@ They have the page's colours, so that they are readable on a dark page too.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -61,13 +63,15 @@ FIGURES = {
 }
 
 
+@functools.cache  # a function, its two layers and what tests them show one picture
 def figure(name: str) -> str:
     """Return the SVG of a function's picture with its call as caption, "" if it has none."""
     if name not in FIGURES:
         return ""
     call, inputs, outputs = FIGURES[name]
     functions: dict[str, Callable[..., Array]] = {f: getattr(convlab, f) for f in convlab.__all__}
-    result = np.asarray(eval(call, {**functions, "jnp": jnp, "x": jnp.asarray(IMAGE[None, :, :, None])}))
+    program = jax.jit(lambda x: eval(call, {**functions, "jnp": jnp, "x": x}))
+    result = np.asarray(program(IMAGE[None, :, :, None]))
     shown = result.reshape(-1)[None] if result.ndim == 2 else result[0, :, :, 0]
     return svg(IMAGE, shown, inputs, outputs, call)
 

@@ -1,5 +1,6 @@
 """Runs the tests on the CPU, and drops compiled programs at the end of each file."""
 
+import gc
 import os
 
 from assertions import pytest_configure  # noqa: F401  registers the plugin
@@ -22,6 +23,16 @@ STRICT = {
     "test_masks", "test_messages", "test_modules", "test_nnx", "test_odd_sizes", "test_platforms", "test_regions",
     "test_resampling", "test_sampling", "test_values",
 }  # fmt: skip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported and collected stays, so the garbage collector need not look at it, then or later."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 @pytest.fixture(autouse=True, scope="module")
