@@ -306,3 +306,25 @@ def test_the_costliest_operations_of_a_network_are_listed(tmp_path):
     assert len(rows) == 3 and all(float(row.split("|")[4]) > 0 for row in rows)
     wrong = subprocess.run([*command, "lenet"], capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.program
+def test_networks_that_are_not_measured_anew_keep_their_dearest_operations():
+    page = "<!-- begin -->\\n### lenet5\\n\\nold\\n\\n### tcn\\n\\nkept\\n<!-- end -->\\n"
+    code = f"import dearest; print(dearest.merge('{page}', {{'lenet5': 'new'}}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True)
+    assert done.stdout.split() == ["###", "tcn", "kept", "###", "lenet5", "new"], done.stderr
+
+
+@pytest.mark.program
+@pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc")
+def test_settings_of_memory_are_timed(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(MARKS)
+    command = [sys.executable, str(BENCHMARKS / "memory.py"), "--markdown", str(page), "--only"]
+    done = subprocess.run([*command, "lenet5", "--steps", "1", "--batch", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| lenet5 |")]
+    assert len(rows) == 4 and all(float(row[2]) > 0 for row in rows) and rows[0][3] == "1.00"
+    wrong = subprocess.run([*command, "lenet"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1

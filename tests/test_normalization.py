@@ -335,3 +335,24 @@ def test_layer_normalization_under_vmap_and_strict_promotion():
 def test_layer_normalization_of_complex_input_is_flaxs():
     ours, flaxs = (cls(8, rngs=flax.nnx.Rngs(0))(X8 + 1j) for cls in (convlab.nnx.LayerNorm, flax.nnx.LayerNorm))
     np.testing.assert_array_equal(ours, flaxs)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU's program")
+def test_the_loops_of_a_dense_block_do_not_grow_with_its_depth():
+    """The derivative of each layer's input adds to that of the layers before it."""
+
+    def longest_loop(depth):
+        norms = flax.nnx.List([convlab.nnx.BatchNorm(2 + i, rngs=flax.nnx.Rngs(0)) for i in range(depth)])
+        graph, parameters, rest = flax.nnx.split(norms, flax.nnx.Param, ...)
+
+        def loss(parameters, x):
+            for norm in flax.nnx.merge(graph, parameters, rest, copy=True):
+                y = jnp.tanh(norm(x)) @ jnp.ones((x.shape[-1], 1))
+                x = jnp.concatenate([x, y], -1)
+            return x.sum()
+
+        x = jax.ShapeDtypeStruct((2, 16, 16, 2), jnp.float32)
+        text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(parameters, x).compile().as_text()
+        return max(len(loop.splitlines()) for loop in text.split("\n\n") if loop.startswith("%"))
+
+    assert longest_loop(8) - longest_loop(4) <= 32  # lines of the program

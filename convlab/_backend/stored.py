@@ -1,7 +1,8 @@
-"""An identity whose derivative the CPU stores in an array of its own, so that XLA computes it once.
+"""An identity whose derivative the CPU stores in an array of its own.
 
-XLA fuses an elementwise derivative into everything that reads it. Where derivatives add up along a chain of layers, the
-last of them would compute all others again: DenseNet's blocks made loops that grew with the square of their depth.
+XLA fuses an elementwise result into everything that reads it, and so computes it once for each reader. Where
+derivatives add up along a chain of layers, as those of DenseNet's blocks, the last reader computes all of the chain
+again: loops whose length grows with the depth, and a time to compile that grows with its square.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
     if not compat.has_hooks or not all(isinstance(n, int) for n in x.shape):
         return x, dx
-    with compat.marked(MARK):
+    with compat.marked(MARK):  # an operation of lax that JAX differentiates, maps and transposes
         return x, lax.optimization_barrier(dx)
 
 
@@ -45,6 +46,7 @@ def rule(original_rule: Callable) -> Callable:
         split = compat.is_partitioned(ctx) or compat.has_explicit_axes(ctx)
         if split or compat.platforms_of(ctx) != ("cpu",):
             return args
+        # XLA removes barriers before it fuses; a function that is not inlined stays, and copies nothing.
         return compat.lower(ctx, lambda x: no_inline(lax.optimization_barrier, x), *args)
 
     return lower

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._backend.stored import with_stored_derivative
+from .._backend import with_stored_derivative
 from .._promotion import promoting
 
 Array = jax.Array
