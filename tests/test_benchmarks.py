@@ -282,6 +282,28 @@ def test_formulations_are_timed_with_and_without(tmp_path):
     assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1
 
 
+def test_tunings_of_several_runs_are_tabulated_by_their_conditions():
+    tuned = importlib.import_module("tuned")
+    here = {
+        "machine": "a CPU, with the engine",
+        "jax": "1",
+        "date": "2026-01-01",
+        "settings": "--budget 8",
+        "load": 1.0,
+    }
+    facts = {"stopped": None, "problems": []}
+    faster = here | facts | {"times": {"static": 4.0, "tuned": 2.0, "plain": 1.0}, "changed": ["forward: a to b"]}
+    same = here | facts | {"times": {"static": 3.0}, "changed": []}
+    other = same | {"machine": "a CPU, without the engine"}
+    text = tuned.markdown({"x|1": faster, "y|1": same, "x|2": other})
+    first, second = text.split("\n\n`")
+    assert (
+        "2 programs, 1 of them faster by more than 5 %, the gain in the geometric mean 1.41, the least 1.00." in first
+    )
+    assert "more than 5 % are 1 of 1." in first and "| x | 4 | 2 | 2.00 | 1 | forward: a to b |" in first
+    assert second.startswith("CONVLAB_ENGINE=off python") and "| x | 3 | 3 | 1.00 | – | nothing |" in second
+
+
 def test_rates_are_of_the_three_maps():
     """Convlab's maps are those of Flax's layer, and a map has the operations that its name says."""
     jax, np, rates, suite = (importlib.import_module(name) for name in ("jax", "numpy", "rates", "suite"))
