@@ -26,7 +26,7 @@ def maxima(x: Array, bins: Bins, is_single: bool) -> Array:
     return _map_boxes(lambda image, rows, columns: _of_bins(image, rows, columns)[0], (x,), bins, is_single)
 
 
-def at_maxima(x: Array, dx: Array, bins: Bins, is_single: bool) -> Array:
+def at_maxima(x: Array, dx: Array, bins: Bins, _: Array, is_single: bool) -> Array:
     """Select the entries of `dx` at the first maximum of each bin, 0 for an empty one; linear in `dx`."""
 
     def selected(image: Array, moved: Array, rows: Array, columns: Array) -> Array:

@@ -286,15 +286,14 @@ def _maxima_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x, bins), (dx, _) = primals, tangents
     y, by_masks = _maxima(x, bins), functools.partial(_region_masks.at_maxima, is_single=False)
     tangent = _backend.by_platform(
-        x, dx, bins, cpu=_at_maxima, tpu=functools.partial(by_masks, is_single=True), default=by_masks
+        x, dx, bins, y, cpu=_at_maxima, tpu=functools.partial(by_masks, is_single=True), default=by_masks
     )
     return y, jnp.where(_is_empty(bins), jnp.zeros((), dx.dtype), tangent)
 
 
-def _at_maxima(x: Array, dx: Array, bins: Bins) -> Array:
-    """Gather the entries of `dx` at the first maximum of each bin."""
-    x = lax.stop_gradient(x)
-    at = _first_equal(x, bins, _maxima(x, bins))
+def _at_maxima(x: Array, dx: Array, bins: Bins, y: Array) -> Array:
+    """Gather the entries of `dx` at the first maximum, `y`, of each bin."""
+    at = _first_equal(lax.stop_gradient(x), bins, lax.stop_gradient(y))
     at = at * x.shape[-1] + jnp.arange(x.shape[-1], dtype=at.dtype)
     return jnp.ravel(dx).at[at].get(mode="promise_in_bounds")
 
