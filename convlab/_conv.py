@@ -59,7 +59,7 @@ def conv(
         strides: steps of the window, one or one per axis.
         padding: "VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL", "CIRCULAR", "REFLECT", an int, or one int or
             (before, after) pair per axis; negative numbers crop.
-        padding_mode: "zeros", "constant", "reflect", "replicate", "circular", or one per axis: what to pad with.
+        padding_mode: "zeros", "constant", "reflect", "replicate", "circular", or one per axis: the padding values.
         padding_value: the number that "constant" pads with.
         input_dilation: 1 + the zeros put between neighbours of `x` before it is padded.
         kernel_dilation: distance between neighbouring taps.

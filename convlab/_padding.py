@@ -131,7 +131,7 @@ def pad(x: Array, padding: Padding, mode: PaddingModes = "zeros", value: Any = 0
         value: the value that "constant" pads with; a scalar, cast to the dtype of `x`.
 
     Returns:
-        `(*batch, *padded, c)` of the dtype of `x`. "circular" crops first and wraps what is left; the other modes pad
+        `(*batch, *padded, c)` of the dtype of `x`. "circular" crops first and wraps the rest; the other modes pad
         the original and crop afterwards.
 
     Raises:

@@ -283,7 +283,7 @@ def blur_pool(
             16; an int means every axis of an `x` with one batch axis.
         strides: steps of the window, one or one per axis.
         padding: as in `conv`.
-        padding_mode: as in `conv`: what to pad with.
+        padding_mode: the values of the padding, as in `conv`.
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, float32 for integers; sums are float32 for 16-bit and integer input.

@@ -1,4 +1,4 @@
-"""The bins of boxes: where they lie, and what is computed from the positions of each."""
+"""The bins of boxes: their positions, and reductions over the positions of each bin."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ Floats: TypeAlias = float | Sequence[float]
 # How much to pad: a name in either case, an int, or one int or (before, after) pair per axis.
 Padding: TypeAlias = str | int | Sequence[int | Sequence[int]]
 
-# What to pad with, on every axis or one per axis.
+# The values of padding, on every axis or one per axis.
 PaddingMode: TypeAlias = Literal["zeros", "constant", "reflect", "replicate", "circular"]
 PaddingModes: TypeAlias = PaddingMode | Sequence[PaddingMode]
 
@@ -53,7 +53,7 @@ Method: TypeAlias = Literal[
 # How a pyramid reduces the elements of a bin.
 Reduce: TypeAlias = Literal["max", "avg"]
 
-# The `method` of `resize` and of `grid_sample`, and what `grid_sample` reads beyond the border.
+# The `method` of `resize` and of `grid_sample`, and the values that `grid_sample` reads beyond the border.
 Interpolation: TypeAlias = Literal[
     "nearest", "nearest-exact", "linear", "cubic", "area", "bilinear", "trilinear", "bicubic"
 ]

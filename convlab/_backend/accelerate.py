@@ -29,7 +29,7 @@ class accelerate:
     inside it. It changes only how `lax.conv_general_dilated`, `lax.reduce_window` (sum, max, min) and their derivatives
     are lowered for the CPU. Results are equal up to rounding. Programs for GPU and TPU stay the same to the byte unless
     a tuning for the device is in force (`autotune`). Programs that are already compiled, and programs of other threads,
-    do not change. If this version of JAX lacks what it needs, it warns once and changes nothing.
+    do not change. If this version of JAX lacks an interface that it needs, it warns once and changes nothing.
 
     Args:
         engine: False leaves jaxlib's own engine out of every program, those of convlab's functions included. Such

@@ -1,4 +1,4 @@
-"""Linear maps whose transpose is given: what JAX derives, the transpose of each equation, can be much slower."""
+"""Linear maps whose transpose is given, because JAX's, the transpose of each equation, can be much slower."""
 
 from __future__ import annotations
 

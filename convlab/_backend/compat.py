@@ -239,7 +239,7 @@ def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
 
 
 def ensure_compile_time_eval() -> contextlib.AbstractContextManager:
-    """Compute inside the context, rather than trace, what depends on no argument of the traced function."""
+    """Compute operations inside the context, rather than trace them, if they depend on no traced argument."""
     return jax.ensure_compile_time_eval()
 
 

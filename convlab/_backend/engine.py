@@ -168,7 +168,7 @@ def convolution(x, kernel, *, out, strides, pads, dilation, groups, dtype=jnp.fl
 
     Args:
         order: the kernel's axes in the order (*window, in, out).
-        ops: what the engine applies to the result, in the order BIAS, BINARY_ADD, an activation.
+        ops: operations that the engine applies to the result, in the order BIAS, BINARY_ADD, an activation.
         extras: the operands of BIAS and BINARY_ADD.
     """
     rank = x.ndim - 2

@@ -126,7 +126,7 @@ def _weighted_rows_jvp(weigh: Callable, primals: tuple, tangents: tuple) -> tupl
 
 
 def _stored(within: Sequence[Array]) -> tuple[Array, ...]:
-    """Store what XLA would compute again for every channel of every list."""
+    """Store values that XLA would recompute for every channel of every list."""
     return tuple(map(materialize, within))
 
 

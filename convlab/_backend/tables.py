@@ -361,7 +361,7 @@ TABLES: dict[str, dict[Kind, tuple[Row, ...]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a program is lowered for, and what it may contain."""
+    """The platform that a program is lowered for, and the parts that it may contain."""
 
     platform: str = "cpu"
     engine: bool = True  # the program may call the engine

@@ -37,7 +37,7 @@ from .base import ImageOperation, MaskedOperation, Operation, layer
 Array = jax.Array
 Indexed: TypeAlias = tuple[Array, Array]  # an array and indices, the result of a layer with `return_indices=True`
 
-# What a layer with `return_indices` returns: `Array`, `Indexed`, or their union if only the run tells the option.
+# The result of a layer with `return_indices`: `Array`, `Indexed`, or their union if only the run decides.
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 

@@ -82,7 +82,7 @@ def slice_at(image: Array, start: Sequence, sizes: Sequence[int], strides: Seque
 
 
 def slice_for_tap(image: Array, tap: Sequence[int], p: Problem) -> Array:
-    """Return what the kernel element at index `tap` reads of the padded image: `(n, *out, c)`."""
+    """Return the values of the padded image that the kernel element at index `tap` reads: `(n, *out, c)`."""
     return slice_at(image, [t * d for t, d in zip(tap, p.kernel_dilation)], p.out, p.strides)
 
 

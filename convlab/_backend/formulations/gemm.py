@@ -63,7 +63,7 @@ def _parts_inside(p: Problem) -> list[tuple[tuple[int, ...], Ranges]]:
 
 
 def _read(x, tap, spans: Ranges, p: Problem):
-    """Return what a tap reads for a range of outputs, all of it on the image."""
+    """Return the values that a tap reads for a range of outputs, all of them on the image."""
     shifts = [t * d - lo for t, d, (lo, _) in zip(tap, p.kernel_dilation, p.pads)]
     starts = [first * s + shift for (first, _), s, shift in zip(spans, p.strides, shifts)]
     ends = [(end - 1) * s + shift + 1 for (_, end), s, shift in zip(spans, p.strides, shifts)]

@@ -63,7 +63,7 @@ class Program:
 
 
 def read(known: dict[Value, Any], value: Value) -> Any:
-    """Return what is known of a value, or else its constant."""
+    """Return the known facts of a value, or else its constant."""
     return known.get(value, value.constant)
 
 

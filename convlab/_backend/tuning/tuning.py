@@ -198,7 +198,7 @@ class Tuning:
         return [entry.row() for entry in sorted(self.entries, key=saved, reverse=True)]
 
     def heading(self) -> str:
-        """Describe what was measured, and on which device, in a line."""
+        """Describe the measurements and their device in a line."""
         d = self.device
         threads = f", {d['threads']} threads" if d["platform"] == "cpu" else ""
         engine = ", without jaxlib's engine" if d["platform"] == "cpu" and not d["engine"] else ""
