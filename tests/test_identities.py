@@ -43,7 +43,7 @@ def numbers(*shape, seed=0):
 
 
 def inner(a, b):
-    return float((a * b).sum())
+    return float((np.asarray(a) * np.asarray(b)).sum())
 
 
 @laws(200)

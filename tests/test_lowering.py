@@ -1,6 +1,7 @@
 """Tests of the backend: every formulation against the oracle, the choice, `accelerate` and `explain`."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -81,7 +82,7 @@ def operands(p: Problem, seed=0):
     rng = np.random.default_rng(seed)
     kernel = (*p.window, p.channels // p.groups, p.features)
     shapes = (p.batch, *p.spatial, p.channels), kernel, (p.batch, *p.out, p.features)
-    return [jnp.asarray(rng.normal(size=s), p.dtype) for s in shapes]
+    return [rng.normal(size=s).astype(p.dtype) for s in shapes]
 
 
 def oracle(p: Problem, x, kernel):
@@ -160,14 +161,19 @@ def supported_kinds(name, p):
     return kinds
 
 
+def results(name, p, x, kernel, dy):
+    """Each kind of problem that a formulation computes, in one program."""
+    kinds, seconds = supported_kinds(name, p), {"forward": kernel, "kernel_gradient": dy}
+    return jax.jit(lambda x, seconds: {kind: forced(name, kind, p)(x, seconds[kind]) for kind in kinds})(x, seconds)
+
+
 @pytest.mark.parametrize("name", tables.FORMULATIONS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 def test_formulations_in_other_dtypes(name, dtype, x64):
     dtypes = dict(dtype=jnp.dtype(dtype), out_dtype=jnp.dtype(dtype))
     p = problem(np.random.default_rng(3), **{**dict(rank=2), **typical(name), **dtypes})
-    for kind in supported_kinds(name, p):
-        x, kernel, dy = operands(p)
-        actual = jax.jit(forced(name, kind, p))(x, kernel if kind == "forward" else dy)
+    x, kernel, dy = operands(p)
+    for kind, actual in results(name, p, x, kernel, dy).items():
         assert actual.dtype == p.out_dtype
         assert_near(name, actual, oracle(p, x, kernel) if kind == "forward" else oracle_gradient(p, x, dy), p.dtype)
 
@@ -175,11 +181,10 @@ def test_formulations_in_other_dtypes(name, dtype, x64):
 @pytest.mark.parametrize("name", tables.FORMULATIONS)
 def test_an_empty_batch_computes(name):
     p = problem(np.random.default_rng(0), **{**typical(name), "batch": 0})
-    for kind in supported_kinds(name, p):
-        x, kernel, dy = operands(p)
-        y = np.asarray(jax.jit(forced(name, kind, p))(x, kernel if kind == "forward" else dy))
+    x, kernel, dy = operands(p)
+    for kind, y in results(name, p, x, kernel, dy).items():
         assert y.shape == (dy if kind == "forward" else kernel).shape
-        assert not y.any()
+        assert not np.asarray(y).any()
 
 
 @pytest.mark.parametrize("name", [name for name in OF_FLOATS if tables.FORMULATIONS[name].sums_directly])
@@ -202,15 +207,17 @@ def test_direct_formulations_keep_an_inf_in_its_windows(name):
 def test_large_strides_make_no_large_program(groups):
     """The gradient of a patch embedding has a phase for each of 16 x 16 positions, with windows that tile or
     overlap."""
+    rng = np.random.default_rng(0)
     for window in (16, 19):
-        x, k = jnp.ones((1, 64, 48, 4)), jax.random.normal(jax.random.key(0), (window, window, 4 // groups, 6))
+        x = np.ones((1, 64, 48, 4), np.float32)
+        k = rng.normal(size=(window, window, 4 // groups, 6)).astype(np.float32)
         f = lambda x, method: convlab.conv(x, k, strides=16, feature_group_count=groups, method=method)
         back = lambda dy: [jax.linear_transpose(lambda x: f(x, m), x)(dy)[0] for m in ("auto", "lax")]
-        dy = jax.random.normal(jax.random.key(1), jax.eval_shape(lambda x: f(x, "auto"), x).shape)
+        dy = rng.normal(size=jax.eval_shape(lambda x: f(x, "auto"), x).shape).astype(np.float32)
         if window == 16:  # else the phases of several geometries are interleaved one by one
             assert len(jax.jit(lambda dy: back(dy)[0]).lower(dy).as_text().splitlines()) < 100
         actual, expected = jax.jit(back)(dy)
-        np.testing.assert_allclose(actual, expected, atol=1e-5 * float(jnp.abs(expected).max()))
+        np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_one_long_dilated_sequence_has_a_gradient():
@@ -324,7 +331,8 @@ def test_winograd_computes_results_smaller_than_the_window_and_long_ones(spatial
     x, k = jnp.ones((1, *spatial, 8)), jnp.ones((3, 3, 8, 8))
     steps = convlab.explain(lambda: convlab.conv(x, k, method="winograd"), platform="cpu")
     assert [step.formulation for step in steps] == ["winograd"]
-    np.testing.assert_allclose(convlab.conv(x, k, method="winograd"), convlab.conv(x, k, method="lax"), rtol=1e-5)
+    methods = jax.jit(lambda x, k: [convlab.conv(x, k, method=method) for method in ("winograd", "lax")])
+    np.testing.assert_allclose(*methods(x, k), rtol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
@@ -361,39 +369,44 @@ def test_without_the_engine_winograd_is_chosen_for_many_channels_only():
         )
 
 
-@pytest.mark.parametrize("method", OF_FLOATS)
-def test_a_method_has_every_derivative(method):
-    transposed = method in ("subpixel", "explicit_zeros")
-    batch, depthwise = (
-        16 if method in ("batch_vectorized", "swapped_operands") else 1,
-        method in ("fft", "block_diagonal", "groups"),
-    )
+@functools.cache  # lax's are those of several methods
+def derivatives(method, rank, batch, depthwise, transposed):
+    """Gradients, their derivative along the arguments, those of each half of the batch, and those of a derivative."""
     x = np.random.default_rng(0).normal(size=(2 * batch, 9, 8, 4)).astype(np.float32)
     k = np.broadcast_to(np.arange(36, dtype=np.float32).reshape(3, 3, 1, 4) / 36, (3, 3, 1 if depthwise else 4, 4))
-    groups = dict(feature_group_count=4) if depthwise else {}
-
-    def f(x, k, method):
-        if transposed:
-            return (convlab.conv_transpose(x, k, strides=2, method=method) ** 2).sum()
-        return (convlab.conv(x, k, method=method, **groups) ** 2).sum()
-
-    if tables.FORMULATIONS[method].needs_engine and (why := engine.unavailable_reason()):
-        pytest.skip(why)
-    if method == "extra_axis":
+    if rank == 1:
         x, k = x.reshape(x.shape[0], 72, 4), k.reshape(9, 4, 4)
-    if method == "planes":
+    if rank == 3:
         x, k = x.reshape(x.shape[0], 3, 3, 8, 4), np.stack([k, 2 * k])
 
-    def derivatives(x, k, method):
-        g = lambda x, k: f(x, k, method)
+    def f(x, k):
+        if transposed:
+            return (convlab.conv_transpose(x, k, strides=2, method=method) ** 2).sum()
+        return (convlab.conv(x, k, method=method, feature_group_count=4 if depthwise else 1) ** 2).sum()
+
+    @jax.jit
+    def program(x, k):
         return (
-            jax.grad(g, (0, 1))(x, k),
-            jax.jvp(jax.grad(g, (0, 1)), (x, k), (x, k))[1],
-            jax.vmap(jax.grad(g, 1), (0, None))(x.reshape(2, batch, *x.shape[1:]), k),
-            jax.grad(lambda x, k: jax.jvp(g, (x, k), (x, k))[1], (0, 1))(x, k),
+            jax.grad(f, (0, 1))(x, k),
+            jax.jvp(jax.grad(f, (0, 1)), (x, k), (x, k))[1],
+            jax.vmap(jax.grad(f, 1), (0, None))(x.reshape(2, batch, *x.shape[1:]), k),
+            jax.grad(lambda x, k: jax.jvp(f, (x, k), (x, k))[1], (0, 1))(x, k),
         )
 
-    got, expected = jax.device_get(jax.jit(lambda x, k: [derivatives(x, k, m) for m in (method, "lax")])(x, k))
+    return jax.device_get(program(x, k))
+
+
+@pytest.mark.parametrize("method", OF_FLOATS)
+def test_a_method_has_every_derivative(method):
+    if tables.FORMULATIONS[method].needs_engine and (why := engine.unavailable_reason()):
+        pytest.skip(why)
+    problem = (
+        {"extra_axis": 1, "planes": 3}.get(method, 2),
+        16 if method in ("batch_vectorized", "swapped_operands") else 1,
+        method in ("fft", "block_diagonal", "groups"),
+        method in ("subpixel", "explicit_zeros"),
+    )
+    got, expected = derivatives(method, *problem), derivatives("lax", *problem)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b)
 
@@ -463,9 +476,8 @@ def test_the_gradient_of_a_sum_reads_no_zeros_between_its_elements(dtype):
             summed = lambda x: lax.reduce_window(x, np.zeros((), dtype), lax.add, **full)
             yield jax.linear_transpose(summed, x)(v)[0] if v is not None else jax.eval_shape(summed, x)
 
-    n = len(WINDOWS_THAT_OVERLAP_OR_NOT)
-    keys = jax.random.split(jax.random.key(0), n)
-    vs = [jax.random.normal(key, like.shape, dtype) for key, like in zip(keys, gradients([None] * n))]
+    rng, outputs = np.random.default_rng(0), gradients([None] * len(WINDOWS_THAT_OVERLAP_OR_NOT))
+    vs = [rng.normal(size=output.shape).astype(dtype) for output in outputs]
     plain = jax.jit(lambda vs: list(gradients(vs))).lower(vs).compile()
     with convlab.accelerate():
         ours = jax.jit(lambda vs: list(gradients(vs))).lower(vs).compile()
