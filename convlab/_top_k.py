@@ -88,8 +88,8 @@ def _last_chosen(groups: list[Array], k: int, by_sort: bool) -> tuple[Array, Arr
 
 
 def _order_keys(x: Array, valid: Array | None) -> tuple[Array, int]:
-    """Map each value to an integer of the same order, with NaN above all; return the least too, -2 ** 31 (or 63), which
-    stands for padding."""
+    """Map each value to an integer of the same order, with NaN above all; also return -2 ** 31 (or 63), the key of
+    padding."""
     bits = _convert_bits(jnp.where(x == 0, 0, x), jnp.int64 if x.dtype.itemsize == 8 else jnp.int32)
     most = jnp.iinfo(bits.dtype)
     return only_valid(jnp.where(x != x, most.max, bits), valid, most.min), most.min

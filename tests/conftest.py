@@ -27,7 +27,7 @@ STRICT = {
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """What is imported and collected stays, so the garbage collector need not look at it, then or later."""
+    """Exclude imported modules and collected tests from garbage collection, because they stay until the end."""
     gc.disable()
     result = yield
     gc.freeze()

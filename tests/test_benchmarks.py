@@ -196,7 +196,7 @@ def test_calls_that_are_wrong_on_a_device_are_told(tmp_path, monkeypatch, capsys
 
 
 def test_reported_layers_are_the_same_for_every_contestant():
-    """Convlab's, by each of its methods, plain JAX's through Flax, and PyTorch's."""
+    """convlab by each of its methods, plain JAX through Flax, and PyTorch give the same results."""
     torch = pytest.importorskip("torch")
     jax, suite, subjects, layers_jax, layers_torch = (
         importlib.import_module(name) for name in ("jax", "suite", "subjects", "layers_jax", "layers_torch")

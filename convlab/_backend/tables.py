@@ -88,10 +88,8 @@ def _mostly_padding(p: Problem) -> bool:
 def _output_blocking_saves_work(p: Problem) -> bool:
     """Return whether output_blocking does at most 80% of the engine's work."""
     few_features = p.groups == 1 and p.features <= VECTOR // 2 and p.macs >= 2**20
-    supported = (
-        few_features and onednn.forward_unsupported(p) is None and output_blocking.forward_unsupported(p) is None
-    )
-    return supported and output_blocking.remaining_work(p) <= 0.8
+    reasons = onednn.forward_unsupported, output_blocking.forward_unsupported
+    return few_features and not any(reason(p) for reason in reasons) and output_blocking.remaining_work(p) <= 0.8
 
 
 def _one_channel_throughout(p: Problem) -> bool:
@@ -127,8 +125,7 @@ def _small_groups(p: Problem) -> bool:
 
 
 def _ungrouped_float32(p: Problem) -> bool:
-    """Return whether it is in float32 without groups; the rows for programs without the engine were measured on
-    these."""
+    """Return whether it is in float32 without groups, as all problems measured without the engine."""
     return p.dtype == jnp.float32 and p.groups == 1
 
 

@@ -18,7 +18,7 @@ from .. import weights as _weights
 
 M = TypeVar("M", bound=nnx.Module)
 REGISTRY: dict[str, Builder] = {}
-PREFIXES = (*_weights.PREFIXES, "model.", "net.")  # no network has an attribute of these names
+PREFIXES = (*_weights.PREFIXES, "model.", "net.")  # no network has an attribute with these names
 PUBLISHED = re.compile(r"DEFAULT|IMAGENET1K\w*|COCO\w*")
 
 
@@ -113,7 +113,7 @@ class Builder(Generic[M]):
 
 
 def _state(weights: Any, name: str) -> Mapping[str, Any]:
-    """Read what `weights` of a network stands for."""
+    """Read the state dict that the argument `weights` of a network names."""
     if isinstance(weights, str) and PUBLISHED.fullmatch(weights.rpartition(".")[2]):
         raise ValueError(
             f"`weights` must be a file or a state dict for {name}, got {weights!r}. convlab downloads nothing: pass "

@@ -82,7 +82,7 @@ PLAIN: dict[tuple[str, str], Any] = {
     ("torch", "Size"): tuple,
     ("torch", "device"): lambda *names: None,
 } | {("torch", name): np.dtype(dtype) for name, dtype in STORAGES.items()}
-# What programs save beside the state dict: their options, paths, the best accuracy as a NumPy scalar.
+# Objects that programs save with the state dict: their options, paths, the best accuracy as a NumPy scalar.
 PLAIN |= {
     (module, name): Ignored
     for module, names in {

@@ -17,7 +17,7 @@ from ._leaves import Leaves, take_apart
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
 PREFIXES = ("module.", "_orig_mod.")
-COUNT = "n_averaged"  # what `torch.optim.swa_utils.AveragedModel` has beside its module
+COUNT = "n_averaged"  # an entry of `torch.optim.swa_utils.AveragedModel` besides its module
 OLD_NORM = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
 Names = Mapping[str, str] | Callable[[str], str] | str | None
 

@@ -47,7 +47,7 @@ def is_long(axes: Sequence[Axis]) -> bool:
 
 
 def is_whole(axes: Sequence[Axis]) -> bool:
-    """Whether one window of many elements is all of its axes, which XLA reduces without slices."""
+    """Return whether one window of many elements covers all of its axes, which XLA reduces without slices."""
     covers = lambda a: a.out == 1 and a.window == a.size and bool(a.on_input.all())
     return math.prod(a.window for a in axes) >= 32 and all(map(covers, axes))
 
