@@ -220,6 +220,21 @@ def test_large_strides_make_no_large_program(groups):
         np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("window, pads", [((7, 7), ((3, 3), (3, 2))), ((3, 4), ((0, 1), (1, 2)))])
+def test_kernel_gradients_of_first_layers_are_accurate(window, pads):
+    """A strided first layer of a large image sums over all positions of its result."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(2, 200, 182, 3)).astype(np.float32), rng.normal(size=(2, 100, 91, 5)).astype(np.float32)
+    conv = lambda kernel: convlab.conv(x, kernel, strides=2, padding=pads)
+    actual = jax.jit(lambda dy: jax.linear_transpose(conv, jnp.ones((*window, 3, 5)))(dy)[0])(dy)
+    wide = np.pad(x.astype(np.float64), ((0, 0), *pads, (0, 0)))
+    expected = np.empty((*window, 3, 5))
+    for i, j in np.ndindex(window):
+        inputs = wide[:, i : i + 199 : 2, j : j + 181 : 2]
+        expected[i, j] = np.tensordot(inputs, dy.astype(np.float64), ((0, 1, 2), (0, 1, 2)))
+    assert np.linalg.norm(actual - expected) <= 2e-6 * np.linalg.norm(expected)
+
+
 def test_one_long_dilated_sequence_has_a_gradient():
     """The engine crashes for an image of one channel and a kernel that is a column of some 400 positions."""
     p = problem(

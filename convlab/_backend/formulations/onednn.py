@@ -147,10 +147,43 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
         # product, and for the convolution that reads the operand in its own shape.
         dkernel = no_inline(product, x, dy)
     else:
+        if _reads_blocks(p):
+            return _gradient_of_blocks(x, dy, p)
         rows = np.linspace(0, p.out[0], _partial_sums(p) + 1).astype(int).tolist()
         parts = [_gradient_of_rows(x, dy, first, last, p) for first, last in itertools.pairwise(rows)]
         dkernel = functools.reduce(operator.add, parts)
     return dkernel.reshape(*p.window, p.channels // p.groups, p.features)
+
+
+def _reads_blocks(p: Problem) -> bool:
+    """Whether it is the strided first layer of a large image with few channels (measured with AVX-512)."""
+    undilated = max(p.kernel_dilation) == 1 and all(w >= s for w, s in zip(p.window, p.strides))
+    large = p.groups == 1 and p.rank == 2 and p.channels <= 4 and p.batch * math.prod(p.out) >= 2**14
+    return large and undilated and min(p.strides) > 1 and math.prod(p.strides) <= 4
+
+
+def _gradient_of_blocks(x: Array, dy: Array, p: Problem) -> Array:
+    """Compute the gradient of a strided convolution by that of an unstrided one, whose channels are blocks of pixels.
+
+    The engine then has fewer rows of taps, each as long as before times the stride, and reads dy once for each row.
+    """
+    firsts = [-lo % s for (lo, _), s in zip(p.pads, p.strides)]  # taps of zeros before the window
+    window = tuple(-(-(first + w) // s) for first, w, s in zip(firsts, p.window, p.strides))
+    blocks = tuple(out + w - 1 for out, w in zip(p.out, window))
+    lows = [lo + first for (lo, _), first in zip(p.pads, firsts)]
+    x = pad_spatial(x, [(lo, m * s - n - lo) for lo, m, s, n in zip(lows, blocks, p.strides, p.spatial)])
+    x = x.reshape(p.batch, *itertools.chain(*zip(blocks, p.strides)), p.channels)
+    x = lax.transpose(x, (0, *range(1, 2 * p.rank, 2), *range(2, 2 * p.rank + 1, 2), 2 * p.rank + 1))
+    ones, channels = (1,) * p.rank, math.prod(p.strides) * p.channels
+    problem = dataclasses.replace(
+        p, spatial=blocks, window=window, channels=channels, strides=ones, pads=((0, 0),) * p.rank
+    )
+    dkernel = _dense_gradient(x.reshape(p.batch, *blocks, channels), dy, problem)
+    dkernel = dkernel.reshape(*window, *p.strides, p.channels, p.features)
+    interleaved = itertools.chain(*((axis, p.rank + axis) for axis in range(p.rank)))
+    dkernel = lax.transpose(dkernel, (*interleaved, 2 * p.rank, 2 * p.rank + 1))
+    dkernel = dkernel.reshape(*(w * s for w, s in zip(window, p.strides)), p.channels, p.features)
+    return dkernel[tuple(slice(first, first + w) for first, w in zip(firsts, p.window))]
 
 
 def _repeats_channels(p: Problem) -> bool:
