@@ -37,7 +37,8 @@ def test_the_formulations_agree_in_values_and_derivatives(spatial):
 @pytest.mark.parametrize("formulation", [interpolate.gather_corners, interpolate.gather_cells])
 def test_an_infinity_with_weight_0_has_no_effect(formulation, monkeypatch):
     """At an element the neighbours have weight 0; the derivative there is the right one, or 0 if that is not finite."""
-    monkeypatch.setattr(interpolate.lax, "platform_dependent", lambda *args, **_: formulation(*args))
+    by_platform = lambda *args, **_: formulation(*args) if len(args) == 3 else args[0]
+    monkeypatch.setattr(interpolate.lax, "platform_dependent", by_platform)
     x, kernel = np.array([1, 3, np.inf, 5], np.float32).reshape(4, 1), np.ones((1, 1, 1), np.float32)
 
     def f(offset):

@@ -103,13 +103,13 @@ def weighted_rows(rows: Array, indices: Sequence[Array], within: Sequence[Array]
 
     `weigh` maps `within`, a tuple of `(n,)`, to the weights of all lists, `(n,)` each.
     """
-    return weighted([_take(rows, at) for at in indices], [w[:, None] for w in weigh(_stored(within))])
+    return weighted([_take(rows, at) for at in indices], [w[:, None] for w in weigh(stored(within))])
 
 
 @functools.partial(weighted_rows.defjvp, symbolic_zeros=True)
 def _weighted_rows_jvp(weigh: Callable, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (rows, indices, within), (rows_tangent, _, within_tangents) = primals, tangents
-    y, terms, within = weighted_rows(rows, indices, within, weigh), [], _stored(within)
+    y, terms, within = weighted_rows(rows, indices, within, weigh), [], stored(within)
     if not isinstance(rows_tangent, SymbolicZero):
         # for its transpose: one scatter of products, where one for each list would fill an array of zeros each time
         factors = jnp.stack(weigh(within))
@@ -117,17 +117,20 @@ def _weighted_rows_jvp(weigh: Callable, primals: tuple, tangents: tuple) -> tupl
         terms.append((factors[..., None].astype(y.dtype) * moved.astype(y.dtype)).sum(0))
     if not all(isinstance(along, SymbolicZero) for along in within_tangents):
         along = [jnp.zeros_like(a) if isinstance(t, SymbolicZero) else t for a, t in zip(within, within_tangents)]
-        # a CPU gathers and sums faster in loops of their own
-        for at, weight, change in zip(indices, *jax.jvp(lambda *a: weigh(a), within, tuple(along))):
-            values = _without_unweighted_infs(_take(rows, at), weight[:, None])
-            values = lax.platform_dependent(values, cpu=materialize, default=lambda values: values)
-            terms.append(change[:, None].astype(y.dtype) * values.astype(y.dtype))
+        weights, changes = jax.jvp(lambda *a: weigh(a), within, tuple(along))
+        values = [_without_unweighted_infs(_take(rows, at), w[:, None]) for at, w in zip(indices, weights)]
+        terms += [change[:, None].astype(y.dtype) * v.astype(y.dtype) for change, v in zip(changes, stored(values))]
     return y, functools.reduce(operator.add, terms or [jnp.zeros_like(y)])
 
 
-def _stored(within: Sequence[Array]) -> tuple[Array, ...]:
-    """Store values that XLA would recompute for every channel of every list."""
-    return tuple(map(materialize, within))
+def stored(arrays: Sequence[Array]) -> tuple[Array, ...]:
+    """Store arrays on a CPU: it would compute them again for every channel that reads them, and it gathers and sums
+    faster in loops of their own."""
+    return lax.platform_dependent(tuple(arrays), cpu=_materialized, default=tuple)
+
+
+def _materialized(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+    return tuple(map(materialize, arrays))
 
 
 def _take(rows: Array, at: Array) -> Array:

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._arguments import index_dtype
-from .buffers import materialize
-from .gather import by_groups, weighted, weighted_rows
+from .gather import by_groups, stored, weighted, weighted_rows
 
 Array = jax.Array
 
@@ -57,7 +56,7 @@ def gather_groups(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> A
 def gather_corners(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> Array:
     """Gather each corner separately; XLA fuses the gathers with the sum, so only the sum is stored."""
     table, steps = _bordered(x, after=2)
-    at = materialize(_flat_rows(cell, steps, table.shape).transpose(1, 2, 3, 0))
+    (at,) = stored([_flat_rows(cell, steps, table.shape).transpose(1, 2, 3, 0)])
     rows = table.reshape(-1, table.shape[-1])
     indices = [(at + sum(s for s, upper in zip(steps, corner) if upper)).ravel() for corner in _corners(cell)]
     distances = tuple(part.transpose(1, 2, 3, 0).ravel() for part in within)
