@@ -162,7 +162,7 @@ def supported_kinds(name, p):
 
 
 def results(name, p, x, kernel, dy):
-    """Each kind of problem that a formulation computes, in one program."""
+    """Compute each kind of problem that a formulation supports, in one program."""
     kinds, seconds = supported_kinds(name, p), {"forward": kernel, "kernel_gradient": dy}
     return jax.jit(lambda x, seconds: {kind: forced(name, kind, p)(x, seconds[kind]) for kind in kinds})(x, seconds)
 

@@ -124,8 +124,8 @@ def _weighted_rows_jvp(weigh: Callable, primals: tuple, tangents: tuple) -> tupl
 
 
 def stored(arrays: Sequence[Array]) -> tuple[Array, ...]:
-    """Store arrays on a CPU: it would compute them again for every channel that reads them, and it gathers and sums
-    faster in loops of their own."""
+    """Store arrays on a CPU, which would recompute them for every channel that reads them, and which gathers and sums
+    faster in separate loops."""
     return lax.platform_dependent(tuple(arrays), cpu=_materialized, default=tuple)
 
 

@@ -156,7 +156,7 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
 
 
 def _reads_blocks(p: Problem) -> bool:
-    """Whether it is the strided first layer of a large image with few channels (measured with AVX-512)."""
+    """Return whether it is a strided first layer of a large image with few channels (measured with AVX-512)."""
     undilated = max(p.kernel_dilation) == 1 and all(w >= s for w, s in zip(p.window, p.strides))
     large = p.groups == 1 and p.rank == 2 and p.channels <= 4 and p.batch * math.prod(p.out) >= 2**14
     return large and undilated and min(p.strides) > 1 and math.prod(p.strides) <= 4
