@@ -7,10 +7,12 @@ forward map is a sum over the taps of the window, the kernel gradient a sum over
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ..buffers import materialize
@@ -18,6 +20,8 @@ from ..problem import Problem
 from . import depthwise
 from .base import UNROLLED, Array, Formulation, Solve, join_groups, pad_image, slice_at, split_groups, sum_over
 
+_LARGE = 2**18  # least number of elements of an image whose padded copy costs more than a few regions
+_MOST_REGIONS = 9
 _MANY = 2**14  # least number of output positions for a loop for each kernel element
 
 
@@ -44,10 +48,62 @@ def sums_each_tap(p: Problem) -> bool:
     return p.plain_depthwise and math.prod(p.window) <= 9 and p.batch * math.prod(p.out) >= _MANY
 
 
+def _regions(p: Problem, axis: int) -> list[tuple[int, int, int, int]]:
+    """Return the regions (first, end, first tap, end tap) of the outputs along an axis that read the same taps."""
+    stride, dilation, low = p.strides[axis], p.kernel_dilation[axis], p.pads[axis][0]
+    at = np.arange(p.out[axis])[:, None] * stride + np.arange(p.window[axis]) * dilation - low
+    inside = (at >= 0) & (at < p.spatial[axis])
+    cuts = [0, *(np.flatnonzero((inside[1:] != inside[:-1]).any(1)) + 1), len(inside)]
+    taps = [np.flatnonzero(inside[first]) for first in cuts[:-1]]
+    ends = [(int(t[0]), int(t[-1]) + 1) if t.size else (0, 0) for t in taps]
+    return [(int(first), int(end), *reads) for first, end, reads in zip(cuts, cuts[1:], ends)]
+
+
+def _has_few_regions(p: Problem) -> bool:
+    """Whether a large image is padded by so little that its border is a few regions, cheaper than a padded copy."""
+    if not (p.plain_depthwise and any(map(any, p.pads)) and p.batch * math.prod(p.spatial) * p.channels >= _LARGE):
+        return False
+    regions = [_regions(p, axis) for axis in range(p.rank)]
+    reads = all(taps > tap for axis in regions for _, _, tap, taps in axis)
+    return reads and math.prod(map(len, regions)) <= _MOST_REGIONS
+
+
+def _forward_by_regions(x: Array, kernel: Array, p: Problem) -> Array:
+    """Compute each region from a part of the image without padding, and join them."""
+
+    def part(region: tuple[tuple[int, int, int, int], ...]) -> Array:
+        image, weights, spatial = [slice(None)], [], []
+        for axis, (first, end, tap, taps) in enumerate(region):
+            stride, dilation = p.strides[axis], p.kernel_dilation[axis]
+            start = first * stride + tap * dilation - p.pads[axis][0]
+            spatial.append((end - 1 - first) * stride + (taps - 1 - tap) * dilation + 1)
+            image.append(slice(start, start + spatial[-1]))
+            weights.append(slice(tap, taps))
+        inner = dataclasses.replace(
+            p,
+            spatial=tuple(spatial),
+            window=tuple(taps - tap for *_, tap, taps in region),
+            pads=((0, 0),) * p.rank,
+        )
+        return _sums(x[tuple(image)], kernel[tuple(weights)], inner)
+
+    def join(chosen: tuple, axis: int) -> Array:
+        if axis == p.rank:
+            return part(chosen)
+        return jnp.concatenate([join((*chosen, region), axis + 1) for region in _regions(p, axis)], axis + 1)
+
+    return join((), 0)
+
+
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
-    acc, per_group = p.accumulator, p.channels // p.groups
     if p.dilates_input:
-        return depthwise.input_gradient(x, kernel, p, acc)
+        return depthwise.input_gradient(x, kernel, p, p.accumulator)
+    compute = _forward_by_regions if _has_few_regions(p) else _sums
+    return materialize(compute(x, kernel, p).astype(p.out_dtype))
+
+
+def _sums(x: Array, kernel: Array, p: Problem) -> Array:
+    acc, per_group = p.accumulator, p.channels // p.groups
     image = pad_image(x, p)
     if p.groups == 1:
         images, kernels = [image[..., i, None] for i in range(per_group)], [kernel]
@@ -63,7 +119,7 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
 
         return sum_over(term, p.window, 64 // per_group, weights, *images)
 
-    return materialize(join_groups([output(weights) for weights in kernels]).astype(p.out_dtype))
+    return join_groups([output(weights) for weights in kernels])
 
 
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
