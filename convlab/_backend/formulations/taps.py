@@ -12,7 +12,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from ..buffers import materialize
@@ -20,8 +19,7 @@ from ..problem import Problem
 from . import depthwise
 from .base import UNROLLED, Array, Formulation, Solve, join_groups, pad_image, slice_at, split_groups, sum_over
 
-_LARGE = 2**18  # least number of elements of an image whose padded copy costs more than a few regions
-_MOST_REGIONS = 9
+_LARGE = 2**18  # least number of elements of an image whose padded copy costs more than a border apart
 _MANY = 2**14  # least number of output positions for a loop for each kernel element
 
 
@@ -48,46 +46,36 @@ def sums_each_tap(p: Problem) -> bool:
     return p.plain_depthwise and math.prod(p.window) <= 9 and p.batch * math.prod(p.out) >= _MANY
 
 
-def _regions(p: Problem, axis: int) -> list[tuple[int, int, int, int]]:
-    """Return the regions (first, end, first tap, end tap) of the outputs along an axis that read the same taps."""
-    stride, dilation, low = p.strides[axis], p.kernel_dilation[axis], p.pads[axis][0]
-    at = np.arange(p.out[axis])[:, None] * stride + np.arange(p.window[axis]) * dilation - low
-    inside = (at >= 0) & (at < p.spatial[axis])
-    cuts = [0, *(np.flatnonzero((inside[1:] != inside[:-1]).any(1)) + 1), len(inside)]
-    taps = [np.flatnonzero(inside[first]) for first in cuts[:-1]]
-    ends = [(int(t[0]), int(t[-1]) + 1) if t.size else (0, 0) for t in taps]
-    return [(int(first), int(end), *reads) for first, end, reads in zip(cuts, cuts[1:], ends)]
+def _regions(p: Problem, axis: int) -> list[tuple[int, int]]:
+    """Return the ranges of the outputs along an axis before, inside and after those that read no padding."""
+    (low, _), stride, out = p.pads[axis], p.strides[axis], p.out[axis]
+    first = min(max(0, -(-low // stride)), out)
+    end = max(first, min(out, (p.spatial[axis] + low - p.effective_size[axis]) // stride + 1))
+    return [(first, end) for first, end in ((0, first), (first, end), (end, out)) if first < end]
 
 
-def _has_few_regions(p: Problem) -> bool:
-    """Whether a large image is padded by so little that its border is a few regions, cheaper than a padded copy."""
-    if not (p.plain_depthwise and any(map(any, p.pads)) and p.batch * math.prod(p.spatial) * p.channels >= _LARGE):
+def borders_apart(p: Problem) -> bool:
+    """Whether a large image has most outputs inside of its border, so that a padded copy of it would cost more."""
+    padded = p.plain_depthwise and p.rank <= 2 and any(n > 0 for pair in p.pads for n in pair)
+    if not padded or math.prod(p.window) > 25 or p.batch * math.prod(p.spatial) * p.channels < _LARGE:
         return False
-    regions = [_regions(p, axis) for axis in range(p.rank)]
-    reads = all(taps > tap for axis in regions for _, _, tap, taps in axis)
-    return reads and math.prod(map(len, regions)) <= _MOST_REGIONS
+    inside = [max(end - first for first, end in _regions(p, axis)) / p.out[axis] for axis in range(p.rank)]
+    return math.prod(inside) >= 0.5
 
 
-def _forward_by_regions(x: Array, kernel: Array, p: Problem) -> Array:
-    """Compute each region from a part of the image without padding, and join them."""
+def _sums_by_regions(x: Array, kernel: Array, p: Problem) -> Array:
+    """Compute the inside of the image as it lies and the border from padded strips, and join them."""
 
-    def part(region: tuple[tuple[int, int, int, int], ...]) -> Array:
-        image, weights, spatial = [slice(None)], [], []
-        for axis, (first, end, tap, taps) in enumerate(region):
-            stride, dilation = p.strides[axis], p.kernel_dilation[axis]
-            start = first * stride + tap * dilation - p.pads[axis][0]
-            spatial.append((end - 1 - first) * stride + (taps - 1 - tap) * dilation + 1)
-            image.append(slice(start, start + spatial[-1]))
-            weights.append(slice(tap, taps))
-        inner = dataclasses.replace(
-            p,
-            spatial=tuple(spatial),
-            window=tuple(taps - tap for *_, tap, taps in region),
-            pads=((0, 0),) * p.rank,
-        )
-        return _sums(x[tuple(image)], kernel[tuple(weights)], inner)
+    def part(ranges: tuple[tuple[int, int], ...]) -> Array:
+        cuts, pads = [slice(None)], []
+        for (first, end), n, stride, reach, (low, _) in zip(ranges, p.spatial, p.strides, p.effective_size, p.pads):
+            start, stop = first * stride - low, (end - 1) * stride - low + reach
+            cuts.append(slice(min(max(start, 0), n), max(min(stop, n), 0)))
+            pads.append((max(-start, 0), max(stop - n, 0)))
+        image = x[tuple(cuts)]
+        return _sums(image, kernel, dataclasses.replace(p, spatial=image.shape[1:-1], pads=tuple(pads)))
 
-    def join(chosen: tuple, axis: int) -> Array:
+    def join(chosen: tuple[tuple[int, int], ...], axis: int) -> Array:
         if axis == p.rank:
             return part(chosen)
         return jnp.concatenate([join((*chosen, region), axis + 1) for region in _regions(p, axis)], axis + 1)
@@ -98,7 +86,7 @@ def _forward_by_regions(x: Array, kernel: Array, p: Problem) -> Array:
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     if p.dilates_input:
         return depthwise.input_gradient(x, kernel, p, p.accumulator)
-    compute = _forward_by_regions if _has_few_regions(p) else _sums
+    compute = _sums_by_regions if borders_apart(p) else _sums
     return materialize(compute(x, kernel, p).astype(p.out_dtype))
 
 
