@@ -383,3 +383,37 @@ def test_products_of_the_taps_inside(spatial, kernel, options):
 
     for got, expected in zip(jax.jit(lambda: results("gemm"))(), jax.jit(lambda: results("lax"))()):
         np.testing.assert_allclose(got, expected, atol=2e-6 * float(jnp.abs(expected).max()))
+
+
+@pytest.mark.parametrize(
+    "spatial, window, options",
+    [
+        ((9, 8), (3, 3), {}),
+        ((19, 18), (3, 3), dict(strides=2)),
+        ((19, 18), (3, 2), dict(kernel_dilation=2)),
+        ((9,), (3,), {}),
+        ((5, 6, 4), (3, 1, 2), {}),
+        ((9, 8), (3, 3), dict(padding=((0, 1), (-1, 2)))),
+        ((30, 8), (7, 1), dict(strides=3)),
+        ((40,), (5,), dict(padding=[(9, 1)], strides=2, kernel_dilation=2)),  # outputs that read padding only
+        ((2, 8), (3, 3), dict(padding=2)),  # nothing inside: the padded copy serves
+        ((4, 6, 5), (3, 3, 3), {}),  # three axes: likewise
+    ],
+)
+def test_large_depthwise_images_are_computed_by_regions(spatial, window, options, monkeypatch):
+    """The border apart from the inside, without a padded copy; lax's own says what is right, gradients too."""
+    from convlab._backend.formulations import taps
+
+    monkeypatch.setattr(taps, "_LARGE", 1)
+    rng = np.random.default_rng(0)
+    x, k = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, *spatial, 4), (*window, 1, 4)))
+
+    def results(method):
+        y, backward = jax.vjp(lambda x, k: convlab.conv(x, k, feature_group_count=4, method=method, **options), x, k)
+        return y, *backward(y)
+
+    lowered = jax.jit(lambda: results("taps")[0]).lower().as_text()
+    apart = spatial not in ((2, 8), (4, 6, 5), (5, 6, 4))
+    assert ("stablehlo.concatenate" in lowered) == apart
+    for got, expected in zip(jax.jit(lambda: results("taps"))(), jax.jit(lambda: results("lax"))()):
+        np.testing.assert_allclose(got, expected, atol=2e-6 * float(jnp.abs(expected).max()))

@@ -44,7 +44,7 @@ def numbers(result: Any) -> Any:
 
 
 def distance(actual: Any, expected: np.ndarray) -> float:
-    """Return the relative distance in the L2 norm; infinite if a non-finite number is on one side only."""
+    """Return the relative distance in the L2 norm; infinite where a non-finite number is not the same on both sides."""
     actual = wide(actual)
     if actual.shape != expected.shape:
         return float("inf")
@@ -52,7 +52,7 @@ def distance(actual: Any, expected: np.ndarray) -> float:
     if not (np.isfinite(actual[~same]).all() and np.isfinite(expected[~same]).all()):
         return float("inf")
     size = np.linalg.norm(expected[np.isfinite(expected)])
-    return float(np.linalg.norm((actual - expected)[~same]) / (size or 1.0))
+    return float(np.linalg.norm(actual[~same] - expected[~same]) / (size or 1.0))
 
 
 class Call:
@@ -83,7 +83,7 @@ class Call:
 
         def both(*moving: Any) -> Any:
             y, backward = jax.vjp(lambda *m: numbers(self.function(arrays)(*m)), *moving)
-            return y, backward(y)
+            return y, backward(y.conj())
 
         return jax.jit(both)(*moving)
 
@@ -121,7 +121,6 @@ class Call:
                 y = numbers(self.case.oracle(*moved))
                 ends.append(0.5 * float((np.abs(y) ** 2).sum()))
             size = np.linalg.norm(gradient) * np.linalg.norm(along)
-            # JAX's gradient of a complex operand is the conjugate of the direction of ascent
             error = abs((ends[0] - ends[1]) / (2 * STEP) - float((gradient * along).real.sum()))
             worst = max(worst, error / (size or 1.0))
         return worst

@@ -59,6 +59,11 @@ def _dilates_input(p: Problem) -> bool:
     return p.dilates_input
 
 
+def _small_dilated_depthwise(p: Problem) -> bool:
+    small = p.rank == 2 and math.prod(p.window) <= 9 and max(p.kernel_dilation) > 1
+    return small and p.dtype == jnp.float32 and taps.borders_apart(p)
+
+
 def _one_tap(p: Problem) -> bool:
     return p.groups == 1 and math.prod(p.window) == 1
 
@@ -227,14 +232,6 @@ def _small_groups_tpu_forward(p: Problem) -> bool:
     return _small_groups_tpu(p) and not p.depthwise and not is_filled
 
 
-def _dilated_input_sequence(p: Problem) -> bool:
-    return p.rank == 1 and p.dilates_input
-
-
-def _dilates_input_ungrouped(p: Problem) -> bool:
-    return p.dilates_input and p.groups == 1
-
-
 def _bfloat16_sequence(p: Problem) -> bool:
     return p.rank == 1 and p.dtype == jnp.bfloat16
 
@@ -259,6 +256,7 @@ def _large_tiles(p: Problem) -> bool:
 FORWARD = (
     ("taps", "depthwise, dilated input: a sum of what each output reads", lambda p: p.dilates_input and p.depthwise),
     ("subpixel", "a dilated input: no products with its zeros", _dilates_input),
+    ("taps", "depthwise, a small dilated window of a large image: one fused loop", _small_dilated_depthwise),
     ("batch_vectorized", "few channels, a large window: sixteen images fill a vector", _one_channel_large_window),
     ("taps", "few channels: one fused loop", _few_channels),
     ("taps", "groups of a channel or two: one fused loop", _groups_of_one_or_two_channels),
@@ -336,14 +334,14 @@ GPU_FORWARD = (
     ("taps", _DILATED, _dilated_depthwise_sequence),
     ("gemm", f"{_LARGE_WINDOWS}: a matrix product", _large_windows_tile),
     ("subpixel", f"{_LARGE_WINDOWS}: a matrix product", _large_tiles),
-    ("subpixel", _ZEROS, _dilated_input_sequence),
+    ("subpixel", _ZEROS, lambda p: p.rank == 1 and p.dilates_input),
     ("extra_axis", _NO_ALGORITHM, _bfloat16_sequence),
     ("lax", "XLA's own on gpu", lambda p: True),
 )
 GPU_KERNEL_GRADIENT = (
     ("taps", _AS_DEAR, _depthwise_sequence),
     ("gemm", f"{_LARGE_WINDOWS}: a matrix product", _large_windows_tile),
-    ("subpixel", _TRANSPOSED, _dilates_input_ungrouped),
+    ("subpixel", _TRANSPOSED, lambda p: p.dilates_input and p.groups == 1),
     ("extra_axis", _NO_ALGORITHM, _bfloat16_sequence),
     ("lax", "XLA's own on gpu", lambda p: True),
 )

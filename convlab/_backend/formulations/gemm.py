@@ -19,7 +19,7 @@ from ..problem import Problem
 from .base import Array, Formulation, Solve, kernel_indices, pad_image, slice_for_tap
 
 LARGE = 256  # taps of a window
-MOSTLY = 0.9  # part of the taps inside of the image above which padding costs less than to avoid it
+MOSTLY = 0.85  # part of the taps inside of the image above which padding costs less than to avoid it
 
 
 def forward_unsupported(p: Problem) -> str | None:

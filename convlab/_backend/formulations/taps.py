@@ -7,6 +7,7 @@ forward map is a sum over the taps of the window, the kernel gradient a sum over
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -18,6 +19,7 @@ from ..problem import Problem
 from . import depthwise
 from .base import UNROLLED, Array, Formulation, Solve, join_groups, pad_image, slice_at, split_groups, sum_over
 
+_LARGE = 2**18  # least number of elements of an image whose padded copy costs more than a border apart
 _MANY = 2**14  # least number of output positions for a loop for each kernel element
 
 
@@ -44,10 +46,52 @@ def sums_each_tap(p: Problem) -> bool:
     return p.plain_depthwise and math.prod(p.window) <= 9 and p.batch * math.prod(p.out) >= _MANY
 
 
+def _regions(p: Problem, axis: int) -> list[tuple[int, int]]:
+    """Return the ranges of the outputs along an axis before, inside and after those that read no padding."""
+    (low, _), stride, out = p.pads[axis], p.strides[axis], p.out[axis]
+    first = min(max(0, -(-low // stride)), out)
+    end = max(first, min(out, (p.spatial[axis] + low - p.effective_size[axis]) // stride + 1))
+    return [(first, end) for first, end in ((0, first), (first, end), (end, out)) if first < end]
+
+
+def borders_apart(p: Problem) -> bool:
+    """Whether a large image has most outputs inside of its border, so that a padded copy of it would cost more."""
+    padded = p.plain_depthwise and p.rank <= 2 and any(n > 0 for pair in p.pads for n in pair)
+    if not padded or math.prod(p.window) > 25 or p.batch * math.prod(p.spatial) * p.channels < _LARGE:
+        return False
+    inside = [max(end - first for first, end in _regions(p, axis)) / p.out[axis] for axis in range(p.rank)]
+    return math.prod(inside) >= 0.5
+
+
+def _sums_by_regions(x: Array, kernel: Array, p: Problem) -> Array:
+    """Compute the inside of the image as it lies and the border from padded strips, and join them."""
+
+    def part(ranges: tuple[tuple[int, int], ...]) -> Array:
+        cuts, pads = [slice(None)], []
+        for (first, end), n, stride, reach, (low, _) in zip(ranges, p.spatial, p.strides, p.effective_size, p.pads):
+            start, stop = first * stride - low, (end - 1) * stride - low + reach
+            cuts.append(slice(min(max(start, 0), n), max(min(stop, n), 0)))
+            pads.append((max(-start, 0), max(stop - n, 0)))
+        image = x[tuple(cuts)]
+        return _sums(image, kernel, dataclasses.replace(p, spatial=image.shape[1:-1], pads=tuple(pads)))
+
+    def join(chosen: tuple[tuple[int, int], ...], axis: int) -> Array:
+        if axis == p.rank:
+            return part(chosen)
+        return jnp.concatenate([join((*chosen, region), axis + 1) for region in _regions(p, axis)], axis + 1)
+
+    return join((), 0)
+
+
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
-    acc, per_group = p.accumulator, p.channels // p.groups
     if p.dilates_input:
-        return depthwise.input_gradient(x, kernel, p, acc)
+        return depthwise.input_gradient(x, kernel, p, p.accumulator)
+    compute = _sums_by_regions if borders_apart(p) else _sums
+    return materialize(compute(x, kernel, p).astype(p.out_dtype))
+
+
+def _sums(x: Array, kernel: Array, p: Problem) -> Array:
+    acc, per_group = p.accumulator, p.channels // p.groups
     image = pad_image(x, p)
     if p.groups == 1:
         images, kernels = [image[..., i, None] for i in range(per_group)], [kernel]
@@ -63,7 +107,7 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
 
         return sum_over(term, p.window, 64 // per_group, weights, *images)
 
-    return materialize(join_groups([output(weights) for weights in kernels]).astype(p.out_dtype))
+    return join_groups([output(weights) for weights in kernels])
 
 
 def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
