@@ -110,8 +110,6 @@ def antialiased_taps(axis: Axis, method: str) -> Taps:
 
 def nearest_positions(axis: Axis, exact: bool, dtype: type) -> np.ndarray:
     """Return the nearest positions, computed in PyTorch's arithmetic: rounding decides between two neighbours."""
-    if axis.m == axis.n and not exact:
-        return np.arange(axis.n)
     i: np.ndarray = np.arange(axis.m).astype(dtype)
     step = dtype(float(axis.step))
     at = (i + dtype(0.5)) * step if exact else i * step

@@ -98,6 +98,8 @@ def resize(
         return adaptive_avg_pool(x, out)
     if any(map(is_symbolic, (*spatial, *out))):
         return _resize_symbolic(x, out, factors, kind, bool(align_corners), antialias)
+    if kind == "nearest" and len(out) == 2:  # PyTorch ignores a factor that keeps or doubles the size, in 2-D alone
+        factors = [None if m in (n, 2 * n) else factor for n, m, factor in zip(spatial, out, factors)]
     steps = [_step(n, m, factor, bool(align_corners)) for n, m, factor in zip(spatial, out, factors)]
     # axes that shrink come first, so that later steps are smaller
     numbers = sorted(range(len(out)), key=lambda i: out[i] / spatial[i])

@@ -53,7 +53,9 @@ def resize(x, output_shape=None, *, scale=None, method="linear", align_corners=F
             ((n - 1) / (m - 1) if m > 1 else 0) if align_corners else 1 / scales[axis] if scale is not None else n / m
         )
         moved = np.moveaxis(x, first + axis, 0)
-        if n == m and (antialias or method in ("nearest", "linear")):
+        if method == "nearest" and rank == 2 and m in (n, 2 * n):
+            step = n / m
+        if n == m and (antialias or method == "linear"):
             continue
         taps = axis_weights(n, m, step, method, align_corners, antialias)
         rows = [sum(moved[j] * (w if x.dtype.kind in "fc" else int(w)) for j, w in row if w) for row in taps]

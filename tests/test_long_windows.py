@@ -9,7 +9,7 @@ import reference_pools
 
 import convlab
 
-TAPS = 700
+TAPS = 272
 POOLS = {
     "softmax_pool": dict(temperature=0.7),
     "top_k_pool": dict(k=3),
@@ -20,7 +20,7 @@ POOLS = {
 
 @pytest.mark.parametrize("name", POOLS)
 def test_long_windows_take_memory_of_a_few_images(name):
-    """Values and gradients; a copy of every tap would be 700 images."""
+    """Values and gradients; a copy of every tap would be 272 images."""
     pool = functools.partial(getattr(convlab, name), window_shape=TAPS, **POOLS[name])
 
     def both(x):

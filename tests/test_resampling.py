@@ -51,6 +51,17 @@ def test_a_long_axis_is_no_larger_a_program():
     np.testing.assert_allclose(actual, reference_resampling.resize(x, (431,)), atol=1e-5)
 
 
+def test_a_factor_that_keeps_or_doubles_a_size_is_pytorchs():
+    """For "nearest" it chooses positions in 1-D and 3-D, but not in 2-D (PyTorch issues 62237 and 121390)."""
+    line = jax.numpy.arange(4.0).reshape(1, 4, 1)
+    double, same = dict(scale=2.05, method="nearest"), dict(scale=1.001, method="nearest")
+    assert convlab.resize(line, **double).ravel().tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
+    assert convlab.resize(line, **same).ravel().tolist() == [0, 0, 1, 2]
+    image = jax.numpy.broadcast_to(line[..., None], (1, 4, 4, 1))
+    assert convlab.resize(image, **double)[0, :, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert convlab.resize(image, **same)[0, :, 0, 0].tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("options", [dict(scale=2), dict(scale=0.5, antialias=True), dict(scale=1.5, method="nearest"),
                                      dict(output_shape=17), dict(output_shape=17, method="cubic")],
                                          ids=str)  # fmt: skip
