@@ -425,3 +425,23 @@ def test_nothing_to_fuse_is_nothing_changed():
     f = lambda x: {"y": x.sum(), "z": None, "n": 3}
     assert convlab.optimize(f)(X)["n"] == 3
     same(convlab.optimize(f)(X)["y"], X.sum())
+
+
+@has_engine
+@pytest.mark.parametrize("positions, products", [(9, 2), (32, 0)])
+def test_pointwise_layers_of_few_positions_are_matrix_products(positions, products):
+    k, k2, x = draw(1, 1, 16, 24) / 4, draw(1, 1, 24, 16) / 4, draw(2, positions, positions, 16)
+
+    def f(p, x):
+        k, k2, b = p
+        y = jax.nn.relu(conv(x, k) + b)
+        return conv(y, k2) + x
+
+    p = k, k2, draw(24)
+    frozen = convlab.freeze(f, p, x)
+    text = jax.jit(frozen).lower(x).as_text()
+    has_avx512 = "avx512bw" in engine.instructions()
+    assert text.count("__onednn$matmul") == (products if has_avx512 else 0)
+    assert text.count("__onednn$matmul") + text.count("__onednn$convolution") == 2
+    same(frozen(x), f(p, x))
+    same(jax.jit(convlab.optimize(f))(p, x), f(p, x))

@@ -212,6 +212,21 @@ def convolution(x, kernel, *, out, strides, pads, dilation, groups, dtype=jnp.fl
     return y.reshape(x.shape[0], *out, -1)
 
 
+def matmul(a, b, *, transpose_b=False, ops=(), extras=()):
+    """Compute the product of two float32 matrices, or of a with b's transpose, by the engine's matrix product.
+
+    It reads b as it lies in memory, while a convolution lays its kernel out anew at each call.
+
+    Args:
+        ops: what the engine applies to the result, in the order BIAS, BINARY_ADD, an activation.
+        extras: the operands of BIAS, of shape (n,), and of BINARY_ADD, of the result's shape.
+    """
+    config = {"transpose_b": transpose_b, "fusions": {"ops": list(ops)}}
+    extras = [extra.reshape(1, -1) if extra.ndim == 1 else extra for extra in extras]
+    shape = (a.shape[0], b.shape[0 if transpose_b else 1])
+    return _call("matmul", shape, jnp.float32, {"onednn_matmul_config": config}, jnp.float32, a, b, *extras)
+
+
 def transposed_matmul(a, b):
     """Compute the product of a's transpose with b in float32 by the engine's matrix product."""
     config = {"onednn_matmul_config": {"transpose_a": True}}

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .. import compat, dispatch
+from .. import compat, dispatch, engine
 from ..formulations import onednn
 from ..problem import Kind, Problem
 from ..tables import Target, choose
@@ -20,6 +21,7 @@ from .chains import Chain, axes_of, find_chains, is_product
 from .program import FUSED, Op, from_jaxpr
 
 Array = jax.Array
+MATMUL_ROWS = 1024
 KINDS = {"bias": "BIAS", "add": "BINARY_ADD"}
 
 
@@ -30,6 +32,23 @@ class Fused:
     chain: Chain
     problem: Problem
     order: tuple[int, ...]
+
+    @property
+    def is_matmul(self) -> bool:
+        """Return whether the call is the engine's matrix product, and not its convolution."""
+        return is_matmul(self.problem)
+
+
+def is_matmul(p: Problem) -> bool:
+    """Return whether the engine's matrix product computes a problem faster than its convolution.
+
+    Both are as fast on many positions; on few, most of a convolution's time goes into its kernel's new layout and into
+    the call itself. Without AVX-512 the product was not measured.
+    """
+    rows = p.batch * math.prod(p.spatial)
+    moves = [n != 1 for n in (p.groups, *p.window, *p.strides, *p.input_dilation)]
+    is_pointwise = not any(moves) and all(pair == (0, 0) for pair in p.pads)
+    return is_pointwise and rows < MATMUL_ROWS and "avx512bw" in engine.instructions()
 
 
 def is_fused(name: str) -> bool:
@@ -102,8 +121,19 @@ def compute(fused: Fused, *arguments: Array) -> Array:
     ]
     ops = [KINDS.get(kind, kind.upper()) for kind in chain.kinds]
     image = dispatch.permute(x, (batch, *space, feature))
+    if fused.is_matmul:
+        y = _product(image, kernel, fused.problem, out_feature < in_feature, ops, extras)
+        return dispatch.unpermute(y, out)
     y = onednn.with_epilogues(image, kernel, fused.problem, (*window, in_feature, out_feature), ops, extras)
     return dispatch.unpermute(y, out)
+
+
+def _product(x: Array, kernel: Array, p: Problem, transpose: bool, ops: list[str], extras: list[Array]) -> Array:
+    """Compute a problem of one tap by the engine's matrix product; `transpose` for a kernel with its outputs first."""
+    shape = (p.features, p.channels) if transpose else (p.channels, p.features)
+    extras = [extra if extra.ndim == 1 else extra.reshape(-1, p.features) for extra in extras]
+    y = engine.matmul(x.reshape(-1, p.channels), kernel.reshape(shape), transpose_b=transpose, ops=ops, extras=extras)
+    return y.reshape(p.batch, *p.out, p.features)
 
 
 def rule(original_rule: Callable, target_of: Callable[[Any], Target]) -> Callable:
