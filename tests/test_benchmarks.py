@@ -176,7 +176,7 @@ def test_the_command_tries_every_part_without_a_gpu(tmp_path, capfd):
 
 
 @pytest.mark.program
-def test_calls_that_are_wrong_on_a_device_are_told(tmp_path, monkeypatch, capsys):
+def test_calls_that_are_wrong_on_a_device_are_reported(tmp_path, monkeypatch, capsys):
     path = BENCHMARKS / "gpu" / "check.py"  # docs has a module of this name too
     specification = importlib.util.spec_from_file_location("gpu_check", path)
     check = importlib.util.module_from_spec(specification)
@@ -252,7 +252,8 @@ def test_resnet_50_is_the_papers():
 
 @pytest.mark.slow
 def test_a_step_of_training_has_the_losses_of_pytorch(tmp_path):
-    pytest.importorskip("torch")
+    for package in ("torch", "torchvision", "PIL"):
+        pytest.importorskip(package)
     options = ["--only", "resnet18", "--modes", "batch 8", "--contestants", "convlab,torch", "--budget", 0.01]
     assert "training resnet18" in run("training", "--tiny", *options, "--json", tmp_path / "out.json").stdout
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]

@@ -157,23 +157,46 @@ def heading(dtype: str) -> str:
     return f"One chip of TPU v5e, {dtype}; {versions}; convlab / Flax (ratio), one number where they are equal."
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "--suite", type=pathlib.Path, default=suite.SUITE, metavar="JSON", help="the layers; between.json has others"
-    )
-    parser.add_argument("--only", default="", help="layers whose name contains one of these texts, comma separated")
-    parser.add_argument("--modes", default=",".join(MODES), help="forward, gradients")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument(
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options that the commands of this folder share."""
+    made = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    made.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    made.add_argument(
         "--kept", type=pathlib.Path, metavar="ROWS", help="a file of rows, to continue an interrupted run"
     )
-    parser.add_argument(
-        "--markdown", type=pathlib.Path, metavar="OUT", help="write the tables, between the file's marks"
+    made.add_argument("--markdown", type=pathlib.Path, metavar="OUT", help="write the tables, between the file's marks")
+    return made
+
+
+def no_compiler(command: str) -> bool:
+    """Return whether the TPU's compiler is missing, and report it."""
+    missing = not compiler.available()
+    if missing:
+        print(f"{command}: the TPU's compiler is not installed; pip install libtpu", file=sys.stderr)
+    return missing
+
+
+def report(text: str, dtype: str, page: pathlib.Path | None) -> int:
+    """Write the tables into the page, or print them, and return the exit code."""
+    text = f"{heading(dtype)}\n\n{text}"
+    if page:
+        from tables import write_markdown
+
+        write_markdown(text, page)
+    else:
+        print(text)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parser(__doc__)
+    options.add_argument(
+        "--suite", type=pathlib.Path, default=suite.SUITE, metavar="JSON", help="the layers; between.json has others"
     )
-    args = parser.parse_args(argv)
-    if not compiler.available():
-        print("estimates.py: the TPU's compiler is not installed; pip install libtpu", file=sys.stderr)
+    options.add_argument("--only", default="", help="layers whose name contains one of these texts, comma separated")
+    options.add_argument("--modes", default=",".join(MODES), help="forward, gradients")
+    args = options.parse_args(argv)
+    if no_compiler("estimates.py"):
         return 2
     found = []
     for row in rows(args.suite, args.only, args.modes.split(","), args.dtype, args.kept):
@@ -182,14 +205,7 @@ def main(argv: list[str] | None = None) -> int:
         print(
             row["layer"], row["mode"], *(f"{cell(row, f, s)} {title}" for f, title, s in columns), sep="  ", flush=True
         )
-    text = f"{heading(args.dtype)}\n\n{as_tables(found)}"
-    if args.markdown:
-        from tables import write_markdown
-
-        write_markdown(text, args.markdown)
-    else:
-        print(text)
-    return 0
+    return report(as_tables(found), args.dtype, args.markdown)
 
 
 if __name__ == "__main__":

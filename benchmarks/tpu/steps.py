@@ -3,7 +3,6 @@ JAX: `python benchmarks/tpu/steps.py`."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import pathlib
@@ -60,33 +59,19 @@ def rows(names: list[str], batch: int, dtype: str, kept: pathlib.Path | None) ->
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--networks", default=",".join(CHOSEN), help="of convlab.models, default %(default)s")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--kept", type=pathlib.Path, metavar="ROWS", help="a file of rows, to continue from")
-    parser.add_argument(
-        "--markdown", type=pathlib.Path, metavar="OUT", help="write the table, between the file's marks"
-    )
-    args = parser.parse_args(argv)
-    if not compiler.available():
-        print("steps.py: the TPU's compiler is not installed; pip install libtpu", file=sys.stderr)
+    options = estimates.parser(__doc__)
+    options.add_argument("--networks", default=",".join(CHOSEN), help="of convlab.models, default %(default)s")
+    options.add_argument("--batch", type=int, default=8)
+    args = options.parse_args(argv)
+    if estimates.no_compiler("steps.py"):
         return 2
     unknown = [name for name in args.networks.split(",") if name not in NETWORKS]
     if unknown:
         print(f"steps.py: there is no network {unknown[0]!r}; there are {', '.join(NETWORKS)}", file=sys.stderr)
         return 2
     found = rows(args.networks.split(","), args.batch, args.dtype, args.kept)
-    text = f"{estimates.heading(args.dtype)}\n\n" + "\n".join(
-        estimates.table("A training step", "network", found, estimates.COLUMNS)
-    )
-    if args.markdown:
-        from tables import write_markdown
-
-        write_markdown(text, args.markdown)
-    else:
-        print(text)
-    return 0
+    table = "\n".join(estimates.table("A training step", "network", found, estimates.COLUMNS))
+    return estimates.report(table, args.dtype, args.markdown)
 
 
 if __name__ == "__main__":

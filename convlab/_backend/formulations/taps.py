@@ -55,7 +55,7 @@ def _regions(p: Problem, axis: int) -> list[tuple[int, int]]:
 
 
 def borders_apart(p: Problem) -> bool:
-    """Whether a large image has most outputs inside of its border, so that a padded copy of it would cost more."""
+    """Return whether a large image has most outputs inside its border, so that a padded copy of it would cost more."""
     padded = p.plain_depthwise and p.rank <= 2 and any(n > 0 for pair in p.pads for n in pair)
     if not padded or math.prod(p.window) > 25 or p.batch * math.prod(p.spatial) * p.channels < _LARGE:
         return False
