@@ -178,13 +178,13 @@ def no_compiler(command: str) -> bool:
 
 def report(text: str, dtype: str, page: pathlib.Path | None) -> int:
     """Write the tables into the page, or print them, and return the exit code."""
-    text = f"{heading(dtype)}\n\n{text}"
+    text = f"{heading(dtype)}\n\n{text.rstrip()}\n"
     if page:
         from tables import write_markdown
 
         write_markdown(text, page)
     else:
-        print(text)
+        print(text, end="")
     return 0
 
 
