@@ -7,7 +7,9 @@ import pytest
 from jax import lax
 
 import convlab
-from convlab._backend import engine
+from convlab._backend import dispatch, engine
+from convlab._backend.fusion import packing
+from convlab._backend.tables import Target
 
 RNG = np.random.default_rng(0)
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -29,7 +31,8 @@ def norm(y, p):
 def calls(f, *args):
     """Return the epilogues of the engine's calls in the program of `f`, in order."""
     steps = convlab.explain(f, *args, platform="cpu")
-    return [step.reason.removeprefix("one call with ") for step in steps if step.reason.startswith("one call")]
+    reasons = [step.reason.partition(" as a matrix product")[0] for step in steps]
+    return [reason.removeprefix("one call with ") for reason in reasons if reason.startswith("one call")]
 
 
 def same(a, b, rtol=2e-5):
@@ -438,10 +441,84 @@ def test_pointwise_layers_of_few_positions_are_matrix_products(positions, produc
         return conv(y, k2) + x
 
     p = k, k2, draw(24)
-    frozen = convlab.freeze(f, p, x)
-    text = jax.jit(frozen).lower(x).as_text()
-    has_avx512 = "avx512bw" in engine.instructions()
-    assert text.count("__onednn$matmul") == (products if has_avx512 else 0)
-    assert text.count("__onednn$matmul") + text.count("__onednn$convolution") == 2
-    same(frozen(x), f(p, x))
-    same(jax.jit(convlab.optimize(f))(p, x), f(p, x))
+    for function, args, expected in ((convlab.optimize(f), (p, x), products), (convlab.freeze(f, p, x), (x,), 2)):
+        text = jax.jit(function).lower(*args).as_text()
+        assert text.count("__onednn$matmul") == (expected if HAS_AVX512 else 0)
+        assert text.count("__onednn$matmul") + text.count("__onednn$convolution") == 2
+        same(jax.jit(function)(*args), f(p, x))
+
+
+HAS_AVX512 = "avx512bw" in engine.instructions()
+# name: (image, kernel, options of the convolution, whether the kernel is packed where the processor has AVX-512)
+KERNELS = {
+    "pointwise": ((2, 9, 9, 24), (1, 1, 24, 40), {}, True),
+    "pointwise, strided": ((2, 9, 9, 16), (1, 1, 16, 130), dict(strides=(2, 2), padding="VALID"), True),
+    "pointwise, strided, cropped": (
+        (1, 8, 9, 16),
+        (1, 1, 16, 8),
+        dict(strides=(2, 1), padding=[(0, -3), (0, 0)]),
+        True,
+    ),
+    "a window of a small image": ((1, 4, 4, 7), (3, 3, 7, 80), {}, True),
+    "a window, dilated": ((1, 5, 4, 3), (2, 3, 3, 90), dict(rhs_dilation=(2, 2)), True),
+    "a window of a larger image": ((2, 9, 9, 16), (3, 3, 16, 80), {}, False),
+    "groups": ((2, 9, 9, 16), (1, 1, 8, 16), dict(feature_group_count=2), False),
+}
+
+
+@has_engine
+@pytest.mark.parametrize("name", KERNELS)
+def test_constant_kernels_are_packed(name):
+    image, window, options, packed = KERNELS[name]
+    x, k = draw(*image), draw(*window) / np.sqrt(np.prod(window[:-1]))
+    b = draw(window[-1])
+    residual = draw(*jax.eval_shape(lambda x: conv(x, k, **options), x).shape)
+    f = lambda p, x: jax.nn.relu(conv(x, p, **options) + b + residual * x.mean())
+    g = lambda p, x: jax.nn.silu(conv(x, p, **options) + b)
+    for function in (f, g):
+        frozen = convlab.freeze(function, k, x)
+        text = jax.jit(frozen).lower(x).as_text()
+        assert text.count("weights_prepacked") == (packed and HAS_AVX512)
+        assert "stablehlo.convolution" not in text and "stablehlo.transpose" not in text
+        same(frozen(x), function(k, x))
+    gradient = jax.jit(jax.grad(lambda x: (frozen(x) ** 2).sum()))(x)
+    same(gradient, jax.grad(lambda x: (g(k, x) ** 2).sum())(x), 1e-4)
+    same(jax.jit(jax.vmap(frozen))(x[None]), g(k, x)[None])
+    exported = jax.export.export(jax.jit(frozen))(x)
+    assert "onednn" not in exported.mlir_module()
+    same(exported.call(x), g(k, x))
+
+
+@has_engine
+def test_products_are_packed_in_either_order():
+    x, w = draw(2, 5, 7, 16), draw(16, 70) / 4
+    f = lambda p, x: jax.nn.gelu(x @ p + 1)
+    transposed = lambda p, x: jax.nn.gelu(jnp.einsum("bijc,oc->bijo", x, p) + 1)
+    for function, p in ((f, w), (transposed, w.T)):
+        frozen = convlab.freeze(function, p, x)
+        assert jax.jit(frozen).lower(x).as_text().count("weights_prepacked") == HAS_AVX512
+        same(frozen(x), f(w, x))
+
+
+@has_engine
+def test_a_layout_that_the_engine_does_not_read_is_not_used(monkeypatch):
+    k, x = draw(1, 1, 16, 24) / 4, draw(2, 9, 9, 16)
+    frozen = convlab.freeze(lambda p, x: jax.nn.relu(conv(x, p)), k, x)
+    monkeypatch.setattr(packing, "is_known", lambda p, ops: False)
+    text = jax.jit(lambda x: frozen(x) + 1).lower(x).as_text()
+    assert "weights_prepacked" not in text
+    same(jax.jit(lambda x: frozen(x) + 1)(x), jax.nn.relu(conv(x, k)) + 1)
+    frozen = convlab.freeze(lambda p, x: jax.nn.relu(conv(x, p)), k, x)
+    assert "weights_prepacked" not in jax.jit(frozen).lower(x).as_text()
+    same(frozen(x), jax.nn.relu(conv(x, k)))
+
+
+@has_engine
+def test_a_wrong_layout_fails_its_trial(monkeypatch):
+    x, k = jax.ShapeDtypeStruct((1, 6, 6, 20), jnp.float32), jax.ShapeDtypeStruct((1, 1, 20, 70), jnp.float32)
+    equation = jax.make_jaxpr(conv)(x, k).jaxpr.eqns[0]
+    p = dispatch.read(x, k, equation.params, "auto", Target("cpu", True))[1]
+    assert packing.is_known(p, ("BIAS",)) or not HAS_AVX512
+    pack = packing.pack
+    monkeypatch.setattr(packing, "pack", lambda kernel, p: pack(kernel, p)[:, ::-1])
+    assert not packing._try_product(p, ("BIAS",))

@@ -17,6 +17,8 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ from .buffers import pad_spatial
 # The first and last tested jaxlib. The configuration's fields change their meaning between versions, and a wrong one
 # ends the process, so other versions are not tried.
 TESTED = ((0, 10), (0, 12))
+T = TypeVar("T")
 _switched_on = True
 _exclusions = 0  # how many active `accelerate(engine=False)` there are
 _trying = threading.local()  # `on` is True in the thread of the trial
@@ -66,20 +69,34 @@ def supports(platform: str) -> bool:
 def _trial() -> str | None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "only jaxlib's wheels for Linux on x86-64 carry the engine"
-    answer: list[str | None] = ["the engine did not answer in time"]
+    try:
+        return apart(_trial_run)
+    except TimeoutError:
+        return "the engine did not answer in time"
+    except Exception as error:
+        return f"the engine failed its trial: {type(error).__name__}: {error}".splitlines()[0]
 
-    def work():
+
+def apart(function: Callable[[], T]) -> T:
+    """Call a function outside of the tracing, mesh and device contexts that the caller may be in: in a new thread."""
+    answers: list[T] = []
+    errors: list[Exception] = []
+
+    def work() -> None:
         _trying.on = True
         try:
-            answer[0] = _trial_run()
+            answers.append(function())
         except Exception as error:
-            answer[0] = f"the engine failed its trial: {type(error).__name__}: {error}".splitlines()[0]
+            errors.append(error)
 
-    # A new thread has none of the tracing, mesh and device contexts that the caller may be in.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(timeout=10)
-    return answer[0]
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise TimeoutError
+    return answers[0]
 
 
 @functools.cache
@@ -212,18 +229,21 @@ def convolution(x, kernel, *, out, strides, pads, dilation, groups, dtype=jnp.fl
     return y.reshape(x.shape[0], *out, -1)
 
 
-def matmul(a, b, *, transpose_b=False, ops=(), extras=()):
+def matmul(a, b, *, transpose_b=False, columns=None, ops=(), extras=()):
     """Compute the product of two float32 matrices, or of a with b's transpose, by the engine's matrix product.
 
     It reads b as it lies in memory, while a convolution lays its kernel out anew at each call.
 
     Args:
+        columns: number of b's columns if b is packed (`fusion.packing`), of shape (size,); None if it is a matrix.
         ops: what the engine applies to the result, in the order BIAS, BINARY_ADD, an activation.
         extras: the operands of BIAS, of shape (n,), and of BINARY_ADD, of the result's shape.
     """
     config = {"transpose_b": transpose_b, "fusions": {"ops": list(ops)}}
+    if columns is not None:
+        config["optimization_config"] = {"weights_prepacked": True}
     extras = [extra.reshape(1, -1) if extra.ndim == 1 else extra for extra in extras]
-    shape = (a.shape[0], b.shape[0 if transpose_b else 1])
+    shape = (a.shape[0], columns or b.shape[0 if transpose_b else 1])
     return _call("matmul", shape, jnp.float32, {"onednn_matmul_config": config}, jnp.float32, a, b, *extras)
 
 

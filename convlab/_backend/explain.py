@@ -112,7 +112,10 @@ def _step(eqn: Any, platform: str) -> Step | None:
     if fused is not None:
         shapes = tuple(tuple(value.aval.shape) for value in fused.chain.conv.inputs)
         kinds = " + ".join(fused.chain.kinds)
-        return Step("forward", shapes, "onednn", f"one call with {kinds}" if kinds else "jaxlib's own engine")
+        reason = f"one call with {kinds}" if kinds else "jaxlib's own engine"
+        if fused.is_matmul:
+            reason += " as a matrix product" + (", its kernel laid out once" if fused.is_packed else "")
+        return Step("forward", shapes, "onednn", reason)
     if eqn.primitive not in lowering.OPERATIONS:
         return None
     operands, shapes = [v.aval for v in eqn.invars], tuple(tuple(v.aval.shape) for v in eqn.invars)

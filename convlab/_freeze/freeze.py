@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._backend.fusion.call import pack_kernel
 from .._backend.fusion.chains import find_chains, is_convolution, is_product, replace_chains
 from .._backend.fusion.program import Program, mark_operations, without_dead_ops
 from . import affine, constants
@@ -98,9 +99,11 @@ def _freeze_program(program: Program, folds: bool) -> tuple[Program, Report]:
     if folds:
         program, folded = affine.fold_affine(program)
     program = affine.output_first(without_dead_ops(program))
-    found = [chain for chain in find_chains(program) if chain.kinds or not is_product(chain.conv)]
+    chains = find_chains(program)
+    packed = {chain: kernel for chain in chains if (kernel := pack_kernel(chain)) is not None}
+    found = [chain for chain in chains if chain.kinds or chain in packed or not is_product(chain.conv)]
     count = sum(map(is_convolution, program.ops))
-    program = mark_operations(replace_chains(program, found))
+    program = mark_operations(replace_chains(program, found, packed))
     fused = Counter(chain.kinds for chain in found if chain.kinds)
     return program, Report(count, folded, dict(fused), (before, len(program.ops)))
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .. import compat, dispatch, engine
 from ..formulations import onednn
 from ..problem import Kind, Problem
 from ..tables import Target, choose
-from .chains import Chain, axes_of, find_chains, is_product
+from . import packing
+from .chains import Chain, Packed, axes_of, find_chains, is_product
 from .program import FUSED, Op, from_jaxpr
 
 Array = jax.Array
@@ -27,16 +29,21 @@ KINDS = {"bias": "BIAS", "add": "BINARY_ADD"}
 
 @dataclasses.dataclass(frozen=True)
 class Fused:
-    """A fused call that the engine computes: `order` are the operands' positions among the call's arguments."""
+    """A fused call that the engine computes.
+
+    `order` are the positions of the chain's operands among the call's arguments. `is_packed` tells whether the kernel
+    is packed as the engine's matrix product reads it.
+    """
 
     chain: Chain
     problem: Problem
     order: tuple[int, ...]
+    is_packed: bool = False
 
     @property
     def is_matmul(self) -> bool:
         """Return whether the call is the engine's matrix product, and not its convolution."""
-        return is_matmul(self.problem)
+        return self.is_packed or is_matmul(self.problem)
 
 
 def is_matmul(p: Problem) -> bool:
@@ -46,9 +53,9 @@ def is_matmul(p: Problem) -> bool:
     the call itself. Without AVX-512 the product was not measured.
     """
     rows = p.batch * math.prod(p.spatial)
-    moves = [n != 1 for n in (p.groups, *p.window, *p.strides, *p.input_dilation)]
-    is_pointwise = not any(moves) and all(pair == (0, 0) for pair in p.pads)
-    return is_pointwise and rows < MATMUL_ROWS and "avx512bw" in engine.instructions()
+    moves = p.groups != 1 or p.out != p.spatial
+    few = packing.is_pointwise(p) and not moves and rows < MATMUL_ROWS
+    return few and "avx512bw" in engine.instructions()
 
 
 def is_fused(name: str) -> bool:
@@ -65,20 +72,52 @@ def plan(jaxpr: Any, target: Target) -> Fused | None:
         return None
     program = from_jaxpr(jaxpr)
     found = find_chains(program)
-    others = [op for op in program.ops if len(found) != 1 or op not in found[0].ops]
-    computes_more = any(v.constant is None for op in others for v in op.outputs)
-    if not found or computes_more or program.outputs != [found[0].result]:
+    if len(found) != 1 or program.outputs != [found[0].result]:
         return None
-    chain, sizes = found[0], [n for value in program.inputs for n in value.aval.shape]
-    if not all(isinstance(n, int) for n in sizes) or not set(chain.inputs) <= set(program.inputs):
+    chain = found[0]
+    if not all(isinstance(n, int) for value in program.inputs for n in value.aval.shape):
         return None
     kind, p = _problem(chain.conv, target)
-    supported = (
-        kind == "forward" and not p.empty and p.dtype == p.out_dtype == jnp.float32 and onednn.takes_epilogues(p)
-    )
-    if not supported or choose(kind, p, "auto", target).formulation.name != "onednn":
+    if not _is_supported(kind, p) or choose(kind, p, "auto", target).formulation.name != "onednn":
         return None
-    return Fused(chain, p, tuple(map(program.inputs.index, chain.inputs)))
+    x, kernel, *extras = chain.inputs
+    packed = packing.find_packed(kernel, program, p, _kernel_axes(chain.conv))
+    source, unpacking = packed or (kernel, [])
+    if packed and not packing.is_known(p, engine_ops(chain)):
+        return None
+    computes_more = any(v.constant is None for op in {*program.ops} - {*chain.ops, *unpacking} for v in op.outputs)
+    operands = [x, source, *extras]
+    if computes_more or not set(operands) <= set(program.inputs):
+        return None
+    return Fused(chain, p, tuple(map(program.inputs.index, operands)), packed is not None)
+
+
+def engine_ops(chain: Chain) -> tuple[str, ...]:
+    """Return the engine's names of what follows a chain's convolution."""
+    return tuple(KINDS.get(kind, kind.upper()) for kind in chain.kinds)
+
+
+def pack_kernel(chain: Chain) -> Packed | None:
+    """Return a chain's constant kernel in the layout of the engine's matrix product; None if it is better as it is."""
+    target, kernel = Target("cpu", engine.supports("cpu")), chain.conv.inputs[1].constant
+    if kernel is None or not target.engine or not all(isinstance(n, int) for v in chain.inputs for n in v.aval.shape):
+        return None
+    kind, p = _problem(chain.conv, target)
+    if not _is_supported(kind, p) or not packing.pays(p) or not packing.is_known(p, engine_ops(chain)):
+        return None
+    axes = _kernel_axes(chain.conv)
+    packed = packing.pack(np.transpose(kernel, np.argsort(axes)), p)
+    return Packed(packed, lambda packed: packing.unpack(packed, p, axes))
+
+
+def _kernel_axes(conv: Op) -> tuple[int, ...]:
+    """Return the kernel's axes as positions in (*window, in, out)."""
+    out_feature, in_feature, *window = axes_of(conv).rhs_spec
+    return tuple(int(i) for i in np.argsort((*window, in_feature, out_feature)))
+
+
+def _is_supported(kind: Kind, p: Problem) -> bool:
+    return kind == "forward" and not p.empty and p.dtype == p.out_dtype == jnp.float32 and onednn.takes_epilogues(p)
 
 
 def _problem(conv: Op, target: Target) -> tuple[Kind, Problem]:
@@ -112,15 +151,18 @@ def compute(fused: Fused, *arguments: Array) -> Array:
     batch, feature, *space = numbers.lhs_spec
     out = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
     out_feature, in_feature, *window = numbers.rhs_spec
-    if is_product(chain.conv):
-        kernel = kernel.reshape(*(1 for _ in space), *kernel.shape)
-        out_feature, in_feature, window = out_feature + len(space), in_feature + len(space), list(range(len(space)))
     extras = [
         extra.reshape(-1) if value is chain.bias else dispatch.permute(extra, out)
         for extra, value in zip(extras, [v for v in (chain.bias, chain.residual) if v is not None])
     ]
-    ops = [KINDS.get(kind, kind.upper()) for kind in chain.kinds]
+    ops = list(engine_ops(chain))
     image = dispatch.permute(x, (batch, *space, feature))
+    if fused.is_packed:
+        y = packing.multiply(image, kernel, fused.problem, ops, extras)
+        return dispatch.unpermute(y, out)
+    if is_product(chain.conv):
+        kernel = kernel.reshape(*(1 for _ in space), *kernel.shape)
+        out_feature, in_feature, window = out_feature + len(space), in_feature + len(space), list(range(len(space)))
     if fused.is_matmul:
         y = _product(image, kernel, fused.problem, out_feature < in_feature, ops, extras)
         return dispatch.unpermute(y, out)

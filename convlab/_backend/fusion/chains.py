@@ -7,7 +7,7 @@ an array with channels last and a matrix counts as a convolution with a window o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,6 +48,14 @@ class Chain:
     def inputs(self) -> list[Value]:
         extras = [value for value in (self.bias, self.residual) if value is not None]
         return [*self.conv.inputs, *extras]
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """A constant kernel in another layout (`packing`), and the function of lax's operations that undoes it."""
+
+    kernel: np.ndarray
+    unpack: Callable[[Any], Any]
 
 
 def is_convolution(op: Op) -> bool:
@@ -140,8 +148,11 @@ def _is_residual(other: Value, value: Value, conv: Op) -> bool:
     return tuple(other.aval.shape) == tuple(value.aval.shape) and other.aval.dtype == value.aval.dtype
 
 
-def make_call(chain: Chain) -> Callable[..., Any]:
-    """Return a jitted function that computes the chain by lax's operations; `call.rule` recognises it by its name."""
+def make_call(chain: Chain, packed: Packed | None = None) -> Callable[..., Any]:
+    """Return a jitted function that computes the chain by lax's operations, of the packed kernel if there is one.
+
+    `call.rule` recognises it by its name.
+    """
     fills = list({v for op in chain.function for v in op.inputs if v.constant is not None and v.aval.shape})
     kind = "dot" if is_product(chain.conv) else "conv"
     first = {v: np.ravel(v.constant)[0] for v in fills}
@@ -149,7 +160,7 @@ def make_call(chain: Chain) -> Callable[..., Any]:
 
     def fused(x: Any, kernel: Any, *extras: Any) -> Any:
         with compat.marked(mark or "auto"):
-            (y,) = chain.conv.run(x, kernel)
+            (y,) = chain.conv.run(x, packed.unpack(kernel) if packed else kernel)
         for extra in extras:
             y = lax.add(y, extra)
         filled = [lax.broadcast_in_dim(jnp.asarray(first[v], v.aval.dtype), v.aval.shape, ()) for v in fills]
@@ -159,16 +170,23 @@ def make_call(chain: Chain) -> Callable[..., Any]:
     return jax.jit(fused)
 
 
-def replace_chains(program: Program, chosen: Sequence[Chain]) -> Program:
-    """Return the program with each of the chains replaced by one call, at the chain's last operation."""
+def replace_chains(program: Program, chosen: Sequence[Chain], packed: Mapping[Chain, Packed] | None = None) -> Program:
+    """Return the program with each of the chains replaced by one call, at the chain's last operation.
+
+    `packed` has the kernels of the calls that have one in another layout.
+    """
     last = {max(chain.ops, key=program.ops.index): chain for chain in chosen}
+    packed = packed or {}
     inside = {op for chain in chosen for op in chain.ops}
     ops = []
     for op in program.ops:
         if op in last:
-            chain, call = last[op], make_call(last[op])
+            chain = last[op]
+            call, inputs = make_call(chain, packed.get(chain)), chain.inputs
+            if chain in packed:
+                inputs[1] = Value(jax.typeof(packed[chain].kernel), packed[chain].kernel)
             run = lambda *arrays, call=call: [call(*arrays)]
-            ops.append(Op("fused", tuple(chain.inputs), (chain.result,), {"chain": chain}, run))
+            ops.append(Op("fused", tuple(inputs), (chain.result,), {"chain": chain}, run))
         elif op not in inside:
             ops.append(op)
     return Program(program.inputs, program.outputs, ops)
