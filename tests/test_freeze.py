@@ -463,6 +463,7 @@ KERNELS = {
     "a window, dilated": ((1, 5, 4, 3), (2, 3, 3, 90), dict(rhs_dilation=(2, 2)), True),
     "a window of a larger image": ((2, 9, 9, 16), (3, 3, 16, 80), {}, False),
     "groups": ((2, 9, 9, 16), (1, 1, 8, 16), dict(feature_group_count=2), False),
+    "a window of the whole image": ((2, 6, 6, 16), (6, 6, 16, 200), dict(padding="VALID"), False),
 }
 
 
@@ -479,7 +480,7 @@ def test_constant_kernels_are_packed(name):
         frozen = convlab.freeze(function, k, x)
         text = jax.jit(frozen).lower(x).as_text()
         assert text.count("weights_prepacked") == (packed and HAS_AVX512)
-        assert "stablehlo.convolution" not in text and "stablehlo.transpose" not in text
+        assert "stablehlo.convolution" not in text and not (packed and "stablehlo.transpose" in text)
         same(frozen(x), function(k, x))
     gradient = jax.jit(jax.grad(lambda x: (frozen(x) ** 2).sum()))(x)
     same(gradient, jax.grad(lambda x: (g(k, x) ** 2).sum())(x), 1e-4)

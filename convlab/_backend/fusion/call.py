@@ -77,8 +77,8 @@ def plan(jaxpr: Any, target: Target) -> Fused | None:
     chain = found[0]
     if not all(isinstance(n, int) for value in program.inputs for n in value.aval.shape):
         return None
-    kind, p = _problem(chain.conv, target)
-    if not _is_supported(kind, p) or choose(kind, p, "auto", target).formulation.name != "onednn":
+    p = _engine_problem(chain.conv, target)
+    if p is None:
         return None
     x, kernel, *extras = chain.inputs
     packed = packing.find_packed(kernel, program, p, _kernel_axes(chain.conv))
@@ -102,8 +102,8 @@ def pack_kernel(chain: Chain) -> Packed | None:
     target, kernel = Target("cpu", engine.supports("cpu")), chain.conv.inputs[1].constant
     if kernel is None or not target.engine or not all(isinstance(n, int) for v in chain.inputs for n in v.aval.shape):
         return None
-    kind, p = _problem(chain.conv, target)
-    if not _is_supported(kind, p) or not packing.pays(p) or not packing.is_known(p, engine_ops(chain)):
+    p = _engine_problem(chain.conv, target)
+    if p is None or not packing.pays(p) or not packing.is_known(p, engine_ops(chain)):
         return None
     axes = _kernel_axes(chain.conv)
     packed = packing.pack(np.transpose(kernel, np.argsort(axes)), p)
@@ -116,8 +116,13 @@ def _kernel_axes(conv: Op) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argsort((*window, in_feature, out_feature)))
 
 
-def _is_supported(kind: Kind, p: Problem) -> bool:
-    return kind == "forward" and not p.empty and p.dtype == p.out_dtype == jnp.float32 and onednn.takes_epilogues(p)
+def _engine_problem(conv: Op, target: Target) -> Problem | None:
+    """Return the problem of a chain's convolution or product if the engine computes it and what follows; else None."""
+    kind, p = _problem(conv, target)
+    supported = kind == "forward" and not p.empty and p.dtype == p.out_dtype == jnp.float32
+    if not supported or not onednn.takes_epilogues(p):
+        return None
+    return p if choose(kind, p, "auto", target).formulation.name == "onednn" else None
 
 
 def _problem(conv: Op, target: Target) -> tuple[Kind, Problem]:
