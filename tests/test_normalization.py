@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 import pytest
+from jax.experimental import jet
 
 import convlab.linen
 import convlab.nnx
@@ -218,6 +219,31 @@ def test_a_call_that_does_not_say_which_statistics_is_refused_as_flax_does():
     for layer in (convlab.linen.BatchNorm, flax.linen.BatchNorm):
         with pytest.raises(ValueError, match="use_running_average"):
             layer().init(jax.random.key(0), X)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("name", ["BatchNorm", "LayerNorm"])
+def test_taylor_series_are_flaxs(name, fast):
+    """`jax.experimental.jet` knows neither checkpoints nor custom derivatives, which the layers otherwise use."""
+    series = ((W[:2, :2], X[2:, :2]),)
+
+    def nnx_layer(system):
+        return lambda x: getattr(system, name)(3, use_fast_variance=fast, rngs=flax.nnx.Rngs(0))(x)
+
+    def linen_layer(system):
+        training = dict(use_running_average=False) if name == "BatchNorm" else {}
+        layer = getattr(system, name)(use_fast_variance=fast, **training)
+        return lambda x: layer.init_with_output(jax.random.key(0), x)[0]
+
+    @jax.jit
+    def all_series(x):
+        layers = (nnx_layer(convlab.nnx), nnx_layer(flax.nnx)), (linen_layer(convlab.linen), linen_layer(flax.linen))
+        return [[jet.jet(layer, (x,), series) for layer in pair] for pair in layers]
+
+    for ours, flaxs in all_series(X[:2, :2]):
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(flaxs), strict=True):
+            assert np.abs(b).max() > 0.1
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_training_step_of_nnx_moves_the_statistics():

@@ -4,6 +4,7 @@ from . import compat as _compat
 from . import lowering as _lowering
 from .adjoint import linear_map as linear_map
 from .buffers import materialize as materialize
+from .compat import is_in_jet as is_in_jet
 from .entry import conv_general_dilated as conv_general_dilated
 from .entry import convolve as convolve
 from .entry import window_sum as window_sum

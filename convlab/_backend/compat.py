@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -250,6 +251,12 @@ def jit_primitive() -> Any:
     except API_ERRORS:
         return None
     return jit_p
+
+
+def is_in_jet(x: Any) -> bool:
+    """Return whether `jax.experimental.jet` computes a Taylor series of `x`; False if this JAX has moved its tracer."""
+    tracer = getattr(sys.modules.get("jax.experimental.jet"), "JetTracer", None)
+    return tracer is not None and isinstance(x, tracer)
 
 
 # --- caches -------------------------------------------------------------------------------------------------------

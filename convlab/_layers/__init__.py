@@ -16,6 +16,7 @@ from .functions import min_pool as min_pool
 from .functions import pool as pool
 from .normalization import batch_statistics as batch_statistics
 from .normalization import feature_axes as feature_axes
+from .normalization import needs_flax as needs_flax
 from .normalization import normalize as normalize
 from .normalization import normalized_once as normalized_once
 from .normalization import running as running

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._backend import with_stored_derivative
+from .._backend import is_in_jet, with_stored_derivative
 from .._promotion import promoting
 
 Array = jax.Array
@@ -28,6 +28,12 @@ def feature_axes(ndim: int, axis: int | Sequence[int]) -> tuple[int, ...]:
     """Return the nonnegative axes of the features in ascending order."""
     axes = (axis,) if isinstance(axis, int) else axis
     return tuple(sorted({a % ndim for a in axes}))
+
+
+def needs_flax(x: Array) -> bool:
+    """Return whether Flax's own layer must normalize `x`: if it is complex, or under `jax.experimental.jet`, which
+    knows neither checkpoints nor custom derivatives."""
+    return jnp.iscomplexobj(x) or is_in_jet(x)
 
 
 def _floating(*arrays: Array | None) -> Any:

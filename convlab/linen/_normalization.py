@@ -18,7 +18,8 @@ class BatchNorm(linen.BatchNorm):
     """`flax.linen.BatchNorm` with a training step that reads and keeps less; options, parameters and results are
     Flax's.
 
-    With `use_running_average`, `force_float32_reductions=False` and for complex input the program is Flax's.
+    With `use_running_average`, `force_float32_reductions=False`, for complex input, and directly under
+    `jax.experimental.jet`, the program is Flax's.
 
     Args and Raises: as in `convlab.nnx.BatchNorm`, without `num_features`, `promote_dtype`, `rngs` and the metadata;
         `force_float32_reductions` as in Flax.
@@ -34,7 +35,7 @@ class BatchNorm(linen.BatchNorm):
 
     def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
         averaged = self.use_running_average if use_running_average is None else use_running_average
-        if averaged or averaged is None or not self.force_float32_reductions or jnp.iscomplexobj(x):
+        if averaged or averaged is None or not self.force_float32_reductions or _layers.needs_flax(x):
             return super().__call__(x, use_running_average, mask=mask)
         return self._trained(x, mask)
 
@@ -77,7 +78,8 @@ class BatchNorm(linen.BatchNorm):
 class LayerNorm(linen.LayerNorm):
     """`flax.linen.LayerNorm` with a derivative that reads and keeps less; options and results are Flax's.
 
-    With `force_float32_reductions=False` and for complex input the program is Flax's.
+    With `force_float32_reductions=False`, for complex input, and directly under `jax.experimental.jet`, the program is
+    Flax's.
 
     Args: as in `convlab.nnx.LayerNorm`, without `num_features`, `promote_dtype`, `rngs` and the metadata;
         `force_float32_reductions` as in Flax.
@@ -92,7 +94,7 @@ class LayerNorm(linen.LayerNorm):
     """
 
     def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        if not self.force_float32_reductions or jnp.iscomplexobj(x):
+        if not self.force_float32_reductions or _layers.needs_flax(x):
             return super().__call__(x, mask=mask)
         return self._normalized(x, mask)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
@@ -20,8 +19,8 @@ class BatchNorm(nnx.BatchNorm):
 
     In training the derivative keeps one array of the input's size, the input itself in its own dtype; otherwise it
     needs only sums over batch and positions, which XLA computes while it reads. Derivatives equal Flax's up to
-    rounding, of every order and in forward mode. With `use_running_average`, and for complex input, the program is
-    Flax's.
+    rounding, of every order and in forward mode. With `use_running_average`, for complex input, and directly under
+    `jax.experimental.jet`, the program is Flax's.
 
     Args:
         num_features: channels of the input.
@@ -47,7 +46,7 @@ class BatchNorm(nnx.BatchNorm):
 
     def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
         averaged = self.use_running_average if use_running_average is None else use_running_average
-        if averaged or averaged is None or jnp.iscomplexobj(x):
+        if averaged or averaged is None or _layers.needs_flax(x):
             return super().__call__(x, use_running_average, mask=mask)
         return self._trained(x, mask)
 
@@ -86,7 +85,8 @@ class LayerNorm(nnx.LayerNorm):
     """`flax.nnx.LayerNorm` with a derivative that reads and keeps less; options and results are Flax's.
 
     The derivative keeps one array of the input's size, the input itself in its own dtype. Derivatives equal Flax's up
-    to rounding, of every order and in forward mode. For complex input the program is Flax's.
+    to rounding, of every order and in forward mode. For complex input, and directly under `jax.experimental.jet`, the
+    program is Flax's.
 
     Args:
         num_features: channels of the input.
@@ -108,7 +108,7 @@ class LayerNorm(nnx.LayerNorm):
     """
 
     def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        return super().__call__(x, mask=mask) if jnp.iscomplexobj(x) else self._normalized(x, mask)
+        return super().__call__(x, mask=mask) if _layers.needs_flax(x) else self._normalized(x, mask)
 
     @promoting
     def _normalized(self, x: Array, mask: Array | None) -> Array:
