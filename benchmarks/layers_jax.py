@@ -44,8 +44,8 @@ def layer(contestant: str, case: dict[str, Any]) -> tuple[Layer, Any]:
     if case["op"] == "conv":
         module = linen.Conv(case["features"], window, padding=pads, feature_group_count=case["groups"], **kwargs)
     else:  # PyTorch's padding crops the output, lax's pads the dilated input
-        reach = [(size - 1) * step for size, step in zip(window, dilation)]
-        gained = [(r - before, r - after) for r, (before, after) in zip(reach, pads)]
+        margins = [(size - 1) * step for size, step in zip(window, dilation)]
+        gained = [(r - before, r - after) for r, (before, after) in zip(margins, pads)]
         groups = {} if case["groups"] == 1 else {"feature_group_count": case["groups"]}  # Flax's layer does not take it
         module = linen.ConvTranspose(
             case["features"], window, padding=gained, transpose_kernel=True, **groups, **kwargs

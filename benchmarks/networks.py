@@ -63,13 +63,17 @@ def classifier(classes: int) -> Layers:
 
 def mobilenet(size: int = 96, batch: int = 8, width: int = 32) -> Network:
     rows = [(1, 2, 1), (2, 4, 2), (4, 4, 1), (4, 8, 2), (8, 8, 1), (8, 16, 2), (16, 16, 1), (16, 16, 1), (16, 32, 2)]
-    blocks = [layer for seen, made, stride in rows for layer in separable(seen * width // 2, made * width // 2, stride)]
+    blocks = [
+        layer
+        for inputs, outputs, stride in rows
+        for layer in separable(inputs * width // 2, outputs * width // 2, stride)
+    ]
     return Network((batch, size, size, 3), 100, (*conv_norm_relu(width // 2, 3, 2), *blocks, *classifier(100)))
 
 
 def resnet(size: int = 96, batch: int = 8, width: int = 64) -> Network:
     rows = [(1, 1, 1), (1, 2, 2), (2, 4, 2), (4, 8, 2)]
-    blocks = [layer for seen, made, stride in rows for layer in basic(seen * width, made * width, stride)]
+    blocks = [layer for inputs, outputs, stride in rows for layer in basic(inputs * width, outputs * width, stride)]
     stem = (*conv_norm_relu(width, 7, 2), ("max_pool", 3, 2, 1))
     return Network((batch, size, size, 3), 100, (*stem, *blocks, *classifier(100)))
 
@@ -83,12 +87,12 @@ def bottleneck(channels: int, width: int, stride: int) -> Layers:
 
 
 def resnet50(size: int = 224, batch: int = 128, width: int = 64) -> Network:
-    stem, seen = (*conv_norm_relu(width, 7, 2), ("max_pool", 3, 2, 1)), width
+    stem, channels = (*conv_norm_relu(width, 7, 2), ("max_pool", 3, 2, 1)), width
     blocks: Layers = ()
     for stage, depth in enumerate((3, 4, 6, 3)):
         for nth in range(depth):
-            blocks += bottleneck(seen, width * 2**stage, 2 if stage and not nth else 1)
-            seen = 4 * width * 2**stage
+            blocks += bottleneck(channels, width * 2**stage, 2 if stage and not nth else 1)
+            channels = 4 * width * 2**stage
     return Network((batch, size, size, 3), 1000, (*stem, *blocks, *classifier(1000)))
 
 
@@ -105,7 +109,7 @@ def mobilenet_v1(size: int = 224, batch: int = 128, width: int = 32) -> Network:
         (16, 32, 2),
         (32, 32, 1),
     ]
-    blocks = [layer for seen, made, stride in rows for layer in separable(seen * width, made * width, stride)]
+    blocks = [layer for inputs, outputs, stride in rows for layer in separable(inputs * width, outputs * width, stride)]
     return Network((batch, size, size, 3), 1000, (*conv_norm_relu(width, 3, 2), *blocks, *classifier(1000)))
 
 
@@ -158,8 +162,8 @@ TINY = {
 def network(name: str, tiny: bool) -> Network:
     """Return the network `NAME` or `NAME without norm`."""
     base, without, _ = name.partition(" without norm")
-    made = NETWORKS[base](**(TINY[base] if tiny else {}))
-    return dataclasses.replace(made, layers=without_norm(made.layers)) if without else made
+    network = NETWORKS[base](**(TINY[base] if tiny else {}))
+    return dataclasses.replace(network, layers=without_norm(network.layers)) if without else network
 
 
 def without_norm(layers: Layers) -> Layers:

@@ -30,8 +30,8 @@ def case(family: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
 
 def tiny(case: dict[str, Any]) -> dict[str, Any]:
     """Return the layer on one image of few positions, to try a command."""
-    reach = [(size - 1) * step + 2 for size, step in zip(case["window"], case["dilation"])]
-    return case | {"batch": 1, "spatial": [min(n, most) for n, most in zip(case["spatial"], reach)]}
+    enough = [(size - 1) * step + 2 for size, step in zip(case["window"], case["dilation"])]
+    return case | {"batch": 1, "spatial": [min(n, most) for n, most in zip(case["spatial"], enough)]}
 
 
 def boxes(case: dict[str, Any]) -> list[list[float]]:

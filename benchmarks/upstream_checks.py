@@ -74,11 +74,11 @@ def convolved(x: np.ndarray, kernel: np.ndarray, strides: Any, pads: Any, dilati
     """Compute the convolution by its definition, in float64."""
     x, kernel = x.astype(np.float64), kernel.astype(np.float64)
     rank = x.ndim - 2
-    seen = windows(padded(x, pads), kernel.shape[:rank], strides, dilation)
-    out = seen.shape[1 : 1 + rank]
-    seen = seen.reshape(len(x), *out, -1, groups, x.shape[-1] // groups)
+    taps = windows(padded(x, pads), kernel.shape[:rank], strides, dilation)
+    out = taps.shape[1 : 1 + rank]
+    taps = taps.reshape(len(x), *out, -1, groups, x.shape[-1] // groups)
     weights = kernel.reshape(-1, kernel.shape[rank], groups, kernel.shape[-1] // groups)
-    return np.einsum("...tgi,tigo->...go", seen, weights).reshape(len(x), *out, kernel.shape[-1])
+    return np.einsum("...tgi,tigo->...go", taps, weights).reshape(len(x), *out, kernel.shape[-1])
 
 
 # --- wrong results, and processes that end --------------------------------------------------------------------------
@@ -173,12 +173,12 @@ def infinity_in_patches(library: str) -> None:
 
 def largest(x: np.ndarray, size: int, stride: int, dilation: int) -> tuple[np.ndarray, np.ndarray]:
     """Compute maxima along the width of `(n, w, c)`, and their gradient where every cotangent is one."""
-    seen = windows(x, (size,), (stride,), (dilation,))
-    where = seen.argmax(2) * dilation + stride * np.arange(seen.shape[1])[:, None]
+    taps = windows(x, (size,), (stride,), (dilation,))
+    where = taps.argmax(2) * dilation + stride * np.arange(taps.shape[1])[:, None]
     slope = np.zeros_like(x)
     for n, o, c in np.ndindex(*where.shape):
         slope[n, where[n, o, c], c] += 1
-    return seen.max(2), slope
+    return taps.max(2), slope
 
 
 @check
@@ -203,11 +203,11 @@ def any_reducer(library: str) -> None:
     else:
         f = lambda x: convlab.pool(x, 1.0, lax.mul, (3,), (2,))
     y, dx = jax.jit(lambda x: (f(x), jax.grad(lambda x: f(x).sum())(x)))(x)
-    seen = windows(x, (3,), (2,), (1,))
+    taps = windows(x, (3,), (2,), (1,))
     slope = np.zeros_like(x)
     for o, t in np.ndindex(4, 3):
-        slope[:, 2 * o + t] += seen[:, o].prod(1) / seen[:, o, t]
-    near(y, seen.prod(2))
+        slope[:, 2 * o + t] += taps[:, o].prod(1) / taps[:, o, t]
+    near(y, taps.prod(2))
     near(dx, slope)
 
 

@@ -56,7 +56,7 @@ def where_to_report() -> str | None:
 
 
 def devices() -> str:
-    """Return the devices that JAX sees, or the reason why it sees none."""
+    """Return the devices that JAX finds, or the reason why it finds none."""
     try:
         return ", ".join(f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices())
     except RuntimeError as error:

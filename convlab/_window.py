@@ -146,7 +146,7 @@ class Window:
             raise argument_error("x", "have no empty spatial axis", tuple(spatial), describe_axes(self.rank))
         out = self.out(spatial)
         if 0 in out:
-            rule = f"fit into the padded input (a reach of at most {self._padded(spatial)} with its dilation)"
+            rule = f"fit into the padded input (an effective size of at most {self._padded(spatial)} with its dilation)"
             raise argument_error(
                 argument, rule, self.size, f"spatial shape {tuple(spatial)} and padding {self.padding!r}"
             )

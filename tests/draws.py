@@ -32,7 +32,7 @@ def odd(draw, x, kinds=("distinct", "ties", "nan", "-inf")):
     ]
 
 
-def reach(size, dilation):
+def effective_size(size, dilation):
     return tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
 
 
@@ -46,7 +46,9 @@ def conv(draw):
         strides = (1,) * rank
     else:
         padding = per_axis(draw, rank, 0, 2)
-        least = tuple(max(1, r - 2 * p, p + (mode == "reflect")) for r, p in zip(reach(size, dilation), padding))
+        least = tuple(
+            max(1, r - 2 * p, p + (mode == "reflect")) for r, p in zip(effective_size(size, dilation), padding)
+        )
     spatial = tuple(n + draw(st.integers(0, 4 - rank)) for n in least)
     groups, c, features = per_axis(draw, 3, 1, 2)
     x = numbers(draw, (*draw(BATCHES), *spatial, groups * c))
@@ -63,7 +65,8 @@ def conv_transpose(draw):
     padding = per_axis(draw, rank, 0, 2)
     extra = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(strides, dilation))
     least = tuple(
-        max(1, -(-(2 * p + 1 - e - r) // s) + 1) for p, e, r, s in zip(padding, extra, reach(size, dilation), strides)
+        max(1, -(-(2 * p + 1 - e - r) // s) + 1)
+        for p, e, r, s in zip(padding, extra, effective_size(size, dilation), strides)
     )
     spatial = tuple(n + draw(st.integers(0, 3 - rank)) for n in least)
     groups, c, features = per_axis(draw, 3, 1, 2)
@@ -82,7 +85,7 @@ def pooled(draw, rank, dilated=False, padded=True):
     dilation = per_axis(draw, rank, 1, 3) if dilated else (1,) * rank
     padding = tuple(draw(st.integers(0, k // 2 if padded else 0)) for k in size)
     # PyTorch writes outside its memory if a dilated window steps over the whole input
-    least = tuple(max(r - 2 * p, d) for r, p, d in zip(reach(size, dilation), padding, dilation))
+    least = tuple(max(r - 2 * p, d) for r, p, d in zip(effective_size(size, dilation), padding, dilation))
     if not dilated:  # PyTorch's 3-D average requires it
         least = size
     spatial = tuple(n + draw(st.integers(0, 7 - 2 * rank)) for n in least)
@@ -170,7 +173,9 @@ def fold(draw):
     spatial, size = x.shape[-3:-1], options.pop("window_shape")
     out = tuple(
         (n + 2 * p - r) // s + 1
-        for n, p, r, s in zip(spatial, options["padding"], reach(size, options["window_dilation"]), options["strides"])
+        for n, p, r, s in zip(
+            spatial, options["padding"], effective_size(size, options["window_dilation"]), options["strides"]
+        )
     )
     return (numbers(draw, (*x.shape[:-3], *out, *size, x.shape[-1])),), options | dict(output_shape=spatial)
 

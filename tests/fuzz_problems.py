@@ -42,13 +42,13 @@ def channels(rng):
     return groups * pick(rng, (1, 2, 3, 4, 5, 8)), groups * pick(rng, (1, 2, 3, 4, 5, 8)), groups
 
 
-def pads(rng, size, reach):
+def pads(rng, size, effective):
     """Draw the pads of one axis: none, SAME, causal, crops, or more than the window."""
     kind = pick(rng, ("none", "same", "same", "causal", "any", "far"))
     if kind in ("any", "far"):
-        low, high = (-2, reach) if kind == "any" else (-3, 3 * reach + 1)
+        low, high = (-2, effective) if kind == "any" else (-3, 3 * effective + 1)
         return int(rng.integers(low, high + 1)), int(rng.integers(low, high + 1))
-    return {"none": (0, 0), "same": ((reach - 1) // 2, reach // 2), "causal": (reach - 1, 0)}[kind]
+    return {"none": (0, 0), "same": ((effective - 1) // 2, effective // 2), "causal": (effective - 1, 0)}[kind]
 
 
 def problem(rng, dtype=np.float32, most_sums=MOST_SUMS) -> Problem:

@@ -38,7 +38,7 @@ def spatial_of(x, rank):
 # Geometry
 
 
-def reaches(size, dilation):
+def effective_size(size, dilation):
     return tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
 
 
@@ -48,17 +48,17 @@ def pad_pairs(padding, spatial, size, strides, dilation):
     if not isinstance(padding, str):
         return tuple(p if isinstance(p, (tuple, list)) else (p, p) for p in broadcast_to_rank(padding, rank))
     pairs = []
-    for n, reach, s in zip(spatial, reaches(size, dilation), strides):
-        total = max((-(-n // s) - 1) * s + reach - n, 0)
+    for n, effective, s in zip(spatial, effective_size(size, dilation), strides):
+        total = max((-(-n // s) - 1) * s + effective - n, 0)
         pairs.append(
             {
                 "VALID": (0, 0),
                 "SAME": (total // 2, total - total // 2),
                 "SAME_LOWER": (total - total // 2, total // 2),
-                "CAUSAL": (reach - 1, 0),
-                "FULL": (reach - 1, reach - 1),
-                "CIRCULAR": ((reach - 1) // 2, reach // 2),
-                "REFLECT": ((reach - 1) // 2, reach // 2),
+                "CAUSAL": (effective - 1, 0),
+                "FULL": (effective - 1, effective - 1),
+                "CIRCULAR": ((effective - 1) // 2, effective // 2),
+                "REFLECT": ((effective - 1) // 2, effective // 2),
             }[padding.upper()]
         )
     return tuple(pairs)
@@ -75,8 +75,8 @@ def out_shape(spatial, size, strides, pads, dilation, ceil_mode=False):
     """Return the number of windows per axis; in `ceil_mode` also one that extends over the end, if it starts before
     it."""
     out = []
-    for n, reach, s, (lo, hi) in zip(spatial, reaches(size, dilation), strides, pads):
-        span = n + lo + hi - reach
+    for n, effective, s, (lo, hi) in zip(spatial, effective_size(size, dilation), strides, pads):
+        span = n + lo + hi - effective
         count = span // s + 1
         out.append(max(count + (ceil_mode and span % s > 0 and count * s < n + lo + min(hi, 0)), 0))
     return tuple(out)
@@ -182,7 +182,7 @@ def conv_transpose(
         broadcast_to_rank(strides, rank),
         broadcast_to_rank(kernel_dilation, rank),
     )
-    spatial, reach = spatial_of(x, rank), reaches(size, dilation)
+    spatial, effective = spatial_of(x, rank), effective_size(size, dilation)
     if transpose_kernel:  # (*k, out / groups, in): the kernel of the convolution that this one is the adjoint of
         kernel = kernel.reshape(size + (-1, groups, kernel.shape[-1] // groups)).transpose(
             *range(rank), rank + 1, rank + 2, rank
@@ -191,7 +191,7 @@ def conv_transpose(
         kernel = np.flip(kernel, range(rank))
         kernel = kernel.reshape(size + (-1, groups, kernel.shape[-1] // groups)).swapaxes(rank, rank + 1)
     # kernel: (*k, groups, in / groups, out / groups). Every input element adds its multiple of it to the result.
-    whole = tuple((n - 1) * s + r for n, s, r in zip(spatial, strides, reach))
+    whole = tuple((n - 1) * s + r for n, s, r in zip(spatial, strides, effective))
     batch, features = x.shape[: x.ndim - 1 - rank], groups * kernel.shape[-1]
     x = x.reshape(x.shape[:-1] + (groups, x.shape[-1] // groups))
     y = np.zeros(batch + whole + (groups, kernel.shape[-1]), np.result_type(x, kernel))
@@ -200,7 +200,7 @@ def conv_transpose(
         y[(..., *at, slice(None), slice(None))] += np.einsum("...gi,gio->...go", x, kernel[tap])
     y = y.reshape(batch + whole + (features,))
 
-    pads, natural = transposed_geometry(padding, spatial, reach, strides, use_consistent_padding)
+    pads, natural = transposed_geometry(padding, spatial, effective, strides, use_consistent_padding)
     sizes = tuple(n + more for n, more in zip(natural, broadcast_to_rank(output_padding, rank)))
     sizes = sizes if output_shape is None else broadcast_to_rank(output_shape, rank)
     modes = pad_modes(padding, padding_mode, rank)
@@ -213,21 +213,21 @@ def conv_transpose(
     return y if bias is None else y + wide(bias)
 
 
-def transposed_geometry(padding, spatial, reach, strides, consistent):
+def transposed_geometry(padding, spatial, effective, strides, consistent):
     """Return the pads of the convolution whose adjoint this is, and the size of its input; for a named padding, whole
     strides."""
-    whole = tuple((n - 1) * s + r for n, s, r in zip(spatial, strides, reach))
+    whole = tuple((n - 1) * s + r for n, s, r in zip(spatial, strides, effective))
     if not isinstance(padding, str) or padding.upper() == "FULL":
-        pads = pad_pairs(padding, spatial, reach, strides, (1,) * len(reach))
+        pads = pad_pairs(padding, spatial, effective, strides, (1,) * len(effective))
         if not consistent and not isinstance(padding, str):  # lax: pads of the dilated input
-            pads = tuple((r - 1 - lo, r - 1 - hi) for r, (lo, hi) in zip(reach, pads))
+            pads = tuple((r - 1 - lo, r - 1 - hi) for r, (lo, hi) in zip(effective, pads))
         return pads, tuple(w - lo - hi for w, (lo, hi) in zip(whole, pads))
     sizes = tuple(n * s for n, s in zip(spatial, strides))
-    pads = pad_pairs(padding, sizes, reach, strides, (1,) * len(reach))
+    pads = pad_pairs(padding, sizes, effective, strides, (1,) * len(effective))
     if padding.upper() == "VALID":
         sizes = tuple(max(n, w) for n, w in zip(sizes, whole))
     if padding.upper() == "CAUSAL" and not consistent:  # causal itself, not the adjoint of something causal
-        pads = tuple((0, r - 1) for r in reach)
+        pads = tuple((0, r - 1) for r in effective)
     return pads, sizes
 
 

@@ -33,8 +33,8 @@ def geometries(draw, ranks=(1, 2), names=NAMES, largest_stride=3):
     size, strides, dilation = several(1, 3), several(1, largest_stride), several(1, 2)
     pairs = st.tuples(*[st.tuples(st.integers(-1, 2), st.integers(-1, 2))] * rank)
     padding = draw(st.one_of(st.sampled_from(names), st.integers(0, 2), pairs) if names else pairs)
-    reach = tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
-    spatial = tuple(r + 2 + draw(st.integers(0, 2)) for r in reach)
+    effective = tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
+    spatial = tuple(r + 2 + draw(st.integers(0, 2)) for r in effective)
     return spatial, size, strides, padding, dilation
 
 
@@ -56,16 +56,16 @@ def test_window_tells_the_pads_and_the_output(geometry, ceil_mode):
         [
             s
             for s in range(-lo, n + hi, stride)
-            if s + reach <= n + hi or (ceil_mode and s < n and s - stride + reach < n + hi)
+            if s + effective <= n + hi or (ceil_mode and s < n and s - stride + effective < n + hi)
         ]
-        for n, (lo, hi), stride, reach in zip(spatial, declared, strides, window.effective_size)
+        for n, (lo, hi), stride, effective in zip(spatial, declared, strides, window.effective_size)
     ]
     assert window.effective_size == tuple((k - 1) * d + 1 for k, d in zip(size, dilation))
     assert window.out(spatial) == tuple(map(len, starts))
-    for (lo, hi), (lo_, hi_), n, s, reach in zip(
+    for (lo, hi), (lo_, hi_), n, s, effective in zip(
         window.pads(spatial), declared, spatial, starts, window.effective_size
     ):
-        assert (lo, hi) == (lo_, max(hi_, s[-1] + reach - n) if ceil_mode else hi_)
+        assert (lo, hi) == (lo_, max(hi_, s[-1] + effective - n) if ceil_mode else hi_)
 
 
 def test_windows_with_the_same_numbers_are_one():

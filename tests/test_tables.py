@@ -13,8 +13,8 @@ CPU, NO_ENGINE, GPU = Target("cpu"), Target("cpu", engine=False), Target("gpu", 
 
 def problem(spatial, channels, features, window, batch=8, groups=1, dilation=1, strides=1, dtype=jnp.float32):
     """A convolution that is padded to keep the size at strides of 1."""
-    rank, reach = len(spatial), (window - 1) * dilation
-    pads = ((reach // 2, reach - reach // 2),) * rank
+    rank, extent = len(spatial), (window - 1) * dilation
+    pads = ((extent // 2, extent - extent // 2),) * rank
     return Problem(
         batch=batch,
         spatial=spatial,

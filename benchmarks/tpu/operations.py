@@ -45,8 +45,8 @@ def halved(image: Shape) -> Shape:
 
 def patches(x):
     """Return (n, *out, c, taps), by lax's own function."""
-    seen = lax.conv_general_dilated_patches(x, WINDOW, STRIDES, PADS, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return seen.reshape(*seen.shape[:-1], x.shape[-1], math.prod(WINDOW))
+    taps = lax.conv_general_dilated_patches(x, WINDOW, STRIDES, PADS, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return taps.reshape(*taps.shape[:-1], x.shape[-1], math.prod(WINDOW))
 
 
 def argmax(x):
@@ -95,14 +95,14 @@ def adaptive(x, size, reduce):
 
 
 def softmax(x):
-    seen = patches(x)
-    return (jax.nn.softmax(seen) * seen).sum(-1)
+    taps = patches(x)
+    return (jax.nn.softmax(taps) * taps).sum(-1)
 
 
 def drawn(x, key):
-    seen = patches(jax.nn.relu(x))
-    chosen = jax.random.categorical(jax.random.wrap_key_data(key), jnp.log(seen))
-    return jnp.take_along_axis(seen, chosen[..., None], -1)[..., 0]
+    taps = patches(jax.nn.relu(x))
+    chosen = jax.random.categorical(jax.random.wrap_key_data(key), jnp.log(taps))
+    return jnp.take_along_axis(taps, chosen[..., None], -1)[..., 0]
 
 
 def blur(x):
@@ -124,15 +124,15 @@ def deformed(x, offset, kernel):
     taps = jnp.stack(jnp.meshgrid(*map(jnp.arange, WINDOW), indexing="ij"), -1).reshape(-1, 2)
     position = starts[:, :, None] + taps + offset.reshape(n, *out, -1, 2)
     low = jnp.floor(position)
-    seen = jnp.zeros(())
+    sampled = jnp.zeros(())
     for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
         at = (low + jnp.array(corner)).astype(jnp.int32)
         weight = (1 - jnp.abs(position - at)).prod(-1)
         inside = ((at >= 0) & (at < jnp.array((h, w)))).all(-1)
         at = jnp.where(inside[..., None], at, 0)
         values = x[jnp.arange(n)[:, None, None, None], at[..., 0], at[..., 1]]
-        seen += values * jnp.where(inside, weight, 0)[..., None]
-    return jnp.einsum("nhwtc,tcf->nhwf", seen.astype(x.dtype), kernel.reshape(-1, *kernel.shape[2:]))
+        sampled += values * jnp.where(inside, weight, 0)[..., None]
+    return jnp.einsum("nhwtc,tcf->nhwf", sampled.astype(x.dtype), kernel.reshape(-1, *kernel.shape[2:]))
 
 
 # --- the list -----------------------------------------------------------------------------------------------------

@@ -43,8 +43,8 @@ class TCN(Streamed):
     Input: 1 x 784 x 1
     Output: 1 x 784 x 10
     Parameters: 66,910 (locuslab/TCN mnist_pixel, table 1 says 70K: with 25 channels, 7 taps 7 * 25 + 15 * 7 * 25**2, 25
-        + 25 beside, 16 (25 + 25) biases and lengths, 260)
-    Multiply-adds: 51.8 million (the same without biases and lengths, for each of 784 positions)
+        + 25 beside, 16 (25 + 25) biases and norms, 260)
+    Multiply-adds: 51.8 million (the same without biases and norms, for each of 784 positions)
     Receptive field: 3061 at `head` (section 3.2: 1 + 2 (7 - 1) (1 + 2 + ... + 128))
 
     It maps `(n, time, in_features)` to the scores `(n, time, num_classes)` after each position; `[:, -1]` are the

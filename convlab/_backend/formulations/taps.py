@@ -68,8 +68,8 @@ def _sums_by_regions(x: Array, kernel: Array, p: Problem) -> Array:
 
     def part(ranges: tuple[tuple[int, int], ...]) -> Array:
         cuts, pads = [slice(None)], []
-        for (first, end), n, stride, reach, (low, _) in zip(ranges, p.spatial, p.strides, p.effective_size, p.pads):
-            start, stop = first * stride - low, (end - 1) * stride - low + reach
+        for (first, end), n, stride, effective, (low, _) in zip(ranges, p.spatial, p.strides, p.effective_size, p.pads):
+            start, stop = first * stride - low, (end - 1) * stride - low + effective
             cuts.append(slice(min(max(start, 0), n), max(min(stop, n), 0)))
             pads.append((max(-start, 0), max(stop - n, 0)))
         image = x[tuple(cuts)]
