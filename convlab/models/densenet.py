@@ -18,7 +18,8 @@ Array = jax.Array
 
 
 class DenseLayer(nnx.Module):
-    """Normalisation, ReLU and 1x1 to a bottleneck, then normalisation, ReLU and 3x3 to `growth_rate` channels."""
+    """A 1x1 convolution to `bn_size * growth_rate` channels and a 3x3 convolution to `growth_rate` channels, each after
+    a normalisation and a ReLU."""
 
     def __init__(self, in_features: int, growth_rate: int, bn_size: int, drop_rate: float, *, rngs: nnx.Rngs):
         between = bn_size * growth_rate

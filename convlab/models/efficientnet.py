@@ -15,7 +15,8 @@ from ._registry import named
 
 
 class Residual(nnx.Module):
-    """`block` plus the identity where shapes are equal; in training the block is skipped for whole images at `rate`."""
+    """A layer that adds the input to the result of `block` where their shapes are equal; training skips the block for a
+    fraction `rate` of the images."""
 
     def __init__(self, block: Sequential, equal: bool, rate: float, *, rngs: nnx.Rngs):
         self.block = block
@@ -28,8 +29,8 @@ class Residual(nnx.Module):
 def mbconv(
     inputs: int, features: int, expansion: int, window: int, strides: int, unit: Callable, rngs: nnx.Rngs
 ) -> Sequential:
-    """Create an MBConv block: 1x1 to more channels, a depthwise window, squeeze and excitation, 1x1 to fewer
-    channels."""
+    """Create an MBConv block: a 1x1 convolution to more channels, a depthwise convolution, squeeze and excitation, and
+    a 1x1 convolution to fewer channels."""
     wide = multiple_of_8(inputs * expansion)
     return Sequential(
         *([] if wide == inputs else [unit(inputs, wide, 1)]),
@@ -42,8 +43,8 @@ def mbconv(
 def fused(
     inputs: int, features: int, expansion: int, window: int, strides: int, unit: Callable, rngs: nnx.Rngs
 ) -> Sequential:
-    """Create a fused MBConv block: the window to more channels, then 1x1 to fewer; one window if channels stay
-    equal."""
+    """Create a fused MBConv block: a convolution to more channels and a 1x1 convolution to fewer; a single convolution
+    if the block does not expand the channels."""
     wide = multiple_of_8(inputs * expansion)
     if wide == inputs:
         return Sequential(unit(inputs, features, window, strides))

@@ -18,8 +18,8 @@ ROWS = (  # of the paper's figure 7: channels, window, strides of the first, exp
 
 
 class InvertedResidual(nnx.Module):
-    """1x1 to more channels, a depthwise window, 1x1 to fewer without an activation, plus the identity where shapes are
-    equal."""
+    """A 1x1 convolution to more channels, a depthwise convolution and a 1x1 convolution to fewer channels without an
+    activation; the input is added where the shapes are equal."""
 
     def __init__(
         self, in_features: int, out_features: int, window: int, strides: int, expansion: int, *, rngs: nnx.Rngs

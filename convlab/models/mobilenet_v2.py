@@ -15,8 +15,8 @@ ROWS = (  # of the paper's table 2: expansion, channels, repetitions, strides of
 
 
 class InvertedResidual(nnx.Module):
-    """1x1 to more channels, a depthwise 3x3, 1x1 to fewer without an activation, plus the identity where shapes are
-    equal."""
+    """A 1x1 convolution to more channels, a depthwise 3x3 convolution and a 1x1 convolution to fewer channels without
+    an activation; the input is added where the shapes are equal."""
 
     def __init__(self, in_features: int, out_features: int, strides: int, expansion: int, *, rngs: nnx.Rngs):
         wide = in_features * expansion

@@ -50,8 +50,8 @@ TAIL = 3  # blocks that `dilated` and `reduced_tail` change
 
 
 class InvertedResidual(nnx.Module):
-    """1x1 to more channels, a depthwise window, squeeze and excitation, 1x1 to fewer, plus the identity where shapes
-    are equal."""
+    """A 1x1 convolution to more channels, a depthwise convolution, squeeze and excitation, and a 1x1 convolution to
+    fewer channels; the input is added where the shapes are equal."""
 
     def __init__(self, in_features: int, row: tuple, dilation: int = 1, *, rngs: nnx.Rngs):
         window, wide, out_features, squeezed, activation, strides = row

@@ -24,7 +24,8 @@ def stages(depth: int, w_0: int, w_a: float, w_m: float, group_width: int) -> li
 
 
 class ResBottleneckBlock(nnx.Module):
-    """1x1, 3x3 in groups, optional squeeze and excitation, and 1x1, plus the identity or a projection."""
+    """A 1x1, a grouped 3x3 and a 1x1 convolution, with optional squeeze and excitation before the last; the input, or
+    its projection, is added."""
 
     def __init__(self, inputs: int, width: int, strides: int, group_width: int, se_ratio: float, *, rngs: nnx.Rngs):
         changes = inputs != width or strides != 1

@@ -16,7 +16,7 @@ Array = jax.Array
 
 
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions plus the identity, or plus `downsample` if the shape changes."""
+    """Two 3x3 convolutions, to whose result the input is added, or its `downsample` if the shape changes."""
 
     expansion = 1
 
@@ -32,8 +32,8 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1 to fewer channels, 3x3 (optionally grouped or dilated), and 1x1 to four times `features`, plus the
-    identity."""
+    """A 1x1 convolution to fewer channels, a 3x3 convolution (optionally grouped or dilated) and a 1x1 convolution to
+    four times `features`; the input, or its `downsample`, is added."""
 
     expansion = 4
 

@@ -20,7 +20,7 @@ STRIDED = ("4", "16")  # MobileNet v3 large's last layer with an eighth of the s
 
 
 class FCNHead(Sequential):
-    """3x3 to a quarter of the channels, and 1x1 to the classes."""
+    """A 3x3 convolution to a quarter of the channels, and a 1x1 convolution to the classes."""
 
     def __init__(self, in_features: int, num_classes: int, *, rngs: nnx.Rngs):
         between = in_features // 4
@@ -32,7 +32,7 @@ class FCNHead(Sequential):
 
 
 class ASPPPooling(Sequential):
-    """The mean over the image, through a 1x1 convolution, at every position."""
+    """A 1x1 convolution of the mean over the image, repeated at every position."""
 
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
         layers = conv(in_features, out_features, 1, rngs=rngs), batch_norm(out_features, rngs=rngs), nnx.relu
@@ -66,7 +66,7 @@ class ASPP(nnx.Module):
 
 
 class DeepLabHead(Sequential):
-    """Atrous spatial pyramid pooling, 3x3, and 1x1 to the classes."""
+    """Atrous spatial pyramid pooling, a 3x3 convolution, and a 1x1 convolution to the classes."""
 
     def __init__(self, in_features: int, num_classes: int, rates: Sequence[int] = (12, 24, 36), *, rngs: nnx.Rngs):
         super().__init__(

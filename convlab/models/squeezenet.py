@@ -25,7 +25,7 @@ POOLED = {"1_0": (0, 3, 7), "1_1": (0, 2, 4)}  # the fires before which a pool h
 
 
 class Fire(nnx.Module):
-    """1x1 to `squeezed` channels, then parallel 1x1 and 3x3 convolutions to `expanded` channels each."""
+    """A 1x1 convolution to `squeezed` channels, then parallel 1x1 and 3x3 convolutions to `expanded` channels each."""
 
     def __init__(self, in_features: int, squeezed: int, expanded: int, *, rngs: nnx.Rngs):
         self.squeeze = conv(in_features, squeezed, 1, use_bias=True, rngs=rngs)
