@@ -31,6 +31,7 @@ def pytest_collection():
     gc.disable()
     result = yield
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # tracing makes many objects and little garbage
     gc.enable()
     return result
 

@@ -73,7 +73,7 @@ def test_a_mirror_image():
 
 
 def test_half_of_the_images_are_mirrored():
-    where = np.asarray(distort.source_positions(random_draws(2000), Distortion(flip=0.5)))
+    where = np.asarray(jax.jit(lambda: distort.source_positions(random_draws(2000), Distortion(flip=0.5)))())
     mirrored = where[1, :, 0, 0] > where[1, :, 0, 27]
     assert 0.45 < mirrored.mean() < 0.55
     np.testing.assert_allclose(
@@ -82,7 +82,8 @@ def test_half_of_the_images_are_mirrored():
 
 
 def test_deviations_are_those_requested():
-    where = np.asarray(distort.source_positions(random_draws(4000), Distortion(shift=1.5, rotate=10.0, scale=0.1)))
+    distortion = Distortion(shift=1.5, rotate=10.0, scale=0.1)
+    where = np.asarray(jax.jit(lambda: distort.source_positions(random_draws(4000), distortion))())
     middle = where[:, :, 13:15, 13:15].mean((2, 3)) - 13.5
     across = (where[..., 0, :] - where[..., 27, :]).mean(-1) / -27  # one pixel down, on average
     angle, size = np.rad2deg(np.arctan2(across[1], across[0])), np.log(np.hypot(*across))

@@ -344,14 +344,14 @@ def test_weight_normalisation():
     )
     layer.scale.set_value(jnp.arange(6.0))
     layer.kernel.set_value(7 * layer.kernel[...])
-    lengths = np.sqrt((kernel**2).sum((0, 1)))
-    expected = convlab.conv(X[0], np.arange(6.0) * kernel / lengths, padding="CAUSAL", feature_group_count=2)
+    norms = np.sqrt((kernel**2).sum((0, 1)))
+    expected = convlab.conv(X[0], np.arange(6.0) * kernel / norms, padding="CAUSAL", feature_group_count=2)
     np.testing.assert_allclose(layer(X[0]), expected, atol=1e-5)
     layer.init_cache((7, 1, 4))
     streamed = np.concatenate([layer.step(X[0][:, :2]), layer.step(X[0][:, 2:])], 1)
     np.testing.assert_allclose(streamed, expected, atol=1e-5)
     layer.kernel.set_value(jnp.zeros_like(layer.kernel[...]))
-    slope = flax.nnx.grad(lambda layer: layer(X[0]).sum())(layer)
+    slope = flax.nnx.jit(flax.nnx.grad(lambda layer: layer(X[0]).sum()))(layer)
     assert not np.any(layer(X[0])) and np.all(np.isfinite(slope["kernel"][...]))
 
 
