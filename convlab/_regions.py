@@ -365,12 +365,13 @@ def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) 
     limit = jnp.asarray(iou_threshold, boxes.dtype)
 
     def step(state):
-        alive, indices, count = state
-        best = jnp.argmax(alive)
+        remaining, indices, count = state
+        best = jnp.argmax(remaining)
         low, high = jnp.maximum(boxes[best, :2], boxes[:, :2]), jnp.minimum(boxes[best, 2:], boxes[:, 2:])
         common = jnp.maximum(high - low, 0).prod(-1)
-        alive = alive & ~(common / (areas[best] + areas - common) > limit) & (jnp.arange(boxes.shape[0]) != best)
-        return alive, indices.at[count].set(order[best]), count + 1
+        overlaps = common / (areas[best] + areas - common) > limit
+        remaining = remaining & ~overlaps & (jnp.arange(boxes.shape[0]) != best)
+        return remaining, indices.at[count].set(order[best]), count + 1
 
     start = jnp.ones(boxes.shape[0], bool), indices, count
     _, indices, count = lax.while_loop(lambda state: state[0].any() & (state[2] < size), step, start)

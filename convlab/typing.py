@@ -1,7 +1,6 @@
 """The types of options, for annotations in users' code: `from convlab.typing import Padding`.
 
-A type checker knows by them what an option may be. What runs accepts a little more, such as NumPy's integers and
-arrays.
+They tell a type checker which values an option may have. The functions also accept NumPy's integers and arrays.
 """
 
 from collections.abc import Sequence

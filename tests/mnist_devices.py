@@ -98,7 +98,7 @@ def test_weak_scaling():
 
 
 def test_refusals():
-    with pytest.raises(Exception, match="`--devices` must be at most 8, the devices that JAX sees here, got 9"):
+    with pytest.raises(Exception, match="`--devices` must be at most 8, the devices that JAX finds here, got 9"):
         devices.mesh("9")
     with pytest.raises(Exception, match="`--batch-size` must be a multiple of 8, the devices, got 60"):
         training.Training(config("--batch-size", "60"), SAMPLES, devices.mesh("all"))

@@ -369,7 +369,7 @@ def test_an_index_of_padding_only_is_ignored():
     [
         ((7, 7), (3, 3, 4, 6), {}),
         ((9, 5), (3, 2, 2, 6), dict(kernel_dilation=7, strides=(2, 1), feature_group_count=2)),
-        ((4, 5), (3, 3, 4, 6), dict(padding=((5, 1), (-1, 4)), strides=3)),  # pads with outputs that see nothing
+        ((4, 5), (3, 3, 4, 6), dict(padding=((5, 1), (-1, 4)), strides=3)),  # pads with outputs that read only padding
         ((3,), (9, 2, 3), {}),
         ((2, 2), (3, 3, 2, 3), dict(padding=9, strides=4)),
         ((6, 6), (3, 3, 2, 3), dict(padding=((-2, 0), (3, -3)))),

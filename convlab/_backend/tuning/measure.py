@@ -20,8 +20,8 @@ from .tuning import Entry
 
 SECONDS_PER_ROUND = 0.02  # for the calls of one formulation
 MARGIN = 1.05  # a choice other than the table's must be faster by this factor, which is more than the noise
-_HOPELESS = 1.5  # a formulation that is slower than the fastest by this factor at its first call is not timed further
-_FAR = 10.0  # the same for lax, whose time everybody wants to see
+_SLOW = 1.5  # a formulation that is slower than the fastest by this factor at its first call is not timed further
+_SLOW_LAX = 10.0  # the same for lax, whose time the report needs
 _ACCURACY = {"float64": 1e-9, "float32": 5e-5, "float16": 4e-3, "bfloat16": 3e-2}
 _TENSOR_CORES = 5e-3  # accuracy of float32 on a GPU or TPU, which by default multiplies with fewer bits
 
@@ -89,7 +89,7 @@ class Comparison:
         if not error <= self._bound() and name != self.static and name != "lax":
             self.refused[name] = f"error {error:.0e}"
             return
-        slow = self.seconds and first > 2 * _HOPELESS * min(self.seconds.values())
+        slow = self.seconds and first > 2 * _SLOW * min(self.seconds.values())
         self.calls[name], self.seconds[name] = call, first if slow and name != self.static else _time_calls(call, 0.0)
 
     def _bound(self) -> float:
@@ -105,11 +105,11 @@ class Comparison:
     def time_in_turns(self, repeats: int) -> None:
         """Time the promising formulations in turns, so that other load on the machine affects all alike."""
         fastest = min(self.seconds.values())
-        limits = {self.static: math.inf, "lax": _FAR} if self.static != "lax" else {"lax": math.inf}
-        hopeful = [n for n in self.calls if self.seconds[n] <= limits.get(n, _HOPELESS) * fastest]
-        self.wins = dict.fromkeys(hopeful, 0)
+        limits = {self.static: math.inf, "lax": _SLOW_LAX} if self.static != "lax" else {"lax": math.inf}
+        candidates = [n for n in self.calls if self.seconds[n] <= limits.get(n, _SLOW) * fastest]
+        self.wins = dict.fromkeys(candidates, 0)
         for _ in range(repeats):
-            round_ = {name: _time_calls(self.calls[name], SECONDS_PER_ROUND) for name in hopeful}
+            round_ = {name: _time_calls(self.calls[name], SECONDS_PER_ROUND) for name in candidates}
             for name, seconds in round_.items():
                 self.seconds[name] = min(self.seconds[name], seconds)
                 self.wins[name] += seconds < round_[self.static]

@@ -43,7 +43,7 @@ def mesh(asked: str) -> Mesh | None:
         raise UserError(f"`--devices` must be all or {there} for {jax.process_count()} processes, got {asked}")
     count = there if asked == "all" else int(asked)
     if count > there:
-        raise UserError(f"`--devices` must be at most {there}, the devices that JAX sees here, got {count}")
+        raise UserError(f"`--devices` must be at most {there}, the devices that JAX finds here, got {count}")
     return (
         jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
         if count > 1
