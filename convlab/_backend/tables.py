@@ -97,9 +97,38 @@ def _output_blocking_saves_work(p: Problem) -> bool:
     return few_features and not any(reason(p) for reason in reasons) and output_blocking.remaining_work(p) <= 0.8
 
 
+def _blocks_fill_columns(p: Problem) -> bool:
+    """Return whether XLA's loop nest, which multiplies patches by a matrix, has few columns to compute."""
+    few = _ungrouped_float32(p) and p.rank == 2 and p.features <= VECTOR // 2 <= p.channels <= VECTOR
+    return (
+        few
+        and p.macs >= 2**20
+        and output_blocking.forward_unsupported(p) is None
+        and output_blocking.remaining_work(p) <= 0.8
+    )
+
+
+def _few_features_of_several_channels(p: Problem) -> bool:
+    return p.channels >= 4 and _output_blocking_saves_work(p)
+
+
+def _small_tiles_of_few_channels(p: Problem) -> bool:
+    """Return whether small windows tile an image of few channels, as in a first layer of 4 x 4 patches."""
+    return p.channels <= 4 and math.prod(p.window) <= 16 and _ungrouped_tiles(p)
+
+
 def _one_channel_throughout(p: Problem) -> bool:
     """Return whether there is one channel, in and out or along a sequence."""
     return p.channels == 1 and (p.features == 1 or p.rank == 1)
+
+
+def _one_channel_of_one_image(p: Problem) -> bool:
+    """Return whether XLA's loop nest, which has the batch in the role of the channels, would have only one."""
+    return _one_channel_throughout(p) and p.rank == 2 and p.batch == 1 and math.prod(p.window) <= 512
+
+
+def _few_channels_one_feature(p: Problem) -> bool:
+    return p.groups == 1 and p.rank == 2 and p.features == 1 and p.channels <= 4 and math.prod(p.window) <= 25
 
 
 def _one_channel_few_features(p: Problem) -> bool:
@@ -127,6 +156,10 @@ def _few_wide_groups(p: Problem) -> bool:
 
 def _small_groups(p: Problem) -> bool:
     return p.groups > 1 and (p.channels // p.groups) * (p.features // p.groups) <= 16
+
+
+def _many_groups_of_few_channels(p: Problem) -> bool:
+    return p.groups > 16 and taps.features_fill_vectors(p)
 
 
 def _ungrouped_float32(p: Problem) -> bool:
@@ -185,9 +218,10 @@ def _many_channels(p: Problem) -> bool:
 
 
 def _depthwise_strided_or_large(p: Problem) -> bool:
-    """Return whether a depthwise convolution is strided, or has a small window over a large image."""
+    """Return whether a depthwise convolution is strided, or has a small window over many positions."""
     taps, positions = math.prod(p.window), p.batch * math.prod(p.out)
-    return p.depthwise and (max(p.strides) > 1 and taps <= 32 or taps <= 9 and positions >= 2**16)
+    many = 2**12 if p.rank == 2 else 2**16
+    return p.depthwise and (max(p.strides) > 1 and taps <= 32 or taps <= 9 and positions >= many)
 
 
 def _large_images(p: Problem) -> bool:
@@ -253,24 +287,31 @@ def _large_tiles(p: Problem) -> bool:
     return p.groups == 1 and math.prod(p.window) >= gemm.LARGE and p.window == p.input_dilation
 
 
+# Rows that hold only with the engine, though their formulation does not need it.
+_FEW_FEATURES_OF_ENGINE = "few features: neighbouring positions share the engine's vectors"
+_FEW_OF_SEVERAL = "few features of several channels: neighbouring positions share the engine's vectors"
+ENGINE_ROWS = (_FEW_FEATURES_OF_ENGINE, _FEW_OF_SEVERAL)
 FORWARD = (
     ("taps", "depthwise, dilated input: a sum of what each output reads", lambda p: p.dilates_input and p.depthwise),
     ("subpixel", "a dilated input: no products with its zeros", _dilates_input),
     ("taps", "depthwise, a small dilated window of a large image: one fused loop", _small_dilated_depthwise),
     ("batch_vectorized", "few channels, a large window: sixteen images fill a vector", _one_channel_large_window),
+    ("output_blocking", _FEW_OF_SEVERAL, _few_features_of_several_channels),
     ("taps", "few channels: one fused loop", _few_channels),
     ("taps", "groups of a channel or two: one fused loop", _groups_of_one_or_two_channels),
     ("swapped_operands", "few features, a window mostly on padding: images fill the engine's vectors", _mostly_padding),
-    ("output_blocking", "few features: neighbouring positions share the engine's vectors", _output_blocking_saves_work),
+    ("output_blocking", _FEW_FEATURES_OF_ENGINE, _output_blocking_saves_work),
     ("onednn", "jaxlib's own engine", lambda p: True),
     ("gemm", "one tap: a matrix product", _one_tap),
     ("gemm", "windows that tile the image: a matrix product", _ungrouped_tiles),
     ("gemm", "many channels, a window partly on padding: products of what is inside", _many_channels_skip_padding),
     ("winograd", "3 x 3, many channels: 16 products instead of 36", _winograd_saves_products),
+    ("output_blocking", "few features: neighbouring positions are columns of one product", _blocks_fill_columns),
     ("taps", "an image in colours: one fused loop", _colour_image),
     ("taps", "one feature of a volume: one fused loop", _volume_to_one_feature),
     ("taps", "depthwise: one fused loop", lambda p: p.depthwise),
     ("taps", "small groups: one fused loop", _small_groups),
+    ("taps", "many groups of few channels: one fused loop over the features of each", _many_groups_of_few_channels),
     ("gemm", "many groups: products batched over the groups", lambda p: p.groups > 16),
     ("planes", "a volume: a sum over planes", lambda p: not p.depthwise),
     ("groups", "a few groups: a convolution each", lambda p: True),
@@ -279,6 +320,7 @@ FORWARD = (
 KERNEL_GRADIENT = (
     ("subpixel", "a dilated input: the gradient of a strided convolution", _dilates_input),
     ("planes", "one channel of a volume: plane by plane", _one_channel_throughout),
+    ("taps", "one channel of one image: sums over the positions", _one_channel_of_one_image),
     ("lax", "one channel, in and out or along a sequence: XLA's own loop nest", _one_channel_throughout),
     ("taps", "depthwise, strided or a large image: fused sums", _depthwise_strided_or_large),
     ("taps", "groups of a channel or two: fused sums", _groups_of_one_or_two_channels),
@@ -287,6 +329,8 @@ KERNEL_GRADIENT = (
     ("batch_vectorized", "few channels: sums of sixteen images fill a vector", _few_channel_pairs),
     ("taps", "one channel, a wide window, few features: sums over the positions", _one_channel_few_features),
     ("groups", "a few wide groups: a kernel gradient each", _few_wide_groups),
+    ("lax", "few channels, one feature: XLA's own loop nest", _few_channels_one_feature),
+    ("gemm", "few channels, small windows that tile the image: a matrix product", _small_tiles_of_few_channels),
     ("onednn", "jaxlib's own engine, the batch in the role of the channels", lambda p: True),
     ("taps", "depthwise: sums over the positions", lambda p: p.depthwise),
     ("gemm", "one tap: a matrix product", _one_tap),
@@ -390,7 +434,8 @@ def choose(kind: Kind, p: Problem, method: str, target: Target, without: str = "
     rows = TABLES[target.platform][kind] if floating else INTEGERS if target.platform == "cpu" else ()
     for name, reason, condition in rows:
         formulation = FORMULATIONS[name]
-        if name == without or not target.admits(formulation) or not condition(p):
+        admitted = target.admits(formulation) and (target.engine or reason not in ENGINE_ROWS)
+        if name == without or not admitted or not condition(p):
             continue
         if formulation.unsupported_reason(kind, p) is None:
             return Choice(formulation, reason)
