@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..buffers import materialize
+from ..buffers import materialize, no_inline
 from ..problem import Problem
 from . import depthwise
 from .base import (
@@ -103,7 +103,7 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     if p.dilates_input:
         return depthwise.input_gradient(x, kernel, p, p.accumulator)
     if features_fill_vectors(p):
-        return _sums_by_features(x, kernel, p).astype(p.out_dtype)
+        return no_inline(lambda x, kernel: _sums_by_features(x, kernel, p).astype(p.out_dtype), x, kernel)
     compute = _sums_by_regions if borders_apart(p) else _sums
     return materialize(compute(x, kernel, p).astype(p.out_dtype))
 
