@@ -2,10 +2,12 @@
 and `accelerate(engine=False)`."""
 
 import io
+import itertools
 import json
 import os
 import subprocess
 import sys
+import types
 import warnings
 
 import jax
@@ -130,6 +132,33 @@ def test_the_costliest_problems_come_first_under_a_budget(monkeypatch):
     monkeypatch.setattr(measure.Comparison, "measure", try_out)
     found = convlab.autotune(network, X, K, repeats=1, budget=100)
     assert found.entries[0].operation == "max" and found.stopped is None
+
+
+def test_a_budget_that_ends_within_a_problem_keeps_what_was_measured_of_it(monkeypatch):
+    """Each look at the clock takes a second."""
+    clock = itertools.count()
+    monkeypatch.setattr(autotune, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(lowering.Convolution, "candidates", lambda self, *facts: ["fft", "gemm", "taps", "lax"])
+    tried = []
+
+    def try_out(comparison, name):
+        tried.append(name)
+        comparison.calls[name], comparison.seconds[name] = (lambda: X), 1.0
+
+    monkeypatch.setattr(measure.Comparison, "measure", try_out)
+    found = convlab.autotune(convlab.conv, X, K, repeats=1, budget=3)
+    (entry,) = found.entries
+    assert found.stopped == "the budget is spent"
+    assert tried == [entry.static, entry.static, "lax"] and set(entry.seconds) == {entry.static, "lax"}
+
+
+def test_another_layout_is_not_timed_where_lax_is_far_slower():
+    problem = jax.make_jaxpr(lambda x, k: convlab.conv(x, k, feature_group_count=3))(X, K[:, :, :1, :3])
+    (one,) = equation.collect(problem.jaxpr, lowering.OPERATIONS)
+    comparison = measure.Comparison(one, Target(measured=True))
+    comparison.seconds |= {"lax": 1.0, "taps": 0.01}
+    comparison.measure("channels_last")
+    assert "channels_last" not in comparison.seconds and "lax" in comparison.refused["channels_last"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -308,6 +308,29 @@ def test_tunings_of_several_runs_are_tabulated_by_their_conditions():
     assert second.startswith("CONVLAB_ENGINE=off python") and "| x | 3 | 3 | 1.00 | – | nothing |" in second
 
 
+def test_problems_that_gain_are_listed_and_all_that_were_tried_are_counted():
+    tuned = importlib.import_module("tuned")
+    here = {
+        "machine": "a CPU, with the engine",
+        "jax": "1",
+        "date": "2026-01-01",
+        "settings": "--budget 8",
+        "load": 1.0,
+    }
+    facts = {"operation": "forward", "count": 1, "static": "a"}
+    faster = facts | {"problem": "1x4x4x2", "choice": "b", "ms": {"b": 1.0, "a": 2.0, "lax": 3.0}}
+    same = facts | {"problem": "1x5x5x2", "choice": "a", "ms": {"a": 1.0, "b": 4.0}}
+    rows = {
+        "x": here | {"dtype": "float32", "stopped": None, "entries": [faster, same]},
+        "y": here | {"dtype": "float32", "stopped": "the budget is spent", "entries": [faster]},
+        "z": here | {"dtype": "float16", "stopped": None, "entries": [same]},
+    }
+    text = tuned.problems_markdown(rows)
+    assert "- float32: 2 problems of 2 layers, 1 of them faster by more than 5 %; the budget ended" in text
+    assert "- float16: 1 problems of 1 layers, 0 of them faster" in text
+    assert text.count("\n| forward") == 1 and "| forward 1x4x4x2 | 1 | a | 2 | b | 1 | 2.00 | 3 |" in text
+
+
 def test_rates_are_of_the_three_maps():
     """Convlab's maps are those of Flax's layer, and a map has the operations that its name says."""
     jax, np, rates, suite = (importlib.import_module(name) for name in ("jax", "numpy", "rates", "suite"))

@@ -247,6 +247,30 @@ def test_one_long_dilated_sequence_has_a_gradient():
     assert_near("onednn", jax.jit(forced("auto", "kernel_gradient", p))(x, dy), oracle_gradient(p, x, dy))
 
 
+@pytest.mark.parametrize("pads", [((1, 1), (0, 2)), ((4, 3), (5, 0)), ((-1, 2), (1, -1))], ids=str)
+def test_the_engine_exchanges_few_features_with_the_channels(pads):
+    size = dict(rank=2, batch=3, spatial=(9, 11), channels=20, features=3, groups=1, window=(3, 2))
+    p = problem(np.random.default_rng(0), **size, strides=(1, 1), kernel_dilation=(1, 1), pads=pads)
+    if why := tables.FORMULATIONS["onednn"].unsupported_reason("kernel_gradient", p):
+        pytest.skip(why)
+    x, _, dy = operands(p)
+    gradient = jax.jit(forced("onednn", "kernel_gradient", p))
+    assert_near("onednn", gradient(x, dy), oracle_gradient(p, x, dy))
+    (call,) = (line for line in gradient.lower(x, dy).as_text().splitlines() if "__onednn$" in line)
+    assert "tensor<3x9x11x20xf32>" in call  # the images are its kernel
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_loops_over_the_features_of_groups(rank, strides):
+    size = dict(rank=rank, batch=2, spatial=(7, 6)[:rank], channels=9, features=24, groups=3, window=(3, 2)[:rank])
+    pads = ((1, 2), (-1, 1))[:rank]
+    p = problem(np.random.default_rng(0), **size, strides=(strides,) * rank, kernel_dilation=(2, 1)[:rank], pads=pads)
+    assert taps.features_fill_vectors(p)
+    x, kernel, _ = operands(p)
+    assert_near("taps", jax.jit(forced("taps", "forward", p))(x, kernel), oracle(p, x, kernel))
+
+
 @pytest.mark.parametrize("kind", ["forward", "kernel_gradient"])
 def test_a_long_column_sums_right(kind):
     """The engine's sums over 362 rows of one column are wrong if the channels are not a multiple of the vector
@@ -365,6 +389,38 @@ def test_winograd_keeps_what_is_not_finite_in_its_windows(bad):
         finite = np.isfinite(expected)
         np.testing.assert_array_equal(np.isfinite(actual), finite)
         np.testing.assert_allclose(np.asarray(actual)[finite], np.asarray(expected)[finite], atol=1e-5)
+
+
+PLAIN = dict(batch=8, spatial=(64, 64), window=(3, 3), pads=((1, 1),) * 2, strides=(1, 1), kernel_dilation=(1, 1))
+PATCHES = dict(window=(4, 4), strides=(4, 4), pads=((0, 0),) * 2, features=96, groups=1)
+CHOICES = {  # the map, facts beside `PLAIN`, and the formulations with and without the engine
+    "few of several": ("forward", dict(channels=8, features=2, groups=1), "output_blocking", "taps"),
+    "few": ("forward", dict(channels=16, features=3, groups=1), "output_blocking", "output_blocking"),
+    "few of many": ("forward", dict(channels=64, features=3, groups=1), "output_blocking", "lax"),
+    "groups of eight": ("forward", dict(channels=256, features=256, groups=32), "onednn", "taps"),
+    "groups of sixteen": ("forward", dict(channels=512, features=512, groups=32), "onednn", "gemm"),
+    "patches": ("kernel_gradient", PATCHES | dict(channels=3), "gemm", "gemm"),
+    "patches of features": ("kernel_gradient", PATCHES | dict(channels=16), "onednn", "gemm"),
+    "one image": ("kernel_gradient", dict(batch=1, channels=1, features=1, groups=1), "taps", "taps"),
+    "images": ("kernel_gradient", dict(channels=1, features=1, groups=1), "lax", "lax"),
+    "to one": ("kernel_gradient", dict(channels=3, features=1, groups=1), "lax", "lax"),
+    "depthwise": ("kernel_gradient", dict(channels=96, features=96, groups=96), "taps", "taps"),
+    "small depthwise": (
+        "kernel_gradient",
+        dict(spatial=(14, 14), channels=96, features=96, groups=96),
+        "onednn",
+        "taps",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_measured_choices(name):
+    kind, facts, with_engine, without = CHOICES[name]
+    p = problem(np.random.default_rng(0), rank=2, **PLAIN | facts)
+    assert tables.choose(kind, p, "auto", tables.Target(engine=False)).formulation.name == without
+    if engine.unavailable_reason() is None:
+        assert tables.choose(kind, p, "auto", tables.Target()).formulation.name == with_engine
 
 
 def test_without_the_engine_winograd_is_chosen_for_many_channels_only():

@@ -14,6 +14,7 @@ from .pooling.maxima import window_argmax as window_argmax
 from .pooling.maxima import window_max as window_max
 from .split import is_split as is_split
 from .split import map_over_batch as map_over_batch
+from .stored import distinct as distinct
 from .stored import with_stored_derivative as with_stored_derivative
 
 _compat.guard(_lowering.install)

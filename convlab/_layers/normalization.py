@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._backend import is_in_jet, with_stored_derivative
+from .._backend import distinct, is_in_jet, with_stored_derivative
 from .._promotion import promoting
 
 Array = jax.Array
@@ -224,10 +224,11 @@ def _layer_tangent(center: bool, primals: tuple, tangents: tuple) -> Array:
     _, dmean, droot, _, _ = tangents
     constant = -dmean * root if center else -dmean * root - mean * droot
 
-    # The checkpoint keeps XLA from storing intermediate results, and `root` at every position, for the sums.
-    @jax.checkpoint
+    # Arrays of their own keep XLA from storing intermediate results, and `root` at every position, for the sums.
+    @_from_x
     def tangent(x: Array, mean: Array, root: Array, scale: Array | None, constant: Array, tangents: tuple) -> Array:
         dx, _, droot, dscale, dbias = tangents
+        x, mean, root = distinct(x, mean, root)
         wide = x.astype(root.dtype) - mean if center else x.astype(root.dtype)
         if scale is None:
             y = dx.astype(root.dtype) * root + wide * droot + constant

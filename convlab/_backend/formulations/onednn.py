@@ -19,7 +19,7 @@ from jax import lax
 from ..buffers import no_inline, pad_spatial
 from ..engine import convolution, instructions, transposed_matmul, unavailable_reason
 from ..problem import Problem
-from .base import Array, Formulation, Solve
+from .base import VECTOR, Array, Formulation, Solve
 
 LONGEST_SUM = 8192  # most terms of a float32 sum with a relative error below 2e-6
 
@@ -149,6 +149,8 @@ def kernel_gradient(x: Array, dy: Array, p: Problem, solve: Solve) -> Array:
     else:
         if _reads_blocks(p):
             return _gradient_of_blocks(x, dy, p)
+        if _fills_vectors_with_channels(p):
+            return _gradient_with_exchanged_operands(x, dy, p)
         rows = np.linspace(0, p.out[0], _partial_sums(p) + 1).astype(int).tolist()
         parts = [_gradient_of_rows(x, dy, first, last, p) for first, last in itertools.pairwise(rows)]
         dkernel = functools.reduce(operator.add, parts)
@@ -184,6 +186,21 @@ def _gradient_of_blocks(x: Array, dy: Array, p: Problem) -> Array:
     dkernel = lax.transpose(dkernel, (*interleaved, 2 * p.rank, 2 * p.rank + 1))
     dkernel = dkernel.reshape(*(w * s for w, s in zip(window, p.strides)), p.channels, p.features)
     return dkernel[tuple(slice(first, first + w) for first, w in zip(firsts, p.window))]
+
+
+def _fills_vectors_with_channels(p: Problem) -> bool:
+    """Return whether the features, which fill the engine's vectors, are so few that the channels fill them better."""
+    plain = p.groups == 1 and p.rank == 2 and all(n == 1 for n in (*p.strides, *p.kernel_dilation))
+    of_channels, of_features = (n / (-(-n // VECTOR) * VECTOR) for n in (p.channels, p.features))
+    return plain and p.features < VECTOR and of_channels > of_features
+
+
+def _gradient_with_exchanged_operands(x: Array, dy: Array, p: Problem) -> Array:
+    """Compute the gradient as that of the mirrored kernel by which dy gives x, with channels and features exchanged."""
+    pads = tuple((w - 1 - lo, n - out + lo) for w, (lo, _), n, out in zip(p.window, p.pads, p.spatial, p.out))
+    problem = dataclasses.replace(p, spatial=p.out, channels=p.features, features=p.channels, pads=pads)
+    dkernel = _dense_gradient(dy, x, problem)
+    return jnp.swapaxes(jnp.flip(dkernel, tuple(range(p.rank))), -1, -2)
 
 
 def _repeats_channels(p: Problem) -> bool:

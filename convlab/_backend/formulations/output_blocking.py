@@ -72,6 +72,4 @@ def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
 
 
 # A pixel is multiplied by the zeros beside each copy, where an inf becomes a NaN in windows that do not contain it.
-OUTPUT_BLOCKING = Formulation(
-    "output_blocking", forward, None, forward_unsupported, parts=parts, sums_directly=False, needs_engine=True
-)
+OUTPUT_BLOCKING = Formulation("output_blocking", forward, None, forward_unsupported, parts=parts, sums_directly=False)

@@ -8,18 +8,34 @@ forward map is a sum over the taps of the window, the kernel gradient a sum over
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..buffers import materialize
+from ..buffers import materialize, no_inline
 from ..problem import Problem
 from . import depthwise
-from .base import UNROLLED, Array, Formulation, Solve, join_groups, pad_image, slice_at, split_groups, sum_over
+from .base import (
+    UNROLLED,
+    Array,
+    Formulation,
+    Solve,
+    join_groups,
+    kernel_indices,
+    pad_image,
+    slice_at,
+    slice_for_tap,
+    split_groups,
+    sum_over,
+)
 
 _LARGE = 2**18  # least number of elements of an image whose padded copy costs more than a border apart
+_MOST_TERMS = 80  # of one loop over the features of a group
 _MANY = 2**14  # least number of output positions for a loop for each kernel element
 
 
@@ -86,8 +102,29 @@ def _sums_by_regions(x: Array, kernel: Array, p: Problem) -> Array:
 def forward(x: Array, kernel: Array, p: Problem, solve: Solve) -> Array:
     if p.dilates_input:
         return depthwise.input_gradient(x, kernel, p, p.accumulator)
+    if features_fill_vectors(p):
+        return no_inline(lambda x, kernel: _sums_by_features(x, kernel, p).astype(p.out_dtype), x, kernel)
     compute = _sums_by_regions if borders_apart(p) else _sums
     return materialize(compute(x, kernel, p).astype(p.out_dtype))
+
+
+def features_fill_vectors(p: Problem) -> bool:
+    """Return whether a loop over the features of a group is vectorised, and its terms are few enough to compile."""
+    channels, features = p.channels // p.groups, p.features // p.groups
+    return p.groups > 1 and channels > 1 and features % 8 == 0 and channels * math.prod(p.window) <= _MOST_TERMS
+
+
+def _sums_by_features(x: Array, kernel: Array, p: Problem) -> Array:
+    """Multiply each channel by the weights of all features of its group; every term is part of one loop."""
+    acc, image, per_group = p.accumulator, pad_image(x, p), p.channels // p.groups
+    weights = kernel.astype(acc).reshape(*p.window, per_group, p.groups, -1)
+
+    def products(tap: tuple[int, ...]) -> list[Array]:
+        inputs = slice_for_tap(image, tap, p).astype(acc).reshape(p.batch, *p.out, p.groups, per_group)
+        return [inputs[..., i, None] * weights[(*tap, i)] for i in range(per_group)]
+
+    terms = itertools.chain.from_iterable(map(products, kernel_indices(p)))
+    return functools.reduce(operator.add, terms).reshape(p.batch, *p.out, p.features)
 
 
 def _sums(x: Array, kernel: Array, p: Problem) -> Array:

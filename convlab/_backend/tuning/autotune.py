@@ -42,7 +42,8 @@ def autotune(
         fn: a function of arrays, jitted or not; pass `jax.grad(f)` or a whole training step to tune the gradients.
         *args: its arguments, or `jax.ShapeDtypeStruct`s in their place.
         repeats: rounds in which the promising formulations are timed in turns.
-        budget: seconds to spend, on the most expensive problems first; None to measure all.
+        budget: seconds to spend, on the most expensive problems first; None to measure all. Of the problem at which
+            they end, the formulations measured by then are compared.
         progress: whether to show the progress on stderr; by default if that is a terminal.
 
     Returns:
@@ -108,13 +109,20 @@ def _run(
             for comparison in comparisons:
                 check()
                 comparison.prepare()
-                for name in comparison.candidates:
-                    step(f"{comparison.kind} {comparison.equation.text()}: {name}")
-                    comparison.measure(name)
-                    check()
-                comparison.time_in_turns(repeats)
-                entries.append(comparison.entry())
+                spent = None
+                try:
+                    for name in comparison.candidates:
+                        step(f"{comparison.kind} {comparison.equation.text()}: {name}")
+                        comparison.measure(name)
+                        check()
+                except _BudgetSpent as reason:
+                    spent = reason
+                if spent is None or comparison.has_alternative:
+                    comparison.time_in_turns(repeats)
+                    entries.append(comparison.entry())
                 comparison.release()
+                if spent is not None:
+                    raise spent
     except KeyboardInterrupt:
         return entries, "interrupted"
     except _BudgetSpent:
