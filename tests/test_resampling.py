@@ -71,6 +71,26 @@ def test_a_factor_that_keeps_or_doubles_a_size_is_pytorchs():
     assert convlab.resize(image, **same)[0, :, 0, 0].tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("m", [17, 4])
+def test_jaxs_resize_is_ours_with_antialias(m):
+    """As the docstring of `resize` says."""
+    x = np.random.default_rng(0).normal(size=(1, 7, 2)).astype(F32)
+    jaxs = lambda method, **options: jax.image.resize(x, (1, m, 2), method, **options)
+    ours = lambda method, **options: convlab.resize(x, (m,), method=method, **options)
+
+    @jax.jit
+    def pairs():
+        filtered = [(jaxs(method), ours(method, antialias=True)) for method in ("linear", "cubic")]
+        plain = jaxs("linear", antialias=False), ours("linear")
+        cubics = jaxs("cubic", antialias=False), ours("cubic")
+        return [*filtered, plain, (jaxs("nearest"), ours("nearest-exact")), cubics]
+
+    *equal, cubics = pairs()
+    for a, b in equal:
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+    assert np.abs(cubics[0] - cubics[1]).max() > 1e-2
+
+
 @pytest.mark.parametrize("options", [dict(scale=2), dict(scale=0.5, antialias=True), dict(scale=1.5, method="nearest"),
                                      dict(output_shape=17), dict(output_shape=17, method="cubic")],
                                          ids=str)  # fmt: skip
