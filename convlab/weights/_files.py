@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -53,6 +54,8 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
     with open(path, "rb") as file:
         begin = file.read(9)
     is_safetensors = begin[8:9] in (b"{", b" ") and int.from_bytes(begin[:8], "little") < 1 << 40
+    if not is_safetensors and begin[:2] != b"PK" and os.fspath(path).endswith((".safetensors", b".safetensors")):
+        is_safetensors = True  # its name tells what a broken file should be
     return load_safetensors(path) if is_safetensors else load_torch(path)
 
 
@@ -83,12 +86,19 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     broken = ValueError(f"`path` must be a whole safetensors file, got {os.fspath(path)!r}.")
     try:
         header = {
-            name: (entry["dtype"], entry["shape"], *entry["data_offsets"])
+            name: (
+                str(entry["dtype"]),
+                tuple(map(operator.index, entry["shape"])),
+                *map(operator.index, entry["data_offsets"]),
+            )
             for name, entry in json.loads(content[8:start]).items()
             if name != "__metadata__"
         }
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise broken from None
+    numbers = [(len(entry), *entry[1], *entry[2:]) for entry in header.values()]
+    if start > len(content) or any(count != 4 or min(rest, default=0) < 0 for count, *rest in numbers):
+        raise broken
     arrays = {}
     for name, (code, shape, first, last) in header.items():
         if code not in DTYPES:
