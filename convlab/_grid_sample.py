@@ -99,9 +99,10 @@ def grid_sample(
     positions = grid.astype(wide).reshape(n, math.prod(out), rank)
     along = [part[..., 0] for part in lax.split(positions, (1,) * rank, positions.ndim - 1)][::-1]
     at = [_unnormalized(part, size, bool(align_corners)) for part, size in zip(along, spatial)]
+    samples = _SAMPLERS[kind](images, at, padding_mode, bool(align_corners))  # 0 where a coordinate is NaN
     is_nan = functools.reduce(operator.or_, map(jnp.isnan, along))
-    at = [jnp.where(is_nan, 0, part) for part in at]  # so that no derivative is NaN where the result is not used
-    samples = jnp.where(is_nan[..., None], jnp.nan, _SAMPLERS[kind](images, at, padding_mode, bool(align_corners)))
+    # a sum, since the derivative of a selection would store another array of the result's size
+    samples = samples + jnp.where(is_nan, jnp.nan, 0).astype(samples.dtype)[..., None]
     return samples.reshape(*batch, *out, x.shape[-1]).astype(average_dtype(x))
 
 
@@ -122,7 +123,8 @@ def _unnormalized(coordinate: Array, n: int, align_corners: bool) -> Array:
 
 
 def _apply_padding_mode(at: Array, n: int, padding_mode: str, align_corners: bool) -> Array:
-    """Map a coordinate into the image by the padding mode; outside it becomes -2."""
+    """Map a coordinate into the image by the padding mode; outside, and for a NaN, it becomes -2, without a
+    derivative."""
     if padding_mode == "reflection":
         low, span = (0.0, float(n - 1)) if align_corners else (-0.5, float(n))
         if span == 0:
@@ -138,7 +140,7 @@ def _apply_padding_mode(at: Array, n: int, padding_mode: str, align_corners: boo
         at = jnp.where(at <= 0, 0, jnp.where(at >= n - 1, n - 1, at))
     if padding_mode == "reflection":
         at = jnp.where(is_outside, -2, at)
-    return jnp.where((at < -2) | (at > n + 1), -2, at)
+    return jnp.where((at >= -2) & (at <= n + 1), at, -2)
 
 
 def _split(at: Array) -> tuple[Array, Array]:
@@ -165,17 +167,16 @@ def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool
     positions: list[list[Array]] = []
     within: list[Array] = []
     for a, n in zip(at, x.shape[1:-1]):
-        outside = jnp.isinf(a) | (abs(a) > 2**24)
+        outside = ~(abs(a) <= 2**24)
         a = jnp.where(outside, 0, a)
         low = lax.stop_gradient(jnp.floor(a))
         within.append((a - low).astype(x.dtype))
         taps = [_apply_padding_mode(low + t, n, padding_mode, align_corners) for t in (-1, 0, 1, 2)]
+        beyond: Any = -2
         if padding_mode == "border":
-            taps = [
-                jnp.where(outside, jnp.where(lax.stop_gradient(at[len(positions)]) < 0, 0, n - 1), tap) for tap in taps
-            ]
-        else:
-            taps = [jnp.where(outside, -2, tap) for tap in taps]
+            along = lax.stop_gradient(at[len(positions)])
+            beyond = jnp.where(along < 0, 0, jnp.where(along > 0, n - 1, -2))
+        taps = [jnp.where(outside, beyond, tap) for tap in taps]
         positions.append([tap.astype(jnp.int32) for tap in taps])
     if x.shape[0] == 0:
         return jnp.zeros((*at[0].shape, x.shape[-1]), x.dtype)

@@ -23,12 +23,16 @@ def test_a_coordinate_that_is_not_finite_or_huge_harms_no_other(method):
 
     @jax.jit
     def both(grid):
-        f = lambda mode, grid: convlab.grid_sample(x, grid, method=method, padding_mode=mode)
+        f = lambda mode, grid, x=x: convlab.grid_sample(x, grid, method=method, padding_mode=mode)
         modes = ("zeros", "border", "reflection")
-        return [(f(mode, grid), jax.grad(lambda g: f(mode, g)[0, :2].sum())(grid)) for mode in modes]
+        images = [jax.grad(lambda x: (f(mode, grid, x)[0, 6] ** 2).sum())(x) for mode in modes]
+        return [(f(mode, grid), jax.grad(lambda g: f(mode, g)[0, :2].sum())(grid), i) for mode, i in zip(modes, images)]
 
     grids = [np.concatenate([rest, more])[None] for more in (odd, np.zeros_like(odd))]
-    for mode, (actual, gradient), (plain, expected) in zip(("zeros", "border", "reflection"), *map(both, grids)):
+    for mode, (actual, gradient, image), (plain, expected, _) in zip(
+        ("zeros", "border", "reflection"), *map(both, grids)
+    ):
+        assert not np.any(image)  # the gradient of a loss that is NaN reaches no position of the image
         values = np.asarray(actual)[0, :, 0]
         np.testing.assert_array_equal(values[:2], plain[0, :2, 0])
         np.testing.assert_array_equal(gradient[0, :2], expected[0, :2])
