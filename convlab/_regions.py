@@ -180,7 +180,7 @@ def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
         first = jnp.where(known, number, 0)[:, None, None] * (height * width)
         for i, j in itertools.product(range(row.shape[2]), range(column.shape[2])):
             indices.append((first + row[:, :, None, i] * width + column[:, None, :, j]).ravel())
-            weights.append((row_weight[:, :, None, i] * column_weight[:, None, :, j]).ravel())
+            weights.append(_backend.stored_apart(row_weight[:, :, None, i] * column_weight[:, None, :, j]).ravel())
         y = _backend.weighted_rows(flat, indices, tuple(weights), list).reshape(size, *bins, channels)
         return jnp.where(known[:, None, None, None], y, jnp.asarray(math.nan, y.dtype))
 
