@@ -186,6 +186,20 @@ def check_number_dtype(x: Array, argument: str = "x") -> None:
         raise argument_error(argument, "have a number dtype", x.dtype.name, kind=TypeError)
 
 
+def check_real_dtype(x: Array, argument: str = "x") -> None:
+    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
+        raise argument_error(argument, "have a real number dtype", x.dtype.name, kind=TypeError)
+
+
+def check_real(argument: str, value: Any) -> None:
+    """Check that `value` is a real number, which may be traced."""
+    is_scalar = isinstance(value, (int, float, complex, np.generic)) or getattr(value, "shape", None) == ()
+    if not is_scalar or isinstance(value, (bool, np.bool_)):
+        raise argument_error(argument, "be a number", value, kind=TypeError)
+    if jnp.iscomplexobj(value):
+        raise argument_error(argument, "be a real number", value, kind=TypeError)
+
+
 def check_scalar(argument: str, value: Any, x: Array) -> None:
     """Check that `value` is a scalar, and real if `x` is."""
     if not isinstance(value, (bool, int, float, complex, np.generic)) and getattr(value, "shape", None) != ():

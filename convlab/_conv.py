@@ -20,7 +20,14 @@ from ._arguments import (
     read_int,
     read_modes,
 )
-from ._conv_operands import add_bias, check_channels, promote_operands, read_dilation_and_modes, read_window
+from ._conv_operands import (
+    add_bias,
+    check_channels,
+    promote_operands,
+    read_dilation_and_modes,
+    read_window,
+    widen_mixed_bytes,
+)
 from ._masks import check_packed_options, only_valid, packed_conv, packed_window, read_segments, read_valid
 from ._padding import check_zero_padding, pad_axis, pad_spatial
 from ._window import dilate, read_output_shape, transposed_geometry
@@ -94,10 +101,7 @@ def conv(
 
     Equals `lax.conv_general_dilated` in layout NHWC / HWIO / NHWC, and `torch.nn.functional.conv2d` in PyTorch's.
     """
-    dtypes = {str(getattr(a, "dtype", "")) for a in (x, kernel)}
-    if dtypes == {"int8", "uint8"}:  # strict dtype promotion refuses int8 with uint8
-        x, kernel = jnp.asarray(x, jnp.int16), jnp.asarray(kernel, jnp.int16)
-        preferred_element_type = jnp.int32 if preferred_element_type is None else preferred_element_type
+    x, kernel, preferred_element_type, are_bytes = widen_mixed_bytes(x, kernel, preferred_element_type)
     x, kernel = promote_operands(x, kernel)
     window = read_window(kernel, strides, padding, kernel_dilation)
     rank, groups = window.rank, read_int("feature_group_count", feature_group_count)
@@ -145,7 +149,7 @@ def conv(
         preferred_element_type=preferred_element_type,
         out_sharding=out_sharding,
         method=method,
-        are_bytes=dtypes == {"int8", "uint8"} and mask is None and "constant" not in modes,
+        are_bytes=are_bytes and mask is None and "constant" not in modes,
     )
     x = x.reshape(math.prod(batch), *x.shape[len(batch) :]) if len(batch) != 1 else x
     y = _backend.convolve(x, kernel, **options)
@@ -196,7 +200,8 @@ def conv_transpose(
         precision, preferred_element_type, method: as in `conv`.
 
     Returns:
-        `(*batch, *out, c_out)`; a natural size is `(n - 1) * stride + effective_size - before - after`.
+        `(*batch, *out, c_out)` of the dtype that `conv` gives; a natural size is
+        `(n - 1) * stride + effective_size - before - after`.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -209,6 +214,7 @@ def conv_transpose(
 
     Equals `lax.conv_transpose` (which has no groups) and, as said, `torch.nn.functional.conv_transpose2d`.
     """
+    x, kernel, preferred_element_type, are_bytes = widen_mixed_bytes(x, kernel, preferred_element_type)
     x, kernel = promote_operands(x, kernel)
     window = read_window(kernel, strides, padding, kernel_dilation)
     rank, groups = window.rank, read_int("feature_group_count", feature_group_count)
@@ -252,6 +258,7 @@ def conv_transpose(
         preferred_element_type=preferred_element_type,
         out_sharding=None,
         method=method,
+        are_bytes=are_bytes,
     )
     for axis, (pair, mode, length) in enumerate(zip(border_pads, modes, out), 1):
         y = _fold_back(y, axis, pair, mode, length, padding)

@@ -23,7 +23,14 @@ from ._arguments import (
 )
 from ._backend.interpolate import BORDER, FIRST, sample
 from ._backend.local import local_products, sum_of_products
-from ._conv_operands import add_bias, check_channels, promote_operands, read_dilation_and_modes, read_window
+from ._conv_operands import (
+    add_bias,
+    check_channels,
+    promote_operands,
+    read_dilation_and_modes,
+    read_window,
+    widen_mixed_bytes,
+)
 from ._dtypes import accumulation_dtype
 from ._padding import pad_spatial
 from ._patches import has_many_taps, patches, unfold_axes
@@ -58,7 +65,8 @@ def conv_local(
         strides, padding, padding_mode, input_dilation, kernel_dilation, precision: as in `conv`.
 
     Returns:
-        `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`; 16-bit floats are summed in float32.
+        `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`, int32 for uint8 with int8; 16-bit floats are
+        summed in float32.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -82,7 +90,10 @@ def conv_local(
             precision=precision,
         )
         return _backend.map_over_batch(functools.partial(conv_local, **options), (x,), (kernel, bias))
+    x, kernel, _, are_bytes = widen_mixed_bytes(x, kernel)
     x, kernel = promote_operands(x, kernel)
+    if are_bytes:
+        x, kernel = x.astype(jnp.int32), kernel.astype(jnp.int32)
     check_not_empty("kernel_size", kernel_size)
     rank, channels = kernel.ndim - 2, x.shape[-1]
     size = broadcast_to_rank("kernel_size", kernel_size, rank)

@@ -28,6 +28,16 @@ def promote_operands(x: Any, kernel: Any) -> tuple[Array, Array]:
     return x, kernel
 
 
+def widen_mixed_bytes(x: Any, kernel: Any, preferred_element_type: Any = None) -> tuple[Any, Any, Any, bool]:
+    """Return uint8 with int8 as int16 for a result of int32, and whether the operands are such.
+
+    Strict dtype promotion refuses the mixture."""
+    if {str(getattr(a, "dtype", "")) for a in (x, kernel)} != {"int8", "uint8"}:
+        return x, kernel, preferred_element_type, False
+    result = jnp.int32 if preferred_element_type is None else preferred_element_type
+    return jnp.asarray(x, jnp.int16), jnp.asarray(kernel, jnp.int16), result, True
+
+
 def check_channels(x: Array, kernel: Array, in_channels: int, out_channels: int, groups: int) -> None:
     """Check that x has `in_channels` channels and that both channel counts divide by the number of groups."""
     channels = x.shape[-1]

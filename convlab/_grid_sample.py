@@ -15,9 +15,9 @@ import numpy as np
 from jax import lax
 
 from . import _backend
-from ._arguments import argument_error, as_array, broadcast_to_rank, describe_axes, spatial_shape
-from ._backend.gather import bordered_rows, by_groups, take_elements, weighted_rows
-from ._backend.interpolate import FIRST, sample
+from ._arguments import argument_error, as_array, broadcast_to_rank, describe_axes, is_int, spatial_shape
+from ._backend.gather import bordered_rows, by_groups, stored_apart, take_elements, weighted_rows
+from ._backend.interpolate import sample
 from ._dtypes import accumulation_dtype, average_dtype
 from ._interpolation_symbolic import keys_cubic
 from ._promotion import promoting
@@ -51,8 +51,8 @@ def grid_sample(
 
     Returns:
         `(*batch, *out, c)` of the dtype of `x`, differentiable in both arguments; positions and sums are float32 or
-        wider. An infinite or huge coordinate lies outside the image, and a NaN makes only its own position NaN. At a
-        border the derivative by the grid is the one-sided derivative from outside.
+        wider. An infinite or huge coordinate lies outside the image, and a NaN makes only its own position NaN, with a
+        derivative of 0. At a border the derivative by the grid is the one-sided derivative from outside.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -99,7 +99,10 @@ def grid_sample(
     positions = grid.astype(wide).reshape(n, math.prod(out), rank)
     along = [part[..., 0] for part in lax.split(positions, (1,) * rank, positions.ndim - 1)][::-1]
     at = [_unnormalized(part, size, bool(align_corners)) for part, size in zip(along, spatial)]
-    samples = _SAMPLERS[kind](images, at, padding_mode, bool(align_corners))
+    samples = _SAMPLERS[kind](images, at, padding_mode, bool(align_corners))  # 0 where a coordinate is NaN
+    is_nan = functools.reduce(operator.or_, map(jnp.isnan, along))
+    # a sum, since the derivative of a selection would store another array of the result's size
+    samples = samples + jnp.where(is_nan, jnp.nan, 0).astype(samples.dtype)[..., None]
     return samples.reshape(*batch, *out, x.shape[-1]).astype(average_dtype(x))
 
 
@@ -114,34 +117,36 @@ def _choice(argument: str, value: Any, known: Sequence[str]) -> str:
 
 def _unnormalized(coordinate: Array, n: int, align_corners: bool) -> Array:
     """Convert a coordinate from -1 .. 1 to steps of an axis of `n` positions."""
+    if align_corners and is_int(n) and n == 1:
+        return jnp.where(jnp.isinf(coordinate), coordinate, 0)  # inf * 0 is NaN
     return (coordinate + 1) / 2 * (n - 1) if align_corners else ((coordinate + 1) * n - 1) / 2
 
 
 def _apply_padding_mode(at: Array, n: int, padding_mode: str, align_corners: bool) -> Array:
-    """Map a coordinate into the image by the padding mode; outside it becomes -2, and NaN stays NaN."""
+    """Map a coordinate into the image by the padding mode; outside, and for a NaN, it becomes -2, without a
+    derivative."""
     if padding_mode == "reflection":
         low, span = (0.0, float(n - 1)) if align_corners else (-0.5, float(n))
         if span == 0:
             at = jnp.where(jnp.isfinite(at), jnp.zeros_like(at), at)
         else:
-            distance = jnp.where(at < low, low - at, at - low)
-            reflections = lax.stop_gradient(jnp.floor(distance / span))
-            is_even = reflections == 2 * jnp.floor(reflections / 2)  # a remainder is a call for each position
-            rest = distance - reflections * span
-            at = jnp.where(jnp.isinf(at), -jnp.inf, jnp.where(is_even, rest + low, span - rest + low))
+            at = stored_apart(at)  # read in strides from the grid, which keeps a CPU from vectorizing what follows
+            # the distance to the nearest image of the low end; a remainder would be a call for each position
+            nearest = lax.stop_gradient(jnp.floor((at - low) / (2 * span) + 0.5) * (2 * span) + low)
+            at = jnp.where(jnp.isinf(at), -jnp.inf, abs(at - nearest) + low)
         is_outside = jnp.isinf(at)
         at = jnp.where(is_outside, 0, at)
     if padding_mode != "zeros":
         at = jnp.where(at <= 0, 0, jnp.where(at >= n - 1, n - 1, at))
     if padding_mode == "reflection":
         at = jnp.where(is_outside, -2, at)
-    return jnp.where((at < -2) | (at > n + 1), -2, at)
+    return jnp.where((at >= -2) & (at <= n + 1), at, -2)
 
 
 def _split(at: Array) -> tuple[Array, Array]:
-    """Return the position before a coordinate, `FIRST` for a NaN, and the distance beyond it."""
+    """Return the position before a coordinate, and the distance beyond it."""
     low = lax.stop_gradient(jnp.floor(at))
-    return jnp.where(jnp.isnan(low), FIRST, low).astype(jnp.int32), at - low
+    return low.astype(jnp.int32), at - low
 
 
 def _linear(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool) -> Array:
@@ -155,33 +160,30 @@ def _nearest(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bo
     inside = [
         _apply_padding_mode(lax.stop_gradient(a), n, padding_mode, align_corners) for a, n in zip(at, x.shape[1:-1])
     ]
-    is_nan = functools.reduce(operator.or_, map(jnp.isnan, inside))
-    samples = take_elements(x, [jnp.where(is_nan, -1, jnp.round(a)).astype(jnp.int32) for a in inside])
-    return jnp.where(is_nan[..., None], jnp.nan, samples)
+    return take_elements(x, [jnp.round(a).astype(jnp.int32) for a in inside])
 
 
 def _cubic(x: Array, at: Sequence[Array], padding_mode: str, align_corners: bool) -> Array:
     positions: list[list[Array]] = []
     within: list[Array] = []
     for a, n in zip(at, x.shape[1:-1]):
-        outside = jnp.isinf(a) | (abs(a) > 2**24)
+        outside = ~(abs(a) <= 2**24)
         a = jnp.where(outside, 0, a)
         low = lax.stop_gradient(jnp.floor(a))
         within.append((a - low).astype(x.dtype))
         taps = [_apply_padding_mode(low + t, n, padding_mode, align_corners) for t in (-1, 0, 1, 2)]
+        beyond: Any = -2
         if padding_mode == "border":
-            taps = [
-                jnp.where(outside, jnp.where(lax.stop_gradient(at[len(positions)]) < 0, 0, n - 1), tap) for tap in taps
-            ]
-        else:
-            taps = [jnp.where(outside, -2, tap) for tap in taps]
-        positions.append([jnp.where(jnp.isnan(tap), -1, tap).astype(jnp.int32) for tap in taps])
+            along = lax.stop_gradient(at[len(positions)])
+            beyond = jnp.where(along < 0, 0, jnp.where(along > 0, n - 1, -2))
+        taps = [jnp.where(outside, beyond, tap) for tap in taps]
+        positions.append([tap.astype(jnp.int32) for tap in taps])
     if x.shape[0] == 0:
         return jnp.zeros((*at[0].shape, x.shape[-1]), x.dtype)
 
     def summed(x: Array, positions: list[list[Array]], within: list[Array]) -> Array:
         rows, indices = bordered_rows(x, list(itertools.product(*positions)))
-        distances = tuple(part.ravel() for part in within)
+        distances = tuple(stored_apart(part).ravel() for part in within)
         return weighted_rows(rows, indices, distances, _cubic_weights).reshape(*within[0].shape, x.shape[-1])
 
     grouped = functools.partial(by_groups, summed, elements=16 * at[0].shape[1] * x.shape[-1])

@@ -18,7 +18,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from . import _backend
-from ._arguments import argument_error, as_array, describe_axes
+from ._arguments import argument_error, as_array, describe_axes, is_int
 from ._conv_operands import add_bias
 from ._padding import check_zero_padding, pad_axis
 from ._patches import MAX_UNROLLED_TAPS
@@ -96,8 +96,14 @@ def packed_window(window: Window, length: int, padding: Any) -> AxisWindow:
     ((before, after),) = window.pads((length,))
     (size,), (stride,), (dilation,) = window.size, window.strides, window.dilation
     (effective_size,) = window.effective_size
-    outputs = output_size(length, (before, after), effective_size, stride)
-    if not 0 <= before < effective_size or (outputs - 1) * stride >= length:
+    if not (is_int(before) and is_int(after)):
+        fact = "packed sequences of a symbolic length with strides"
+        raise argument_error("padding", "be CAUSAL, VALID or numbers", padding, fact)
+    if is_int(length):
+        leaves_input = (output_size(length, (before, after), effective_size, stride) - 1) * stride >= length
+    else:
+        leaves_input = before + after >= effective_size
+    if not 0 <= before < effective_size or leaves_input:
         hint = "CAUSAL, SAME and VALID do."
         rule = "have position i * strides in the window of each output i"
         raise argument_error("padding", rule, padding, "packed sequences", hint)
@@ -147,6 +153,8 @@ def _convolve(
 
 def _without_padding(window: AxisWindow, length: int, outputs: int) -> list[int]:
     """Return where to split the outputs, so that most of them read the image without a padded copy."""
+    if not is_int(length):
+        return [0, outputs]
     first = -(-window.pads[0] // window.stride)
     last = min(outputs, (length - window.effective_size + window.pads[0]) // window.stride + 1)
     return sorted({0, first, last, outputs}) if first < last else [0, outputs]
@@ -156,17 +164,21 @@ def _slice_span(x: Array, ids: Array, window: AxisWindow, first: int, last: int)
     """Return the values and segments that the outputs from `first` to `last` read, and the outputs' own segments."""
     start = first * window.stride - window.pads[0]
     stop = start + (last - 1 - first) * window.stride + window.effective_size
-    pads = (max(-start, 0), max(stop - x.shape[1], 0))
-    own = ids[:, start + window.anchor : stop - window.effective_size + window.anchor + 1 : window.stride]
-    x, ids = (pad_axis(a[:, max(start, 0) : min(stop, a.shape[1])], 1, pads, "zeros") for a in (x, ids))
-    return x, ids, own
+    own_stop = stop - window.effective_size + window.anchor + 1
+    own = lax.slice_in_dim(ids, start + window.anchor, own_stop, window.stride, 1)
+    if is_int(x.shape[1]):
+        pads = (max(-start, 0), max(stop - x.shape[1], 0))
+        x, ids = (a[:, max(start, 0) : min(stop, a.shape[1])] for a in (x, ids))
+    else:
+        pads = window.pads
+    return pad_axis(x, 1, pads, "zeros"), pad_axis(ids, 1, pads, "zeros"), own
 
 
 def _tap(x: Array, ids: Array, own: Array, window: AxisWindow, position: Any) -> Array:
     """Return the values that the tap at `position` reads, with zeros where it reads another segment."""
     span = (own.shape[1] - 1) * window.stride + 1
     segments = lax.dynamic_slice_in_dim(ids, position, span, 1)[:, :: window.stride]
-    if isinstance(position, int) and jnp.issubdtype(x.dtype, jnp.inexact):
+    if is_int(position) and is_int(span) and jnp.issubdtype(x.dtype, jnp.inexact):
         values = _slice_along(x, position, span, window.stride)
     else:
         values = lax.dynamic_slice_in_dim(x, position, span, 1)[:, :: window.stride]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._arguments import argument_error, as_array, read_int
+from ._arguments import argument_error, as_array, check_real, check_real_dtype, read_int
 from ._dtypes import accumulation_dtype, average_dtype
 from ._pool_windows import sum_windows
 from ._promotion import promoting
@@ -48,12 +48,10 @@ def local_response_norm(x: Array, size: int, *, alpha: float = 1e-4, beta: float
     """
     x, size = as_array("x", x), read_int("size", size)
     for name, value in (("alpha", alpha), ("beta", beta), ("k", k)):
-        if isinstance(value, (str, bytes, bool)) or value is None:
-            raise argument_error(name, "be a number", value, kind=TypeError)
+        check_real(name, value)
     if x.ndim < 1 or x.shape[-1] == 0:
         raise argument_error("x", "have channels on its last axis", x.shape)
-    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
-        raise argument_error("x", "have a real number dtype", x.dtype.name, kind=TypeError)
+    check_real_dtype(x)
     y = x.astype(accumulation_dtype(x))
     before, after = min(size // 2, x.shape[-1] - 1), min((size - 1) // 2, x.shape[-1] - 1)
     scaled = jnp.asarray(k, y.dtype) + jnp.asarray(alpha, y.dtype) * (_neighbours(y * y, before, after) / size)

@@ -98,6 +98,7 @@ def fold(step: Callable, initial: Any, x: Array, bins: Bins) -> Any:
     base = (images[:, None] * x.shape[1] + rows.first) * x.shape[2]
 
     def body(t: Array, state: Any) -> Any:
+        t = lax.convert_element_type(t, height.dtype)  # a loop with known bounds counts in JAX's default dtype
         i, j = lax.div(t, jnp.maximum(width, 1)), lax.rem(t, jnp.maximum(width, 1))
         is_read = (i < rows.length)[:, :, None] & (j < columns.length)[:, None, :]
         index = (base + i * x.shape[2])[:, :, None] + (columns.first + j)[:, None, :]

@@ -13,7 +13,17 @@ from jax import lax
 
 from . import _backend, _region_masks
 from ._argmax import reduction_identity
-from ._arguments import argument_error, as_array, as_int, broadcast_to_rank, check_ordered_dtype, index_dtype, read_int
+from ._arguments import (
+    argument_error,
+    as_array,
+    as_int,
+    broadcast_to_rank,
+    check_ordered_dtype,
+    check_real,
+    check_real_dtype,
+    index_dtype,
+    read_int,
+)
 from ._dtypes import accumulation_dtype, average_dtype
 from ._promotion import promoting
 from ._region_bins import Bins, Span, bin_starts, by_groups, fold, image_index, nonzero_span, rounded_bins
@@ -42,7 +52,7 @@ def roi_align(
     """Average linearly interpolated samples in the bins of each box.
 
     Args:
-        x: `(n, height, width, c)` of a floating dtype.
+        x: `(n, height, width, c)` of a real dtype.
         boxes: `(k, 5)`: the number of the image, then x1, y1, x2, y2 in steps of `x` divided by `spatial_scale`.
         output_shape: the bins of each box, an int or (height, width).
         spatial_scale: the factor of the box coordinates.
@@ -51,8 +61,8 @@ def roi_align(
             position large.
 
     Returns:
-        `(k, *output_shape, c)` of the dtype of `x`, differentiable in `x`, computed in float32 or wider;
-        `sampling_ratio=-1` works under `jax.jit` too. A box with an image number out of range gives NaN.
+        `(k, *output_shape, c)` of the dtype of `x`, float32 for integers, differentiable in `x`, computed in float32 or
+        wider; `sampling_ratio=-1` works under `jax.jit` too. A box with an image number out of range gives NaN.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -70,6 +80,7 @@ def roi_align(
     ratio = as_int(sampling_ratio)
     if ratio is None:
         raise argument_error("sampling_ratio", "be an int", sampling_ratio, kind=TypeError)
+    check_real_dtype(x)
     if x.shape[0] == 0:
         return jnp.full((boxes.shape[0], *out, x.shape[-1]), math.nan, average_dtype(x))
     wide = x.astype(accumulation_dtype(x))
@@ -169,7 +180,7 @@ def _by_gathers(x: Array, images: Array, rows: Terms, columns: Terms) -> Array:
         first = jnp.where(known, number, 0)[:, None, None] * (height * width)
         for i, j in itertools.product(range(row.shape[2]), range(column.shape[2])):
             indices.append((first + row[:, :, None, i] * width + column[:, None, :, j]).ravel())
-            weights.append((row_weight[:, :, None, i] * column_weight[:, None, :, j]).ravel())
+            weights.append(_backend.stored_apart(row_weight[:, :, None, i] * column_weight[:, None, :, j]).ravel())
         y = _backend.weighted_rows(flat, indices, tuple(weights), list).reshape(size, *bins, channels)
         return jnp.where(known[:, None, None, None], y, jnp.asarray(math.nan, y.dtype))
 
@@ -349,8 +360,9 @@ def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) 
     """
     boxes, scores = as_array("boxes", boxes), as_array("scores", scores)
     size = read_int("max_outputs", max_outputs)
-    if isinstance(iou_threshold, (str, bytes, bool)) or iou_threshold is None:
-        raise argument_error("iou_threshold", "be a number", iou_threshold, kind=TypeError)
+    check_real("iou_threshold", iou_threshold)
+    check_real_dtype(boxes, "boxes")
+    check_real_dtype(scores, "scores")
     if boxes.ndim != 2 or boxes.shape[-1] != 4:
         raise argument_error("boxes", "have shape (k, 4)", boxes.shape)
     if scores.shape != boxes.shape[:1]:
@@ -381,8 +393,8 @@ def nms(boxes: Array, scores: Array, *, iou_threshold: float, max_outputs: int) 
 def _read(x: Any, boxes: Any, output_shape: Any, spatial_scale: Any) -> tuple[Array, Array, tuple[int, ...]]:
     x, boxes = as_array("x", x), as_array("boxes", boxes)
     out = broadcast_to_rank("output_shape", output_shape, 2)
-    if isinstance(spatial_scale, (str, bytes, bool)) or spatial_scale is None:
-        raise argument_error("spatial_scale", "be a number", spatial_scale, kind=TypeError)
+    check_real("spatial_scale", spatial_scale)
+    check_real_dtype(boxes, "boxes")
     if x.ndim != 4:
         raise argument_error("x", "have shape (n, height, width, c), one batch axis that boxes name", x.shape)
     if 0 in x.shape[1:]:

@@ -87,8 +87,9 @@ def resize(
         >>> resize(x, 4).ravel().tolist(), resize(x, scale=2, method="nearest").ravel().tolist()
         ([0.0, 1.0, 3.0, 4.0], [0.0, 0.0, 4.0, 4.0])
 
-    Equals `torch.nn.functional.interpolate`, in any rank; `jax.image.resize` treats borders otherwise and always
-    filters when it shrinks.
+    Equals `torch.nn.functional.interpolate`, in any rank. `jax.image.resize` filters where an axis shrinks unless it
+    gets `antialias=False`: by default it equals `antialias=True`, its "nearest" "nearest-exact". Its "cubic" always has
+    a = -0.5.
     """
     x = as_array("x", x)
     x, out, factors = _read(x, output_shape, scale)

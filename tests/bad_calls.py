@@ -351,6 +351,8 @@ RESAMPLING = [
     bad("local_response_norm", V, "size", x, size=0),
     bad("local_response_norm", T, "size", x, size=2.5),
     bad("local_response_norm", T, "beta", x, size=3, beta="1"),
+    bad("local_response_norm", T, "alpha", x, size=3, alpha=(1e-4, 1e-3)),
+    bad("local_response_norm", T, "k", x, size=3, k=1j),
     bad("local_response_norm", V, "x", (2, 0), size=3),
     bad("local_response_norm", T, "x", np.ones(x, bool), size=3, shown="'bool'"),
     bad("grid_sample", V, "method", x, grid, method="area"),
@@ -373,12 +375,18 @@ RESAMPLING = [
         bad(function, V, "output_shape", x, regions, output_shape=()),
         bad(function, T, "output_shape", x, regions, output_shape=2.5),
         bad(function, T, "spatial_scale", x, regions, output_shape=2, spatial_scale="1"),
+        bad(function, T, "spatial_scale", x, regions, output_shape=2, spatial_scale=(0.5, 0.5)),
+        bad(function, T, "boxes", x, np.ones(regions, complex), output_shape=2, shown="'complex64'"),
+        bad(function, T, "x", np.ones(x, complex), regions, output_shape=2, shown="'complex64'"),
     )),
     bad("roi_align", T, "sampling_ratio", x, regions, output_shape=2, sampling_ratio=1.5),
     bad("nms", V, "boxes", (3, 5), (3,), iou_threshold=0.5, max_outputs=2, shown="(3, 5)"),
     bad("nms", V, "scores", (3, 4), (2,), iou_threshold=0.5, max_outputs=2, shown="(2,)"),
     bad("nms", V, "max_outputs", (3, 4), (3,), iou_threshold=0.5, max_outputs=0),
     bad("nms", T, "iou_threshold", (3, 4), (3,), iou_threshold=None, max_outputs=2),
+    bad("nms", T, "iou_threshold", (3, 4), (3,), iou_threshold=[0.5, 0.4], max_outputs=2),
+    bad("nms", T, "boxes", np.ones((3, 4), bool), (3,), iou_threshold=0.5, max_outputs=2, shown="'bool'"),
+    bad("nms", T, "scores", (3, 4), np.ones(3, complex), iou_threshold=0.5, max_outputs=2, shown="'complex64'"),
 ]  # fmt: skip
 
 BAD_CALLS = CONV + POOLS + PATCHES + WINDOWS + RESAMPLING

@@ -40,6 +40,30 @@ def test_bytes_are_summed_exactly(kinds):
         np.testing.assert_array_equal(y, e)
 
 
+@pytest.mark.parametrize("kinds", [("uint8", "int8"), ("int8", "uint8")], ids=str)
+def test_mixed_bytes_are_summed_exactly_by_every_convolution(kinds):
+    """Strict dtype promotion, which refuses to mix them, allows the calls too."""
+    rng = np.random.default_rng(0)
+    x, kernel, local = drawn(rng, kinds[0], (2, 7, 4)), *(drawn(rng, kinds[1], of) for of in ((3, 4, 8), (5, 12, 8)))
+    wide = [a.astype(np.int32) for a in (x, kernel, local)]
+    ids = np.array([[0, 0, 1, 1, 1, 2, 2]] * 2)
+
+    def results(x, kernel, local):
+        options = dict(strides=2, feature_group_count=2, padding_mode="circular")
+        return (
+            convlab.conv_transpose(x, kernel),
+            convlab.conv_transpose(x, kernel[:, :2], **options),
+            convlab.conv_local(x, local, kernel_size=3),
+            convlab.conv(x, kernel, padding="CAUSAL", segment_ids=ids),
+        )
+
+    with jax.numpy_dtype_promotion("strict"):
+        actual = jax.jit(lambda: results(x, kernel, local))()
+    for y, expected in zip(actual, jax.jit(lambda: results(*wide))()):
+        assert y.dtype == jnp.int32
+        np.testing.assert_array_equal(y, expected)
+
+
 @pytest.mark.parametrize("channels", [1024, 1025, 2000])
 def test_the_largest_sums_are_exact(channels):
     """The sums are near the limit up to which float32 represents every integer."""

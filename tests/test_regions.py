@@ -135,6 +135,13 @@ def test_a_maximum_of_regions_has_the_gradient_of_the_first_and_a_nan_its_own():
     assert convlab.roi_pool(jnp.array([[[[-3], [-7]]]]), jnp.array([[0.0, 0, 0, 2, 2]]), 1).item() == -3
 
 
+@pytest.mark.parametrize("name", POOLS)
+def test_boxes_in_64_bits_need_no_jit(name, x64):
+    """The bounds of a loop are known numbers here, whose dtype is JAX's default."""
+    x, boxes = np.random.default_rng(0).normal(size=(1, 5, 6, 2)), np.array([[0, 1, 1, 4, 4.5]])
+    np.testing.assert_allclose(POOLS[name](x, boxes), jax.jit(POOLS[name])(x, boxes), rtol=1e-12)
+
+
 def test_a_box_far_smaller_than_a_position_has_its_sample():
     x = np.random.default_rng(0).normal(size=(1, 5, 6, 2)).astype(F32)
     boxes = np.array([[0, 3.2, 1.1, 3.201, 1.5], [0, 4.7, 3.9, 4.7001, 3.90001]], F32)

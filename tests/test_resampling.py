@@ -23,19 +23,32 @@ def test_a_coordinate_that_is_not_finite_or_huge_harms_no_other(method):
 
     @jax.jit
     def both(grid):
-        f = lambda mode, grid: convlab.grid_sample(x, grid, method=method, padding_mode=mode)
+        f = lambda mode, grid, x=x: convlab.grid_sample(x, grid, method=method, padding_mode=mode)
         modes = ("zeros", "border", "reflection")
-        return [(f(mode, grid), jax.grad(lambda g: f(mode, g)[0, :2].sum())(grid)) for mode in modes]
+        images = [jax.grad(lambda x: (f(mode, grid, x)[0, 6] ** 2).sum())(x) for mode in modes]
+        return [(f(mode, grid), jax.grad(lambda g: f(mode, g)[0, :2].sum())(grid), i) for mode, i in zip(modes, images)]
 
     grids = [np.concatenate([rest, more])[None] for more in (odd, np.zeros_like(odd))]
-    for mode, (actual, gradient), (plain, expected) in zip(("zeros", "border", "reflection"), *map(both, grids)):
+    for mode, (actual, gradient, image), (plain, expected, _) in zip(
+        ("zeros", "border", "reflection"), *map(both, grids)
+    ):
+        assert not np.any(image)  # the gradient of a loss that is NaN reaches no position of the image
         values = np.asarray(actual)[0, :, 0]
         np.testing.assert_array_equal(values[:2], plain[0, :2, 0])
         np.testing.assert_array_equal(gradient[0, :2], expected[0, :2])
-        assert np.isnan(values[6])
+        assert np.isfinite(gradient).all() and np.isnan(values[6])
         if mode == "zeros":
             assert (values[2:6] == 0).all()
         assert np.isfinite(values[2:6]).all()
+
+
+@pytest.mark.parametrize("method", ["linear", "nearest", "cubic"])
+def test_an_infinite_coordinate_lies_outside_an_axis_of_one_position(method):
+    grid = np.array([[[np.inf, 0], [-np.inf, 0], [0, 0]]], F32)
+    f = lambda mode: convlab.grid_sample(np.full((1, 3, 1, 1), 2, F32), grid, method=method, padding_mode=mode,
+                                         align_corners=True)  # fmt: skip
+    values = jax.jit(lambda: [f(mode) for mode in ("zeros", "border", "reflection")])()
+    np.testing.assert_array_equal(np.squeeze(values), [[0, 0, 2], [2, 2, 2], [0, 0, 2]])
 
 
 def test_a_long_axis_is_no_larger_a_program():
@@ -60,6 +73,26 @@ def test_a_factor_that_keeps_or_doubles_a_size_is_pytorchs():
     image = jax.numpy.broadcast_to(line[..., None], (1, 4, 4, 1))
     assert convlab.resize(image, **double)[0, :, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert convlab.resize(image, **same)[0, :, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("m", [17, 4])
+def test_jaxs_resize_is_ours_with_antialias(m):
+    """As the docstring of `resize` says."""
+    x = np.random.default_rng(0).normal(size=(1, 7, 2)).astype(F32)
+    jaxs = lambda method, **options: jax.image.resize(x, (1, m, 2), method, **options)
+    ours = lambda method, **options: convlab.resize(x, (m,), method=method, **options)
+
+    @jax.jit
+    def pairs():
+        filtered = [(jaxs(method), ours(method, antialias=True)) for method in ("linear", "cubic")]
+        plain = jaxs("linear", antialias=False), ours("linear")
+        cubics = jaxs("cubic", antialias=False), ours("cubic")
+        return [*filtered, plain, (jaxs("nearest"), ours("nearest-exact")), cubics]
+
+    *equal, cubics = pairs()
+    for a, b in equal:
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+    assert np.abs(cubics[0] - cubics[1]).max() > 1e-2
 
 
 @pytest.mark.parametrize("options", [dict(scale=2), dict(scale=0.5, antialias=True), dict(scale=1.5, method="nearest"),

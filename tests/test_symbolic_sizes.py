@@ -9,6 +9,14 @@ from jax import export
 import convlab
 
 KERNEL = jnp.linspace(-1, 1, 3 * 3 * 4 * 4).reshape(3, 3, 4, 4)
+
+
+def packed(x, kernel, **options):
+    """Convolve the columns of images as packed sequences, which end at random positions."""
+    ids = (x[:, :, 0, 0] > 0.5).cumsum(1)
+    return convlab.conv(x[:, :, 0], kernel, segment_ids=ids, **options)
+
+
 SPATIAL = {
     "max_pool": lambda x: convlab.max_pool(x, (3, 3), (2, 2), "SAME"),
     "max_pool's gradient": jax.grad(lambda x: convlab.max_pool(x, (2, 2), (2, 2)).sum()),
@@ -58,6 +66,10 @@ SPATIAL = {
     "grid_sample": lambda x: convlab.grid_sample(x, jnp.sin(x[..., :2])),
     "grid_sample, cubic": lambda x: convlab.grid_sample(x, jnp.sin(x[..., :2]), method="cubic"),
     "grid_sample, nearest": lambda x: convlab.grid_sample(x, jnp.sin(x[..., :2]), method="nearest"),
+    "packed sequences": lambda x: packed(x, KERNEL[0, :, :1], padding="CAUSAL", feature_group_count=4),
+    "packed sequences, strides": lambda x: packed(x, KERNEL[0], padding="CAUSAL", strides=2),
+    "packed sequences, a long window": lambda x: packed(x, jnp.ones((26, 4, 2)), padding=((20, 5),)),
+    "packed sequences' gradient": jax.grad(lambda x: (packed(x, KERNEL[0]) ** 2).sum()),
     "grid_sample's gradient": jax.grad(lambda x: (convlab.grid_sample(x, jnp.sin(x[..., :2])) ** 2).sum()),
 }
 BATCH = {

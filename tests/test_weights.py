@@ -1,6 +1,7 @@
 """Parameters from PyTorch and back: every number, and the results of networks with them."""
 
 import functools
+import json
 import subprocess
 import sys
 
@@ -189,6 +190,36 @@ def assert_same(actual, expected):
 def test_safetensors_files_come_back(tmp_path):
     weights.save_safetensors(arrays(), tmp_path / "a.safetensors")
     assert_same(weights.load_safetensors(tmp_path / "a.safetensors"), arrays())
+
+
+FALSE_HEADERS = [
+    dict(shape=[-1]),
+    dict(shape=[-2, -2]),
+    dict(shape=[2.0, 2]),
+    dict(shape=None),
+    dict(data_offsets=["0", 16]),
+    dict(data_offsets=[0]),
+    dict(data_offsets=[0, 16, 3]),
+    dict(data_offsets=[-16, 16]),
+]
+
+
+def test_false_headers_of_safetensors_are_refused(tmp_path):
+    """By one text each; a header that is longer than the file ends it, and nested lists are not followed."""
+    path, entry = tmp_path / "a.safetensors", dict(dtype="F32", shape=[2, 2], data_offsets=[0, 16])
+    headers = [json.dumps({"a": entry | wrong}).encode() for wrong in FALSE_HEADERS]
+    for header in (*headers, b'{"a":' + b"[" * 10**5, b"[]"):
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+        with pytest.raises(ValueError, match="`path` must be a whole safetensors file"):
+            weights.load(path)
+    for content in (b"", b"\1\0", (2**62).to_bytes(8, "little") + b"{}", b"<html>"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="`path` must be a whole safetensors file"):
+            weights.load(path)
+    header = json.dumps({"a": entry | dict(dtype=["F32"])}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(ValueError, match="`path` must hold dtypes of BOOL"):
+        weights.load(path)
 
 
 def test_safetensors_files_are_those_of_the_package(tmp_path):

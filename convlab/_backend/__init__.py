@@ -8,6 +8,7 @@ from .compat import is_in_jet as is_in_jet
 from .entry import conv_general_dilated as conv_general_dilated
 from .entry import convolve as convolve
 from .entry import window_sum as window_sum
+from .gather import stored_apart as stored_apart
 from .gather import weighted_rows as weighted_rows
 from .platforms import by_platform as by_platform
 from .pooling.maxima import window_argmax as window_argmax

@@ -103,13 +103,13 @@ def weighted_rows(rows: Array, indices: Sequence[Array], within: Sequence[Array]
 
     `weigh` maps `within`, a tuple of `(n,)`, to the weights of all lists, `(n,)` each.
     """
-    return weighted([_take(rows, at) for at in indices], [w[:, None] for w in weigh(stored(within))])
+    return weighted([_take(rows, at) for at in indices], [w[:, None] for w in weigh(within)])
 
 
 @functools.partial(weighted_rows.defjvp, symbolic_zeros=True)
 def _weighted_rows_jvp(weigh: Callable, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (rows, indices, within), (rows_tangent, _, within_tangents) = primals, tangents
-    y, terms, within = weighted_rows(rows, indices, within, weigh), [], stored(within)
+    y, terms = weighted_rows(rows, indices, within, weigh), []
     if not isinstance(rows_tangent, SymbolicZero):
         # for its transpose: one scatter of products, where one for each list would fill an array of zeros each time
         factors = jnp.stack(weigh(within))
@@ -127,6 +127,17 @@ def stored(arrays: Sequence[Array]) -> tuple[Array, ...]:
     """Store arrays on a CPU, which would recompute them for every channel that reads them, and which gathers and sums
     faster in separate loops."""
     return lax.platform_dependent(tuple(arrays), cpu=_materialized, default=tuple)
+
+
+@jax.custom_jvp
+def stored_apart(x: Array) -> Array:
+    """Store one array as `stored` does; its derivative is the identity, which stores nothing."""
+    return stored((x,))[0]
+
+
+@stored_apart.defjvp
+def _stored_apart_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    return stored_apart(*primals), tangents[0]
 
 
 def _materialized(arrays: tuple[Array, ...]) -> tuple[Array, ...]:

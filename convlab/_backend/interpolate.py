@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._arguments import index_dtype
-from .gather import by_groups, stored, weighted, weighted_rows
+from .gather import by_groups, stored, stored_apart, weighted, weighted_rows
 
 Array = jax.Array
 
@@ -59,7 +59,7 @@ def gather_corners(x: Array, cell: Sequence[Array], within: Sequence[Array]) -> 
     (at,) = stored([_flat_rows(cell, steps, table.shape).transpose(1, 2, 3, 0)])
     rows = table.reshape(-1, table.shape[-1])
     indices = [(at + sum(s for s, upper in zip(steps, corner) if upper)).ravel() for corner in _corners(cell)]
-    distances = tuple(part.transpose(1, 2, 3, 0).ravel() for part in within)
+    distances = tuple(stored_apart(part.transpose(1, 2, 3, 0)).ravel() for part in within)
     return weighted_rows(rows, indices, distances, _weights).reshape(*at.shape, x.shape[-1]).transpose(1, 2, 0, 3, 4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -53,6 +54,8 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
     with open(path, "rb") as file:
         begin = file.read(9)
     is_safetensors = begin[8:9] in (b"{", b" ") and int.from_bytes(begin[:8], "little") < 1 << 40
+    if not is_safetensors and begin[:2] != b"PK" and str(os.fspath(path)).endswith(".safetensors"):
+        is_safetensors = True  # its name tells what a broken file should be
     return load_safetensors(path) if is_safetensors else load_torch(path)
 
 
@@ -82,13 +85,12 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     start = 8 + int.from_bytes(content[:8], "little")
     broken = ValueError(f"`path` must be a whole safetensors file, got {os.fspath(path)!r}.")
     try:
-        header = {
-            name: (entry["dtype"], entry["shape"], *entry["data_offsets"])
-            for name, entry in json.loads(content[8:start]).items()
-            if name != "__metadata__"
-        }
-    except (ValueError, TypeError, KeyError, AttributeError):
+        entries = json.loads(content[8:start]).items()
+        header = {name: _read_entry(entry) for name, entry in entries if name != "__metadata__"}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise broken from None
+    if start > len(content):
+        raise broken
     arrays = {}
     for name, (code, shape, first, last) in header.items():
         if code not in DTYPES:
@@ -98,6 +100,15 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
             raise broken
         arrays[name] = np.frombuffer(chunk, dtype).reshape(shape)
     return arrays
+
+
+def _read_entry(entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """Return the dtype's code, the shape, and the ends of an array's bytes."""
+    shape = tuple(map(operator.index, entry["shape"]))
+    first, last = map(operator.index, entry["data_offsets"])
+    if min(first, last, *shape) < 0:
+        raise ValueError(entry)
+    return str(entry["dtype"]), shape, first, last
 
 
 def save_safetensors(arrays: Mapping[str, Any], path: str | os.PathLike) -> None:
