@@ -80,7 +80,7 @@ class Comparison:
 
     def measure(self, name: str) -> None:
         """Compile a formulation, compare it with lax, and time a first call."""
-        far = "lax" in self.seconds and self.seconds["lax"] > _FAR * min(self.seconds.values())
+        far = "lax" in self.seconds and self.seconds["lax"] > _SLOW_LAX * min(self.seconds.values())
         if name == "channels_last" and far:
             self.refused[name] = "not timed: it is lax in another layout, and lax takes over 10 times as long"
             return
