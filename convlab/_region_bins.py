@@ -29,6 +29,12 @@ class Bins(NamedTuple):
     rows: Span
     columns: Span
 
+    def shape(self) -> tuple[int, ...]:
+        return *self.rows.first.shape, self.columns.first.shape[1]
+
+    def are_empty(self) -> Array:
+        return ((self.rows.length == 0)[:, :, None] | (self.columns.length == 0)[:, None, :])[..., None]
+
 
 def image_index(number: Array) -> Array:
     """Convert the number of an image to an index; a NaN is none of them."""

@@ -153,7 +153,7 @@ def _by_positions(x: Array, images: Array, rows: Array, columns: Array) -> Array
             weight = weight_at(rows, bins.rows, i)[:, :, None] * weight_at(columns, bins.columns, j)[:, None, :]
             return total + jnp.where(is_read & (weight[..., None] != 0), weight[..., None] * values, 0)
 
-        return fold(weighted, jnp.zeros((*_shape(bins), x.shape[-1]), x.dtype), x, bins)
+        return fold(weighted, jnp.zeros((*bins.shape(), x.shape[-1]), x.dtype), x, bins)
 
     y = by_groups(group, x, bins, rows, columns)
     return jnp.where(known[:, None, None, None], y, jnp.asarray(math.nan, y.dtype))
@@ -277,7 +277,7 @@ def _maxima(x: Array, bins: Bins) -> Array:
     best = _backend.by_platform(
         x, bins, cpu=_maxima_by_positions, tpu=functools.partial(by_masks, is_single=True), default=by_masks
     )
-    return jnp.where(_is_empty(bins), jnp.zeros((), x.dtype), best)
+    return jnp.where(bins.are_empty(), jnp.zeros((), x.dtype), best)
 
 
 def _maxima_by_positions(x: Array, bins: Bins) -> Array:
@@ -286,7 +286,7 @@ def _maxima_by_positions(x: Array, bins: Bins) -> Array:
 
     def group(bins):
         lowest = reduction_identity(x.dtype, "max")
-        return fold(larger, jnp.full((*_shape(bins), x.shape[-1]), lowest, x.dtype), x, bins)
+        return fold(larger, jnp.full((*bins.shape(), x.shape[-1]), lowest, x.dtype), x, bins)
 
     return by_groups(group, x, bins)
 
@@ -299,7 +299,7 @@ def _maxima_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     tangent = _backend.by_platform(
         x, dx, bins, y, cpu=_at_maxima, tpu=functools.partial(by_masks, is_single=True), default=by_masks
     )
-    return y, jnp.where(_is_empty(bins), jnp.zeros((), dx.dtype), tangent)
+    return y, jnp.where(bins.are_empty(), jnp.zeros((), dx.dtype), tangent)
 
 
 def _at_maxima(x: Array, dx: Array, bins: Bins, y: Array) -> Array:
@@ -319,17 +319,9 @@ def _first_equal(x: Array, bins: Bins, y: Array) -> Array:
             return jnp.minimum(at, jnp.where(equal, index, beyond))
 
         at = fold(first, jnp.full(y.shape, beyond), x, bins)
-        return jnp.where(_is_empty(bins), jnp.zeros_like(at), at)
+        return jnp.where(bins.are_empty(), jnp.zeros_like(at), at)
 
     return by_groups(group, x, bins, y)
-
-
-def _shape(bins: Bins) -> tuple[int, ...]:
-    return *bins.rows.first.shape, bins.columns.first.shape[1]
-
-
-def _is_empty(bins: Bins) -> Array:
-    return ((bins.rows.length == 0)[:, :, None] | (bins.columns.length == 0)[:, None, :])[..., None]
 
 
 @promoting
