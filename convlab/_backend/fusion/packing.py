@@ -110,9 +110,11 @@ def is_known(p: Problem, ops: tuple[str, ...]) -> bool:
 def _try_product(p: Problem, ops: tuple[str, ...]) -> bool:
     rows, terms, columns = product_of(p)
     rng = np.random.default_rng(0)
-    a, b = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((rows, terms), (terms, columns)))
     shapes = {"BIAS": (columns,), "BINARY_ADD": (rows, columns)}
-    extras = [rng.integers(-4, 5, shapes[op]).astype(np.float32) for op in ops if op in shapes]
+    a, b, *extras = (
+        rng.integers(-4, 5, shape, np.int8).astype(np.float32)
+        for shape in ((rows, terms), (terms, columns), *(shapes[op] for op in ops if op in shapes))
+    )
 
     @jax.jit
     def both(a: Array, b: Array, packed: Array, *extras: Array) -> list[Array]:
