@@ -224,11 +224,12 @@ def _layer_tangent(center: bool, primals: tuple, tangents: tuple) -> Array:
     _, dmean, droot, _, _ = tangents
     constant = -dmean * root if center else -dmean * root - mean * droot
 
-    # Arrays of their own keep XLA from storing intermediate results, and `root` at every position, for the sums.
+    # Arrays of their own keep XLA from storing intermediate results, and `root` at every position, for the sums, and
+    # from computing the cotangent once for each of its readers.
     @_from_x
     def tangent(x: Array, mean: Array, root: Array, scale: Array | None, constant: Array, tangents: tuple) -> Array:
         dx, _, droot, dscale, dbias = tangents
-        x, mean, root = distinct(x, mean, root)
+        (x, mean, root), (dx,) = distinct(x, mean, root), distinct(dx)
         wide = x.astype(root.dtype) - mean if center else x.astype(root.dtype)
         if scale is None:
             y = dx.astype(root.dtype) * root + wide * droot + constant
