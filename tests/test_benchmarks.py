@@ -286,18 +286,20 @@ def test_formulations_are_timed_with_and_without(tmp_path):
     assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1
 
 
+TUNED_HERE = {
+    "machine": "a CPU, with the engine",
+    "jax": "1",
+    "date": "2026-01-01",
+    "settings": "--budget 8",
+    "load": 1.0,
+}
+
+
 def test_tunings_of_several_runs_are_tabulated_by_their_conditions():
     tuned = importlib.import_module("tuned")
-    here = {
-        "machine": "a CPU, with the engine",
-        "jax": "1",
-        "date": "2026-01-01",
-        "settings": "--budget 8",
-        "load": 1.0,
-    }
     facts = {"stopped": None, "problems": []}
-    faster = here | facts | {"times": {"static": 4.0, "tuned": 2.0, "plain": 1.0}, "changed": ["forward: a to b"]}
-    same = here | facts | {"times": {"static": 3.0}, "changed": []}
+    faster = TUNED_HERE | facts | {"times": {"static": 4.0, "tuned": 2.0, "plain": 1.0}, "changed": ["forward: a to b"]}
+    same = TUNED_HERE | facts | {"times": {"static": 3.0}, "changed": []}
     other = same | {"machine": "a CPU, without the engine"}
     text = tuned.markdown({"x|1": faster, "y|1": same, "x|2": other})
     first, second = text.split("\n\n`")
@@ -310,20 +312,13 @@ def test_tunings_of_several_runs_are_tabulated_by_their_conditions():
 
 def test_problems_that_gain_are_listed_and_all_that_were_tried_are_counted():
     tuned = importlib.import_module("tuned")
-    here = {
-        "machine": "a CPU, with the engine",
-        "jax": "1",
-        "date": "2026-01-01",
-        "settings": "--budget 8",
-        "load": 1.0,
-    }
     facts = {"operation": "forward", "count": 1, "static": "a"}
     faster = facts | {"problem": "1x4x4x2", "choice": "b", "ms": {"b": 1.0, "a": 2.0, "lax": 3.0}}
     same = facts | {"problem": "1x5x5x2", "choice": "a", "ms": {"a": 1.0, "b": 4.0}}
     rows = {
-        "x": here | {"dtype": "float32", "stopped": None, "entries": [faster, same]},
-        "y": here | {"dtype": "float32", "stopped": "the budget is spent", "entries": [faster]},
-        "z": here | {"dtype": "float16", "stopped": None, "entries": [same]},
+        "x": TUNED_HERE | {"dtype": "float32", "stopped": None, "entries": [faster, same]},
+        "y": TUNED_HERE | {"dtype": "float32", "stopped": "the budget is spent", "entries": [faster]},
+        "z": TUNED_HERE | {"dtype": "float16", "stopped": None, "entries": [same]},
     }
     text = tuned.problems_markdown(rows)
     assert "- float32: 2 problems of 2 layers, 1 of them faster by more than 5 %; the budget ended" in text

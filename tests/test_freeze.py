@@ -523,3 +523,5 @@ def test_a_wrong_layout_fails_its_trial(monkeypatch):
     pack = packing.pack
     monkeypatch.setattr(packing, "pack", lambda kernel, p: pack(kernel, p)[:, ::-1])
     assert not packing._try_product(p, ("BIAS",))
+    monkeypatch.setattr(packing, "_try_product", lambda p, ops: 1 / 0)
+    assert not packing.is_known(p, ("BIAS", "RELU"))
