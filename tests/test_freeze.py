@@ -197,6 +197,16 @@ def test_other_shapes_jit_and_vmap():
     assert frozen(X, train=True)["trains"]
 
 
+def test_later_changes_of_the_parameters_have_no_effect():
+    params = {"written": np.array(K), "donated": K + 0}
+    frozen = convlab.freeze(lambda p, x: conv(x, p["written"]) + conv(x, p["donated"]), params, X)
+    expected = frozen(X)
+    params["written"] *= 2
+    jax.jit(lambda k: 2 * k, donate_argnums=0)(params["donated"])
+    same(frozen(X), expected)
+    same(frozen(X[:1]), expected[:1])
+
+
 def test_it_can_be_debugged():
     f = CASES["residual"][0]
     frozen = convlab.freeze(f, PARAMS, X)
@@ -314,6 +324,9 @@ def test_a_module_of_nnx():
     frozen = convlab.freeze(model, X)
     assert frozen.report.fused == {("bias", "add", "relu"): 1} and frozen.report.folded == 4
     same(frozen(X), model(X))
+    before = model(X)
+    model.norm.scale[...], model.conv.kernel[...] = 2 * NORM["scale"], K2
+    same(frozen(X[:1]), before[:1])
     model.train()
     trained = convlab.freeze(model.norm, X)
     assert trained.report.folded == 0

@@ -15,7 +15,7 @@ from .._backend.fusion.call import pack_kernel
 from .._backend.fusion.chains import find_chains, is_convolution, is_product, replace_chains
 from .._backend.fusion.program import Program, mark_operations, without_dead_ops
 from . import affine, constants
-from .trace import Arguments, function_of, is_module
+from .trace import Arguments, function_of, is_module, keep
 
 TOLERANCE = 1e-3  # how much folding may change results, relative to the largest
 
@@ -170,7 +170,7 @@ def freeze(fn: Any, *args: Any, **kwargs: Any) -> Frozen:
     elif not args:
         raise TypeError("`params` must be given for a function, got none. A module of NNX or Equinox has its own.")
     else:
-        function, args = functools.partial(fn, args[0]), args[1:]
+        function, args = functools.partial(fn, keep(args[0])), args[1:]
     frozen = Frozen(function)
     frozen._check(Arguments.of(args, kwargs))
     return frozen

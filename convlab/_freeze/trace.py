@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._backend.fusion.program import Program, from_jaxpr
@@ -63,10 +64,26 @@ def _is_nnx(model: Any) -> bool:
 
 
 def function_of(model: Any) -> Callable:
-    """Return a function that calls the module without changing its state."""
+    """Return a function that calls the module as it is now, without changing its state."""
     if not _is_nnx(model):
-        return model
+        return keep(model)
     nnx = sys.modules["flax.nnx"]
     graph, state = nnx.split(model)
+    state = keep(state)
     # The call may write to variables that are created inside the trace.
     return lambda *args, **kwargs: nnx.merge(graph, jax.tree.map(lambda a: a, state))(*args, **kwargs)
+
+
+def keep(tree: Any) -> Any:
+    """Return the tree with arrays that later writes and donations of its own do not change."""
+    return jax.tree.map(_keep, tree)
+
+
+def _keep(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        return leaf.copy()
+    if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+        return leaf
+    aliased = isinstance(leaf.dtype, np.dtype) and not leaf.weak_type and leaf.devices() == jnp.zeros(()).devices()
+    # The new array has the same memory on the CPU, and JAX then does not donate it.
+    return jax.device_put(np.asarray(leaf)) if aliased else jnp.copy(leaf)
