@@ -7,14 +7,22 @@ import pathlib
 from contestants import INFERENCE, KINDS, WHOLE
 from report import Result, Row, by_mode, case_name, mean
 
-CASE, MODE, COLUMN = 44, 10, 14
+CASE, MODE, COLUMN = 44, 21, 12  # least widths; the longest mode is "batch 8, first result"
 SLOWER = 1.05  # times plain JAX's time: slower cases are listed
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def heading(result: Result) -> str:
-    columns = [*result.contestants, *(f"{short(name)}/ref" for name in rated(result))]
-    return f"{'case':{CASE}} {'mode':{MODE}}" + "".join(f"{column:>{COLUMN}}" for column in columns)
+    return f"{'case':{CASE}} {'mode':{MODE}}" + _cells(result, _columns(result))
+
+
+def _columns(result: Result) -> list[str]:
+    return [*result.contestants, *(f"{short(name)}/ref" for name in rated(result))]
+
+
+def _cells(result: Result, cells: list[str]) -> str:
+    widths = [max(COLUMN, len(column) + 2) for column in _columns(result)]
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def short(name: str) -> str:
@@ -30,7 +38,7 @@ def line(result: Result, row: Row) -> str:
     marks = ["!" if result.over(row, name) else "" for name in rated(result)]
     cells = [*values(result, row), *(mark + ratio for mark, ratio in zip(marks, ratios(result, row)))]
     notes = "".join(f"  [{name}: {why}]" for name, why in row["notes"].items())
-    return f"{case_name(row):{CASE}} {row['mode']:{MODE}}" + "".join(f"{cell:>{COLUMN}}" for cell in cells) + notes
+    return f"{case_name(row):{CASE}} {row['mode']:{MODE}}" + _cells(result, cells) + notes
 
 
 def values(result: Result, row: Row) -> list[str]:
