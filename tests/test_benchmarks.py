@@ -370,5 +370,8 @@ def test_settings_of_memory_are_timed(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| lenet5 |")]
     assert len(rows) == 4 and all(float(row[2]) > 0 for row in rows) and rows[0][3] == "1.00"
+    some = [*command, "lenet5", "--subject", "inference", "--steps", "1", "--batch", "2"]
+    subprocess.run(some, capture_output=True, text=True, check=True)
+    assert sum(line.startswith("| lenet5 | ") for line in page.read_text().splitlines()) == 5
     wrong = subprocess.run([*command, "lenet"], capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1
