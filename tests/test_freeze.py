@@ -10,6 +10,7 @@ import convlab
 from convlab._backend import dispatch, engine
 from convlab._backend.fusion import packing
 from convlab._backend.tables import Target
+from convlab._freeze.trace import Arguments
 
 RNG = np.random.default_rng(0)
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -527,14 +528,48 @@ def test_a_layout_that_the_engine_does_not_read_is_not_used(monkeypatch):
     same(frozen(x), jax.nn.relu(conv(x, k)))
 
 
+def product(positions, channels, features):
+    x, k = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, positions, 6, channels), (1, 1, channels, features)))
+    equation = jax.make_jaxpr(conv)(x, k).jaxpr.eqns[0]
+    return dispatch.read(x, k, equation.params, "auto", Target("cpu", True))[1]
+
+
 @has_engine
 def test_a_wrong_layout_fails_its_trial(monkeypatch):
-    x, k = jax.ShapeDtypeStruct((1, 6, 6, 20), jnp.float32), jax.ShapeDtypeStruct((1, 1, 20, 70), jnp.float32)
-    equation = jax.make_jaxpr(conv)(x, k).jaxpr.eqns[0]
-    p = dispatch.read(x, k, equation.params, "auto", Target("cpu", True))[1]
-    assert packing.is_known(p, ("BIAS",)) or not HAS_AVX512
-    pack = packing.pack
-    monkeypatch.setattr(packing, "pack", lambda kernel, p: pack(kernel, p)[:, ::-1])
-    assert not packing._try_product(p, ("BIAS",))
-    monkeypatch.setattr(packing, "_try_product", lambda p, ops: 1 / 0)
-    assert not packing.is_known(p, ("BIAS", "RELU"))
+    p = product(6, 20, 70)
+    for ops in (("BIAS",), ("BIAS", "BINARY_ADD", "SWISH")):
+        assert packing.is_known(p, ops) or not HAS_AVX512
+    pack, trial = packing._pack_matrix, (packing.product_of(p), ("BIAS",))
+    monkeypatch.setattr(packing, "_pack_matrix", lambda matrix: pack(matrix)[:, ::-1])
+    assert packing._results([trial]) == [False]
+
+
+@has_engine
+def test_a_product_that_the_engine_refuses_does_not_stop_the_others_trials(monkeypatch):
+    p, refused, tried = product(7, 20, 70), product(8, 20, 70), []
+
+    def _try_group(group):
+        tried.append(len(group))
+        assert (packing.product_of(refused), ()) not in group
+        return [True] * len(group)
+
+    monkeypatch.setattr(packing, "_known", {})
+    monkeypatch.setattr(packing, "_try_group", _try_group)
+    packing.try_products([(p, ()), (refused, ()), (p, ())])
+    assert [packing.is_known(q, ()) for q in (p, refused)] == [True, False]
+    assert tried == [2, 1, 1]
+
+
+def test_a_call_after_an_example_of_shapes_freezes_nothing_again(monkeypatch):
+    frozen = convlab.freeze(network, PARAMS, jax.ShapeDtypeStruct(X.shape, X.dtype))
+    monkeypatch.setattr(Arguments, "trace", None)
+    same(frozen(X), compiled(PARAMS, X))
+    same(frozen(np.asarray(X)), compiled(PARAMS, X))
+
+
+def test_large_constants_are_arguments_of_the_compiled_program():
+    kernel, b = draw(3, 3, 16, 40), draw(40)
+    frozen = convlab.freeze(lambda p, x: jax.nn.relu(conv(x, p[0]) + p[1]), (kernel, b), X)
+    (call,) = jax.make_jaxpr(frozen)(X).jaxpr.eqns
+    assert [v.aval.size for v in call.invars] == [kernel.size, X.size]
+    assert jax.make_jaxpr(frozen)(X).consts[0].size == kernel.size

@@ -123,19 +123,21 @@ def constant(numbers: Any) -> Value:
 def with_kernel(conv: Op, kernel: Any, params: dict[str, Any], result: Value) -> Op:
     """Return a convolution of the same image with another kernel and lax's `params`."""
     named = {name: value for name, value in params.items() if name != "padding"}
+    product = is_product(conv)  # `run` must not refer to `conv`, which has the former kernel
 
     def run(x: Array, kernel: Array) -> list[Array]:
-        if is_product(conv):
+        if product:
             return [lax.dot_general(x, kernel, **params)]
         return [entry.conv_general_dilated(x, kernel, padding=params["padding"], **named)]
 
     return Op(conv.name, (conv.inputs[0], constant(kernel)), (result,), params, run)
 
 
-def output_first(program: Program) -> Program:
+def make_output_first(program: Program) -> None:
     """Transpose constant kernels to the layout that the engine reads: output channels, input channels, window."""
-    ops = [_output_first(op) if is_convolution(op) and op.inputs[1].constant is not None else op for op in program.ops]
-    return Program(program.inputs, program.outputs, ops)
+    for position, op in enumerate(program.ops):
+        if is_convolution(op) and op.inputs[1].constant is not None:
+            program.ops[position] = _output_first(op)  # in place: each former kernel is freed before the next is copied
 
 
 def _output_first(conv: Op) -> Op:

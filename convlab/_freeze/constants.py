@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import jax
 import numpy as np
 
 from .._backend import compat
 from .._backend.fusion import numbers
-from .._backend.fusion.program import Op, Program, without_dead_ops
+from .._backend.fusion.program import Op, Program, Value, without_dead_ops
 
 SMALL = 2**14  # bytes: constants up to this size are always stored
+EMBEDDED = 2**10  # bytes: constants up to this size stay constants for XLA
 
 
 def fold_constants(program: Program) -> Program:
@@ -28,8 +30,13 @@ def fold_constants(program: Program) -> Program:
 
 
 def _is_constant(op: Op) -> bool:
-    ordinary = all(isinstance(getattr(v.aval, "dtype", None), np.dtype) for v in (*op.inputs, *op.outputs))
+    ordinary = all(map(_is_ordinary, (*op.inputs, *op.outputs)))
     return ordinary and not op.has_effects and all(v.constant is not None for v in op.inputs)
+
+
+def _is_ordinary(value: Value) -> bool:
+    """Return whether a value is an array of a dtype of NumPy's, and not of random keys."""
+    return isinstance(getattr(value.aval, "dtype", None), np.dtype)
 
 
 def _evaluate(op: Op) -> bool:
@@ -49,3 +56,18 @@ def _evaluate(op: Op) -> bool:
 def _is_worth_storing(op: Op) -> bool:
     own = sum(v.constant.nbytes for v in op.outputs)
     return own <= max(SMALL, 2 * sum(np.asarray(v.constant).nbytes for v in op.inputs))
+
+
+def as_arguments(program: Program) -> tuple[Program, list[Any]]:
+    """Return the program with its large constants as the first arguments, and these constants as JAX's arrays.
+
+    XLA would copy a constant several times while it compiles, and keep one more copy for each program.
+    """
+    made = {*program.inputs, *(v for op in program.ops for v in op.outputs)}
+    read = dict.fromkeys(v for op in program.ops for v in op.inputs if v not in made)
+    stored = [v for v in read if getattr(v.constant, "nbytes", 0) > EMBEDDED and _is_ordinary(v)]
+    arrays = []
+    for value in stored:
+        numbers, value.constant = value.constant, None  # frees each array of NumPy before the next is copied
+        arrays.append(jax.device_put(numbers))
+    return Program([*stored, *program.inputs], program.outputs, program.ops), arrays

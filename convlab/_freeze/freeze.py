@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._backend.fusion.call import pack_kernel
+from .._backend.fusion.call import pack_kernels
 from .._backend.fusion.chains import find_chains, is_convolution, is_product, replace_chains
 from .._backend.fusion.program import Program, mark_operations, without_dead_ops
 from . import affine, constants
-from .trace import Arguments, function_of, is_module, keep
+from .trace import Arguments, array_types, function_of, is_module, keep
 
 TOLERANCE = 1e-3  # how much folding may change results, relative to the largest
 
@@ -59,33 +59,44 @@ class Frozen:
 
     def __init__(self, function: Callable) -> None:
         self._function, self._folds = function, True
-        self._programs: dict[Hashable, tuple[Callable, Any, Report]] = {}
+        self._programs: dict[Hashable, tuple[Callable, Report]] = {}
+        self._of_types: dict[tuple, Callable] = {}
         functools.update_wrapper(self, function, ("__name__", "__qualname__", "__doc__"), ())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        types = None if kwargs else array_types(args)
+        run = self._of_types.get(types) if types else None
+        if run is not None:  # most calls: reading a tree of arguments takes longer than a small network
+            return run(*args)
         arguments = Arguments.of(args, kwargs)
-        run, structure, _ = self._program(arguments)
-        return jax.tree.unflatten(structure, run(*arguments.arrays))
+        run, _ = self._program(arguments)
+        if types:
+            self._of_types[types] = run
+        return run(*arguments.arrays)
 
-    def _program(self, arguments: Arguments) -> tuple[Callable, Any, Report]:
-        """Return the compiled program for these shapes, which the first call compiles."""
+    def _program(self, arguments: Arguments) -> tuple[Callable, Report]:
+        """Return the compiled program of the flat arguments of these shapes, which the first call compiles."""
         key = arguments.key
         if key not in self._programs:
-            program, structure = arguments.trace(self._function)
-            program, report = _freeze_program(program, self._folds)
-            self._programs[key] = jax.jit(program.__call__), structure, report
+            program, structure, report = _freeze_program(arguments, self._function, self._folds)
+            program, stored = constants.as_arguments(program)
+
+            def frozen(stored: list[Any], *arrays: Any) -> Any:
+                return jax.tree.unflatten(structure, program(*stored, *arrays))
+
+            self._programs[key] = functools.partial(jax.jit(frozen), stored), report
         return self._programs[key]
 
     def _check(self, arguments: Arguments) -> None:
         """Compare the results for an example with the function's, and compile without folding if they differ."""
-        _, _, report = self._program(arguments)
+        _, report = self._program(arguments)
         self.report = report
         if any(isinstance(a, jax.ShapeDtypeStruct) for a in arguments.arrays):
             return
         expected = jax.jit(lambda *arrays: arguments.call(self._function, arrays))(*arguments.arrays)
         difference = _difference(arguments.call(self, arguments.arrays), expected)
         if difference > TOLERANCE and self._folds:
-            self._folds, self._programs = False, {}
+            self._folds, self._programs, self._of_types = False, {}, {}
             self._check(arguments)
             note = f"nothing is folded: the results differed by {difference:.1e}"
             self.report = dataclasses.replace(self.report, notes=(*self.report.notes, note))
@@ -93,19 +104,25 @@ class Frozen:
         self.report = dataclasses.replace(report, difference=difference)
 
 
-def _freeze_program(program: Program, folds: bool) -> tuple[Program, Report]:
+def _freeze_program(arguments: Arguments, function: Callable, folds: bool) -> tuple[Program, Any, Report]:
+    """Return the frozen program of a function, the structure of its results, and the changes.
+
+    No earlier form of the program is kept, since each has arrays of its own.
+    """
+    program, structure = arguments.trace(function)
     before, folded = len(program.ops), 0
     program = constants.fold_constants(without_dead_ops(program))
     if folds:
         program, folded = affine.fold_affine(program)
-    program = affine.output_first(without_dead_ops(program))
+    program = without_dead_ops(program)
+    affine.make_output_first(program)
     chains = find_chains(program)
-    packed = {chain: kernel for chain in chains if (kernel := pack_kernel(chain)) is not None}
+    packed = pack_kernels(chains)
     found = [chain for chain in chains if chain.kinds or chain in packed or not is_product(chain.conv)]
     count = sum(map(is_convolution, program.ops))
     program = mark_operations(replace_chains(program, found, packed))
     fused = Counter(chain.kinds for chain in found if chain.kinds)
-    return program, Report(count, folded, dict(fused), (before, len(program.ops)))
+    return program, structure, Report(count, folded, dict(fused), (before, len(program.ops)))
 
 
 def _difference(got: Any, expected: Any) -> float:

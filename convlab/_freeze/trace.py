@@ -30,10 +30,7 @@ class Arguments:
 
     @property
     def key(self) -> Hashable:
-        avals = tuple(
-            jax.typeof(a) if not isinstance(a, jax.ShapeDtypeStruct) else (a.shape, a.dtype) for a in self.arrays
-        )
-        return self.structure, self.static, avals
+        return self.structure, self.static, tuple(map(_type_of, self.arrays))
 
     def call(self, function: Callable, arrays: tuple[Any, ...]) -> Any:
         leaves, rest = dict(self.static), iter(arrays)
@@ -47,6 +44,21 @@ class Arguments:
         """Return the program of `function` of the arrays, and the structure of its results."""
         closed, shapes = jax.make_jaxpr(lambda *arrays: self.call(function, arrays), return_shape=True)(*self.arrays)
         return from_jaxpr(closed), jax.tree.structure(shapes)
+
+
+def _type_of(array: Any) -> Any:
+    """Return the type of an array, which is also that of a `ShapeDtypeStruct` that describes it."""
+    if not isinstance(array, jax.ShapeDtypeStruct):
+        return jax.typeof(array)
+    return jax.make_jaxpr(lambda x: x)(array).in_avals[0]
+
+
+def array_types(args: tuple) -> tuple | None:
+    """Return the types of the arguments if all of them are JAX's arrays, else None."""
+    for arg in args:
+        if not isinstance(arg, jax.Array):
+            return None
+    return tuple(map(jax.typeof, args))
 
 
 def _is_array(leaf: Any) -> bool:

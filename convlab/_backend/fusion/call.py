@@ -20,7 +20,7 @@ from ..problem import Kind, Problem
 from ..tables import Target, choose
 from . import packing
 from .chains import Chain, Packed, axes_of, find_chains, is_product
-from .program import FUSED, Op, from_jaxpr
+from .program import FUSED, Op, Value, from_jaxpr
 
 Array = jax.Array
 MATMUL_ROWS = 1024
@@ -97,17 +97,35 @@ def engine_ops(chain: Chain) -> tuple[str, ...]:
     return tuple(KINDS.get(kind, kind.upper()) for kind in chain.kinds)
 
 
-def pack_kernel(chain: Chain) -> Packed | None:
-    """Return a chain's constant kernel in the layout of the engine's matrix product; None if it is better as it is."""
-    target, kernel = Target("cpu", engine.supports("cpu")), chain.conv.inputs[1].constant
-    if kernel is None or not target.engine or not all(isinstance(n, int) for v in chain.inputs for n in v.aval.shape):
+def pack_kernels(chains: Sequence[Chain]) -> dict[Chain, Packed]:
+    """Return the chains' constant kernels in the layout of the engine's matrix product, where that is faster.
+
+    Each kernel in lax's layout is removed from its chain.
+    """
+    target = Target("cpu", engine.supports("cpu"))
+    problems = {chain: p for chain in chains if (p := _packable(chain, target)) is not None}
+    packing.try_products([(p, engine_ops(chain)) for chain, p in problems.items()])
+    found = {}
+    for chain, p in problems.items():
+        if packing.is_known(p, engine_ops(chain)):
+            (x, kernel), axes = chain.conv.inputs, _kernel_axes(chain.conv)
+            chain.conv.inputs = x, Value(kernel.aval)
+            found[chain] = Packed(packing.pack(np.transpose(kernel.constant, np.argsort(axes)), p), _unpacking(p, axes))
+            del kernel
+    return found
+
+
+def _packable(chain: Chain, target: Target) -> Problem | None:
+    """Return the problem of a chain with a constant kernel that is better packed; None if it is better as it is."""
+    sizes = [n for v in chain.inputs for n in v.aval.shape]
+    if chain.conv.inputs[1].constant is None or not target.engine or not all(isinstance(n, int) for n in sizes):
         return None
     p = _engine_problem(chain.conv, target)
-    if p is None or not packing.pays(p) or not packing.is_known(p, engine_ops(chain)):
-        return None
-    axes = _kernel_axes(chain.conv)
-    packed = packing.pack(np.transpose(kernel, np.argsort(axes)), p)
-    return Packed(packed, lambda packed: packing.unpack(packed, p, axes))
+    return p if p is not None and packing.pays(p) else None
+
+
+def _unpacking(p: Problem, axes: tuple[int, ...]) -> Callable[[Array], Array]:
+    return lambda packed: packing.unpack(packed, p, axes)
 
 
 def _kernel_axes(conv: Op) -> tuple[int, ...]:

@@ -185,7 +185,6 @@ def replace_chains(program: Program, chosen: Sequence[Chain], packed: Mapping[Ch
             call, inputs = make_call(chain, packed.get(chain)), chain.inputs
             if chain in packed:
                 inputs[1] = Value(jax.typeof(packed[chain].kernel), packed[chain].kernel)
-                chain.conv.inputs = (inputs[0], Value(chain.conv.inputs[1].aval))  # frees the kernel in lax's layout
             run = lambda *arrays, call=call: [call(*arrays)]
             ops.append(Op("fused", tuple(inputs), (chain.result,), {"chain": chain}, run))
         elif op not in inside:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,11 +20,16 @@ from .. import engine
 from ..buffers import pad_spatial
 from ..formulations.base import Array, kernel_indices, slice_for_tap
 from ..problem import Problem
+from . import activations
 from .program import Op, Program, Value, from_jaxpr
 
+Trial = tuple[tuple[int, int, int], tuple[str, ...]]  # the sizes of a product, and the engine's epilogues
 COLUMNS, ROWS = 64, 16  # of a block; a matrix is padded with zeros to whole blocks
 FEW = 128  # positions whose patches cost less than the kernel's new layout
 KERNEL_PER_PATCHES = 4  # the same for more positions: how many times larger than the patches the kernel is
+GROUP = 2**23  # numbers in the arrays of the products that are tried together
+DISTINCT = 16  # rows of a tried product that differ
+_known: dict[Trial, bool] = {}
 
 
 def product_of(p: Problem) -> tuple[int, int, int]:
@@ -32,17 +38,26 @@ def product_of(p: Problem) -> tuple[int, int, int]:
 
 
 def packed_shape(p: Problem) -> tuple[int, int, int]:
-    _, terms, columns = product_of(p)
+    return _packed_shape(*product_of(p)[1:])
+
+
+def _packed_shape(terms: int, columns: int) -> tuple[int, int, int]:
     return -(-columns // COLUMNS), -(-terms // ROWS) * ROWS, COLUMNS
 
 
 def pack(kernel: Any, p: Problem) -> np.ndarray:
     """Return a kernel (*window, c, features) in the engine's layout."""
-    blocks, rows, _ = packed_shape(p)
     _, terms, columns = product_of(p)
-    matrix = np.zeros((rows, blocks * COLUMNS), np.float32)
-    matrix[:terms, :columns] = np.reshape(kernel, (terms, columns))
-    return np.ascontiguousarray(matrix.reshape(rows, blocks, COLUMNS).transpose(1, 0, 2))
+    return _pack_matrix(np.reshape(kernel, (terms, columns)))
+
+
+def _pack_matrix(matrix: np.ndarray) -> np.ndarray:
+    (terms, columns), (blocks, rows, _) = matrix.shape, _packed_shape(*matrix.shape)
+    packed = np.zeros((blocks, rows, COLUMNS), np.float32)
+    for block, first in zip(packed, range(0, columns, COLUMNS)):
+        part = matrix[:, first : first + COLUMNS]
+        block[:terms, : part.shape[1]] = part
+    return packed
 
 
 def unpack(packed: Array, p: Problem, axes: tuple[int, ...]) -> Array:
@@ -98,29 +113,71 @@ def _patches(x: Array, p: Problem) -> Array:
     return jnp.concatenate(taps, -1).reshape(-1, product_of(p)[1])
 
 
-@functools.cache
 def is_known(p: Problem, ops: tuple[str, ...]) -> bool:
-    """Try the product with a packed kernel once in a process; return whether it is the product with a plain one."""
+    """Return whether the engine's product reads the kernel that `pack` makes; the first call for a product tries it."""
+    try_products([(p, ops)])
+    return _known[product_of(p), ops]
+
+
+def try_products(products: Sequence[tuple[Problem, tuple[str, ...]]]) -> None:
+    """Try the products that were not tried in this process, several in one program, which compiles faster than many."""
+    new = dict.fromkeys((product_of(p), ops) for p, ops in products if (product_of(p), ops) not in _known)
+    for group in _groups(list(new)):
+        results = _results(group)
+        if results is None and len(group) > 1:  # the engine refused one of them
+            results = [(_results([trial]) or [False])[0] for trial in group]
+        _known.update(zip(group, results or [False]))
+
+
+def _groups(trials: list[Trial]) -> Iterator[list[Trial]]:
+    """Split the trials into groups whose arrays are not larger than `GROUP`, or of one trial."""
+    group: list[Trial] = []
+    total = 0
+    for trial in trials:
+        (rows, terms, columns), _ = trial
+        size = rows * terms + terms * columns + rows * columns
+        if group and total + size > GROUP:
+            yield group
+            group, total = [], 0
+        group.append(trial)
+        total += size
+    if group:
+        yield group
+
+
+def _results(group: list[Trial]) -> list[bool] | None:
+    """Return which products of a group are those of a plain kernel; None if the engine refuses the program."""
     try:
-        return engine.apart(functools.partial(_try_product, p, ops))
+        return engine.apart(functools.partial(_try_group, group))
     except Exception:  # of a layout that the engine refuses, or of a trial that takes too long
-        return False
+        return None
 
 
-def _try_product(p: Problem, ops: tuple[str, ...]) -> bool:
-    rows, terms, columns = product_of(p)
-    rng = np.random.default_rng(0)
-    shapes = {"BIAS": (columns,), "BINARY_ADD": (rows, columns)}
-    a, b, *extras = (
-        rng.integers(-4, 5, shape, np.int8).astype(np.float32)
-        for shape in ((rows, terms), (terms, columns), *(shapes[op] for op in ops if op in shapes))
-    )
+def _try_group(group: list[Trial]) -> list[bool]:
+    programs, operands, expected = zip(*(_trial(*trial) for trial in group))
 
     @jax.jit
-    def both(a: Array, b: Array, packed: Array, *extras: Array) -> list[Array]:
-        kernels = ((b, None), (packed, columns))
-        return [engine.matmul(a, kernel, columns=n, ops=ops, extras=extras) for kernel, n in kernels]
+    def all_of_them(operands: Sequence[Sequence[Array]]) -> list[Array]:
+        return [program(*arrays) for program, arrays in zip(programs, operands)]
 
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        plain, packed = map(np.asarray, both(a, b, pack(b, p).reshape(-1), *extras))
-    return bool(np.allclose(plain, packed, rtol=1e-4, atol=1e-4))
+        results = map(np.asarray, all_of_them(operands))
+    return [np.allclose(y, np.resize(want, y.shape), rtol=1e-4, atol=1e-4) for y, want in zip(results, expected)]
+
+
+def _trial(size: tuple[int, int, int], ops: tuple[str, ...]) -> tuple[Callable, list[np.ndarray], np.ndarray]:
+    """Return a product with a packed kernel, operands of small integers, and what NumPy computes of the first rows."""
+    rows, terms, columns = size
+    numbers = np.random.default_rng(0).integers(-4, 5, 65537).astype(np.float32)
+    of_extras = {"BIAS": (1, columns), "BINARY_ADD": (rows, columns)}
+    shapes = [(rows, terms), *(of_extras[op] for op in ops if op in of_extras)]
+    a, *extras = (np.resize(numbers, (min(n, DISTINCT), m)) for n, m in shapes)
+    b = np.resize(numbers[::-1], (terms, columns))
+    want = sum(extras, a @ b)
+    with np.errstate(over="ignore"):
+        for op in ops:
+            want = activations.ACTIVATIONS.get(op.lower(), lambda y: y)(want)
+    a, *extras = (np.resize(array, shape) for array, shape in zip((a, *extras), shapes))
+    extras = [extra.reshape(-1) if len(extra) == 1 else extra for extra in extras]
+    program = lambda a, b, *extras: engine.matmul(a, b, columns=columns, ops=ops, extras=extras)
+    return program, [a, _pack_matrix(b).reshape(-1), *extras], want
