@@ -99,14 +99,31 @@ def apart(function: Callable[[], T]) -> T:
     return answers[0]
 
 
+# Beginnings of the names of instruction sets that oneDNN's environment variable excludes.
+EXCLUDED = {
+    "SSE41": ("avx", "amx"),
+    "AVX": ("avx2", "avx512", "avx_", "amx"),
+    "AVX2": ("avx512", "avx_", "amx"),
+    "AVX2_VNNI": ("avx512", "amx"),
+    "AVX2_VNNI_2": ("avx512", "amx"),
+    "AVX512_CORE": ("avx512_vnni", "avx512_bf16", "avx512_fp16", "amx"),
+    "AVX512_CORE_VNNI": ("avx512_bf16", "avx512_fp16", "amx"),
+    "AVX512_CORE_BF16": ("avx512_fp16", "amx"),
+    "AVX512_CORE_FP16": ("amx",),
+}
+
+
 @functools.cache
 def instructions() -> frozenset[str]:
-    """Return the names of the processor's instruction sets."""
+    """Return the names of the processor's instruction sets, without those that oneDNN is told not to use."""
     try:
         with open("/proc/cpuinfo") as file:
-            return frozenset(next((line for line in file if line.startswith("flags")), "").split())
+            names = next((line for line in file if line.startswith("flags")), "").split()
     except OSError:  # not Linux
         return frozenset()
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    excluded = EXCLUDED.get(limit.upper(), ())
+    return frozenset(name for name in names if not name.startswith(excluded))
 
 
 def _trial_run() -> str | None:

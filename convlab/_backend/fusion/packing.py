@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from .. import engine
-from ..buffers import pad_spatial
+from ..buffers import materialize, pad_spatial
 from ..formulations.base import Array, kernel_indices, slice_for_tap
 from ..problem import Problem
 from . import activations
@@ -28,6 +28,7 @@ COLUMNS, ROWS = 64, 16  # of a block; a matrix is padded with zeros to whole blo
 FEW = 128  # positions whose patches cost less than the kernel's new layout
 KERNEL_PER_PATCHES = 4  # the same for more positions: how many times larger than the patches the kernel is
 GROUP = 2**23  # numbers in the arrays of the products that are tried together
+LARGE_KERNEL = 2**16  # numbers of a kernel whose new layout costs more than the patches of few positions
 DISTINCT = 16  # rows of a tried product that differ
 _known: dict[Trial, bool] = {}
 
@@ -89,8 +90,9 @@ def pays(p: Problem) -> bool:
     """
     if p.groups != 1 or p.dilates_input or p.empty or "avx512bw" not in engine.instructions():
         return False
-    rows, _, columns = product_of(p)
-    return is_pointwise(p) or rows <= FEW or columns >= KERNEL_PER_PATCHES * rows
+    rows, terms, columns = product_of(p)
+    large = terms * columns >= LARGE_KERNEL and (rows <= FEW or columns >= KERNEL_PER_PATCHES * rows)
+    return large or is_pointwise(p)
 
 
 def is_pointwise(p: Problem) -> bool:
@@ -109,6 +111,8 @@ def multiply(x: Array, packed: Array, p: Problem, ops: list[str], extras: list[A
 def _patches(x: Array, p: Problem) -> Array:
     """Return what each output reads, as the rows of a matrix (im2col)."""
     image = pad_spatial(x, p.exact_pads)
+    if math.prod(p.window) > 1:  # XLA would compute what produces the image for each tap
+        image = materialize(image)
     taps = [slice_for_tap(image, tap, p) for tap in kernel_indices(p)]
     return jnp.concatenate(taps, -1).reshape(-1, product_of(p)[1])
 
