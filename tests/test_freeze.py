@@ -1,5 +1,8 @@
 """`freeze` and `optimize` change how a program is computed, but not its results."""
 
+import builtins
+import io
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -478,7 +481,12 @@ KERNELS = {
     "a small window of a small image": ((1, 4, 4, 16), (3, 3, 16, 80), {}, False),
     "a window of a larger image": ((2, 9, 9, 16), (3, 3, 16, 80), {}, False),
     "groups": ((2, 9, 9, 16), (1, 1, 8, 16), dict(feature_group_count=2), False),
-    "a window of the whole image": ((2, 6, 6, 16), (6, 6, 16, 200), dict(padding="VALID"), False),  # refused in its trial
+    "a window of the whole image": (
+        (2, 6, 6, 16),
+        (6, 6, 16, 200),
+        dict(padding="VALID"),
+        False,
+    ),  # refused in its trial
 }
 
 
@@ -503,6 +511,43 @@ def test_constant_kernels_are_packed(name):
     exported = jax.export.export(jax.jit(frozen))(x)
     assert "onednn" not in exported.mlir_module()
     same(exported.call(x), g(k, x))
+
+
+# image, kernel, calls of the engine's product
+UNBLOCKED = {
+    "pointwise": ((1, 7, 7, 24), (1, 1, 24, 40), 1),
+    "more positions": ((2, 7, 7, 24), (1, 1, 24, 40), 0),
+    "a window": ((1, 4, 4, 71), (3, 3, 71, 130), 1),
+}
+
+
+@has_engine
+@pytest.mark.parametrize("name", UNBLOCKED)
+def test_without_avx512_kernels_of_very_few_positions_are_matrices(name, monkeypatch):
+    image, window, products = UNBLOCKED[name]
+    monkeypatch.setattr(engine, "instructions", lambda: frozenset(["avx2"]))
+    x, k, b = draw(*image), draw(*window) / np.sqrt(np.prod(window[:-1])), draw(window[-1])
+    f = lambda p, x: jax.nn.relu(conv(x, p) + b)
+    frozen = convlab.freeze(f, k, x)
+    text = jax.jit(frozen).lower(x).as_text()
+    assert text.count("__onednn$matmul") == products and "weights_prepacked" not in text
+    same(frozen(x), f(k, x))
+
+
+LIMITS = {None: True, "AVX2": False, "avx2": False, "AVX512_CORE": True, "ALL": True}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_the_instructions_are_those_that_onednn_may_use(limit, monkeypatch):
+    if limit:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    else:
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.setattr(builtins, "open", lambda path: io.StringIO("flags : fma avx2 avx512f avx512bw avx512_bf16\n"))
+    found = engine.instructions.__wrapped__()
+    assert {"fma", "avx2"} <= found
+    assert ("avx512bw" in found) == LIMITS[limit]
+    assert ("avx512_bf16" in found) == (limit in (None, "ALL"))
 
 
 @has_engine

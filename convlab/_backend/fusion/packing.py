@@ -26,11 +26,17 @@ from .program import Op, Program, Value, from_jaxpr
 Trial = tuple[tuple[int, int, int], tuple[str, ...]]  # the sizes of a product, and the engine's epilogues
 COLUMNS, ROWS = 64, 16  # of a block; a matrix is padded with zeros to whole blocks
 FEW = 128  # positions whose patches cost less than the kernel's new layout
+FEW_UNBLOCKED = 64  # the same without AVX-512
 KERNEL_PER_PATCHES = 4  # the same for more positions: how many times larger than the patches the kernel is
 GROUP = 2**23  # numbers in the arrays of the products that are tried together
 LARGE_KERNEL = 2**16  # numbers of a kernel whose new layout costs more than the patches of few positions
 DISTINCT = 16  # rows of a tried product that differ
 _known: dict[Trial, bool] = {}
+
+
+def has_blocks() -> bool:
+    """Return whether the engine's product reads kernels in blocks; without AVX-512 it reads matrices as they are."""
+    return "avx512bw" in engine.instructions()
 
 
 def product_of(p: Problem) -> tuple[int, int, int]:
@@ -43,6 +49,8 @@ def packed_shape(p: Problem) -> tuple[int, int, int]:
 
 
 def _packed_shape(terms: int, columns: int) -> tuple[int, int, int]:
+    if not has_blocks():
+        return 1, terms, columns
     return -(-columns // COLUMNS), -(-terms // ROWS) * ROWS, COLUMNS
 
 
@@ -53,11 +61,11 @@ def pack(kernel: Any, p: Problem) -> np.ndarray:
 
 
 def _pack_matrix(matrix: np.ndarray) -> np.ndarray:
-    (terms, columns), (blocks, rows, _) = matrix.shape, _packed_shape(*matrix.shape)
-    packed = np.zeros((blocks, rows, COLUMNS), np.float32)
-    for block, first in zip(packed, range(0, columns, COLUMNS)):
-        part = matrix[:, first : first + COLUMNS]
-        block[:terms, : part.shape[1]] = part
+    packed = np.zeros(_packed_shape(*matrix.shape), np.float32)
+    width = packed.shape[-1]
+    for block, first in zip(packed, range(0, matrix.shape[1], width)):
+        part = matrix[:, first : first + width]
+        block[: part.shape[0], : part.shape[1]] = part
     return packed
 
 
@@ -86,11 +94,14 @@ def find_packed(kernel: Value, program: Program, p: Problem, axes: tuple[int, ..
 def pays(p: Problem) -> bool:
     """Return whether the product is faster than the engine's convolution, which lays its kernel out at each call.
 
-    A window needs the image's patches in memory, so only the kernels of small images gain. Measured with AVX-512.
+    A window needs the image's patches in memory, so only the kernels of small images gain. Without AVX-512 the product
+    lays its kernel out at each call too, but faster on very few positions.
     """
-    if p.groups != 1 or p.dilates_input or p.empty or "avx512bw" not in engine.instructions():
+    if p.groups != 1 or p.dilates_input or p.empty:
         return False
     rows, terms, columns = product_of(p)
+    if not has_blocks() and rows > FEW_UNBLOCKED:
+        return False
     large = terms * columns >= LARGE_KERNEL and (rows <= FEW or columns >= KERNEL_PER_PATCHES * rows)
     return large or is_pointwise(p)
 
@@ -104,7 +115,10 @@ def multiply(x: Array, packed: Array, p: Problem, ops: list[str], extras: list[A
     """Compute the convolution of an image (n, *spatial, c) as the engine's product with a packed kernel."""
     columns = product_of(p)[2]
     extras = [extra if extra.ndim == 1 else extra.reshape(-1, columns) for extra in extras]
-    y = engine.matmul(_patches(x, p), packed.reshape(-1), columns=columns, ops=ops, extras=extras)
+    if has_blocks():
+        y = engine.matmul(_patches(x, p), packed.reshape(-1), columns=columns, ops=ops, extras=extras)
+    else:
+        y = engine.matmul(_patches(x, p), packed[0], ops=ops, extras=extras)
     return y.reshape(p.batch, *p.out, columns)
 
 
@@ -119,12 +133,16 @@ def _patches(x: Array, p: Problem) -> Array:
 
 def is_known(p: Problem, ops: tuple[str, ...]) -> bool:
     """Return whether the engine's product reads the kernel that `pack` makes; the first call for a product tries it."""
+    if not has_blocks():
+        return True
     try_products([(p, ops)])
     return _known[product_of(p), ops]
 
 
 def try_products(products: Sequence[tuple[Problem, tuple[str, ...]]]) -> None:
     """Try the products that were not tried in this process, several in one program, which compiles faster than many."""
+    if not has_blocks():
+        return
     new = dict.fromkeys((product_of(p), ops) for p, ops in products if (product_of(p), ops) not in _known)
     for group in _groups(list(new)):
         results = _results(group)
@@ -182,6 +200,6 @@ def _trial(size: tuple[int, int, int], ops: tuple[str, ...]) -> tuple[Callable, 
         for op in ops:
             want = activations.ACTIVATIONS.get(op.lower(), lambda y: y)(want)
     a, *extras = (np.resize(array, shape) for array, shape in zip((a, *extras), shapes))
-    extras = [extra.reshape(-1) if len(extra) == 1 else extra for extra in extras]
+    given = [a, _pack_matrix(b).reshape(-1), *(extra.reshape(-1) if len(extra) == 1 else extra for extra in extras)]
     program = lambda a, b, *extras: engine.matmul(a, b, columns=columns, ops=ops, extras=extras)
-    return program, [a, _pack_matrix(b).reshape(-1), *extras], want
+    return program, given, want
