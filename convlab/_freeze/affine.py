@@ -134,10 +134,14 @@ def with_kernel(conv: Op, kernel: Any, params: dict[str, Any], result: Value) ->
 
 
 def make_output_first(program: Program) -> None:
-    """Transpose constant kernels to the layout that the engine reads: output channels, input channels, window."""
-    for position, op in enumerate(program.ops):
+    """Transpose constant kernels to the layout that the engine reads: output channels, input channels, window.
+
+    Operations are changed in place: chains refer to them, and each former kernel is freed before the next is copied.
+    """
+    for op in program.ops:
         if is_convolution(op) and op.inputs[1].constant is not None:
-            program.ops[position] = _output_first(op)  # in place: each former kernel is freed before the next is copied
+            new = _output_first(op)
+            op.inputs, op.params, op.run, op.equation = new.inputs, new.params, new.run, new.equation
 
 
 def _output_first(conv: Op) -> Op:

@@ -115,9 +115,9 @@ def _freeze_program(arguments: Arguments, function: Callable, folds: bool) -> tu
     if folds:
         program, folded = affine.fold_affine(program)
     program = without_dead_ops(program)
-    affine.make_output_first(program)
     chains = find_chains(program)
     packed = pack_kernels(chains)
+    affine.make_output_first(program)  # the other kernels
     found = [chain for chain in chains if chain.kinds or chain in packed or not is_product(chain.conv)]
     count = sum(map(is_convolution, program.ops))
     program = mark_operations(replace_chains(program, found, packed))

@@ -57,7 +57,8 @@ def match(ops: list[Op], value: Value, result: Value) -> str | None:
 def find(value: Value, program: Program, users: dict[Value, list[Op]]) -> tuple[str, list[Op]] | None:
     """Return the longest activation that is the only use of `value`, and its operations; None if there is none."""
     inside, ops, best = {value}, [], None
-    waiting = [op for op in program.ops if op in _dependents(value, users)]
+    dependents = _dependents(value, users)
+    waiting = [op for op in program.ops if op in dependents]
     for op in waiting[:LONGEST]:
         if not numbers.is_elementwise(op) or not all(v in inside or _is_uniform(v) for v in op.inputs):
             break

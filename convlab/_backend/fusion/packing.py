@@ -30,7 +30,7 @@ FEW_UNBLOCKED = 64  # the same without AVX-512
 KERNEL_PER_PATCHES = 4  # the same for more positions: how many times larger than the patches the kernel is
 GROUP = 2**23  # numbers in the arrays of the products that are tried together
 LARGE_KERNEL = 2**16  # numbers of a kernel whose new layout costs more than the patches of few positions
-DISTINCT = 16  # rows of a tried product that differ
+DISTINCT = 4  # rows of a tried product that differ
 _known: dict[Trial, bool] = {}
 
 
