@@ -619,3 +619,14 @@ def test_large_constants_are_arguments_of_the_compiled_program():
     (call,) = jax.make_jaxpr(frozen)(X).jaxpr.eqns
     assert [v.aval.size for v in call.invars] == [kernel.size, X.size]
     assert jax.make_jaxpr(frozen)(X).consts[0].size == kernel.size
+
+
+def test_parameters_may_be_deleted_and_overwritten():
+    kernel, b, w = draw(3, 3, 16, 24) / 8, draw(24), np.array(draw(24, 40))
+    f = lambda p, x: jax.nn.relu(conv(x, p[0]) + p[1]) @ p[2]
+    expected = jax.jit(f)((kernel, b, w), X)
+    frozen = convlab.freeze(f, (kernel, b, w), X)
+    kernel.delete(), b.delete()
+    w[...] = 0
+    same(frozen(X), expected)
+    same(jax.jit(lambda x: frozen(x) + 1)(X), expected + 1)

@@ -65,9 +65,15 @@ def as_arguments(program: Program) -> tuple[Program, list[Any]]:
     """
     made = {*program.inputs, *(v for op in program.ops for v in op.outputs)}
     read = dict.fromkeys(v for op in program.ops for v in op.inputs if v not in made)
-    stored = [v for v in read if getattr(v.constant, "nbytes", 0) > EMBEDDED and _is_ordinary(v)]
-    arrays = []
-    for value in stored:
-        numbers, value.constant = value.constant, None  # frees each array of NumPy before the next is copied
-        arrays.append(jax.device_put(numbers))
+    stored, arrays = [], []
+    for value in read:
+        if not isinstance(value.constant, (jax.Array, np.ndarray)) or not _is_ordinary(value):
+            continue  # a number, or a random key
+        if value.constant.nbytes > EMBEDDED:
+            # A copy, for the caller may delete, donate or overwrite its parameters.
+            arrays.append(jax.device_put(value.constant, may_alias=False))
+            stored.append(value)
+            value.constant = None  # frees the array of NumPy before the next is copied
+        else:
+            value.constant = np.array(value.constant)
     return Program([*stored, *program.inputs], program.outputs, program.ops), arrays
