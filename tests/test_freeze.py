@@ -630,3 +630,34 @@ def test_parameters_may_be_deleted_and_overwritten():
     w[...] = 0
     same(frozen(X), expected)
     same(jax.jit(lambda x: frozen(x) + 1)(X), expected + 1)
+
+
+def test_chains_of_concatenations_are_written_into_one_array():
+    k = draw(3, 3, 16, 8)
+
+    def f(p, x):
+        y, sums = x, []
+        for step in range(4):
+            sums.append(y.sum())
+            y = jnp.concatenate([y, jnp.cos(conv(y[..., -16:] * (step + 1), p)), x[..., :3]], -1)
+        short = jnp.concatenate([jnp.concatenate([x, y], -1), x], -1)
+        return y, short, jnp.concatenate([y, y], 1), sums
+
+    frozen = convlab.freeze(f, k, X)
+    same(frozen(X), jax.jit(f)(k, X))
+    gradient = lambda f: jax.jit(jax.grad(lambda x: sum((y**2).sum() for y in jax.tree.leaves(f(x)))))(X)
+    same(gradient(frozen), gradient(lambda x: f(k, x)), 1e-4)
+    names = [eqn.primitive.name for eqn in jax.make_jaxpr(frozen)(X).jaxpr.eqns[0].params["jaxpr"].eqns]
+    assert names.count("dynamic_update_slice") == 8 and names.count("concatenate") == 3
+
+
+def test_concatenations_whose_results_are_read_later_stay():
+    def f(p, x):
+        results = [x]
+        for _ in range(4):
+            results.append(jnp.concatenate([results[-1], x * p], -1))
+        return results
+
+    frozen = convlab.freeze(f, draw(16), X)
+    names = [eqn.primitive.name for eqn in jax.make_jaxpr(frozen)(X).jaxpr.eqns[0].params["jaxpr"].eqns]
+    assert names.count("concatenate") == 4

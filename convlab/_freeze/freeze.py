@@ -14,7 +14,7 @@ import numpy as np
 from .._backend.fusion.call import pack_kernels
 from .._backend.fusion.chains import find_chains, is_convolution, is_product, replace_chains
 from .._backend.fusion.program import Program, mark_operations, without_dead_ops
-from . import affine, constants
+from . import affine, concatenations, constants
 from .trace import Arguments, array_types, function_of, is_module, keep
 
 TOLERANCE = 1e-3  # how much folding may change results, relative to the largest
@@ -120,7 +120,7 @@ def _freeze_program(arguments: Arguments, function: Callable, folds: bool) -> tu
     affine.make_output_first(program)  # the other kernels
     found = [chain for chain in chains if chain.kinds or chain in packed or not is_product(chain.conv)]
     count = sum(map(is_convolution, program.ops))
-    program = mark_operations(replace_chains(program, found, packed))
+    program = mark_operations(concatenations.write_in_place(replace_chains(program, found, packed)))
     fused = Counter(chain.kinds for chain in found if chain.kinds)
     return program, structure, Report(count, folded, dict(fused), (before, len(program.ops)))
 
