@@ -70,7 +70,7 @@ def as_arguments(program: Program) -> tuple[Program, list[Any]]:
         if not isinstance(value.constant, (jax.Array, np.ndarray)) or not _is_ordinary(value):
             continue  # a number, or a random key
         if value.constant.nbytes > EMBEDDED:
-            # A copy, for the caller may delete, donate or overwrite its parameters.
+            # A copy, for the caller may delete, donate or overwrite arrays that the function has beside its parameters.
             arrays.append(jax.device_put(value.constant, may_alias=False))
             stored.append(value)
             value.constant = None  # frees the array of NumPy before the next is copied
