@@ -599,6 +599,7 @@ def test_a_product_that_the_engine_refuses_does_not_stop_the_others_trials(monke
         assert (packing.product_of(refused), ()) not in group
         return [True] * len(group)
 
+    monkeypatch.setattr(packing, "has_blocks", lambda: True)
     monkeypatch.setattr(packing, "_known", {})
     monkeypatch.setattr(packing, "_try_group", _try_group)
     packing.try_products([(p, ()), (refused, ()), (p, ())])
@@ -633,7 +634,7 @@ def test_parameters_may_be_deleted_and_overwritten():
 
 
 def test_chains_of_concatenations_are_written_into_one_array():
-    k = draw(3, 3, 16, 8)
+    k = draw(3, 3, 16, 8) / 48
 
     def f(p, x):
         y, sums = x, []
