@@ -211,6 +211,20 @@ def test_later_changes_of_the_parameters_have_no_effect():
     same(frozen(X[:1]), expected[:1])
 
 
+def test_the_first_call_for_a_shape_may_be_traced():
+    frozen = jax.jit(lambda x: convlab.freeze(lambda k, x: conv(x, k), K, jax.ShapeDtypeStruct(X.shape, X.dtype))(x))
+    same(frozen(X), conv(X, K))
+    eager = convlab.freeze(lambda k, x: conv(x, k), K, X)
+    same(jax.lax.map(eager, X[:, None])[:, 0], conv(X, K))
+    same(eager(X[:1]), conv(X[:1], K))
+
+
+def test_rounding_to_bfloat16_is_not_taken_for_a_difference():
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), {"k": K, "norm": NORM})
+    frozen = convlab.freeze(lambda p, x: norm(conv(x, p["k"]), p["norm"]), half, X.astype(jnp.bfloat16))
+    assert frozen.report.tolerance == 4 * 2**-7 > frozen.report.difference and not frozen.report.notes
+
+
 def test_it_can_be_debugged():
     f = CASES["residual"][0]
     frozen = convlab.freeze(f, PARAMS, X)

@@ -71,7 +71,8 @@ def as_arguments(program: Program) -> tuple[Program, list[Any]]:
             continue  # a number, or a random key
         if value.constant.nbytes > EMBEDDED:
             # A copy, for the caller may delete, donate or overwrite arrays that the function has beside its parameters.
-            arrays.append(jax.device_put(value.constant, may_alias=False))
+            with compat.ensure_compile_time_eval():  # the first call for these shapes may be traced
+                arrays.append(jax.device_put(value.constant, may_alias=False))
             stored.append(value)
             value.constant = None  # frees the array of NumPy before the next is copied
         else:

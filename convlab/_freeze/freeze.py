@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._backend.fusion.call import pack_kernels
@@ -17,7 +18,8 @@ from .._backend.fusion.program import Program, mark_operations, without_dead_ops
 from . import affine, concatenations, constants
 from .trace import Arguments, array_types, function_of, is_module, keep
 
-TOLERANCE = 1e-3  # how much folding may change results, relative to the largest
+TOLERANCE = 1e-3  # how much folding may change results in float32, relative to the largest
+ROUNDINGS = 4  # the same in units of the last place of the coarsest dtype of a program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Report:
         operations: number of operations before and after.
         difference: largest difference from the function's results for the example, relative to their largest value;
             None if the example had shapes only.
+        tolerance: a larger difference than this, if anything was folded, makes `freeze` fold nothing.
         notes: remarks on what was not changed, and why.
     """
 
@@ -39,6 +42,7 @@ class Report:
     fused: dict[tuple[str, ...], int]
     operations: tuple[int, int]
     difference: float | None = None
+    tolerance: float = TOLERANCE
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -95,7 +99,7 @@ class Frozen:
             return
         expected = jax.jit(lambda *arrays: arguments.call(self._function, arrays))(*arguments.arrays)
         difference = _difference(arguments.call(self, arguments.arrays), expected)
-        if difference > TOLERANCE and self._folds:
+        if difference > report.tolerance and report.folded:
             self._folds, self._programs, self._of_types = False, {}, {}
             self._check(arguments)
             note = f"nothing is folded: the results differed by {difference:.1e}"
@@ -110,7 +114,7 @@ def _freeze_program(arguments: Arguments, function: Callable, folds: bool) -> tu
     No earlier form of the program is kept, since each has arrays of its own.
     """
     program, structure = arguments.trace(function)
-    before, folded = len(program.ops), 0
+    before, folded, tolerance = len(program.ops), 0, _tolerance(program)
     program = constants.fold_constants(without_dead_ops(program))
     if folds:
         program, folded = affine.fold_affine(program)
@@ -122,7 +126,14 @@ def _freeze_program(arguments: Arguments, function: Callable, folds: bool) -> tu
     count = sum(map(is_convolution, program.ops))
     program = mark_operations(concatenations.write_in_place(replace_chains(program, found, packed)))
     fused = Counter(chain.kinds for chain in found if chain.kinds)
-    return program, structure, Report(count, folded, dict(fused), (before, len(program.ops)))
+    return program, structure, Report(count, folded, dict(fused), (before, len(program.ops)), tolerance=tolerance)
+
+
+def _tolerance(program: Program) -> float:
+    dtypes = {getattr(v.aval, "dtype", None) for op in program.ops for v in op.outputs}
+    return max(
+        [TOLERANCE, *(ROUNDINGS * float(jnp.finfo(d).eps) for d in dtypes if d and jnp.issubdtype(d, np.floating))]
+    )
 
 
 def _difference(got: Any, expected: Any) -> float:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._backend import compat
 from .._backend.fusion.program import Program, from_jaxpr
 
 
@@ -88,7 +89,8 @@ def function_of(model: Any) -> Callable:
 
 def keep(tree: Any) -> Any:
     """Return the tree with arrays that later writes and donations of its own do not change."""
-    return jax.tree.map(_keep, tree)
+    with compat.ensure_compile_time_eval():
+        return jax.tree.map(_keep, tree)
 
 
 def _keep(leaf: Any) -> Any:
