@@ -261,6 +261,20 @@ def test_a_training_step_of_nnx_moves_the_statistics():
     np.testing.assert_array_equal(layer.mean[...], before)
 
 
+def test_tracing_a_step_asks_for_no_tracers_sharding(monkeypatch):
+    """JAX looks through all of the program traced so far to say that a tracer has none."""
+    asked = []
+    monkeypatch.setattr(jax.core.Tracer, "sharding", property(asked.append))
+    graph, state = flax.nnx.split(convlab.nnx.BatchNorm(3, rngs=flax.nnx.Rngs(0)))
+
+    def step(state, x):
+        layer = flax.nnx.merge(graph, state, copy=True)
+        return layer(x), layer.mean[...], layer.var[...]
+
+    shapes = jax.eval_shape(step, state, X)
+    assert [a.shape for a in shapes] == [X.shape, (3,), (3,)] and not asked
+
+
 # --- layer normalization ------------------------------------------------------------------------------------------
 
 LAYER_CASES = {

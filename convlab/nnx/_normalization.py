@@ -14,6 +14,18 @@ from .._promotion import promoting
 Array = jax.Array
 
 
+def _replace(variable: nnx.Variable, value: Array) -> None:
+    """Compute `variable[...] = value`.
+
+    While tracing, Flax's assignment asks for the value's sharding, and JAX looks through all of the program so far for
+    its error message: the time to trace a network would grow with the square of its depth."""
+    former = variable[...]
+    if isinstance(value, jax.core.Tracer) and (value.shape, value.dtype) == (former.shape, former.dtype):
+        variable.set_value(value)
+    else:
+        variable[...] = value
+
+
 class BatchNorm(nnx.BatchNorm):
     """`flax.nnx.BatchNorm` with a training step that reads and keeps less; options, parameters and results are Flax's.
 
@@ -67,7 +79,7 @@ class BatchNorm(nnx.BatchNorm):
             axis_index_groups=self.axis_index_groups,
         )
         for average, batch in ((self.mean, mean), (self.var, variance)):
-            average[...] = lax.stop_gradient(_layers.running(average[...], batch, self.momentum))
+            _replace(average, lax.stop_gradient(_layers.running(average[...], batch, self.momentum)))
         return _layers.normalize(
             x,
             features,
