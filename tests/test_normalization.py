@@ -1,5 +1,5 @@
-"""Batch and layer normalization have Flax's parameters, statistics and results, derivatives of every order, and keep
-only their input."""
+"""Batch normalization has Flax's parameters, statistics and results, derivatives of every order, and keeps only its
+input."""
 
 import contextlib
 import io
@@ -222,17 +222,18 @@ def test_a_call_that_does_not_say_which_statistics_is_refused_as_flax_does():
 
 
 @pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("name", ["BatchNorm", "LayerNorm"])
+@pytest.mark.parametrize("name", ["BatchNorm", "LayerNorm", "GroupNorm"])
 def test_taylor_series_are_flaxs(name, fast):
     """`jax.experimental.jet` knows neither checkpoints nor custom derivatives, which the layers otherwise use."""
     series = ((W[:2, :2], X[2:, :2]),)
+    groups = dict(num_groups=3) if name == "GroupNorm" else {}
 
     def nnx_layer(system):
-        return lambda x: getattr(system, name)(3, use_fast_variance=fast, rngs=flax.nnx.Rngs(0))(x)
+        return lambda x: getattr(system, name)(3, **groups, use_fast_variance=fast, rngs=flax.nnx.Rngs(0))(x)
 
     def linen_layer(system):
         training = dict(use_running_average=False) if name == "BatchNorm" else {}
-        layer = getattr(system, name)(use_fast_variance=fast, **training)
+        layer = getattr(system, name)(use_fast_variance=fast, **groups, **training)
         return lambda x: layer.init_with_output(jax.random.key(0), x)[0]
 
     @jax.jit
@@ -273,108 +274,6 @@ def test_tracing_a_step_asks_for_no_tracers_sharding(monkeypatch):
 
     shapes = jax.eval_shape(step, state, X)
     assert [a.shape for a in shapes] == [X.shape, (3,), (3,)] and not asked
-
-
-# --- layer normalization ------------------------------------------------------------------------------------------
-
-LAYER_CASES = {
-    "plain": {},
-    "slow variance": dict(use_fast_variance=False),
-    "over the image": dict(reduction_axes=(1, 2, 3)),
-    "first features": dict(feature_axes=0, reduction_axes=(0, 2)),
-    "no scale": dict(use_scale=False, epsilon=0.1),
-    "no parameters": dict(use_scale=False, use_bias=False),
-    "bfloat16": dict(dtype=jnp.bfloat16, param_dtype=jnp.bfloat16),
-}
-X8 = DRAWN.normal(1, 2, size=(4, 5, 6, 8)).astype(np.float32)
-W8 = DRAWN.normal(size=X8.shape).astype(np.float32)
-MASK8 = (np.arange(8) < 6).reshape(1, 1, 1, 8)
-
-
-def layer_gradients(system, cls, options, x, mask):
-    """Return the result, and the gradients of the parameters and of `x`."""
-    options = dict(options)
-    if system == "nnx":
-        layer = cls(x.shape[options.get("feature_axes", -1)], **options, rngs=flax.nnx.Rngs(0))
-        graph, variables = flax.nnx.split(layer)
-        call = lambda variables, x: flax.nnx.merge(graph, variables, copy=True)(x, mask=mask)  # noqa: E731
-    else:
-        layer = cls(**options)
-        variables = layer.init(jax.random.key(0), x)
-        call = lambda variables, x: layer.apply(variables, x, mask=mask)  # noqa: E731
-    variables = jax.tree.map(lambda p: (p + jnp.linspace(-0.5, 1, p.size)).astype(p.dtype), variables)
-
-    @jax.jit
-    def gradients(variables, x):
-        def loss(variables, x):
-            y = call(variables, x)
-            wide = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-            return jnp.sum(wide * W8 + wide**3), y
-
-        return jax.grad(loss, (0, 1), has_aux=True)(variables, x)
-
-    (of_variables, dx), y = gradients(variables, x)
-    return y, jax.tree.leaves(of_variables), dx
-
-
-@pytest.mark.parametrize(
-    ("system", "name"),
-    [("nnx", name) for name in LAYER_CASES] + [("linen", name) for name in ("plain", "first features", "bfloat16")],
-)
-def test_results_and_gradients_of_layer_normalization_are_flaxs(system, name):
-    ours, flaxs = {
-        "nnx": (convlab.nnx.LayerNorm, flax.nnx.LayerNorm),
-        "linen": (convlab.linen.LayerNorm, flax.linen.LayerNorm),
-    }[system]
-    options, mask = LAYER_CASES[name], MASK8 if name == "slow variance" else None
-    got, expected = (layer_gradients(system, cls, options, X8, mask) for cls in (ours, flaxs))
-    for a, b, tolerance in zip(jax.tree.leaves(got), jax.tree.leaves(expected), (1e-6, *(1e-4,) * 9)):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        tolerance = 2e-2 if "dtype" in options else tolerance
-        np.testing.assert_allclose(np.float64(a), np.float64(b), rtol=0, atol=tolerance * np.abs(b).max())
-
-
-def layer_trained(x, scale, bias, **options):
-    layer = convlab.nnx.LayerNorm(8, rngs=flax.nnx.Rngs(0), param_dtype=x.dtype, **options)
-    layer.scale[...], layer.bias[...] = scale, bias
-    return layer(x)
-
-
-@pytest.mark.parametrize("offset", [0, 300])
-def test_values_and_gradients_of_layer_normalization_by_hand(offset):
-    """In float64; where the mean is large beside the deviation, `use_fast_variance=False` loses little."""
-    scale, bias, x = np.linspace(0.5, 2, 8), np.linspace(-1, 1, 8), np.float64(X8 + np.float32(offset))
-    centered = x - x.mean(-1, keepdims=True)
-    root = np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-6)
-    normal, g = centered / root, W8 * scale
-    expected = (g - g.mean(-1, keepdims=True) - normal * (g * normal).mean(-1, keepdims=True)) / root
-    operands = (np.float32(a) for a in (x, scale, bias))
-    y, vjp = jax.vjp(lambda *operands: layer_trained(*operands, use_fast_variance=not offset), *operands)
-    unit = 1e-4 if offset else 5e-6
-    for got, want in zip(
-        (y, *vjp(W8)), (normal * scale + bias, expected, (W8 * normal).sum((0, 1, 2)), W8.sum((0, 1, 2)))
-    ):
-        np.testing.assert_allclose(got, want, atol=unit * np.abs(want).max())
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_derivatives_of_layer_normalization_of_every_order_and_mode(x64, fast):
-    operands = np.float64(X8[:2, :2, :3]), np.linspace(0.5, 2, 8), np.linspace(-1, 1, 8)
-    function = jax.jit(lambda *operands: layer_trained(*operands, use_fast_variance=fast) ** 2)
-    jax.test_util.check_grads(function, operands, 2 if fast else 1, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
-
-
-def test_layer_normalization_under_vmap_and_strict_promotion():
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        each = jax.vmap(lambda x: layer_trained(x, jnp.ones(8), jnp.zeros(8)))(X8)
-        half = convlab.linen.LayerNorm(dtype=jnp.float16).init_with_output(jax.random.key(0), jnp.asarray(X8))[0]
-    assert half.dtype == jnp.float16
-    np.testing.assert_allclose(each, half, atol=5e-3)
-
-
-def test_layer_normalization_of_complex_input_is_flaxs():
-    ours, flaxs = (cls(8, rngs=flax.nnx.Rngs(0))(X8 + 1j) for cls in (convlab.nnx.LayerNorm, flax.nnx.LayerNorm))
-    np.testing.assert_array_equal(ours, flaxs)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU's program")

@@ -14,11 +14,12 @@ from .functions import avg_pool as avg_pool
 from .functions import max_pool as max_pool
 from .functions import min_pool as min_pool
 from .functions import pool as pool
-from .normalization import batch_statistics as batch_statistics
 from .normalization import feature_axes as feature_axes
+from .normalization import group_size as group_size
 from .normalization import needs_flax as needs_flax
 from .normalization import normalize as normalize
 from .normalization import normalized_once as normalized_once
+from .normalization import other_axes as other_axes
 from .normalization import running as running
 from .normalization import statistics as statistics
 from .operations import AdaptiveAvgPool as AdaptiveAvgPool

@@ -47,34 +47,61 @@ def normalized_once(x: Array) -> Array:
     return with_stored_derivative(x) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
-def batch_statistics(x: Array, features: tuple[int, ...], **options: Any) -> tuple[Array, Array]:
-    """Return the mean and the variance over all axes except `features`; `options` as in `statistics`."""
-    return statistics(x, tuple(a for a in range(x.ndim) if a not in features), **options)
+def other_axes(ndim: int, axes: Sequence[int]) -> tuple[int, ...]:
+    """Return the axes that are not in `axes`."""
+    return tuple(a for a in range(ndim) if a not in axes)
+
+
+def group_size(x: Array, num_groups: int | None, size: int | None) -> int | None:
+    """Return the number of channels of each group, from one of both options; None if Flax refuses them."""
+    channels = x.shape[-1] if x.ndim else 0
+    if (num_groups is None) == (size is None):
+        return None
+    if num_groups is not None:
+        return channels // num_groups if num_groups > 0 and channels % num_groups == 0 else None
+    return size if size and channels % size == 0 else None
 
 
 @promoting
 def statistics(
     x: Array,
-    axes: tuple[int, ...],
+    reduced: tuple[int, ...],
     *,
     dtype: Any,
     fast: bool,
     mask: Array | None,
     axis_name: Any = None,
     axis_index_groups: Any = None,
-) -> tuple[Array, Array]:
-    """Return the mean and the variance over `axes`, with the sizes of the other axes, in `dtype`, at least float32.
+    group_size: int | None = None,
+    center: bool = True,
+) -> tuple[Array | None, Array]:
+    """Return the mean and the variance over `reduced`, with the sizes of the other axes, in `dtype`, at least float32.
 
     Args:
         x: the input.
-        axes: the axes to average over.
+        reduced: the axes to average over.
         dtype: the dtype of the layer; None is that of `x`.
         fast: whether to compute the variance as `mean(x ** 2) - mean(x) ** 2`.
         mask: the positions that count, broadcast to `x`.
         axis_name, axis_index_groups: the mapped axis of devices over which statistics are averaged.
+        group_size: the number of neighbouring channels, along the last axis, that share their statistics.
+        center: whether the variance is that around the mean; otherwise it is `mean(x ** 2)`, and the mean is None.
     """
     dtype = jnp.promote_types(x.dtype if dtype is None else dtype, jnp.float32)
-    mean_of = functools.partial(jnp.mean, axis=axes, where=None if mask is None else mask.astype(bool))
+    where = None if mask is None else mask.astype(bool)
+
+    def in_groups(a: Array) -> Array:
+        return a if group_size is None else a.reshape(*a.shape[:-1], a.shape[-1] // group_size, group_size)
+
+    def mean_of(a: Array) -> Array:
+        if group_size is None:
+            return jnp.mean(a, reduced, where=where)
+        if where is None:  # XLA computes sums that keep the channels faster than those over a part of them
+            return in_groups(jnp.mean(a, reduced)).mean(-1)
+        return jnp.mean(in_groups(a), (*reduced, -1), where=in_groups(where))
+
+    def per_channel(a: Array) -> Array:
+        return a if group_size is None else jnp.repeat(a, group_size, -1)
 
     def across_devices(*means: Array) -> Sequence[Array] | Array:
         if axis_name is None:
@@ -82,17 +109,21 @@ def statistics(
         return lax.pmean(jnp.stack(means), axis_name, axis_index_groups=axis_index_groups)
 
     @_from_x
-    def mean_of_squares(x: Array, center: Array | None = None) -> Array:
+    def mean_of_squares(x: Array, around: Array | None = None) -> Array:
         x = x.astype(dtype)
-        return mean_of(lax.square(x if center is None else x - lax.expand_dims(center, axes)))
+        return mean_of(lax.square(x if around is None else x - lax.expand_dims(around, reduced)))
 
+    if not center:
+        (squares,) = across_devices(mean_of_squares(x))
+        return None, per_channel(squares)
     mean = mean_of(x.astype(dtype))
     if not fast:
-        (mean,) = across_devices(mean)
+        (mean,) = map(per_channel, across_devices(mean))
         (variance,) = across_devices(mean_of_squares(x, mean))
-        return mean, variance
+        return mean, per_channel(variance)
     mean, squares = across_devices(mean, mean_of_squares(x))
-    return mean, jnp.maximum(jnp.zeros((), dtype), squares - lax.square(mean))
+    variance = jnp.maximum(jnp.zeros((), dtype), squares - lax.square(mean))
+    return per_channel(mean), per_channel(variance)
 
 
 @promoting
@@ -104,8 +135,9 @@ def running(former: Array, batch: Array, momentum: float) -> Array:
 @promoting
 def normalize(
     x: Array,
+    reduced: tuple[int, ...],
     features: tuple[int, ...],
-    mean: Array,
+    mean: Array | None,
     variance: Array,
     scale: Array | None,
     bias: Array | None,
@@ -113,29 +145,26 @@ def normalize(
     epsilon: float,
     dtype: Any,
     fast: bool,
-    reduced: tuple[int, ...] | None = None,
 ) -> Array:
     """Compute `(x - mean) / sqrt(variance + epsilon) * scale + bias`.
 
     Args:
         x: the input.
-        features: the axes of `scale` and `bias`; without `reduced`, also those of `mean` and `variance`.
-        mean, variance: the statistics.
+        reduced: the axes over which the statistics were computed.
+        features: the axes of `scale` and `bias`.
+        mean, variance: the statistics; a mean of None is 0.
         scale, bias: the parameters, or None.
         epsilon: a number that is added to the variance.
         dtype: the dtype of the result; None is that of `x` and the parameters.
         fast: whether the derivative sums products with `x`, and not with `x - mean`.
-        reduced: for layer normalization, the axes over which the statistics were computed.
     """
     computed = _floating(x, mean, variance, scale, bias)
     shape = [size if a in features else 1 for a, size in enumerate(x.shape)]
-    if reduced is None:
-        mean, variance = (a.reshape(shape).astype(computed) for a in (mean, variance))
-        root = lax.rsqrt(variance + epsilon)
-    else:
-        mean, root = (lax.expand_dims(a.astype(computed), reduced) for a in (mean, lax.rsqrt(variance + epsilon)))
+    mean = None if mean is None else lax.expand_dims(mean.astype(computed), reduced)
+    root = lax.expand_dims(lax.rsqrt(variance + epsilon).astype(computed), reduced)
     factor, shift = (None if p is None else p.reshape(shape).astype(computed) for p in (scale, bias))
-    if reduced is None:
+    # Statistics of each channel are multiplied by its scale; others would give an array of the size of `x`.
+    if not set(features) & set(reduced):
         y = (_affine if fast else _affine_centered)(x, mean, root if factor is None else root * factor, shift)
     else:
         y = (_layer if fast else _layer_centered)(x, mean, root, factor, shift)
@@ -198,8 +227,12 @@ def _affine_centered_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]
 # --- layer normalization ------------------------------------------------------------------------------------------
 
 
-def _layer_value(x: Array, mean: Array, root: Array, scale: Array | None, bias: Array | None) -> Array:
-    y = (x.astype(root.dtype) - mean) * (root if scale is None else root * scale)
+def _centered(x: Array, mean: Array | None, dtype: Any) -> Array:
+    return x.astype(dtype) if mean is None else x.astype(dtype) - mean
+
+
+def _layer_value(x: Array, mean: Array | None, root: Array, scale: Array | None, bias: Array | None) -> Array:
+    y = _centered(x, mean, root.dtype) * (root if scale is None else root * scale)
     return y if bias is None else y + bias
 
 
@@ -222,27 +255,34 @@ def _layer_tangent(center: bool, primals: tuple, tangents: tuple) -> Array:
     """Return the tangent of a normalization from `x`, or from `x - mean` if `center`."""
     x, mean, root, scale, _ = primals
     _, dmean, droot, _, _ = tangents
-    constant = -dmean * root if center else -dmean * root - mean * droot
+    constant = None  # the part of the tangent, before the scale, that is equal at all reduced positions
+    if mean is not None:
+        constant = -dmean * root if center else -dmean * root - mean * droot
 
     # Arrays of their own keep XLA from storing intermediate results, and `root` at every position, for the sums, and
     # from computing the cotangent once for each of its readers.
     @_from_x
-    def tangent(x: Array, mean: Array, root: Array, scale: Array | None, constant: Array, tangents: tuple) -> Array:
+    def tangent(
+        x: Array, mean: Array | None, root: Array, scale: Array | None, constant: Array | None, tangents: tuple
+    ) -> Array:
         dx, _, droot, dscale, dbias = tangents
-        (x, mean, root), (dx,) = distinct(x, mean, root), distinct(dx)
-        wide = x.astype(root.dtype) - mean if center else x.astype(root.dtype)
+        x, root, *means = distinct(x, root, *([] if mean is None else [mean]))
+        mean, (dx,) = means[0] if means else None, distinct(dx)
+        wide = _centered(x, mean if center else None, root.dtype)
         if scale is None:
-            y = dx.astype(root.dtype) * root + wide * droot + constant
+            y = dx.astype(root.dtype) * root + wide * droot
+            y = y if constant is None else y + constant
         else:
-            y = dx.astype(root.dtype) * (root * scale) + wide * _outer(droot, scale) + _outer(constant, scale)
-            y = y + (x.astype(root.dtype) - mean) * root * dscale
+            y = dx.astype(root.dtype) * (root * scale) + wide * _outer(droot, scale)
+            y = y if constant is None else y + _outer(constant, scale)
+            y = y + _centered(x, mean, root.dtype) * root * dscale
         return y if dbias is None else y + dbias
 
     return tangent(x, mean, root, scale, constant, tangents)
 
 
 @jax.custom_jvp
-def _layer(x: Array, mean: Array, root: Array, scale: Array | None, bias: Array | None) -> Array:
+def _layer(x: Array, mean: Array | None, root: Array, scale: Array | None, bias: Array | None) -> Array:
     """Compute `_layer_value` with a derivative that sums the cotangent and its product with `x`."""
     return _layer_value(x, mean, root, scale, bias)
 
@@ -253,7 +293,7 @@ def _layer_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 
 @jax.custom_jvp
-def _layer_centered(x: Array, mean: Array, root: Array, scale: Array | None, bias: Array | None) -> Array:
+def _layer_centered(x: Array, mean: Array | None, root: Array, scale: Array | None, bias: Array | None) -> Array:
     """Compute `_layer_value` with a derivative whose sums stay accurate if the mean is large beside the deviation."""
     return _layer_value(x, mean, root, scale, bias)
 

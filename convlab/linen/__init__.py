@@ -31,7 +31,10 @@ from ._convolutions import DepthwiseConv as DepthwiseConv
 from ._convolutions import SeparableConv as SeparableConv
 from ._convolutions import WSConv as WSConv
 from ._normalization import BatchNorm as BatchNorm
+from ._normalization import GroupNorm as GroupNorm
+from ._normalization import InstanceNorm as InstanceNorm
 from ._normalization import LayerNorm as LayerNorm
+from ._normalization import RMSNorm as RMSNorm
 
 Array = jax.Array
 
