@@ -31,10 +31,7 @@ import report
 import tables as markdown
 import training_jax
 from command_line import Parser, output, some_of
-from flax import nnx
 from inference_jax import plain
-
-from convlab import models
 
 RUNS = 3
 COLUMNS = ("network", "operation", "result", "ms", "of all", "GFLOP/s (of the peak)", "GB/s (of the peak)", "bound by")
@@ -49,6 +46,9 @@ class Instruction(NamedTuple):
     result: str
     operands: tuple[str, ...]
     line: str
+
+
+UNKNOWN = Instruction("?", "", (), "")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -89,7 +89,7 @@ def peaks() -> tuple[float, float]:
 
 def program(name: str, options: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
     """Return the compiled program of a network and a function that runs it."""
-    model = models.get_model(name, rngs=nnx.Rngs(0))
+    model = training_jax.drawn(name)
     x = jnp.asarray(inference_networks.image(name, options.batch, options.tiny))
     if options.subject == "training":
         step = training_jax.Training(training_jax.in_training(model), x)
@@ -171,17 +171,45 @@ def profiled(run: Callable[[], Any]) -> dict[str, float]:
     return {name: min(several) for name, several in times.items()}
 
 
-def dearest(name: str, options: argparse.Namespace, flops: float, bandwidth: float) -> list[tuple[str, ...]]:
-    """Return the rows of the operations of a network that take the most time."""
+def rates_of(operation: str, known: dict[str, Instruction]) -> tuple[int, int]:
+    """Return the floating-point operations and the bytes of an operation."""
+    instruction = known.get(operation, UNKNOWN)
+    shapes = [known[operand].result for operand in instruction.operands if operand in known]
+    return operations_of(instruction, shapes), bytes_of([instruction.result, *shapes])
+
+
+def bounds(times: dict[str, float], known: dict[str, Instruction], flops: float, bandwidth: float) -> str:
+    """Return a sentence that says what bounds a network: the part of its convolutions and products and that of the
+    other operations, with the rates that each reaches."""
+    whole, spent, work = sum(times.values()), [0.0, 0.0], [0, 0]
+    for operation, milliseconds in times.items():
+        rates = rates_of(operation, known)
+        kind = 0 if rates[0] else 1
+        spent[kind] += milliseconds
+        work[kind] += rates[kind]
+    peaks = (("GFLOP/s", 1e9, flops), ("GB/s", 1e9, bandwidth))
+    parts = []
+    for milliseconds, done, (unit, scale, peak) in zip(spent, work, peaks):
+        rate = done / milliseconds * 1e3 if milliseconds else 0.0
+        parts.append(
+            f"{milliseconds / whole:.2f} of the time at {rate / scale:.0f} {unit} ({rate / peak:.2f} of the peak)"
+        )
+    first = "arithmetic" if spent[0] >= spent[1] else "memory"
+    return (
+        f"Bound by {first}: convolutions and products take {parts[0]}, all other operations {parts[1]}; "
+        f"{len(times)} operations."
+    )
+
+
+def dearest(name: str, options: argparse.Namespace, flops: float, bandwidth: float) -> tuple[list[tuple], str]:
+    """Return the rows of the operations of a network that take the most time, and what bounds the whole."""
     compiled, run = program(name, options)
     known = instructions(compiled.as_text())
     containers = {name for name, instruction in known.items() if instruction.kind in CONTAINERS}
     times = {name: spent for name, spent in profiled(run).items() if name not in containers}
     whole, rows = sum(times.values()), []
     for operation, milliseconds in sorted(times.items(), key=lambda item: -item[1])[: options.top]:
-        instruction = known.get(operation, Instruction("?", "", (), operation))
-        shapes = [known[operand].result for operand in instruction.operands if operand in known]
-        rates = operations_of(instruction, shapes), bytes_of([instruction.result, *shapes])
+        instruction, rates = known.get(operation, UNKNOWN._replace(line=operation)), rates_of(operation, known)
         shares = [rate / milliseconds * 1e3 / peak for rate, peak in zip(rates, (flops, bandwidth))]
         cells = [f"{rate / milliseconds / 1e6:.0f} ({share:.2f})" for rate, share in zip(rates, shares)]
         bound = "arithmetic" if shares[0] > shares[1] else "memory"
@@ -189,7 +217,7 @@ def dearest(name: str, options: argparse.Namespace, flops: float, bandwidth: flo
         shape = re.sub(r"\{[^}]*\}", "", instruction.result)
         part = f"{milliseconds / whole:.2f}"
         rows.append((name, what(instruction), shape, f"{milliseconds:.2f}", part, *cells, bound))
-    return rows
+    return rows, bounds(times, known, flops, bandwidth)
 
 
 def merge(old: str, sections: dict[str, str]) -> str:
@@ -207,9 +235,11 @@ def main() -> int:
     command = " ".join(["python benchmarks/dearest.py", *sys.argv[1:]])
     sections = {}
     for name in options.only.split(","):
-        rows = dearest(name, options, flops, bandwidth)
-        print("\n".join("  ".join(row) for row in rows), flush=True)
-        sections[name] = f"`{command}`: {where}.\n\n{markdown.table([*COLUMNS], [[*row] for row in rows])}\n"
+        rows, sentence = dearest(name, options, flops, bandwidth)
+        print("\n".join("  ".join(row) for row in rows), sentence, sep="\n", flush=True)
+        sections[name] = (
+            f"`{command}`: {where}.\n\n{sentence}\n\n{markdown.table([*COLUMNS], [[*row] for row in rows])}\n"
+        )
         jax.clear_caches()
     print(where)
     if options.markdown:

@@ -63,11 +63,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
             libc.mallopt(parameter, value)
     import jax.numpy as jnp
     import training_jax
-    from flax import nnx
 
-    from convlab import models
-
-    model = models.get_model(name, rngs=nnx.Rngs(0))
+    model = training_jax.drawn(name)
     x = jnp.asarray(inference_networks.image(name, options.batch, options.tiny))
     if options.subject == "training":
         step: Callable[[], Any] = training_jax.Training(training_jax.in_training(model), x)

@@ -3,11 +3,13 @@ program."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from inference_networks import RATE, STEPS, image, labels
 
@@ -18,6 +20,24 @@ from convlab._backend import compat
 
 def network(payload: dict[str, Any]) -> nnx.Module:
     return in_training(models.get_model(payload["network"], weights=payload["weights"]))
+
+
+def drawn(name: str) -> nnx.Module:
+    """Return the network with random kernels, without the initializers, which would be compiled for every shape."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: models.get_model(name, rngs=nnx.Rngs(0))))
+    numbers = np.random.default_rng(0)
+
+    def filled(path: tuple, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        if path[-1] == "kernel":
+            kernel = numbers.standard_normal(shape, np.float32) / math.sqrt(math.prod(shape[:-1]))
+            return jax.device_put(kernel.astype(dtype))
+        plain = np.zeros if path[-1] in ("bias", "mean", "count") else np.ones
+        return jax.device_put(plain(shape, dtype))
+
+    leaves = {path: leaf.replace(filled(path, leaf.shape, leaf.dtype)) for path, leaf in nnx.to_flat_state(state)}
+    return nnx.merge(graph, nnx.from_flat_state(leaves))
 
 
 def in_training(model: nnx.Module) -> nnx.Module:
@@ -51,8 +71,8 @@ def program(model: nnx.Module, x: Any) -> tuple[Callable, tuple[Any, Any], tuple
 def as_flax() -> None:
     """Lower the equations of lax as JAX comes from now on, and normalize with Flax's layers."""
     compat.restore_rules()
-    convlab.nnx.BatchNorm.__call__ = nnx.BatchNorm.__call__  # type: ignore[method-assign]
-    convlab.nnx.LayerNorm.__call__ = nnx.LayerNorm.__call__  # type: ignore[method-assign]
+    for name in ("BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm"):
+        getattr(convlab.nnx, name).__call__ = getattr(nnx, name).__call__
 
 
 class Training:

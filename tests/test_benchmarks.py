@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -348,6 +349,9 @@ def test_the_costliest_operations_of_a_network_are_listed(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = [line for line in page.read_text().splitlines() if line.startswith("| lenet5 |")]
     assert len(rows) == 3 and all(float(row.split("|")[4]) > 0 for row in rows)
+    (sentence,) = (line for line in page.read_text().splitlines() if line.startswith("Bound by "))
+    parts = [float(part) for part in re.findall(r"([\d.]+) of the time", sentence)]
+    assert len(parts) == 2 and abs(sum(parts) - 1) < 0.02
     wrong = subprocess.run([*command, "lenet"], capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1
 
