@@ -140,10 +140,10 @@ def test_vmap_and_strict_promotion():
 def test_infinities_and_nans_reach_what_they_reach_in_flax(number):
     x = X.copy()
     x[0, 1, 2, 3] = number
-    make = dict(num_features=8, rngs=flax.nnx.Rngs(0))
 
     @jax.jit
     def results(x):
+        make = dict(num_features=8, rngs=flax.nnx.Rngs(0))
         return [[s.RMSNorm(**make)(x), s.GroupNorm(num_groups=4, **make)(x)] for s in (convlab.nnx, flax.nnx)]
 
     ours, flaxs = results(x)
