@@ -104,9 +104,9 @@ def main() -> int:
     load, (peak, _), rows = os.getloadavg()[0], dearest.peaks(), []
     try:
         for case in cases:
-            for row in measure(case, peak):
-                rows.append(row)
-                print("  ".join(row), flush=True)
+            for (*facts, plain), flops in measure(case):
+                rows.append((*facts, f"{flops / peak:.0%}", plain))
+                print("  ".join(rows[-1]), flush=True)
     except KeyboardInterrupt:  # the rows measured so far are written
         pass
     engine = "without the engine" if os.environ.get("CONVLAB_ENGINE") == "off" else "with the engine"

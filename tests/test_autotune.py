@@ -20,7 +20,7 @@ import convlab
 from convlab._backend import compat, engine, lowering
 from convlab._backend.pooling import operations
 from convlab._backend.tables import Target
-from convlab._backend.tuning import active, autotune, device, equation, measure
+from convlab._backend.tuning import active, autotune, device, equation, measure, whole
 from convlab._backend.tuning.tuning import Entry
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 9, 3)), "float32")
@@ -152,6 +152,17 @@ def test_a_budget_that_ends_within_a_problem_keeps_what_was_measured_of_it(monke
     assert tried == [entry.static, entry.static, "lax"] and set(entry.seconds) == {entry.static, "lax"}
 
 
+def test_what_nobody_reads_is_not_measured():
+    """A gradient by the kernel of a linear map does not need the map's result, nor the gradient by the image."""
+
+    @jax.jit
+    def step(x, k):
+        return jax.vjp(convlab.conv, x, k)[1](jnp.ones((2, 9, 9, 4)))
+
+    closed = jax.make_jaxpr(lambda x, k: step(x, k)[1])(X, K)
+    assert len(equation.collect(closed.jaxpr, lowering.OPERATIONS)) == 1
+
+
 def test_another_layout_is_not_timed_where_lax_is_far_slower():
     problem = jax.make_jaxpr(lambda x, k: convlab.conv(x, k, feature_group_count=3))(X, K[:, :, :1, :3])
     (one,) = equation.collect(problem.jaxpr, lowering.OPERATIONS)
@@ -159,6 +170,50 @@ def test_another_layout_is_not_timed_where_lax_is_far_slower():
     comparison.seconds |= {"lax": 1.0, "taps": 0.01}
     comparison.measure("channels_last")
     assert "channels_last" not in comparison.seconds and "lax" in comparison.refused["channels_last"]
+
+
+SINGLE = {"a": 2.0, "b": 1.0, "lax": 3.0}  # seconds of each problem alone, by the tables a
+WHOLE = {
+    # seconds of the program by the tables, of the changed programs, and the choices that remain
+    "both pay": (9.0, {"bb": 5.0}, "bb"),
+    "one of two pays": (9.0, {"bb": 10.0, "ba": 11.0, "ab": 8.0}, "ab"),
+    "neither pays": (9.0, {"bb": 10.0, "ba": 9.0, "ab": 8.9}, "aa"),
+    "lax pays": (9.0, {"bb": 8.0, "lax lax": 7.0}, "lax lax"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_choices_that_do_not_pay_in_the_whole_program_are_dropped(name, monkeypatch):
+    by_tables, others, expected = WHOLE[name]
+    seconds = {"aa": by_tables, "lax lax": 20.0} | others
+
+    class Known(whole.Programs):
+        def compile(self, entries):
+            names = [entry.choice for entry in entries]
+            text = " ".join(names) if "lax" in names else "".join(names)
+            self.seconds[text], self.calls[text] = seconds[text], lambda: seconds[text]
+            return text
+
+    monkeypatch.setattr(whole, "Programs", Known)
+    monkeypatch.setattr(whole, "time_calls", lambda call, _: call())
+    entries = [Entry(key, "forward", key, 2 - n, "a", "b", SINGLE) for n, key in enumerate(["x", "y"])]
+    found = whole.compare(None, (), convlab.Tuning(entries, device.here("cpu")), 1)
+    choices = [entry.choice for entry in found.entries]
+    assert "".join(choices) == expected.replace(" ", "")
+    assert [entry.whole for entry in found.entries] == [choice != "b" for choice in choices]
+    assert found.program["by the choices"] == min(seconds[expected], by_tables) and found.program["by lax"] >= 7
+
+
+def test_the_whole_program_is_timed_if_wanted(tmp_path, monkeypatch):
+    monkeypatch.setattr(lowering.Convolution, "candidates", lambda self, *facts: ["lax", "gemm"])
+    found = convlab.autotune(convlab.conv, X, K, repeats=1, whole_program=True)
+    assert set(found.program) == {"by the tables", "by the choices", "by lax"} and "whole program" in repr(found)
+    unfinished = convlab.autotune(convlab.conv, X, K, repeats=1, whole_program=True, budget=1e-9)
+    assert unfinished.stopped == "the budget is spent" and "lax" in unfinished.entries[0].seconds
+    found.save(tmp_path / "t.json")
+    assert convlab.Tuning.load(tmp_path / "t.json").program == found.program
+    with pytest.raises(TypeError, match="`args` must be arrays for `whole_program`, got "):
+        convlab.autotune(convlab.conv, jax.ShapeDtypeStruct(X.shape, X.dtype), K, whole_program=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -327,6 +327,52 @@ def test_problems_that_gain_are_listed_and_all_that_were_tried_are_counted():
     assert text.count("\n| forward") == 1 and "| forward 1x4x4x2 | 1 | a | 2 | b | 1 | 2.00 | 3 |" in text
 
 
+def test_layers_slower_than_plain_jax_are_counted_and_named():
+    against_plain = importlib.import_module("against_plain")
+    here = {"machine": "a CPU", "jax": "1", "load": 1.0, "date": "2026-01-01", "stopped": None}
+    times = {
+        "slower": ({"tables": 2.0, "tuned": 1.2, "plain": 1.0}, ["forward: a to b"]),
+        "mended": ({"tables": 2.0, "tuned": 1.0, "plain": 1.0}, ["forward: a to b"]),
+        "clear": ({"tables": 1.0, "plain": 4.0}, None),
+        "alone": ({"tables": 1.0}, None),
+    }
+    rows = [
+        here | {"layer": name, "mode": "forward", "times": ms, "changed": what} for name, (ms, what) in times.items()
+    ]
+    text = against_plain.markdown(rows)
+    assert "3 programs of 4 layers, 2 of them autotuned; the ratio to plain JAX is 1.20 at most" in text
+    assert "by more than 5 % are 2 by the tables and 1 with autotune: slower forward 1.20." in text
+    assert "| mended | forward | 2 | 1 | 1 | 1.00 | forward: a to b |" in text
+    assert "| alone | forward | 1 | – | – |" in text and "2 programs that were not autotuned" in text
+
+
+@pytest.mark.program
+def test_a_layer_is_compared_with_plain_jax_and_not_twice(tmp_path):
+    page, kept = tmp_path / "page.md", tmp_path / "kept.json"
+    page.write_text(MARKS)
+    command = [sys.executable, str(BENCHMARKS / "against_plain.py"), "--only", "max pool w2 s2 64 @56 b1"]
+    command += ["--rounds", "1", "--repeats", "1", "--json", str(kept), "--markdown", str(page)]
+    first, second = (subprocess.run(command, capture_output=True, text=True) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert len(json.loads(kept.read_text())) == 2 and first.stdout.count("max pool w2 s2 64 @56 b1  ") == 2
+    assert second.stdout.count("max pool w2 s2 64 @56 b1  ") == 0 and "2 programs of 1 layers" in page.read_text()
+    wrong = subprocess.run([*command, "--only", "nothing"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stderr == "against_plain.py: no layer is called 'nothing'\n"
+
+
+@pytest.mark.program
+def test_rates_are_tabulated_beside_the_peak(tmp_path, monkeypatch, capsys):
+    rates, suite = importlib.import_module("rates"), importlib.import_module("suite")
+    page = tmp_path / "page.md"
+    page.write_text(MARKS)
+    (case,) = (suite.tiny(case) for case in rates.chosen("w3 s2 32-64 @112 b1"))
+    monkeypatch.setattr(rates, "chosen", lambda only: [case])
+    monkeypatch.setattr(sys, "argv", ["rates.py", "--markdown", str(page)])
+    assert rates.main() == 0
+    rows = [line.split(" | ") for line in page.read_text().splitlines() if "dense 3x3 stride 2" in line]
+    assert [row[1] for row in rows] == list(rates.MAPS) and all(row[5].endswith("%") for row in rows)
+
+
 def test_rates_are_of_the_three_maps():
     """Convlab's maps are those of Flax's layer, and a map has the operations that its name says."""
     jax, np, rates, suite = (importlib.import_module(name) for name in ("jax", "numpy", "rates", "suite"))

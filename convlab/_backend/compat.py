@@ -239,6 +239,16 @@ def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
     return list(results) if primitive.multiple_results else [results]
 
 
+def without_unread(jaxpr: Any) -> Any:
+    """Return a jaxpr without the equations whose results nobody reads; the same if this JAX has moved the function."""
+    try:
+        from jax.interpreters.partial_eval import dce_jaxpr
+
+        return dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
+    except API_ERRORS:
+        return jaxpr
+
+
 def ensure_compile_time_eval() -> contextlib.AbstractContextManager:
     """Compute operations inside the context, rather than trace them, if they depend on no traced argument."""
     return jax.ensure_compile_time_eval()

@@ -1,7 +1,7 @@
 """`autotune()`: time every formulation of every convolution and pool of a program, on the device at hand.
 
-It collects the program's equations (`equation`), measures each (`measure`) and returns a `Tuning`, which `lowering`
-asks by way of `active`.
+It collects the program's equations (`equation`), measures each (`measure`), if asked the whole program too (`whole`),
+and returns a `Tuning`, which `lowering` asks by way of `active`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import jax
 from ..._arguments import argument_error
 from .. import compat, engine, lowering
 from ..tables import Target
-from . import device
+from . import device, whole
 from .equation import collect
 from .measure import Comparison
 from .tuning import Entry, Tuning
+
+INTERRUPTED, SPENT = "interrupted", "the budget is spent"
 
 
 class _BudgetSpent(Exception):
@@ -28,15 +30,21 @@ class _BudgetSpent(Exception):
 
 
 def autotune(
-    fn: Callable, *args: Any, repeats: int = 5, budget: float | None = None, progress: bool | None = None
+    fn: Callable,
+    *args: Any,
+    repeats: int = 5,
+    budget: float | None = None,
+    progress: bool | None = None,
+    whole_program: bool = False,
 ) -> Tuning:
     """Measure which formulation is the fastest for each convolution and pool of a program, on the device at hand.
 
-    It traces the program but does not run it. Each distinct convolution, kernel gradient and window reduction, from
-    convlab or from lax, is compiled with every formulation that supports it, lax's own included, and called on random
-    arrays of its shapes. A formulation whose result differs from lax's by more than rounding is excluded. The fastest
-    becomes the choice if it is faster than the tables' choice by 5 %, in most rounds, and in three of four comparisons
-    of the two alone. Calls with a `method` keep it. Ctrl-C stops the measurement and keeps the results so far.
+    It traces the program but, without `whole_program`, does not run it. Each distinct convolution, kernel gradient and
+    window reduction, from convlab or from lax, is compiled with every formulation that supports it, lax's own included,
+    and called on random arrays of its shapes. A formulation whose result differs from lax's by more than rounding is
+    excluded. The fastest becomes the choice if it is faster than the tables' choice by 5 %, in most rounds, and in
+    three of four comparisons of the two alone. Calls with a `method` keep it. Ctrl-C stops the measurement and keeps
+    the results so far.
 
     Args:
         fn: a function of arrays, jitted or not; pass `jax.grad(f)` or a whole training step to tune the gradients.
@@ -45,12 +53,15 @@ def autotune(
         budget: seconds to spend, on the most expensive problems first; None to measure all. Of the problem at which
             they end, the formulations measured by then are compared.
         progress: whether to show the progress on stderr; by default if that is a terminal.
+        whole_program: whether to run the program on its arguments afterwards, beyond the budget: by the tables, by the
+            choices and by lax for all problems. Choices that do not make the program faster are dropped.
 
     Returns:
         The choices. They print as a table; `with tuning:` uses them.
 
     Raises:
-        TypeError, ValueError: `repeats` or `budget` is not positive; the error that `fn` raises when it is traced.
+        TypeError, ValueError: `repeats` or `budget` is not positive; `whole_program` is wanted of arguments that are
+            not arrays; the error that `fn` raises when it is traced.
 
     Example:
         >>> from convlab import autotune, conv
@@ -71,6 +82,8 @@ def autotune(
             raise argument_error(name, "be a number" if name == "budget" else "be an integer", value, kind=TypeError)
         if not value > 0:
             raise argument_error(name, "be positive", value)
+    if whole_program and any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args)):
+        raise argument_error("args", "be arrays for `whole_program`", jax.ShapeDtypeStruct, kind=TypeError)
     platform = device.canonical(jax.default_backend())
     here = device.here(platform)
     assert here is not None
@@ -82,7 +95,14 @@ def autotune(
     comparisons = [Comparison(equation, target) for equation in collect(closed.jaxpr, lowering.OPERATIONS)]
     comparisons.sort(key=lambda comparison: comparison.equation.work, reverse=True)
     entries, stopped = _run(comparisons, repeats, budget, progress)
-    return Tuning(entries, here, stopped=stopped)
+    tuning = Tuning(entries, here, stopped=stopped)
+    if whole_program and stopped != INTERRUPTED:
+        try:
+            rest = _unfinished(comparisons, {entry.key for entry in entries})
+            tuning = whole.compare(fn, args, Tuning([*entries, *rest], here, stopped=stopped), repeats)
+        except KeyboardInterrupt:
+            tuning.stopped = INTERRUPTED
+    return tuning
 
 
 def _run(
@@ -124,10 +144,23 @@ def _run(
                 if spent is not None:
                     raise spent
     except KeyboardInterrupt:
-        return entries, "interrupted"
+        return entries, INTERRUPTED
     except _BudgetSpent:
-        return entries, "the budget is spent"
+        return entries, SPENT
     return entries, None
+
+
+def _unfinished(comparisons: list[Comparison], finished: set[str]) -> list[Entry]:
+    """Return entries by which lax can compute the problems that the budget left out, in the whole program."""
+    entries = []
+    for comparison in comparisons:
+        if comparison.equation.key not in finished and "lax" in comparison.candidates:
+            comparison.prepare()
+            for name in dict.fromkeys((comparison.static, "lax")):
+                comparison.measure(name)
+            entries.append(comparison.entry())
+            comparison.release()
+    return entries
 
 
 @contextlib.contextmanager

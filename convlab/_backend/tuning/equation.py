@@ -127,9 +127,12 @@ def _window_text(params: dict, is_convolution: bool) -> str:
 
 
 def collect(jaxpr: Any, primitives: Any) -> list[Equation]:
-    """Return the distinct equations of some primitives that are not marked with a method, in the program's order."""
+    """Return the distinct equations of some primitives that are not marked with a method, in the program's order.
+
+    Equations whose results nobody reads are left out, because XLA does not compute them.
+    """
     found: dict[str, Equation] = {}
-    for eqn, times in _walk(jaxpr, 1):
+    for eqn, times in _walk(compat.without_unread(jaxpr), 1):
         if eqn.primitive not in primitives or compat.mark_of(eqn.ctx) not in (None, "auto"):
             continue
         avals = [v.aval for v in eqn.invars]

@@ -47,6 +47,7 @@ class Comparison:
         self.refused: dict[str, str] = {}
         self.calls: dict[str, Callable[[], Any]] = {}
         self.wins: dict[str, int] = {}
+        self.repeats, self.rounds = 0, list[bool]()
 
     @property
     def cost(self) -> float:
@@ -100,7 +101,7 @@ class Comparison:
             self.refused[name] = f"error {error:.0e}"
             return
         slow = self.seconds and first > 2 * _SLOW * min(self.seconds.values())
-        self.calls[name], self.seconds[name] = call, first if slow and name != self.static else _time_calls(call, 0.0)
+        self.calls[name], self.seconds[name] = call, first if slow and name != self.static else time_calls(call, 0.0)
 
     def _bound(self) -> float:
         """Return the largest relative error that is rounding."""
@@ -119,7 +120,7 @@ class Comparison:
         candidates = [n for n in self.calls if self.seconds[n] <= limits.get(n, _SLOW) * fastest]
         self.wins = dict.fromkeys(candidates, 0)
         for _ in range(repeats):
-            round_ = {name: _time_calls(self.calls[name], SECONDS_PER_ROUND) for name in candidates}
+            round_ = {name: time_calls(self.calls[name], SECONDS_PER_ROUND) for name in candidates}
             for name, seconds in round_.items():
                 self.seconds[name] = min(self.seconds[name], seconds)
                 self.wins[name] += seconds < round_[self.static]
@@ -134,7 +135,7 @@ class Comparison:
 
     def _beats_static(self, name: str) -> bool:
         """Time a formulation and the table's choice once more; return whether the former is faster."""
-        times = {one: _time_calls(self.calls[one], 2 * SECONDS_PER_ROUND) for one in (name, self.static)}
+        times = {one: time_calls(self.calls[one], 2 * SECONDS_PER_ROUND) for one in (name, self.static)}
         for one, seconds in times.items():
             self.seconds[one] = min(self.seconds[one], seconds)
         return times[name] < times[self.static]
@@ -155,7 +156,7 @@ class Comparison:
         )
 
 
-def _time_calls(call: Callable[[], Any], seconds: float) -> float:
+def time_calls(call: Callable[[], Any], seconds: float) -> float:
     """Call for some seconds, at least once, and return the shortest time of a call."""
     least, now = math.inf, time.perf_counter()
     end = now + seconds

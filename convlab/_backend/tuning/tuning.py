@@ -32,6 +32,7 @@ class Entry:
         choice: the formulation that the tuning chooses.
         seconds: of a call, by formulation, the fastest first; "lax" is JAX's own lowering.
         refused: why a formulation was not timed, by formulation.
+        whole: whether the time of the whole program decided the choice, against the problem's own times.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Entry:
     choice: str
     seconds: dict[str, float]
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
+    whole: bool = False
 
     @property
     def gain(self) -> float:
@@ -51,6 +53,10 @@ class Entry:
     def ranked(self) -> list[tuple[str, str]]:
         """Return the formulations and reasons, the choice first, then by time; the first supported one is used."""
         others = sorted((name for name in self.seconds if name != self.choice), key=lambda name: self.seconds[name])
+        if self.whole:
+            return [(self.choice, "measured here: the whole program is faster by it")] + [
+                (name, "measured here") for name in others
+            ]
         if self.choice == self.static:
             return [(self.choice, "measured here, as the table says")] + [(n, "measured here") for n in others]
         reason = f"measured here: {self.gain:.2f} times as fast as {self.static}"
@@ -85,6 +91,8 @@ class Tuning:
         device: the device that they were measured on, as `autotune` describes it.
         stopped: why not all problems were measured, if so.
         path: the file that it was loaded from, if any.
+        program: seconds of the whole program by the tables, by the measured choices and by lax throughout, if
+            `autotune` timed it.
 
     Raises:
         ValueError: `load` was given a file that `save` did not write.
@@ -107,8 +115,10 @@ class Tuning:
         *,
         stopped: str | None = None,
         path: str | None = None,
+        program: dict[str, float] | None = None,
     ):
         self.entries, self.device, self.stopped, self.path = tuple(entries), dict(device), stopped, path
+        self.program = dict(program or {})
         self._entries = {entry.key: entry for entry in self.entries}
         self._contexts: list[Any] = []
 
@@ -157,6 +167,7 @@ class Tuning:
             "format": _FORMAT,
             "device": self.device,
             "stopped": self.stopped,
+            "program": self.program,
             "problems": [dataclasses.asdict(entry) for entry in self.entries],
         }
 
@@ -184,7 +195,8 @@ class Tuning:
             for entry in entries:
                 if not {entry.static, entry.choice} <= set(entry.seconds):
                     raise ValueError(f"a choice was not measured: {entry.choice!r}")
-            return cls(entries, found["device"], stopped=found.get("stopped"), path=os.fspath(path))
+            program = found.get("program")
+            return cls(entries, found["device"], stopped=found.get("stopped"), path=os.fspath(path), program=program)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             hint = f"{why}."
@@ -204,6 +216,9 @@ class Tuning:
         engine = ", without jaxlib's engine" if d["platform"] == "cpu" and not d["engine"] else ""
         faster = sum(entry.choice != entry.static for entry in self.entries)
         text = f"{len(self.entries)} problems, {faster} with another choice than the tables'; "
+        if self.program:
+            times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in self.program.items())
+            text += f"the whole program: {times}; "
         text += f"{d['device']} ({d['platform']}{threads}{engine})"
         return f"{text}, jaxlib {d['jaxlib']}, convlab {d['convlab']}" + (
             f"; {self.stopped}: not all was measured" if self.stopped else ""
