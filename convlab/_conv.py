@@ -84,7 +84,8 @@ def conv(
         preferred_element_type: dtype of the result, no narrower than the operands'.
         out_sharding: sharding of the result in JAX's explicit mode.
         method: the formulation: "auto", "lax", "onednn", "taps", "batch_vectorized", "gemm",
-            "block_diagonal", "toeplitz", "winograd", "fft", "swapped_operands", "output_blocking" or "subpixel".
+            "block_diagonal", "im2col", "toeplitz", "winograd", "fft", "swapped_operands", "output_blocking" or
+            "subpixel".
 
     Returns:
         `(*batch, *out, c_out)` of the promoted dtype of `x` and `kernel`, or of `preferred_element_type`; uint8 with

@@ -41,6 +41,7 @@ Method: TypeAlias = Literal[
     "batch_vectorized",
     "gemm",
     "block_diagonal",
+    "im2col",
     "toeplitz",
     "winograd",
     "fft",

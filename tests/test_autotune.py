@@ -1,6 +1,7 @@
 """Tests of `autotune`: the problems that it collects, the rejection of wrong numbers, where a tuning is used, its file;
 and `accelerate(engine=False)`."""
 
+import functools
 import io
 import itertools
 import json
@@ -163,6 +164,22 @@ def test_what_nobody_reads_is_not_measured():
     assert len(equation.collect(closed.jaxpr, lowering.OPERATIONS)) == 1
 
 
+def test_arguments_without_arrays_may_be_static():
+    """A jitted function takes static numbers, strings and functions, which no tracer replaces."""
+
+    @functools.partial(jax.jit, static_argnums=(1, 3, 4))
+    def f(x, stride, k, padding, activation):
+        return activation(convlab.conv(x, k, strides=stride, padding=padding))
+
+    found = autotune._trace(f, (X, 2, K, "SAME", jnp.tanh))
+    assert len(equation.collect(found[2].jaxpr, lowering.OPERATIONS)) == 1
+    assert found[0](*found[1]).shape == (2, 5, 5, 4)
+    _, args, _ = autotune._trace(lambda x, n: n * x, (X, 2))
+    assert len(args) == 2
+    with pytest.raises(KeyError, match="n"):  # the program's own error
+        autotune._trace(lambda x, n: {}["n"], (X, 0))
+
+
 def test_another_layout_is_not_timed_where_lax_is_far_slower():
     problem = jax.make_jaxpr(lambda x, k: convlab.conv(x, k, feature_group_count=3))(X, K[:, :, :1, :3])
     (one,) = equation.collect(problem.jaxpr, lowering.OPERATIONS)
@@ -200,6 +217,7 @@ def test_choices_that_do_not_pay_in_the_whole_program_are_dropped(name, monkeypa
     found = whole.compare(None, (), convlab.Tuning(entries, device.here("cpu")), 1)
     choices = [entry.choice for entry in found.entries]
     assert "".join(choices) == expected.replace(" ", "")
+    assert found.program["by the tables"] == by_tables
     assert [entry.whole for entry in found.entries] == [choice != "b" for choice in choices]
     assert found.program["by the choices"] == min(seconds[expected], by_tables) and found.program["by lax"] >= 7
 
@@ -370,6 +388,18 @@ def test_a_bad_file_raises_in_one_line(text, tmp_path):
     assert BAD[text] in str(raised.value) and "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="FileNotFoundError"):
         convlab.Tuning.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("change", [{"key": 3}, {"seconds": {"lax": "fast"}}, {"choice": "none"}, {"more": 1}])
+def test_a_changed_file_raises_when_it_is_loaded(change, tmp_path):
+    contents = choosing(convlab.conv, X, K, forward="lax").as_dict()
+    contents["problems"][0] |= {"static": "lax", "seconds": {"lax": 1.0}}
+    (tmp_path / "t.json").write_text(json.dumps(contents))
+    assert convlab.Tuning.load(tmp_path / "t.json").entries[0].choice == "lax"
+    contents["problems"][0] |= change
+    (tmp_path / "t.json").write_text(json.dumps(contents))
+    with pytest.raises(ValueError, match="^`path` must be a file that Tuning.save wrote, got "):
+        convlab.Tuning.load(tmp_path / "t.json")
 
 
 def test_tables_have_a_row_for_each_problem(tuned):

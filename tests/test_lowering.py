@@ -483,6 +483,17 @@ def test_a_method_has_every_derivative(method):
         assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b)
 
 
+@pytest.mark.parametrize("stride, convolutions, planes, features", [(1, 1, 6, 18), (2, 2, 3, 12), (3, 3, 2, 6)])
+def test_planes_are_neither_copied_nor_padded(stride, convolutions, planes, features):
+    """Taps that read the same planes are features of one convolution, and no plane of zeros is computed."""
+    each = dict(spatial=(6, 5, 5), window=(3, 3, 3), pads=((1, 1),) * 3, kernel_dilation=(1,) * 3)
+    sizes = dict(batch=2, channels=4, features=6, groups=1, strides=(stride, 1, 1))
+    p = problem(np.random.default_rng(0), rank=3, **each, **sizes)
+    problems_ = [part for _, part in tables.FORMULATIONS["planes"].parts("forward", p)]
+    assert max(q.features for q in problems_) == features and len(problems_) == convolutions
+    assert max(q.batch for q in problems_) == 2 * planes
+
+
 def test_the_engine_can_be_switched_off():
     former = engine.switch(False)
     try:

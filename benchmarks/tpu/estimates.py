@@ -4,13 +4,16 @@ operations that neither Flax nor lax has, of convlab and of plain JAX: `python b
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
 import json
 import math
+import os
 import pathlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +27,7 @@ import suite
 
 CONTESTANTS = ("convlab", "flax")
 MODES = ("forward", "gradients")
+LATE = 3  # the exit code if the compiler took too long
 WORSE = 1.02  # a larger ratio is flagged, or counts as a difference
 COLUMNS = (
     ("cycles", "kcycles", 1e3),
@@ -75,7 +79,33 @@ def jobs(layers: pathlib.Path) -> Iterator[tuple[str, str, Callable[[str, str], 
             yield f"{operation.name} {'x'.join(map(str, image))}", PLAIN, made
 
 
-def rows(layers: pathlib.Path, only: str, modes: list[str], dtype: str, kept: pathlib.Path | None) -> Iterator[Row]:
+def keep(row: Row, kept: pathlib.Path | None) -> None:
+    if kept:
+        with kept.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+@contextlib.contextmanager
+def at_most(seconds: float, row: Row, kept: pathlib.Path | None) -> Iterator[None]:
+    """End the process if the block, in which the compiler cannot be interrupted, takes longer; keep the row as late."""
+
+    def end() -> None:
+        keep(row | {"late": seconds}, kept)
+        print(f"{row['layer']} {row['mode']}: not compiled in {seconds:g} s; run again to go on", flush=True)
+        os._exit(LATE)
+
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def rows(
+    layers: pathlib.Path, only: str, modes: list[str], dtype: str, kept: pathlib.Path | None, patience: float
+) -> Iterator[Row]:
     """Yield each row as it is computed; rows in `kept` are taken from there, and new ones are added to it."""
     lines = kept.read_text().splitlines() if kept and kept.exists() else []
     known = {tuple(row[key] for key in ("layer", "mode", "dtype")): row for row in map(json.loads, lines)}
@@ -83,11 +113,11 @@ def rows(layers: pathlib.Path, only: str, modes: list[str], dtype: str, kept: pa
         if any(text in name for text in only.split(",")):
             for mode in modes:
                 if (name, mode, dtype) not in known:
-                    found = {who: dataclasses.asdict(e) for who, e in made(mode, dtype).items()}
-                    known[name, mode, dtype] = {"layer": name, "mode": mode, "dtype": dtype, rival: None, **found}
-                    if kept:
-                        with kept.open("a") as file:
-                            file.write(json.dumps(known[name, mode, dtype]) + "\n")
+                    row: Row = {"layer": name, "mode": mode, "dtype": dtype, rival: None}
+                    with at_most(patience, row, kept):
+                        row |= {who: dataclasses.asdict(e) for who, e in made(mode, dtype).items()}
+                    known[name, mode, dtype] = row
+                    keep(row, kept)
                 yield known[name, mode, dtype]
 
 
@@ -126,7 +156,8 @@ PARTS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
 
 
 def as_tables(found: list[Row]) -> str:
-    """Return a table for each part that has rows."""
+    """Return a table for each part that has rows, and the rows that the compiler did not finish."""
+    late, found = [row for row in found if "late" in row], [row for row in found if "late" not in row]
     layers = [row for row in found if PLAIN not in row]
     rest, parts = (
         sorted(layers, key=lambda row: ratio(row["convlab"]["bytes"], (row["flax"] or row["convlab"])["bytes"])),
@@ -140,6 +171,9 @@ def as_tables(found: list[Row]) -> str:
     parts += table(
         f"Operations of convlab's own; convlab / {PLAIN}", "operation", [r for r in found if PLAIN in r], OF_OPERATIONS
     )
+    if late:
+        names = "; ".join(f"{row['layer']} {row['mode']}" for row in late)
+        parts.append(f"Not compiled within {max(row['late'] for row in late):g} seconds: {names}.")
     return "\n\n".join(parts)
 
 
@@ -195,12 +229,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     options.add_argument("--only", default="", help="layers whose name contains one of these texts, comma separated")
     options.add_argument("--modes", default=",".join(MODES), help="forward, gradients")
+    options.add_argument(
+        "--patience", type=float, default=math.inf, help="seconds after which a row, and this process, is given up"
+    )
     args = options.parse_args(argv)
     if no_compiler("estimates.py"):
         return 2
     found = []
-    for row in rows(args.suite, args.only, args.modes.split(","), args.dtype, args.kept):
+    for row in rows(args.suite, args.only, args.modes.split(","), args.dtype, args.kept, args.patience):
         found.append(row)
+        if "late" in row:
+            print(row["layer"], row["mode"], f"not compiled in {row['late']:g} s", sep="  ", flush=True)
+            continue
         columns = OF_OPERATIONS if PLAIN in row else COLUMNS
         print(
             row["layer"], row["mode"], *(f"{cell(row, f, s)} {title}" for f, title, s in columns), sep="  ", flush=True

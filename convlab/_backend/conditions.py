@@ -147,6 +147,12 @@ def colour_image(p: Problem) -> bool:
     return ungrouped_float32(p) and p.channels <= 4 and p.features >= VECTOR and math.prod(p.window) * p.channels <= 36
 
 
+def first_layer(p: Problem) -> bool:
+    """Return whether it is a first layer: of a colour image, say, to many features."""
+    wide = ungrouped_float32(p) and p.rank == 2 and p.channels <= 4 and p.features >= 2 * VECTOR
+    return wide and math.prod(p.window) > 1 and p.batch * math.prod(p.out) >= 2**14
+
+
 def volume_to_one_feature(p: Problem) -> bool:
     return ungrouped_float32(p) and p.rank == 3 and p.features == 1 and p.channels <= 16
 

@@ -22,6 +22,7 @@ from .formulations.extra_axis import EXTRA_AXIS
 from .formulations.fft import FFT
 from .formulations.floats import FLOATS
 from .formulations.groups import GROUPS
+from .formulations.im2col import IM2COL
 from .formulations.lax import CHANNELS_LAST, LAX
 from .formulations.subpixel import SUBPIXEL
 from .formulations.toeplitz import TOEPLITZ
@@ -37,6 +38,7 @@ FORMULATIONS: dict[str, Formulation] = {
         taps.TAPS,
         BATCH_VECTORIZED,
         gemm.GEMM,
+        IM2COL,
         block_diagonal.BLOCK_DIAGONAL,
         TOEPLITZ,
         WINOGRAD,
@@ -84,7 +86,7 @@ FORWARD = (
     ("taps", "small groups: one fused loop", when.small_groups),
     ("taps", "many groups of few channels: one fused loop over the features of each", when.many_groups_of_few_channels),
     ("gemm", "many groups: products batched over the groups", lambda p: p.groups > 16),
-    ("planes", "a volume: a sum over planes", lambda p: not p.depthwise),
+    ("planes", "a volume: convolutions of planes, to the features of several taps", lambda p: not p.depthwise),
     ("groups", "a few groups: a convolution each", lambda p: True),
     ("lax", "XLA's own loop nest", lambda p: True),
 )
@@ -109,6 +111,7 @@ KERNEL_GRADIENT = (
     ("winograd", "3 x 3, many channels: 16 products instead of 36", when.winograd_gradient_saves_products),
     ("taps", "few channels: sums over the positions", lambda p: p.groups == 1 and p.channels * p.features <= 8),
     ("batch_vectorized", "few channels: sums of sixteen images fill a vector", when.few_channels_and_features),
+    ("im2col", "a first layer: products of its windows, stored for a part of the image at a time", when.first_layer),
     ("gemm", "a volume, strided: a matrix product for each tap", when.strided_volume),
     ("toeplitz", "few channels: products of whole rows", when.short_rows),
     ("gemm", "many channels: a matrix product for each tap", when.many_channels),

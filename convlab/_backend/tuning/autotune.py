@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from ..._arguments import argument_error
 from .. import compat, engine, lowering
@@ -48,7 +49,8 @@ def autotune(
 
     Args:
         fn: a function of arrays, jitted or not; pass `jax.grad(f)` or a whole training step to tune the gradients.
-        *args: its arguments, or `jax.ShapeDtypeStruct`s in their place.
+        *args: its arguments, or `jax.ShapeDtypeStruct`s in the place of arrays. Arguments without arrays may be
+            static ones of a jitted function.
         repeats: rounds in which the promising formulations are timed in turns.
         budget: seconds to spend, on the most expensive problems first; None to measure all. Of the problem at which
             they end, the formulations measured by then are compared.
@@ -90,7 +92,7 @@ def autotune(
     if not compat.has_hooks:
         compat.warn_once(compat.missing or "")
         return Tuning([], here)
-    closed = jax.make_jaxpr(lambda *a: fn(*a))(*args)
+    fn, args, closed = _trace(fn, args)
     target = Target(platform, engine.supports(platform), measured=True)
     comparisons = [Comparison(equation, target) for equation in collect(closed.jaxpr, lowering.OPERATIONS)]
     comparisons.sort(key=lambda comparison: comparison.equation.work, reverse=True)
@@ -103,6 +105,31 @@ def autotune(
         except KeyboardInterrupt:
             tuning.stopped = INTERRUPTED
     return tuning
+
+
+def _trace(fn: Callable, args: Sequence[Any]) -> tuple[Callable, Sequence[Any], Any]:
+    """Return the program as a function of arguments with arrays, these arguments, and its jaxpr.
+
+    Numbers are traced as `jit` does; where the program does not take a tracer for them, they and other objects are
+    constants.
+    """
+    try:
+        return fn, args, jax.make_jaxpr(lambda *a: fn(*a))(*args)
+    except Exception:
+        arrays = [i for i, arg in enumerate(args) if any(map(_is_array, jax.tree.leaves(arg)))]
+        if len(arrays) == len(args):
+            raise
+
+    def of_arrays(*chosen: Any) -> Any:
+        values = dict(zip(arrays, chosen))
+        return fn(*(values.get(i, arg) for i, arg in enumerate(args)))
+
+    chosen = [args[i] for i in arrays]
+    return of_arrays, chosen, jax.make_jaxpr(of_arrays)(*chosen)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
 
 
 def _run(

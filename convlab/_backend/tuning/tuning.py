@@ -193,6 +193,8 @@ class Tuning:
                 raise ValueError(f"its device lacks {', '.join(sorted(missing))}")
             entries = [Entry(**entry) for entry in found["problems"]]
             for entry in entries:
+                if not isinstance(entry.key, str) or not all(isinstance(s, float) for s in entry.seconds.values()):
+                    raise ValueError(f"a problem or a time is not what it should be: {entry.key!r}")
                 if not {entry.static, entry.choice} <= set(entry.seconds):
                     raise ValueError(f"a choice was not measured: {entry.choice!r}")
             program = found.get("program")
