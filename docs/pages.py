@@ -32,6 +32,7 @@ PAGES = {
     "mnist.md": ["examples/mnist/README.md"],
     "bfloat16.md": ["benchmarks/bfloat16.md"],
     "tuned.md": ["benchmarks/tuned.md"],
+    "against-plain.md": ["benchmarks/against_plain.md"],
     "gpu-command.md": ["benchmarks/gpu/README.md"],
     "tpu-layers.md": ["benchmarks/tpu/between.md"],
     "changelog.md": ["CHANGELOG.md"],
@@ -58,8 +59,8 @@ NAV = {
         *(f"reference/{name}" for name in ("analysis", "viz", "weights")),
     ],
     "Measured": [
-        *("benchmarks", "upstream", "bfloat16", "tuned", "gpu", "gpu-command"),
-        *("tpu-estimates", "tpu-networks", "tpu-layers"),
+        *("benchmarks", "upstream", "bfloat16", "tuned", "against-plain", "gpu", "gpu-command"),
+        *("tpu-estimates", "tpu-estimates-bfloat16", "tpu-networks", "tpu-layers"),
     ],
     "Contributing": ["contributing", "formulations", "backend", "changelog"],
 }

@@ -3,8 +3,10 @@ bounds."""
 
 import dataclasses
 import importlib.util
+import json
 import math
 import pathlib
+import subprocess
 import sys
 
 import jax
@@ -204,6 +206,22 @@ def test_no_layer_is_estimated_above_flaxs(name, mode):
     assert ours.cycles <= estimates.WORSE * theirs.cycles
     assert ours.bytes <= 1.05 * theirs.bytes
     assert ours.temporary <= 1.05 * theirs.temporary + 2**16
+
+
+def test_a_row_that_takes_too_long_ends_the_run_and_is_named(tmp_path):
+    row, kept = {"layer": "w3 8", "mode": "forward", "dtype": "bfloat16", "flax": None}, tmp_path / "rows"
+    program = (
+        "import estimates, pathlib, sys\nwith estimates.at_most(0.1, eval(sys.argv[1]), pathlib.Path(sys.argv[2])):"
+    )
+    command = [sys.executable, "-c", program + "\n    while True: pass", repr(row), str(kept)]
+    done = subprocess.run(command, cwd=pathlib.Path(estimates.__file__).parent, capture_output=True, text=True)
+    assert done.returncode == estimates.LATE and "w3 8 forward: not compiled" in done.stdout
+    (late,) = map(json.loads, kept.read_text().splitlines())
+    assert late == row | {"late": 0.1}
+    assert estimates.as_tables([late]) == "Not compiled within 0.1 seconds of the processors: w3 8 forward."
+    with estimates.at_most(1e9, row, kept):
+        pass
+    assert len(kept.read_text().splitlines()) == 1
 
 
 # The bytes that an operation may move, relative to the tiled bytes of its arguments and results.

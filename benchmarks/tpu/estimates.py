@@ -14,6 +14,7 @@ import os
 import pathlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -87,20 +88,23 @@ def keep(row: Row, kept: pathlib.Path | None) -> None:
 
 @contextlib.contextmanager
 def at_most(seconds: float, row: Row, kept: pathlib.Path | None) -> Iterator[None]:
-    """End the process if the block, in which the compiler cannot be interrupted, takes longer; keep the row as late."""
+    """End the process if the block, in which the compiler cannot be interrupted, takes more of the processors' time;
+    keep the row as late."""
+    done, began = threading.Event(), time.process_time()
 
-    def end() -> None:
-        keep(row | {"late": seconds}, kept)
-        print(f"{row['layer']} {row['mode']}: not compiled in {seconds:g} s; run again to go on", flush=True)
-        os._exit(LATE)
+    def watch() -> None:
+        while not done.wait(1):
+            if time.process_time() - began > seconds:
+                keep(row | {"late": seconds}, kept)
+                print(f"{row['layer']} {row['mode']}: not compiled; run again to go on", flush=True)
+                os._exit(LATE)
 
-    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
-    timer.daemon = True
-    timer.start()
+    if seconds < math.inf:
+        threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        done.set()
 
 
 def rows(
@@ -173,7 +177,7 @@ def as_tables(found: list[Row]) -> str:
     )
     if late:
         names = "; ".join(f"{row['layer']} {row['mode']}" for row in late)
-        parts.append(f"Not compiled within {max(row['late'] for row in late):g} seconds: {names}.")
+        parts.append(f"Not compiled within {max(row['late'] for row in late):g} seconds of the processors: {names}.")
     return "\n\n".join(parts)
 
 
@@ -230,7 +234,10 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--only", default="", help="layers whose name contains one of these texts, comma separated")
     options.add_argument("--modes", default=",".join(MODES), help="forward, gradients")
     options.add_argument(
-        "--patience", type=float, default=math.inf, help="seconds after which a row, and this process, is given up"
+        "--patience",
+        type=float,
+        default=math.inf,
+        help="processors' seconds after which a row, and the run, is given up",
     )
     args = options.parse_args(argv)
     if no_compiler("estimates.py"):
