@@ -127,7 +127,8 @@ def run(options: argparse.Namespace) -> dict[str, Row]:
             except KeyboardInterrupt:  # the rows measured so far are written
                 return rows
             rows[key] = {"layer": name, "mode": mode, **here, "load": os.getloadavg()[0], **found}
-            rows[key]["date"] = str(datetime.date.today())
+            settings = f"--budget {options.budget:g} --repeats {options.repeats} --rounds {options.rounds}"
+            rows[key] |= {"date": str(datetime.date.today()), "settings": settings}
             print("  ".join(cells(rows[key])), flush=True)
             if options.json:
                 options.json.write_text(json.dumps(rows, indent=1) + "\n")
@@ -183,8 +184,9 @@ def markdown(rows: list[Row]) -> str:
     for (machine, version), some in grouped.items():
         loads, dates = [row["load"] for row in some], sorted({row["date"] for row in some})
         where = f"{machine}, jax {version}, load {min(loads):.1f} to {max(loads):.1f}, {' to '.join(dates)}"
+        settings = "`; `".join(dict.fromkeys(f"python benchmarks/against_plain.py {row['settings']}" for row in some))
         tuned, clear = ([row for row in some if (row["changed"] is None) is kind] for kind in (False, True))
-        parts.append(f"## jax {version}\n\n`python benchmarks/against_plain.py`: {where}. {summary(some)}")
+        parts.append(f"## jax {version}\n\n`{settings}`: {where}. {summary(some)}")
         if tuned:
             parts.append(tables.table(list(COLUMNS), [list(cells(row)) for row in tuned]))
         if clear:

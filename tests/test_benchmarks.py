@@ -329,7 +329,14 @@ def test_problems_that_gain_are_listed_and_all_that_were_tried_are_counted():
 
 def test_layers_slower_than_plain_jax_are_counted_and_named():
     against_plain = importlib.import_module("against_plain")
-    here = {"machine": "a CPU", "jax": "1", "load": 1.0, "date": "2026-01-01", "stopped": None}
+    here = {
+        "machine": "a CPU",
+        "jax": "1",
+        "load": 1.0,
+        "date": "2026-01-01",
+        "stopped": None,
+        "settings": "--budget 8",
+    }
     times = {
         "slower": ({"tables": 2.0, "tuned": 1.2, "plain": 1.0}, ["forward: a to b"]),
         "mended": ({"tables": 2.0, "tuned": 1.0, "plain": 1.0}, ["forward: a to b"]),

@@ -78,6 +78,12 @@ def one_channel_throughout(p: Problem) -> bool:
     return p.channels == 1 and (p.features == 1 or p.rank == 1)
 
 
+def sequence_to_many_features(p: Problem) -> bool:
+    """Return whether it is a short window over one channel of several sequences, to many features."""
+    many = p.rank == 1 and p.channels == 1 and p.features >= 128 and p.batch > 1
+    return many and ungrouped_float32(p) and 1 < p.window[0] <= 16
+
+
 def one_channel_of_one_image(p: Problem) -> bool:
     """Return whether XLA's loop nest, which has the batch in the role of the channels, would have only one."""
     return one_channel_throughout(p) and p.rank == 2 and p.batch == 1 and math.prod(p.window) <= 512

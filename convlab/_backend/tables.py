@@ -94,6 +94,7 @@ KERNEL_GRADIENT = (
     ("subpixel", "a dilated input: the gradient of a strided convolution", when.dilates_input),
     ("planes", "one channel of a volume: plane by plane", when.one_channel_throughout),
     ("taps", "one channel of one image: sums over the positions", when.one_channel_of_one_image),
+    ("im2col", "one channel of sequences, many features: products of stored windows", when.sequence_to_many_features),
     ("lax", "one channel, in and out or along a sequence: XLA's own loop nest", when.one_channel_throughout),
     ("taps", "depthwise, strided or a large image: fused sums", when.depthwise_strided_or_large),
     ("taps", "groups of a channel or two: fused sums", when.groups_of_one_or_two_channels),

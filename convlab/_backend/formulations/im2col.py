@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -46,7 +47,7 @@ def _windows(image: Array, index: Array, p: Problem) -> Array:
     """Return the matrix (positions, taps * channels) of the part at this index."""
     part, (images, rows) = _part(p), _sizes(p)
     number, row = jnp.divmod(index, p.out[0] // rows)
-    start = (number * images, row * rows * p.strides[0], *(0,) * p.rank)
+    start: list[Any] = [number * images, row * rows * p.strides[0], *[0] * p.rank]
     view = lax.dynamic_slice(image, start, (part.batch, *part.spatial, p.channels))
     taps = [slice_for_tap(view, tap, part) for tap in kernel_indices(p)]
     return jnp.concatenate(taps, -1).reshape(-1, math.prod(p.window) * p.channels)

@@ -25,7 +25,7 @@ from .base import Array, Formulation, Part, Solve
 class Tap(NamedTuple):
     """A tap of the kernel's first axis: its outputs `first` to `end` read the planes `planes[start:]` in turn."""
 
-    index: int
+    number: int
     first: int
     end: int
     start: int
@@ -92,7 +92,7 @@ def _phase_sums(x: Array, kernel: Array, p: Problem, phase: Phase, solve: Solve)
     """Yield each tap's part of the result of a phase, with zeros where the tap reads padding."""
     planes = lax.slice_in_dim(x, phase.first, phase.end, p.strides[0], 1).reshape(-1, *x.shape[2:])
     # The features of a group stay together: (*window, in, groups, taps, features of a group).
-    weights = jnp.stack([kernel[tap.index].reshape(*kernel.shape[1:-1], p.groups, -1) for tap in phase.taps], -2)
+    weights = jnp.stack([kernel[tap.number].reshape(*kernel.shape[1:-1], p.groups, -1) for tap in phase.taps], -2)
     y = solve("forward", planes, weights.reshape(*kernel.shape[1:-1], -1), _phase_problem(p, phase))
     y = y.reshape(p.batch, -1, *p.out[1:], p.groups, len(phase.taps), p.features // p.groups)
     for i, tap in enumerate(phase.taps):

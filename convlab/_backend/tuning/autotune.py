@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -107,7 +107,7 @@ def autotune(
     return tuning
 
 
-def _trace(fn: Callable, args: Sequence[Any]) -> tuple[Callable, Sequence[Any], Any]:
+def _trace(fn: Callable, args: tuple[Any, ...]) -> tuple[Callable, tuple[Any, ...], Any]:
     """Return the program as a function of arguments with arrays, these arguments, and its jaxpr.
 
     Numbers are traced as `jit` does; where the program does not take a tracer for them, they and other objects are
@@ -124,8 +124,8 @@ def _trace(fn: Callable, args: Sequence[Any]) -> tuple[Callable, Sequence[Any], 
         values = dict(zip(arrays, chosen))
         return fn(*(values.get(i, arg) for i, arg in enumerate(args)))
 
-    chosen = [args[i] for i in arrays]
-    return of_arrays, chosen, jax.make_jaxpr(of_arrays)(*chosen)
+    with_arrays = tuple(args[i] for i in arrays)
+    return of_arrays, with_arrays, jax.make_jaxpr(of_arrays)(*with_arrays)
 
 
 def _is_array(leaf: Any) -> bool:

@@ -43,7 +43,7 @@ class Programs:
         """Time two programs in turns; return whether the first is faster by `MARGIN` and in three of four rounds."""
         if one == other:
             return False
-        wins, rounds = 0, 2 * self.repeats
+        wins, rounds = 0, 4 * self.repeats
         for _ in range(rounds):
             times = {text: time_calls(self.calls[text], SECONDS_PER_ROUND) for text in (one, other)}
             for text, seconds in times.items():
