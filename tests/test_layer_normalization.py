@@ -107,7 +107,13 @@ def test_values_and_gradients_of_layer_normalization_by_hand(offset):
 
 
 @pytest.mark.parametrize(
-    ("cls", "fast"), [("LayerNorm", True), ("LayerNorm", False), ("RMSNorm", True), ("GroupNorm", True)]
+    ("cls", "fast"),
+    [
+        ("LayerNorm", True),
+        ("LayerNorm", False),
+        pytest.param("RMSNorm", True, marks=pytest.mark.slow),
+        ("GroupNorm", True),
+    ],
 )
 def test_derivatives_of_every_order_and_mode(x64, cls, fast):
     operands = np.float64(X[:2, :2, :3]), np.linspace(0.5, 2, 8), np.linspace(-1, 1, 8)
