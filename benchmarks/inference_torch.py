@@ -114,9 +114,17 @@ def onnxruntime(payload: dict[str, Any], batch: int) -> list[Callable[[], np.nda
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "network.onnx")
         torch.onnx.export(loaded(payload), (x,), path, dynamo=True, verbose=False)
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        options, allowed = onnxruntime.SessionOptions(), _processors()
+        if allowed < (os.cpu_count() or 1):  # by itself it uses the processors that `taskset` excludes
+            options.intra_op_num_threads = allowed
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name, given = session.get_inputs()[0].name, x.numpy()
     return [lambda: session.run(None, {name: given})[0]]
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 MAKERS = {"torch": eager, "inductor": inductor, "onnxruntime": onnxruntime}
