@@ -54,6 +54,17 @@ def test_table(measured):
     assert "layers forward: convlab / flax geometric mean" in printed
 
 
+def test_the_columns_of_the_terminal_stand_apart():
+    report, tables = importlib.import_module("report"), importlib.import_module("tables")
+    names = ["convlab", "torch", "accelerate newest", "onnxruntime"]
+    row = {"family": "inference", "case": "x", "subject": "inference", "unit": "s", "notes": {}}
+    row["mode"] = "batch 8, first result"
+    result = report.Result({name: {} for name in names}, [row | {"values": dict.fromkeys(names, 1.0)}])
+    heading, line = tables.heading(result), tables.line(result, result.rows[0])
+    assert all(f"  {name}" in heading for name in names) and len(heading) == len(line)
+    assert [line[: heading.index(name) + len(name)].rstrip()[-4:] for name in names] == ["1.00"] * len(names)
+
+
 def test_json(measured):
     _, folder = measured
     result = json.loads((folder / "out.json").read_text())
